@@ -1,0 +1,74 @@
+# On a fresh machine: Python 3.11 or newer, and make. Everything else is installed here, versions locked and hashed.
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+VENV := .venv
+BIN := $(VENV)/bin
+
+# What the tests drive besides Python: a browser (its driver needs the library), and Java with Maven for a real Kafka.
+SYSTEM := chromium=chromium libatomic.so.1=libatomic1 java=default-jre-headless mvn=maven
+
+# Passed on to pytest: make test ARGS="-k publish"
+ARGS ?=
+
+.PHONY: help
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: demo
+demo: $(VENV)/.demo ## Start the demo shop with an embedded PostgreSQL and Kafka; Ctrl-C stops it
+	@exec $(BIN)/python -m demo
+
+.PHONY: test
+test: $(VENV)/.dev system ## Run every test, those on real servers and in a browser too
+	@$(BIN)/python -m pytest $(ARGS)
+
+.PHONY: system
+system: ## Install what the tests drive, if it is missing (as root on Debian)
+	@.ci/system-packages $(SYSTEM)
+
+.PHONY: lint
+lint: $(VENV)/.dev ## Check style, format, and that no file names a machine or a registry
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check
+	@$(BIN)/python .ci/check_tree.py
+
+.PHONY: format
+format: $(VENV)/.dev ## Mend what ruff can mend by itself
+	@$(BIN)/ruff check --fix-only
+	@$(BIN)/ruff format
+
+.PHONY: types
+types: $(VENV)/.dev ## Check the types of src, strictly
+	@$(BIN)/mypy
+
+.PHONY: layers
+layers: $(VENV)/.dev ## Check that imports point down only
+	@$(BIN)/lint-imports --no-logo
+
+.PHONY: lock
+lock: ## Move the lock files to the newest versions that pyproject.toml allows (needs uv)
+	@command -v uv >/dev/null || { echo "make lock needs uv: pip install uv"; exit 1; }
+	@$(LOCK) pyproject.toml --all-extras --group dev -o requirements/dev.txt
+	@$(LOCK) pyproject.toml --extra demo --group build -c requirements/dev.txt -o requirements/demo.txt
+	@$(LOCK) pyproject.toml --extra fastapi --extra kafka --group test --resolution lowest-direct -o requirements/oldest.txt
+
+# One file for every platform and every Python from 3.11 on. No index address goes into it.
+LOCK := uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
+
+.PHONY: clean
+clean: ## Remove the environment, caches and builds
+	@rm -rf $(VENV) build dist .coverage .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# One environment with two levels: the demo's needs are a part of the developer's, in the same versions.
+$(VENV)/.demo $(VENV)/.dev: $(VENV)/.%: requirements/%.txt pyproject.toml .ci/environment
+	@.ci/environment $(VENV) $<
+	@if command -v uv >/dev/null; then \
+	    uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e .; \
+	else \
+	    $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .; \
+	fi
+	@touch $@

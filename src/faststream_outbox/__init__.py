@@ -1,0 +1,46 @@
+"""A FastStream broker whose queue is a PostgreSQL table, with forwarders to other brokers."""
+
+from faststream.middlewares import AckPolicy
+
+from faststream_outbox._values.row import OutboxRow
+from faststream_outbox.broker.broker import OutboxBroker
+from faststream_outbox.broker.router import OutboxRoute, OutboxRoutePublisher, OutboxRouter
+from faststream_outbox.exceptions import (
+    ConfigError,
+    InvalidMessageError,
+    InvalidSessionError,
+    OutboxError,
+    SchemaError,
+)
+from faststream_outbox.forwarders.forwarder import OutboxForwarder
+from faststream_outbox.message import OutboxMessage
+from faststream_outbox.response import OutboxResponse, Outgoing
+from faststream_outbox.retry import ConstantRetry, ExponentialRetry, LinearRetry, NoRetry, RetryStrategy
+from faststream_outbox.schema import make_dlq_table, make_outbox_table
+from faststream_outbox.testing import TestOutboxBroker
+
+__all__ = (
+    "AckPolicy",
+    "ConfigError",
+    "ConstantRetry",
+    "ExponentialRetry",
+    "InvalidMessageError",
+    "InvalidSessionError",
+    "LinearRetry",
+    "NoRetry",
+    "OutboxBroker",
+    "OutboxError",
+    "OutboxForwarder",
+    "OutboxMessage",
+    "OutboxResponse",
+    "OutboxRoute",
+    "OutboxRoutePublisher",
+    "OutboxRouter",
+    "OutboxRow",
+    "Outgoing",
+    "RetryStrategy",
+    "SchemaError",
+    "TestOutboxBroker",
+    "make_dlq_table",
+    "make_outbox_table",
+)

@@ -1,0 +1,28 @@
+"""What a lane needs of a destination."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from faststream_outbox._engine.health import Health
+from faststream_outbox._values.outcome import Verdict
+from faststream_outbox._values.row import OutboxRow
+
+
+class Destination(Protocol):
+    """One address of one broker."""
+
+    health: Health
+
+    async def connect(self) -> None:
+        """Make sure that rows can be sent; raise what the client raises if not. Cheap while connected."""
+
+    async def send(self, rows: Sequence[OutboxRow]) -> Sequence[Verdict]:
+        """Hand over rows and give a verdict for each, in their order.
+
+        No row of a key is accepted after an earlier one of the same hand-over was not. Failures are verdicts, never
+        exceptions. When the call is cancelled, nothing that was not accepted by then may arrive later than the
+        destination client's own time-out.
+        """
+
+    async def close(self) -> None:
+        """Let go of what ``connect`` opened, and of nothing else."""

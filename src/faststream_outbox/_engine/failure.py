@@ -1,0 +1,49 @@
+"""The one place where a failed attempt becomes an outcome."""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from faststream_outbox._values.outcome import Dead, Reason, Retry, describe
+from faststream_outbox._values.row import OutboxRow
+from faststream_outbox.retry import DEFAULT_RETRY, RetryStrategy
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FailurePolicy:
+    """Decides between another attempt and the dead letters."""
+
+    retry: RetryStrategy
+    max_deliveries: int | None = None
+    """A row claimed more often than this is dead: it kills its worker before it can fail. None: no limit."""
+
+    def too_often(self, row: OutboxRow) -> bool:
+        """Tell whether the row was claimed more often than allowed."""
+        return self.max_deliveries is not None and row.deliveries_count > self.max_deliveries
+
+    def after_failure(self, row: OutboxRow, exception: BaseException | None, *, elapsed: float) -> Retry | Dead:
+        """Decide what follows an attempt that failed.
+
+        Args:
+            row: As it was claimed.
+            exception: What the attempt raised, if anything.
+            elapsed: Seconds since the claim; with the claim's time they make the database's present time.
+        """
+        now = (row.acquired_at or row.created_at) + timedelta(seconds=elapsed)
+        try:
+            delay = self._delay(self.retry, row, now, exception)
+        except Exception as error:  # noqa: BLE001 - the user's code
+            # A strategy with a bug must neither lose the row nor stop the loop that asked it.
+            delay = self._delay(DEFAULT_RETRY, row, now, exception)
+            exception = error
+        if delay is None:
+            return Dead(Reason.RETRIES_EXHAUSTED, describe(exception))
+        return Retry(delay, describe(exception))
+
+    @staticmethod
+    def _delay(strategy: RetryStrategy, row: OutboxRow, now: datetime, exception: BaseException | None) -> float | None:
+        return strategy.get_next_attempt_delay(
+            first_attempt_at=row.first_attempt_at or now,
+            last_attempt_at=now,
+            attempts_count=row.attempts_count + 1,
+            exception=exception,
+        )

@@ -1,0 +1,56 @@
+"""The leases that this process holds."""
+
+import time
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from faststream_outbox._values.row import OutboxRow
+
+RENEW_AFTER = 1 / 3
+"""Share of a lease after which it is renewed: two renewals may fail before it is lost."""
+
+
+@dataclass(slots=True)
+class Lease:
+    """A claimed row, and until when nothing needs to be done about it."""
+
+    row: OutboxRow
+    seconds: float
+    renew_at: float
+
+
+class Leases:
+    """Rows from their claim until their outcome is written."""
+
+    def __init__(self) -> None:
+        # By delivery too: a row whose lease was lost can be claimed again by the process that still works on it.
+        self._held: dict[tuple[int, int], Lease] = {}
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    def __contains__(self, row: OutboxRow) -> bool:
+        return _key(row) in self._held
+
+    def hold(self, rows: Iterable[OutboxRow], seconds: float) -> None:
+        """Begin to look after rows that were just claimed for ``seconds``."""
+        renew_at = time.monotonic() + seconds * RENEW_AFTER
+        for row in rows:
+            self._held[_key(row)] = Lease(row, seconds, renew_at)
+
+    def let_go(self, row: OutboxRow) -> None:
+        self._held.pop(_key(row), None)
+
+    def to_renew(self) -> dict[float, list[OutboxRow]]:
+        """Give the rows whose leases are to be renewed now, by the length of their lease."""
+        now = time.monotonic()
+        rows: defaultdict[float, list[OutboxRow]] = defaultdict(list)
+        for lease in self._held.values():
+            if lease.renew_at <= now:
+                rows[lease.seconds].append(lease.row)
+        return rows
+
+
+def _key(row: OutboxRow) -> tuple[int, int]:
+    return row.id, row.deliveries_count

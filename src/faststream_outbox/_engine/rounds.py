@@ -1,0 +1,48 @@
+"""In which order the shards of some queues are visited."""
+
+import random
+from collections import deque
+from collections.abc import Sequence
+
+from faststream_outbox._store.protocol import Place
+
+
+class Rounds:
+    """Places in a rotating order, so that none is served twice while another waits.
+
+    Args:
+        queues: Queue names.
+        shards: How many shards each queue has.
+    """
+
+    def __init__(self, queues: Sequence[str], shards: int) -> None:
+        places = [Place(queue, shard) for shard in range(shards) for queue in queues]
+        self._places = deque(places)
+        self._fruitless: set[Place] = set()
+        # Processes that start together should not knock at the same doors in step.
+        self._places.rotate(random.randrange(len(places)))  # noqa: S311 - nothing secret hangs on it
+
+    @property
+    def all(self) -> list[Place]:
+        return list(self._places)
+
+    def next(self) -> list[Place]:
+        """Give the places to try now, without those that were fruitless in this round."""
+        return [place for place in self._places if place not in self._fruitless]
+
+    def advance(self) -> None:
+        """Begin one place later the next time."""
+        self._places.rotate(-1)
+
+    def visited(self, place: Place) -> None:
+        """Begin behind this place the next time."""
+        while self._places[-1] != place:
+            self._places.rotate(-1)
+
+    def fruitless(self, place: Place) -> None:
+        """Leave a place out until the round is over: all its rows wait for another row."""
+        self._fruitless.add(place)
+
+    def finish(self) -> None:
+        """End the round: every place counts again."""
+        self._fruitless.clear()

@@ -1,0 +1,104 @@
+"""Claimed rows between the fetcher and the workers."""
+
+import asyncio
+from collections import deque
+from collections.abc import Sequence
+
+from faststream_outbox._values.row import OutboxRow
+
+AHEAD_SECONDS = 0.5
+"""Rows are claimed ahead of free workers for about this much work, so that few of them wait while others are idle."""
+
+_SMOOTHING = 0.2
+
+
+class Stock:
+    """Claimed rows that no worker has begun, and the sense of how many there should be.
+
+    While handlers are quick, up to a whole batch is claimed ahead. While they are slow, none is: a row in the stock of
+    a busy process is a row that an idle process cannot take.
+
+    Args:
+        workers: How many rows are worked on at a time.
+        batch_size: The most rows of one claim.
+    """
+
+    def __init__(self, workers: int, batch_size: int) -> None:
+        self._workers = workers
+        self._batch_size = batch_size
+        self._rows: deque[OutboxRow] = deque()
+        self._busy = 0
+        self._closed = False
+        self._pace: float | None = None
+        self._arrived = asyncio.Event()
+        self._left = asyncio.Event()
+
+    def add(self, rows: Sequence[OutboxRow]) -> None:
+        self._rows.extend(rows)
+        if rows:
+            self._arrived.set()
+
+    async def take(self) -> OutboxRow:
+        """Wait for a row; the taker is busy until it calls ``done``."""
+        while not self._rows:
+            self._arrived.clear()
+            await self._arrived.wait()
+        self._busy += 1
+        row = self._rows.popleft()
+        self._left.set()
+        return row
+
+    def done(self, seconds: float) -> None:
+        """Note that a taken row was worked on for ``seconds``."""
+        self._busy -= 1
+        self._pace = seconds if self._pace is None else self._pace + _SMOOTHING * (seconds - self._pace)
+        self._left.set()
+
+    @property
+    def busy(self) -> int:
+        """Rows that are being worked on."""
+        return self._busy
+
+    async def wait_for_change(self, seconds: float | None) -> None:
+        """Wait until a row is begun or finished."""
+        self._left.clear()
+        try:
+            async with asyncio.timeout(seconds):
+                await self._left.wait()
+        except TimeoutError:
+            pass
+
+    def empty(self) -> list[OutboxRow]:
+        """Take out all rows that no worker has begun."""
+        rows = list(self._rows)
+        self._rows.clear()
+        return rows
+
+    async def room(self) -> int:
+        """Wait until rows should be claimed, and tell how many; 0 once the stock is closed."""
+        while (room := self._room()) == 0 and not self._closed:
+            self._left.clear()
+            await self._left.wait()
+        return 0 if self._closed else room
+
+    def close(self) -> None:
+        """Let no more rows in: a waiting ``room`` returns."""
+        self._closed = True
+        self._left.set()
+
+    def open(self) -> None:
+        """Let rows in again."""
+        self._closed = False
+
+    def _room(self) -> int:
+        in_hand = len(self._rows) + self._busy
+        target = self._workers + self._ahead()
+        if in_hand > target // 2 and (self._rows or self._busy == self._workers):
+            # Enough for now: a claim for many rows costs as much as one for a single row.
+            return 0
+        return max(1, min(self._batch_size, target - in_hand))
+
+    def _ahead(self) -> int:
+        if self._pace is None:
+            return 0
+        return int(min(self._batch_size, self._workers * AHEAD_SECONDS / max(self._pace, 1e-6)))

@@ -1,0 +1,112 @@
+"""The one door for FastStream's private names, which move between its releases.
+
+Everything of ``faststream._internal`` that is needed is imported in this folder and nowhere else, so that a new release
+of FastStream is a change in one place. Public names are imported from where FastStream publishes them.
+"""
+
+from typing import TYPE_CHECKING, Any, cast
+
+from faststream._internal.basic_types import LoggerProto, SendableMessage
+from faststream._internal.broker import BrokerRouter, BrokerUsecase
+from faststream._internal.broker.registrator import Registrator
+from faststream._internal.broker.router import ArgsContainer, SubscriberRoute
+from faststream._internal.configs import (
+    BrokerConfig,
+    PublisherSpecificationConfig,
+    PublisherUsecaseConfig,
+    SubscriberSpecificationConfig,
+    SubscriberUsecaseConfig,
+)
+from faststream._internal.constants import EMPTY
+from faststream._internal.context import Context, ContextRepo
+from faststream._internal.context.resolve import resolve_context_by_name
+from faststream._internal.di import FastDependsConfig
+from faststream._internal.endpoint.publisher import PublisherProto, PublisherSpecification, PublisherUsecase
+from faststream._internal.endpoint.subscriber import SubscriberSpecification, SubscriberUsecase
+from faststream._internal.endpoint.subscriber.call_item import CallsCollection
+from faststream._internal.endpoint.utils import ParserComposition
+from faststream._internal.logger import DefaultLoggerStorage, make_logger_state
+from faststream._internal.logger.logging import get_broker_logger
+from faststream._internal.parser import CodecProto, DefaultCodec
+from faststream._internal.producer import ProducerProto
+from faststream._internal.testing.broker import EnterType, TestBroker, change_producer
+from faststream._internal.types import BrokerMiddleware, CustomCallable, IdGenerator, PublisherMiddleware
+from faststream._internal.utils.functions import to_async
+
+from faststream_outbox.exceptions import ConfigError
+
+if TYPE_CHECKING:
+    from aiokafka import AIOKafkaProducer
+
+__all__ = (
+    "EMPTY",
+    "ArgsContainer",
+    "BrokerConfig",
+    "BrokerMiddleware",
+    "BrokerRouter",
+    "BrokerUsecase",
+    "CallsCollection",
+    "CodecProto",
+    "Context",
+    "ContextRepo",
+    "CustomCallable",
+    "DefaultCodec",
+    "DefaultLoggerStorage",
+    "EnterType",
+    "FastDependsConfig",
+    "IdGenerator",
+    "LoggerProto",
+    "ParserComposition",
+    "ProducerProto",
+    "PublisherMiddleware",
+    "PublisherProto",
+    "PublisherSpecification",
+    "PublisherSpecificationConfig",
+    "PublisherUsecase",
+    "PublisherUsecaseConfig",
+    "Registrator",
+    "SendableMessage",
+    "SubscriberRoute",
+    "SubscriberSpecification",
+    "SubscriberSpecificationConfig",
+    "SubscriberUsecase",
+    "SubscriberUsecaseConfig",
+    "TestBroker",
+    "broker_of",
+    "change_producer",
+    "connection_options",
+    "get_broker_logger",
+    "is_connected",
+    "kafka_producer",
+    "make_logger_state",
+    "resolve_context_by_name",
+    "to_async",
+)
+
+
+def broker_of(publisher: Any) -> BrokerUsecase[Any, Any, Any]:
+    """Find the broker that a publisher stands on.
+
+    Raises:
+        ConfigError: It stands on a router that no broker has included yet.
+    """
+    broker = publisher._outer_config.extra_context.get("broker")
+    if broker is None:
+        msg = f"to: {type(publisher).__name__} stands on a router that is not included in a broker"
+        raise ConfigError(msg)
+    return cast("BrokerUsecase[Any, Any, Any]", broker)
+
+
+def connection_options(broker: BrokerUsecase[Any, Any, Any]) -> dict[str, Any]:
+    """Give the options with which a broker connects its client."""
+    return broker._connection_kwargs
+
+
+def kafka_producer(publisher: Any) -> "AIOKafkaProducer":
+    """Give the aiokafka producer behind a connected Kafka publisher."""
+    return cast("AIOKafkaProducer", publisher._outer_config.producer._producer.producer)
+
+
+def is_connected(broker: BrokerUsecase[Any, Any, Any]) -> bool:
+    """Tell whether a broker holds a connection; FastStream has no public word for it."""
+    return broker._connection is not None

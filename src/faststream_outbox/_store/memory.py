@@ -1,0 +1,314 @@
+"""The store in memory, for tests of applications: the same protocol, one process, nothing kept."""
+
+import asyncio
+import itertools
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from zlib import crc32
+
+from faststream_outbox._store.protocol import Listener, Place, Rescue
+from faststream_outbox._values.draft import Draft
+from faststream_outbox._values.outcome import Dead, Delivered, Released, Retry, Settlement
+from faststream_outbox._values.row import OutboxRow
+from faststream_outbox.schema import SHARDS
+
+
+@dataclass(slots=True)
+class _Record:
+    """A row with what the table keeps beside it."""
+
+    row: OutboxRow
+    shard: int
+    deduplicate: bool
+    next_attempt_at: datetime | None
+    token: str | None = None
+    locked: bool = False
+    dead: Dead | None = None
+
+    @property
+    def is_ready(self) -> bool:
+        return self.next_attempt_at is None and self.dead is None
+
+    @property
+    def is_waiting(self) -> bool:
+        return self.next_attempt_at is not None and self.token is None and self.dead is None
+
+    def is_due(self, now: datetime) -> bool:
+        return self.is_waiting and self.next_attempt_at is not None and self.next_attempt_at <= now
+
+
+class MemoryTransaction:
+    """Messages that are written together, or not at all."""
+
+    def __init__(self) -> None:
+        self.records: list[_Record] = []
+
+
+class MemoryStore:
+    """Rows in a dict. It is both the writer and the store; ``session`` is a ``MemoryTransaction``, or anything.
+
+    Without a ``MemoryTransaction``, each message is written at once.
+    """
+
+    def __init__(self) -> None:
+        self._records: dict[int, _Record] = {}
+        self._ids = itertools.count(1)
+        self._locked: set[Place] = set()
+        self._listeners: set[_MemoryListener] = set()
+
+    # Writer
+
+    @contextmanager
+    def transaction(self) -> Iterator[MemoryTransaction]:
+        """Write messages together: at the end of the block, unless it raises."""
+        transaction = MemoryTransaction()
+        yield transaction
+        self._commit(transaction.records)
+
+    async def insert(self, session: Any, draft: Draft) -> int | None:
+        return self.insert_sync(session, draft)
+
+    def insert_sync(self, session: Any, draft: Draft) -> int | None:
+        ids = self._insert(session, [draft])
+        return ids[0] if ids else None
+
+    async def insert_many(self, session: Any, drafts: Sequence[Draft]) -> list[int]:
+        return self._insert(session, drafts)
+
+    async def cancel_timer(self, session: Any, *, queue: str, timer_id: str) -> bool:
+        for record in self._records.values():
+            row = record.row
+            if row.queue == queue and row.timer_id == timer_id and record.token is None and record.dead is None:
+                del self._records[row.id]
+                return True
+        return False
+
+    async def fetch_unprocessed(self, session: Any, *, queue: str | None, limit: int) -> list[OutboxRow]:
+        alive = (record.row for record in self._records.values() if record.dead is None)
+        return list(itertools.islice((row for row in alive if queue is None or row.queue == queue), limit))
+
+    # Store
+
+    async def claim(self, places: Sequence[Place], *, limit: int, lease_seconds: float, token: str) -> list[OutboxRow]:
+        now = _now()
+        due = self._at(places, lambda record: record.is_due(now))
+        ready = self._at(places, lambda record: record.is_ready)
+        rows = []
+        for record in itertools.islice((r for r in itertools.chain(due, ready) if not r.locked), limit):
+            record.token = token
+            record.next_attempt_at = now + timedelta(seconds=lease_seconds)
+            record.row = replace(record.row, deliveries_count=record.row.deliveries_count + 1, acquired_at=now)
+            rows.append(record.row)
+        return sorted(rows, key=lambda row: row.id)
+
+    async def settle(self, settlements: Sequence[Settlement], *, token: str | None) -> None:
+        for row, outcome in settlements:
+            record = self._records.get(row.id)
+            if record is None or record.token != token or record.row.deliveries_count != row.deliveries_count:
+                continue
+            self._apply(record, outcome)
+
+    async def renew(self, rows: Sequence[OutboxRow], *, lease_seconds: float, token: str) -> set[int]:
+        renewed = set()
+        for row in rows:
+            record = self._records.get(row.id)
+            if record and record.token == token and record.row.deliveries_count == row.deliveries_count:
+                record.next_attempt_at = _now() + timedelta(seconds=lease_seconds)
+                renewed.add(row.id)
+        return renewed
+
+    async def rescue(self, *, token: str, suspects: frozenset[str]) -> Rescue:
+        now = _now()
+        freed = set()
+        for record in self._records.values():
+            if record.token is not None and record.next_attempt_at is not None and record.next_attempt_at <= now:
+                self._free(record, next_attempt_at=None)
+                freed.add(record.row.queue)
+        return Rescue(freed_queues=frozenset(freed), absent=frozenset())
+
+    async def seconds_to_next_due(self, places: Sequence[Place]) -> float | None:
+        times = [r.next_attempt_at for r in self._at(places, lambda record: record.is_waiting) if r.next_attempt_at]
+        return (min(times) - _now()).total_seconds() if times else None
+
+    @asynccontextmanager
+    async def hand_over(self, places: Sequence[Place], *, limit: int) -> AsyncIterator["MemoryHandOver | None"]:
+        now = _now()
+        place = next((place for place in places if self._has_work(place, now)), None)
+        if place is None:
+            yield None
+            return
+        taken = self._take(place, limit, now)
+        hand_over = MemoryHandOver(place, [replace(record.row, acquired_at=now) for record in taken])
+        self._locked.add(place)
+        for record in taken:
+            record.locked = True
+        try:
+            yield hand_over
+            await self.settle(hand_over.settlements, token=None)
+        finally:
+            self._locked.discard(place)
+            for record in taken:
+                record.locked = False
+
+    @asynccontextmanager
+    async def listen(self, token: str) -> AsyncIterator[Listener | None]:
+        listener = _MemoryListener()
+        self._listeners.add(listener)
+        try:
+            yield listener
+        finally:
+            self._listeners.discard(listener)
+
+    async def ping(self) -> None:
+        """Memory can always be reached."""
+
+    # For tests
+
+    @property
+    def rows(self) -> list[OutboxRow]:
+        """All rows that are not dead, in the order of their ids."""
+        return [record.row for record in self._records.values() if record.dead is None]
+
+    @property
+    def dead_letters(self) -> list[tuple[OutboxRow, Dead]]:
+        """Rows that failed for good, each with its reason."""
+        return [(record.row, record.dead) for record in self._records.values() if record.dead is not None]
+
+    def ready_among(self, ids: Sequence[int]) -> list[OutboxRow]:
+        """Those of the rows that wait for nothing."""
+        records = (self._records[row_id] for row_id in ids)
+        return [record.row for record in records if record.is_ready or record.is_due(_now())]
+
+    def forget(self, row_id: int) -> None:
+        """Take a row out, as if it had been delivered."""
+        self._records.pop(row_id, None)
+
+    def _insert(self, session: Any, drafts: Sequence[Draft]) -> list[int]:
+        pending = session.records if isinstance(session, MemoryTransaction) else []
+        records: list[_Record] = []
+        for draft in drafts:
+            if not self._is_duplicate(draft, itertools.chain(self._records.values(), pending, records)):
+                records.append(_record(next(self._ids), draft))
+        if isinstance(session, MemoryTransaction):
+            session.records.extend(records)
+        else:
+            self._commit(records)
+        return [record.row.id for record in records]
+
+    @staticmethod
+    def _is_duplicate(draft: Draft, records: Iterable[_Record]) -> bool:
+        for record in records:
+            row = record.row
+            if row.queue != draft.queue:
+                continue
+            if draft.deduplicate and record.deduplicate and row.idempotency_key == draft.idempotency_key:
+                return True
+            if draft.timer_id is not None and row.timer_id == draft.timer_id:
+                return True
+        return False
+
+    def _commit(self, records: Sequence[_Record]) -> None:
+        for record in records:
+            self._records[record.row.id] = record
+        self._records = dict(sorted(self._records.items()))
+        for queue in {record.row.queue for record in records}:
+            for listener in self._listeners:
+                listener.signals.put_nowait(queue)
+
+    def _at(self, places: Sequence[Place], wanted: Any) -> list[_Record]:
+        chosen = set(places)
+        return [r for r in self._records.values() if Place(r.row.queue, r.shard) in chosen and wanted(r)]
+
+    def _has_work(self, place: Place, now: datetime) -> bool:
+        return place not in self._locked and bool(self._at([place], lambda r: r.is_ready or r.is_due(now)))
+
+    def _take(self, place: Place, limit: int, now: datetime) -> list[_Record]:
+        waiting = self._at([place], lambda r: r.is_waiting and not r.is_due(now) and r.row.attempts_count > 0)
+        held = {record.row.key: record.row.id for record in reversed(waiting) if record.row.key is not None}
+        free = [
+            record
+            for record in self._at([place], lambda r: r.is_ready or r.is_due(now))
+            if record.row.key not in held or record.row.id < held[record.row.key]
+        ]
+        free.sort(key=lambda record: (record.is_ready, record.row.id))
+        return sorted(free[:limit], key=lambda record: record.row.id)
+
+    def _apply(self, record: _Record, outcome: Any) -> None:
+        now = _now()
+        row = record.row
+        match outcome:
+            case Delivered():
+                del self._records[row.id]
+            case Retry(delay, _):
+                record.row = _failed(row, now)
+                self._free(record, next_attempt_at=now + timedelta(seconds=delay))
+            case Dead():
+                record.row = _failed(row, now)
+                record.dead = outcome
+                self._free(record, next_attempt_at=None)
+            case Released(started):
+                record.row = row if started else replace(row, deliveries_count=row.deliveries_count - 1)
+                self._free(record, next_attempt_at=None)
+
+    @staticmethod
+    def _free(record: _Record, *, next_attempt_at: datetime | None) -> None:
+        record.token = None
+        record.next_attempt_at = next_attempt_at
+        record.row = replace(record.row, acquired_at=None)
+
+
+class MemoryHandOver:
+    """Rows that no one else is given until the hand-over ends."""
+
+    def __init__(self, place: Place, rows: Sequence[OutboxRow]) -> None:
+        self.place = place
+        self.rows = rows
+        self.settlements: list[Settlement] = []
+
+    async def settle(self, settlements: Sequence[Settlement]) -> None:
+        self.settlements.extend(settlements)
+
+
+class _MemoryListener:
+    def __init__(self) -> None:
+        self.signals: asyncio.Queue[str] = asyncio.Queue()
+
+    async def __aiter__(self) -> AsyncIterator[str]:
+        while True:
+            yield await self.signals.get()
+
+
+def _record(row_id: int, draft: Draft) -> _Record:
+    now = _now()
+    at = draft.activate_at if draft.activate_in is None else now + draft.activate_in
+    key = None if draft.key is None else draft.key.encode()
+    row = OutboxRow(
+        id=row_id,
+        queue=draft.queue,
+        key=draft.key,
+        idempotency_key=draft.idempotency_key,
+        payload=draft.payload,
+        headers=dict(draft.headers),
+        attempts_count=0,
+        deliveries_count=0,
+        created_at=now,
+        timer_id=draft.timer_id,
+    )
+    shard = row_id % SHARDS if key is None else crc32(key) % SHARDS
+    return _Record(row, shard, draft.deduplicate, at)
+
+
+def _failed(row: OutboxRow, now: datetime) -> OutboxRow:
+    return replace(
+        row,
+        attempts_count=row.attempts_count + 1,
+        first_attempt_at=row.first_attempt_at or now,
+        last_attempt_at=now,
+    )
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)

@@ -1,0 +1,2 @@
+-- Held by the session: it is there as long as the connection is, and PostgreSQL drops it with the connection.
+SELECT pg_advisory_lock(hashtextextended(:token, 0))

@@ -1,0 +1,15 @@
+-- The row failed for good and stays where it is, outside of every claim.
+UPDATE {table} AS o
+SET attempts_count = o.attempts_count + 1,
+    first_attempt_at = COALESCE(o.first_attempt_at, statement_timestamp()),
+    last_attempt_at = statement_timestamp(),
+    next_attempt_at = NULL,
+    failed_at = statement_timestamp(),
+    failure_reason = s.reason,
+    last_exception = s.exception,
+    acquired_token = NULL,
+    acquired_at = NULL
+FROM unnest(
+    CAST(:ids AS bigint[]), CAST(:deliveries AS integer[]), CAST(:reasons AS text[]), CAST(:exceptions AS text[])
+) AS s(id, delivery, reason, exception)
+WHERE o.id = ANY (CAST(:ids AS bigint[])) AND o.id = s.id AND o.deliveries_count = s.delivery AND o.acquired_token IS NOT DISTINCT FROM CAST(:token AS text)

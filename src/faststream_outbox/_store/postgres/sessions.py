@@ -1,0 +1,76 @@
+"""Runs statements in the caller's own transaction, whatever kind of session the caller has."""
+
+from collections.abc import Callable
+from typing import TypeAlias, TypeVar
+
+from sqlalchemy import Connection
+from sqlalchemy.exc import InvalidRequestError, ResourceClosedError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, async_scoped_session
+from sqlalchemy.orm import Session
+
+from faststream_outbox.exceptions import InvalidSessionError
+
+T = TypeVar("T")
+
+AnyAsyncSession: TypeAlias = "AsyncSession | AsyncConnection | async_scoped_session[AsyncSession]"
+AnySyncSession: TypeAlias = "Session | Connection"
+
+
+async def run_in_session(session: AnyAsyncSession, work: Callable[[Connection], T], *, flush: bool = False) -> T:
+    """Run ``work`` on the connection of an async session, in its transaction.
+
+    Args:
+        session: The caller's session or connection.
+        work: Gets the synchronous connection; runs in SQLAlchemy's greenlet.
+        flush: Write the session's pending changes first.
+
+    Raises:
+        InvalidSessionError: It is something else, it is closed, or its database is not PostgreSQL.
+    """
+    if isinstance(session, async_scoped_session):
+        session = session()
+    if isinstance(session, AsyncSession):
+        return await session.run_sync(lambda sync_session: _run_in_sync_session(sync_session, work, flush=flush))
+    if isinstance(session, AsyncConnection):
+        if session.closed:
+            msg = "session: the AsyncConnection is closed"
+            raise InvalidSessionError(msg)
+        return await session.run_sync(lambda connection: _run_on_connection(connection, work))
+    msg = f"session: must be an AsyncSession or AsyncConnection, got {type(session).__name__}"
+    if isinstance(session, Session | Connection):
+        msg += "; use publish_sync with it"
+    raise InvalidSessionError(msg)
+
+
+def run_in_sync_session(session: AnySyncSession, work: Callable[[Connection], T], *, flush: bool = False) -> T:
+    """The same for a plain SQLAlchemy ``Session`` or ``Connection``."""
+    if isinstance(session, Session):
+        return _run_in_sync_session(session, work, flush=flush)
+    if isinstance(session, Connection):
+        return _run_on_connection(session, work)
+    msg = f"session: must be a Session or Connection, got {type(session).__name__}"
+    if isinstance(session, AsyncSession | AsyncConnection):
+        msg += "; use publish with it"
+    raise InvalidSessionError(msg)
+
+
+def _run_in_sync_session(session: Session, work: Callable[[Connection], T], *, flush: bool) -> T:
+    if flush:
+        session.flush()
+    try:
+        connection = session.connection()
+    except (InvalidRequestError, ResourceClosedError) as error:
+        # SQLAlchemy's word for a session that was closed for good, or whose transaction failed before.
+        msg = f"session: cannot be used: {error}"
+        raise InvalidSessionError(msg) from error
+    return _run_on_connection(connection, work)
+
+
+def _run_on_connection(connection: Connection, work: Callable[[Connection], T]) -> T:
+    if connection.closed:
+        msg = "session: the Connection is closed"
+        raise InvalidSessionError(msg)
+    if connection.dialect.name != "postgresql":
+        msg = f"session: must be bound to PostgreSQL, got {connection.dialect.name}"
+        raise InvalidSessionError(msg)
+    return work(connection)

@@ -1,0 +1,65 @@
+"""Loads the statements in ``queries`` for one pair of tables."""
+
+from functools import cache
+from importlib.resources import files
+
+from sqlalchemy import Table, TextClause, text
+from sqlalchemy.dialects.postgresql.base import PGDialect
+
+_IDENTIFIERS = PGDialect().identifier_preparer  # type: ignore[no-untyped-call]
+
+_WAKE = ", pg_notify(CAST(:channel AS text), CAST(:queue AS text))"
+_SKIP_DUPLICATES = "ON CONFLICT DO NOTHING"
+
+
+class Statements:
+    """The statements for one outbox table. Only names of tables and fixed clauses are filled in; values are bound.
+
+    Args:
+        outbox_table: Made by ``make_outbox_table``.
+        dlq_table: Made by ``make_dlq_table``, or None.
+        notify: Whether publishing wakes consumers with NOTIFY.
+    """
+
+    def __init__(self, outbox_table: Table, dlq_table: Table | None = None, *, notify: bool = False) -> None:
+        self._names = {
+            "{table}": quote_table(outbox_table),
+            "{dlq_table}": "" if dlq_table is None else quote_table(dlq_table),
+        }
+        wake = _WAKE if notify else ""
+        self.insert = self._load("insert", notify=wake, on_conflict="")
+        self.insert_deduplicated = self._load("insert", notify=wake, on_conflict=_SKIP_DUPLICATES)
+        self.insert_many = self._load("insert_many", notify=wake, on_conflict="")
+        self.insert_many_deduplicated = self._load("insert_many", notify=wake, on_conflict=_SKIP_DUPLICATES)
+        self.cancel_timer = self._load("cancel_timer")
+        self.fetch_unprocessed = self._load("fetch_unprocessed")
+        self.claim = self._load("claim")
+        self.lock_place = self._load("lock_place")
+        self.take = self._load("take")
+        self.settle_delivered = self._load("settle_delivered")
+        self.settle_retry = self._load("settle_retry")
+        self.settle_dead = self._load("settle_dead_parked" if dlq_table is None else "settle_dead_moved")
+        self.settle_released = self._load("settle_released")
+        self.renew = self._load("renew")
+        self.rescue = self._load("rescue")
+        self.seconds_to_next_due = self._load("seconds_to_next_due")
+        self.listen_presence = self._load("listen_presence")
+
+    def _load(self, name: str, **clauses: str) -> TextClause:
+        statement = _read(name)
+        for clause, value in clauses.items():
+            statement = statement.replace(f"{{{clause}}}", value)
+        for placeholder, table in self._names.items():
+            # A colon in a quoted name would be taken for a bound parameter.
+            statement = statement.replace(placeholder, table.replace(":", "\\:"))
+        return text(statement)
+
+
+def quote_table(table: Table) -> str:
+    """Quote a table's name and schema for use in SQL."""
+    return _IDENTIFIERS.format_table(table)
+
+
+@cache
+def _read(name: str) -> str:
+    return files(__package__).joinpath("queries", f"{name}.sql").read_text(encoding="utf-8")

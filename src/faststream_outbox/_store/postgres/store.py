@@ -1,0 +1,151 @@
+"""What the loops do with rows, in transactions of their own."""
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any
+
+from sqlalchemy import Row, Table, TextClause
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from faststream_outbox._store.postgres.listener import channel_of, listen
+from faststream_outbox._store.postgres.records import to_row
+from faststream_outbox._store.postgres.statements import Statements
+from faststream_outbox._store.protocol import PRESENCE_PREFIX, Listener, Place, Rescue
+from faststream_outbox._values.outcome import Dead, Delivered, Released, Retry, Settlement
+from faststream_outbox._values.row import OutboxRow
+
+
+class PostgresStore:
+    """Rows in the outbox table.
+
+    Connections are taken from the engine's pool for one statement (or one hand-over) and given back; the engine is
+    never disposed.
+
+    Args:
+        engine: The caller's engine, on asyncpg.
+        outbox_table: Made by ``make_outbox_table``.
+        dlq_table: Made by ``make_dlq_table``, or None: rows that failed for good are parked in the outbox table.
+        listen_engine: Where to listen, if not on ``engine``.
+    """
+
+    def __init__(
+        self,
+        engine: AsyncEngine,
+        outbox_table: Table,
+        dlq_table: Table | None = None,
+        *,
+        listen_engine: AsyncEngine | None = None,
+    ) -> None:
+        self._statements = Statements(outbox_table, dlq_table)
+        self._channel = channel_of(outbox_table)
+        self._lock_scope = f"{outbox_table.schema or ''}.{outbox_table.name}/"
+        # One statement is one transaction; AUTOCOMMIT spares it the round trips of BEGIN and COMMIT.
+        self._single = engine.execution_options(isolation_level="AUTOCOMMIT")
+        # The engine's own level may be higher, under which a lane would not see what the lane before it wrote.
+        self._transactional = engine.execution_options(isolation_level="READ COMMITTED")
+        self._listen_engine = listen_engine or engine
+
+    async def claim(self, places: Sequence[Place], *, limit: int, lease_seconds: float, token: str) -> list[OutboxRow]:
+        parameters = {
+            **_places(places),
+            "limit": limit,
+            "lease_seconds": lease_seconds,
+            "token": token,
+            "replan": 1,
+        }
+        records = await self._fetch(self._statements.claim, parameters)
+        return sorted((to_row(record) for record in records), key=lambda row: row.id)
+
+    async def settle(self, settlements: Sequence[Settlement], *, token: str) -> None:
+        async with self._single.connect() as connection:
+            await self._settle(connection, settlements, token=token)
+
+    async def renew(self, rows: Sequence[OutboxRow], *, lease_seconds: float, token: str) -> set[int]:
+        parameters = {**_fence(rows), "lease_seconds": lease_seconds, "token": token}
+        return {record[0] for record in await self._fetch(self._statements.renew, parameters)}
+
+    async def rescue(self, *, token: str, suspects: frozenset[str]) -> Rescue:
+        parameters = {"token": token, "suspects": list(suspects), "presence_prefix": PRESENCE_PREFIX}
+        found = [tuple(record) for record in await self._fetch(self._statements.rescue, parameters)]
+        return Rescue(
+            freed_queues=frozenset(name for kind, name in found if kind == "freed"),
+            absent=frozenset(name for kind, name in found if kind == "absent"),
+        )
+
+    async def seconds_to_next_due(self, places: Sequence[Place]) -> float | None:
+        records = await self._fetch(self._statements.seconds_to_next_due, _places(places))
+        seconds: float | None = records[0][0]
+        return seconds
+
+    @asynccontextmanager
+    async def hand_over(self, places: Sequence[Place], *, limit: int) -> AsyncIterator["PostgresHandOver | None"]:
+        async with self._transactional.connect() as connection, connection.begin():
+            wanted = {**_places(places), "scope": self._lock_scope, "replan": 1}
+            locked = (await connection.execute(self._statements.lock_place, wanted)).first()
+            if locked is None:
+                yield None
+                return
+            place = Place(locked[0], locked[1])
+            parameters = {"queue": place.queue, "shard": place.shard, "limit": limit}
+            records = await connection.execute(self._statements.take, parameters)
+
+            async def settle(settlements: Sequence[Settlement]) -> None:
+                await self._settle(connection, settlements, token=None)
+
+            yield PostgresHandOver(place, [to_row(record) for record in records], settle)
+
+    def listen(self, token: str) -> AbstractAsyncContextManager[Listener | None]:
+        return listen(self._listen_engine, self._statements, self._channel, token)
+
+    async def ping(self) -> None:
+        async with self._single.connect() as connection:
+            await connection.exec_driver_sql("SELECT 1")
+
+    async def _fetch(self, statement: TextClause, parameters: dict[str, Any]) -> Sequence[Row[Any]]:
+        async with self._single.connect() as connection:
+            return (await connection.execute(statement, parameters)).all()
+
+    async def _settle(
+        self,
+        connection: AsyncConnection,
+        settlements: Sequence[Settlement],
+        *,
+        token: str | None,
+    ) -> None:
+        for kind, statement, columns in (
+            (Delivered, self._statements.settle_delivered, {}),
+            (Retry, self._statements.settle_retry, {"delays": "delay", "exceptions": "exception"}),
+            (Dead, self._statements.settle_dead, {"reasons": "reason", "exceptions": "exception"}),
+            (Released, self._statements.settle_released, {"started": "started"}),
+        ):
+            chosen = [settlement for settlement in settlements if isinstance(settlement.outcome, kind)]
+            if chosen:
+                parameters: dict[str, Any] = {**_fence([row for row, _ in chosen]), "token": token}
+                for name, attribute in columns.items():
+                    parameters[name] = [getattr(outcome, attribute) for _, outcome in chosen]
+                await connection.execute(statement, parameters)
+
+
+class PostgresHandOver:
+    """Rows that are locked by an open transaction."""
+
+    def __init__(
+        self,
+        place: Place,
+        rows: Sequence[OutboxRow],
+        settle: Callable[[Sequence[Settlement]], Any],
+    ) -> None:
+        self.place = place
+        self.rows = rows
+        self._settle = settle
+
+    async def settle(self, settlements: Sequence[Settlement]) -> None:
+        await self._settle(settlements)
+
+
+def _places(places: Sequence[Place]) -> dict[str, Any]:
+    return {"queues": [place.queue for place in places], "shards": [place.shard for place in places]}
+
+
+def _fence(rows: Sequence[OutboxRow]) -> dict[str, Any]:
+    return {"ids": [row.id for row in rows], "deliveries": [row.deliveries_count for row in rows]}

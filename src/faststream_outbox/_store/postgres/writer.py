@@ -1,0 +1,98 @@
+"""What publishers do with rows, in the caller's own transaction."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import Connection, Table
+
+from faststream_outbox._store.postgres.listener import channel_of
+from faststream_outbox._store.postgres.records import to_row
+from faststream_outbox._store.postgres.sessions import run_in_session, run_in_sync_session
+from faststream_outbox._store.postgres.statements import Statements
+from faststream_outbox._values.draft import Draft
+from faststream_outbox._values.row import OutboxRow
+
+
+class PostgresWriter:
+    """Writes messages in the transaction of whoever publishes; it never commits.
+
+    Args:
+        outbox_table: Made by ``make_outbox_table``.
+        notify: Whether publishing wakes consumers with NOTIFY.
+    """
+
+    def __init__(self, outbox_table: Table, *, notify: bool = True) -> None:
+        self._statements = Statements(outbox_table, None, notify=notify)
+        self._channel = channel_of(outbox_table)
+
+    async def insert(self, session: Any, draft: Draft) -> int | None:
+        """Write one message; None where it is a live duplicate.
+
+        Before a message with a key, the session's pending changes are flushed: then ids follow the order in which
+        transactions locked their domain rows.
+        """
+        return await run_in_session(session, lambda conn: self._insert(conn, draft), flush=draft.key is not None)
+
+    def insert_sync(self, session: Any, draft: Draft) -> int | None:
+        """The same for a plain ``Session`` or ``Connection``."""
+        return run_in_sync_session(session, lambda conn: self._insert(conn, draft), flush=draft.key is not None)
+
+    async def insert_many(self, session: Any, drafts: Sequence[Draft]) -> list[int]:
+        """Write messages of one queue in their order; live duplicates are left out."""
+        has_keys = any(draft.key is not None for draft in drafts)
+        return await run_in_session(session, lambda conn: self._insert_many(conn, drafts), flush=has_keys)
+
+    async def cancel_timer(self, session: Any, *, queue: str, timer_id: str) -> bool:
+        """Delete a timer that no consumer has taken; tell whether there was one."""
+        parameters = {"queue": queue, "timer_id": timer_id}
+
+        def run(connection: Connection) -> bool:
+            return connection.execute(self._statements.cancel_timer, parameters).first() is not None
+
+        return await run_in_session(session, run)
+
+    async def fetch_unprocessed(self, session: Any, *, queue: str | None, limit: int) -> list[OutboxRow]:
+        """Read rows that no consumer has finished."""
+        parameters = {"queue": queue, "limit": limit}
+
+        def run(connection: Connection) -> list[OutboxRow]:
+            return [to_row(record) for record in connection.execute(self._statements.fetch_unprocessed, parameters)]
+
+        return await run_in_session(session, run)
+
+    def _insert(self, connection: Connection, draft: Draft) -> int | None:
+        may_collide = draft.deduplicate or draft.timer_id is not None
+        statement = self._statements.insert_deduplicated if may_collide else self._statements.insert
+        parameters = {
+            "queue": draft.queue,
+            "key": draft.key,
+            "idempotency_key": draft.idempotency_key,
+            "deduplicate": draft.deduplicate,
+            "payload": draft.payload,
+            "headers": draft.headers_json,
+            "timer_id": draft.timer_id,
+            "activate_at": draft.activate_at,
+            "activate_in": draft.activate_in,
+            "channel": self._channel,
+        }
+        written = connection.execute(statement, parameters).first()
+        return None if written is None else int(written[0])
+
+    def _insert_many(self, connection: Connection, drafts: Sequence[Draft]) -> list[int]:
+        first = drafts[0]
+        may_collide = first.timer_id is not None or any(draft.deduplicate for draft in drafts)
+        statement = self._statements.insert_many_deduplicated if may_collide else self._statements.insert_many
+        parameters = {
+            "queue": first.queue,
+            "timer_id": first.timer_id,
+            "activate_at": first.activate_at,
+            "activate_in": first.activate_in,
+            "channel": self._channel,
+            "keys": [draft.key for draft in drafts],
+            "idempotency_keys": [draft.idempotency_key for draft in drafts],
+            "deduplicates": [draft.deduplicate for draft in drafts],
+            "payloads": [draft.payload for draft in drafts],
+            "headers": [draft.headers_json for draft in drafts],
+        }
+        written = connection.execute(statement, parameters).first()
+        return [] if written is None else list(written[0])

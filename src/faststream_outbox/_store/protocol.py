@@ -1,0 +1,106 @@
+"""What the loops need of a store. PostgreSQL and memory implement it and pass one shared suite."""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+from faststream_outbox._values.draft import Draft
+from faststream_outbox._values.outcome import Settlement
+from faststream_outbox._values.row import OutboxRow
+
+PRESENCE_PREFIX = "presence:"
+"""A holder's token begins with it when an advisory lock proves that the holder lives; its loss frees the leases."""
+
+
+class Place(NamedTuple):
+    """A shard of a queue: what one lane works on at a time."""
+
+    queue: str
+    shard: int
+
+
+@dataclass(frozen=True, slots=True)
+class Rescue:
+    """What one pass over the leases found."""
+
+    freed_queues: frozenset[str]
+    """Queues of the rows that were given back."""
+    absent: frozenset[str]
+    """Tokens of leases whose holder's presence is gone."""
+
+
+class HandOver(Protocol):
+    """Rows of one place, locked until the context that gave them ends."""
+
+    place: Place
+    rows: Sequence[OutboxRow]
+
+    async def settle(self, settlements: Sequence[Settlement]) -> None:
+        """Write the outcomes; they become final when the context ends without an error."""
+
+
+class Listener(Protocol):
+    """An open line on which the store says which queues have new rows."""
+
+    def __aiter__(self) -> AsyncIterator[str]:
+        """Yield a queue's name for each wake-up; raise when the line breaks."""
+
+
+class Writer(Protocol):
+    """What publishers do with rows. ``session`` is the caller's: nothing here commits."""
+
+    async def insert(self, session: Any, draft: Draft) -> int | None:
+        """Write one message and return its id; None where it is a live duplicate."""
+
+    def insert_sync(self, session: Any, draft: Draft) -> int | None:
+        """The same for callers that cannot await."""
+
+    async def insert_many(self, session: Any, drafts: Sequence[Draft]) -> list[int]:
+        """Write messages of one queue in their order; live duplicates are left out."""
+
+    async def cancel_timer(self, session: Any, *, queue: str, timer_id: str) -> bool:
+        """Delete a timer that no consumer has taken; tell whether there was one."""
+
+    async def fetch_unprocessed(self, session: Any, *, queue: str | None, limit: int) -> list[OutboxRow]:
+        """Read rows that no consumer has finished, in the order of their ids."""
+
+
+class Store(Protocol):
+    """Rows and leases. Every method is one short transaction of its own."""
+
+    async def claim(self, places: Sequence[Place], *, limit: int, lease_seconds: float, token: str) -> list[OutboxRow]:
+        """Lease up to ``limit`` rows to ``token``: those whose time has come first, then ready ones, place by place."""
+
+    async def settle(self, settlements: Sequence[Settlement], *, token: str) -> None:
+        """Write outcomes of leased rows. A row that this token and delivery no longer hold is left alone."""
+
+    async def renew(self, rows: Sequence[OutboxRow], *, lease_seconds: float, token: str) -> set[int]:
+        """Prolong leases; return the ids of those that still were held."""
+
+    async def rescue(self, *, token: str, suspects: frozenset[str]) -> Rescue:
+        """Give back rows whose lease ran out, and those of ``suspects`` whose presence is gone."""
+
+    async def seconds_to_next_due(self, places: Sequence[Place]) -> float | None:
+        """Tell how long until the first waiting row of these places is due; None if none waits."""
+
+    def hand_over(
+        self,
+        places: Sequence[Place],
+        *,
+        limit: int,
+    ) -> AbstractAsyncContextManager[HandOver | None]:
+        """Take the first of ``places`` that has work and no other taker, and lock up to ``limit`` of its rows in order.
+
+        Rows behind a waiting row of their key are left out, so the rows may be none. The context yields None where no
+        place can be taken. Leaving it normally commits; leaving it with an error gives all rows back unchanged.
+        """
+
+    def listen(self, token: str) -> AbstractAsyncContextManager[Listener | None]:
+        """Open the line for wake-ups and hold the presence of ``token`` while it is open.
+
+        Yields None where the server accepts the line but never speaks on it, as behind a pooler in transaction mode.
+        """
+
+    async def ping(self) -> None:
+        """Raise what the database raises when it cannot be reached."""

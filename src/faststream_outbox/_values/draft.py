@@ -1,0 +1,178 @@
+"""What is about to become a row: checked, encoded, not yet written."""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+from faststream_outbox._values import wire
+from faststream_outbox._values.uuid7 import uuid7
+from faststream_outbox.exceptions import InvalidMessageError
+
+MAX_QUEUE_BYTES = 255
+MAX_KEY_BYTES = 1024
+MAX_IDEMPOTENCY_KEY_BYTES = 255
+"""AMQP 0-9-1 carries it as ``message-id``, a short string of at most 255 bytes."""
+MAX_HEADER_NAME_BYTES = 255
+"""AMQP 0-9-1 field names are short strings of at most 255 bytes."""
+MAX_HEADERS_BYTES = 32 * 1024
+"""Names and values together. RabbitMQ closes the connection over a header frame beyond its 128 KiB frame limit."""
+DEFAULT_MAX_PAYLOAD_BYTES = 1024 * 1024
+"""Kafka's default ``message.max.bytes`` is 1 MiB with its overhead included."""
+MAX_DELAY = timedelta(days=3650)
+
+CONTENT_TYPE = "content-type"
+CORRELATION_ID = "correlation_id"
+
+RESERVED_HEADERS = frozenset(
+    {wire.IDEMPOTENCY_KEY, wire.ROW_ID, wire.QUEUE, wire.CREATED_AT, wire.ROW_KEY, CORRELATION_ID}
+)
+"""Header names that the bridge writes on the wire itself."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Draft:
+    """A checked message, ready to be inserted. Bad input never gets this far: see ``Draft.make``."""
+
+    queue: str
+    key: str | None
+    idempotency_key: str
+    deduplicate: bool
+    payload: bytes
+    headers: dict[str, str] = field(default_factory=dict)
+    activate_in: timedelta | None = None
+    activate_at: datetime | None = None
+    timer_id: str | None = None
+
+    @property
+    def headers_json(self) -> str:
+        """The headers as the JSON text that the table keeps."""
+        return json.dumps(self.headers, ensure_ascii=False, separators=(",", ":"))
+
+    @classmethod
+    def make(
+        cls,
+        payload: bytes,
+        *,
+        queue: str,
+        content_type: str | None,
+        max_payload_bytes: int,
+        key: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        correlation_id: str | None = None,
+        idempotency_key: str | None = None,
+        activate_in: timedelta | None = None,
+        activate_at: datetime | None = None,
+        timer_id: str | None = None,
+    ) -> "Draft":
+        """Check every part of a message and put it together.
+
+        Raises:
+            InvalidMessageError: The first part that is refused, with its limit.
+        """
+        check_queue(queue)
+        _check_optional_text("key", key, MAX_KEY_BYTES)
+        _check_optional_text("idempotency_key", idempotency_key, MAX_IDEMPOTENCY_KEY_BYTES)
+        _check_optional_text("timer_id", timer_id, MAX_IDEMPOTENCY_KEY_BYTES)
+        _check_optional_text("correlation_id", correlation_id, MAX_IDEMPOTENCY_KEY_BYTES)
+        _check_activation(activate_in, activate_at)
+        if len(payload) > max_payload_bytes:
+            problem = f"is {len(payload)} bytes encoded, the broker's max_payload_bytes is {max_payload_bytes}"
+            raise InvalidMessageError("body", problem)
+        return cls(
+            queue=queue,
+            key=key,
+            idempotency_key=idempotency_key or str(uuid7()),
+            deduplicate=idempotency_key is not None,
+            payload=payload,
+            headers=_merge_headers(headers, content_type, correlation_id),
+            activate_in=activate_in,
+            activate_at=activate_at,
+            timer_id=timer_id,
+        )
+
+
+def check_queue(queue: str) -> None:
+    """Refuse a queue name that no row could have."""
+    _check_text("queue", queue, MAX_QUEUE_BYTES)
+
+
+def _merge_headers(
+    headers: Mapping[str, str] | None,
+    content_type: str | None,
+    correlation_id: str | None,
+) -> dict[str, str]:
+    merged: dict[str, str] = {}
+    if content_type is not None:
+        merged[CONTENT_TYPE] = content_type
+    if headers:
+        _check_headers(headers)
+        merged.update(headers)
+    if correlation_id is not None:
+        merged[CORRELATION_ID] = correlation_id
+    return merged
+
+
+def _check_headers(headers: Mapping[str, str]) -> None:
+    if not isinstance(headers, Mapping):
+        raise InvalidMessageError("headers", f"must be a mapping of str to str, got {type(headers).__name__}")
+    total = 0
+    for name, value in headers.items():
+        total += _check_text("headers", name, MAX_HEADER_NAME_BYTES, what="a header name")
+        if name in RESERVED_HEADERS:
+            problem = f"{name!r} is written by the bridge itself; use the argument of publish instead"
+            raise InvalidMessageError("headers", problem)
+        total += _check_header_value(name, value)
+    if total > MAX_HEADERS_BYTES:
+        problem = f"names and values are {total} bytes together, the limit is {MAX_HEADERS_BYTES}"
+        raise InvalidMessageError("headers", problem)
+
+
+def _check_header_value(name: str, value: Any) -> int:
+    if not isinstance(value, str):
+        shown = " (NaN)" if isinstance(value, float) and math.isnan(value) else ""
+        raise InvalidMessageError("headers", f"the value of {name!r} must be a str, got {type(value).__name__}{shown}")
+    return len(_encode("headers", value, what=f"the value of {name!r}"))
+
+
+def _check_optional_text(argument: str, value: str | None, limit: int) -> None:
+    if value is not None:
+        _check_text(argument, value, limit)
+
+
+def _check_text(argument: str, value: Any, limit: int, *, what: str = "") -> int:
+    subject = f"{what} " if what else ""
+    if not isinstance(value, str):
+        raise InvalidMessageError(argument, f"{subject}must be a str, got {type(value).__name__}")
+    size = len(_encode(argument, value, what=what))
+    if not 0 < size <= limit:
+        raise InvalidMessageError(argument, f"{subject}must be 1 to {limit} bytes of UTF-8, got {size}")
+    return size
+
+
+def _encode(argument: str, value: str, *, what: str) -> bytes:
+    subject = f"{what} " if what else ""
+    if "\x00" in value:
+        raise InvalidMessageError(argument, f"{subject}holds a NUL character, which PostgreSQL cannot store")
+    try:
+        return value.encode()
+    except UnicodeEncodeError as error:
+        problem = f"{subject}holds a lone surrogate at position {error.start}, which is not valid UTF-8"
+        raise InvalidMessageError(argument, problem) from None
+
+
+def _check_activation(activate_in: timedelta | None, activate_at: datetime | None) -> None:
+    if activate_in is not None and activate_at is not None:
+        raise InvalidMessageError("activate_in", "give activate_in or activate_at, not both")
+    if activate_in is not None:
+        if not isinstance(activate_in, timedelta):
+            raise InvalidMessageError("activate_in", f"must be a timedelta, got {type(activate_in).__name__}")
+        if not timedelta(0) <= activate_in <= MAX_DELAY:
+            raise InvalidMessageError("activate_in", f"must be between 0 and {MAX_DELAY.days} days, got {activate_in}")
+    if activate_at is not None:
+        if not isinstance(activate_at, datetime):
+            raise InvalidMessageError("activate_at", f"must be a datetime, got {type(activate_at).__name__}")
+        if activate_at.tzinfo is None or activate_at.utcoffset() is None:
+            raise InvalidMessageError("activate_at", f"must be timezone-aware, got the naive {activate_at.isoformat()}")

@@ -1,0 +1,97 @@
+"""How it ended: the verdict of a destination, and the outcome that is written to the table."""
+
+from dataclasses import dataclass
+from typing import NamedTuple, TypeAlias
+
+from faststream_outbox._values.row import OutboxRow
+
+
+@dataclass(frozen=True, slots=True)
+class Delivered:
+    """The row's work is done: it leaves the table."""
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """The attempt failed; the row waits for its next one."""
+
+    delay: float
+    """Seconds from now."""
+    exception: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Dead:
+    """The row failed for good: it is parked, or moved to the dead-letter table."""
+
+    reason: str
+    """A short stable word, see ``Reason``."""
+    exception: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Released:
+    """The row is given back as it was, at once; no attempt is counted."""
+
+    started: bool = False
+    """Whether a handler had begun with it; if not, the delivery is not counted either."""
+
+
+Outcome: TypeAlias = Delivered | Retry | Dead | Released
+
+
+class Settlement(NamedTuple):
+    """A row and the outcome to be written for it."""
+
+    row: OutboxRow
+    outcome: Outcome
+
+
+class Reason:
+    """Why a row died; kept in ``failure_reason``."""
+
+    RETRIES_EXHAUSTED = "retries_exhausted"
+    REJECTED = "rejected"
+    MAX_DELIVERIES = "max_deliveries"
+    TOO_LARGE = "too_large"
+    INVALID = "invalid"
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """The destination acknowledged and accepted the row."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """The destination refused this row; it counts as an attempt."""
+
+    exception: BaseException
+
+
+@dataclass(frozen=True, slots=True)
+class Poison:
+    """The destination will never take this row."""
+
+    reason: str
+    exception: BaseException
+
+
+@dataclass(frozen=True, slots=True)
+class Unsent:
+    """Nothing is known to have happened to the row: it stays, and no attempt is counted."""
+
+    exception: BaseException | None = None
+    """Why the destination cannot take rows now; None for a row that only waited behind another of its key."""
+
+
+Verdict: TypeAlias = Accepted | Refused | Poison | Unsent
+
+
+def describe(exception: BaseException | None, *, limit: int = 2000) -> str | None:
+    """Put an exception into the one line that ``last_exception`` keeps."""
+    if exception is None:
+        return None
+    text = f"{type(exception).__name__}: {exception}".replace("\x00", "\\x00")
+    # A lone surrogate in a message would make the very write fail that keeps the row safe.
+    return text.encode(errors="replace").decode()[:limit]

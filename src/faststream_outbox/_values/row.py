@@ -1,0 +1,33 @@
+"""A row of the outbox table, as the layers above the store see it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutboxRow:
+    """One message for one consumer, as it stood in the table when it was read.
+
+    All times are aware and come from the database's clock.
+    """
+
+    id: int
+    """Grows in publishing order for the rows of one key."""
+    queue: str
+    key: str | None
+    idempotency_key: str
+    payload: bytes
+    """The body, encoded once when it was published."""
+    headers: Mapping[str, str]
+    """The caller's headers, with ``content-type`` and ``correlation_id`` where they are known."""
+    attempts_count: int
+    """Attempts that failed."""
+    deliveries_count: int
+    """Times that a handler's worker claimed it, the present one included."""
+    created_at: datetime
+    first_attempt_at: datetime | None = None
+    last_attempt_at: datetime | None = None
+    acquired_at: datetime | None = None
+    """When the present lease began; None where no lease holds the row."""
+    timer_id: str | None = None

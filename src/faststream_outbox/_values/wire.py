@@ -1,0 +1,27 @@
+"""What a row looks like to whoever receives it, here or behind a broker."""
+
+from datetime import UTC, datetime
+
+from faststream_outbox._values.row import OutboxRow
+
+IDEMPOTENCY_KEY = "idempotency-key"
+ROW_ID = "outbox-id"
+QUEUE = "outbox-queue"
+CREATED_AT = "outbox-created-at"
+ROW_KEY = "outbox-key"
+
+
+def wire_headers(row: OutboxRow) -> dict[str, str]:
+    """Give the caller's headers, and those that carry the row's identity. Every consumer gets the same ones."""
+    return {
+        **row.headers,
+        IDEMPOTENCY_KEY: row.idempotency_key,
+        ROW_ID: str(row.id),
+        QUEUE: row.queue,
+        CREATED_AT: rfc3339(row.created_at),
+    }
+
+
+def rfc3339(moment: datetime) -> str:
+    """Write an aware time as RFC 3339 asks, in UTC."""
+    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")

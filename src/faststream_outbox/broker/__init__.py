@@ -1,0 +1,1 @@
+"""The broker and FastStream's own kind of router."""

@@ -1,0 +1,111 @@
+"""What can be said of a broker: each option once, with its type and its meaning."""
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from faststream.middlewares import AckPolicy
+from faststream.specification.schema import Tag, TagDict
+from sqlalchemy.ext.asyncio import AsyncEngine
+from typing_extensions import TypedDict
+
+from faststream_outbox._faststream import (
+    BrokerMiddleware,
+    CodecProto,
+    ContextRepo,
+    CustomCallable,
+    IdGenerator,
+    LoggerProto,
+)
+
+if TYPE_CHECKING:
+    from fast_depends import Provider
+    from fast_depends.dependencies import Dependant
+    from fast_depends.library.serializer import SerializerProto
+
+    from faststream_outbox.broker.registrator import OutboxRegistrator
+
+
+class OutboxOptions(TypedDict, total=False):
+    """Options of the outbox itself."""
+
+    notify: bool
+    """Whether publishing wakes consumers with NOTIFY. It takes a lock of the whole server at commit, so that very many
+    publishers at once may do better without it and with polling. Default: True."""
+
+    listen: bool
+    """Whether to hold a connection on which wake-ups come in, and whose loss tells others that this process is gone.
+    Default: True."""
+
+    listen_engine: AsyncEngine | None
+    """Where to listen, if not on the engine: behind a pooler in transaction mode, an engine that goes around it."""
+
+    max_payload_bytes: int
+    """The largest encoded body. Default: 1 MiB, since Kafka refuses more by default."""
+
+    graceful_timeout: float | None
+    """Seconds that a stop waits for what is in flight; None waits for ever. Default: 15.0."""
+
+
+class EndpointOptions(TypedDict, total=False):
+    """Options that FastStream's brokers share, without those that a FastAPI router must not take."""
+
+    parser: CustomCallable | None
+    """Makes a message of a delivery; see FastStream's custom parsers."""
+
+    decoder: CustomCallable | None
+    """Decodes a message's body; see FastStream's custom decoders."""
+
+    codec: CodecProto | None
+    """Encodes and decodes bodies; replaces ``decoder``."""
+
+    middlewares: Sequence[BrokerMiddleware[Any, Any]]
+    """FastStream middlewares around consuming and publishing."""
+
+    ack_policy: AckPolicy
+    """What becomes of a message whose handler raised. Default: ``NACK_ON_ERROR``."""
+
+    id_generator: IdGenerator
+    """Makes correlation ids. Default: random UUIDs."""
+
+    serializer: "SerializerProto | None"
+    """Turns models into bytes. Default: Pydantic's."""
+
+    logger: LoggerProto | None
+    """Where to log; None logs nothing. Default: FastStream's logger for this broker."""
+
+    log_level: int
+    """The level of lines about single messages. Default: ``logging.INFO``."""
+
+    specification_url: str | None
+    """The server's address in AsyncAPI. Default: the engine's, without user and password."""
+
+    protocol: str | None
+    """The server's protocol in AsyncAPI. Default: ``postgresql``."""
+
+    protocol_version: str | None
+    """The protocol's version in AsyncAPI."""
+
+    description: str | None
+    """The server's description in AsyncAPI."""
+
+
+class BrokerOptions(OutboxOptions, EndpointOptions, total=False):
+    """Options of ``OutboxBroker(engine, outbox_table=..., ...)``."""
+
+    dependencies: "Sequence[Dependant]"
+    """FastStream dependencies to resolve for each message."""
+
+    routers: "Iterable[OutboxRegistrator]"
+    """Routers to include."""
+
+    tags: Iterable[Tag | TagDict]
+    """The server's tags in AsyncAPI."""
+
+    apply_types: bool
+    """Whether handlers' arguments are resolved and validated. Default: True."""
+
+    provider: "Provider | None"
+    """FastDepends' provider, which tests override dependencies with."""
+
+    context: ContextRepo | None
+    """FastStream's context. Default: a new one."""

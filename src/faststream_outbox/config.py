@@ -1,0 +1,34 @@
+"""What a broker and its routers read their settings from."""
+
+from dataclasses import dataclass, field
+
+from faststream_outbox._engine.runtime import Runtime
+from faststream_outbox._faststream import BrokerConfig
+
+
+@dataclass(kw_only=True)
+class OutboxBrokerConfig(BrokerConfig):
+    """FastStream's configuration, and the loops that run while the broker does."""
+
+    _runtime: Runtime | None = field(default=None, init=False, repr=False)
+
+    @property
+    def runtime(self) -> Runtime:
+        """The running loops.
+
+        Raises:
+            RuntimeError: The broker has not been started.
+        """
+        if self._runtime is None:
+            msg = "the broker is not started: call broker.start(), or let the application do it"
+            raise RuntimeError(msg)
+        return self._runtime
+
+    def set_runtime(self, runtime: Runtime) -> None:
+        """Give the loops to all endpoints."""
+        self._runtime = runtime
+
+    def take_runtime(self) -> Runtime | None:
+        """Take the loops away from all endpoints, and return them."""
+        runtime, self._runtime = self._runtime, None
+        return runtime

@@ -1,0 +1,31 @@
+"""Between rows and FastStream's messages."""
+
+from typing import Any
+
+from faststream.message import StreamMessage, decode_message
+
+from faststream_outbox._values.draft import CONTENT_TYPE, CORRELATION_ID
+from faststream_outbox._values.wire import wire_headers
+from faststream_outbox.message import Delivery, OutboxMessage
+
+
+class OutboxParser:
+    """Makes the message that handlers get out of a delivery."""
+
+    @staticmethod
+    async def parse_message(delivery: Delivery) -> OutboxMessage:
+        """Give the row's body and headers the shape that FastStream's consumers know."""
+        row = delivery.row
+        return OutboxMessage(
+            raw_message=delivery,
+            body=row.payload,
+            headers=wire_headers(row),
+            content_type=row.headers.get(CONTENT_TYPE),
+            correlation_id=row.headers.get(CORRELATION_ID),
+            message_id=row.idempotency_key,
+        )
+
+    @staticmethod
+    async def decode_message(message: StreamMessage[Any]) -> Any:
+        """Decode the body by its content type."""
+        return decode_message(message)

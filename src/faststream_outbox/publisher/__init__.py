@@ -1,0 +1,1 @@
+"""``broker.publisher(...)``: FastStream's anatomy of a publisher, for the outbox."""

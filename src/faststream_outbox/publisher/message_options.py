@@ -1,0 +1,26 @@
+"""What can be said of a message besides its body, queue and session."""
+
+from datetime import datetime, timedelta
+
+from typing_extensions import TypedDict
+
+
+class MessageOptions(TypedDict, total=False):
+    """Options that every way of publishing one message shares."""
+
+    key: str | None
+    """Orders the message behind earlier ones of that key; at most 1024 bytes. Default: no order."""
+
+    idempotency_key: str | None
+    """The message's identity, at most 255 bytes; a live row of the queue with it makes publishing a no-op.
+    Default: a new UUIDv7."""
+
+    activate_in: timedelta | None
+    """Hold the message back for so long, by the database's clock."""
+
+    activate_at: datetime | None
+    """Hold the message back until then; timezone-aware."""
+
+    timer_id: str | None
+    """Names the message within its queue, so that ``cancel_timer`` finds it; a live one of that name makes publishing
+    a no-op. At most 255 bytes."""

@@ -1,0 +1,124 @@
+"""Where every published message becomes a row."""
+
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from typing import TYPE_CHECKING, Any
+
+from faststream.exceptions import FeatureNotSupportedException
+
+from faststream_outbox._faststream import CodecProto, CustomCallable, ParserComposition, ProducerProto
+from faststream_outbox._store.protocol import Writer
+from faststream_outbox._values.draft import Draft
+from faststream_outbox.exceptions import ConfigError, InvalidMessageError
+from faststream_outbox.parser import OutboxParser
+from faststream_outbox.response import OutboxPublishCommand, Outgoing
+
+if TYPE_CHECKING:
+    from fast_depends.library.serializer import SerializerProto
+
+OWN_TRANSACTION: Any = object()
+"""Stands for a session where a row is written on its own: what a handler with a stacked publisher returned."""
+
+
+class OutboxProducer(ProducerProto[OutboxPublishCommand]):
+    """Encodes bodies, checks messages, and writes rows in the caller's transaction.
+
+    Args:
+        writer: Writes rows.
+        max_payload_bytes: The largest encoded body.
+        begin: Opens a transaction for a row without a caller's session.
+        codec: The broker's codec.
+        serializer: Gives the broker's serializer, which an application may replace after the broker is made.
+        parser: The broker's parser.
+        decoder: The broker's decoder.
+    """
+
+    def __init__(
+        self,
+        *,
+        writer: Writer,
+        max_payload_bytes: int,
+        begin: Callable[[], AbstractAsyncContextManager[Any]],
+        codec: CodecProto,
+        serializer: "Callable[[], SerializerProto | None]",
+        parser: CustomCallable | None = None,
+        decoder: CustomCallable | None = None,
+    ) -> None:
+        self.writer = writer
+        self.codec = codec
+        self._max_payload_bytes = max_payload_bytes
+        self._begin = begin
+        self._serializer = serializer
+        self._parser = ParserComposition(parser, OutboxParser.parse_message)
+        self._decoder = ParserComposition(decoder, OutboxParser.decode_message)
+
+    async def publish(self, cmd: OutboxPublishCommand) -> int | None:
+        """Write one row; None where it is a live duplicate."""
+        draft = self._draft(cmd, Outgoing(cmd.body), *await self._encode(cmd.body))
+        if cmd.session is OWN_TRANSACTION:
+            async with self._begin() as session:
+                return await self.writer.insert(session, draft)
+        return await self.writer.insert(cmd.session, draft)
+
+    def publish_sync(self, cmd: OutboxPublishCommand) -> int | None:
+        """The same for a caller that cannot await."""
+        return self.writer.insert_sync(cmd.session, self._draft(cmd, Outgoing(cmd.body), *self._encode_now(cmd.body)))
+
+    async def publish_batch(self, cmd: OutboxPublishCommand) -> list[int]:
+        """Write a row for each body, in their order; live duplicates are left out."""
+        drafts = []
+        for body in cmd.batch_bodies:
+            message = body if isinstance(body, Outgoing) else Outgoing(body)
+            drafts.append(self._draft(cmd, message, *await self._encode(message.body)))
+        if not drafts:
+            return []
+        return await self.writer.insert_many(cmd.session, drafts)
+
+    async def request(self, cmd: OutboxPublishCommand) -> Any:
+        msg = "The outbox has no request and reply: the answer would come after the transaction that asked."
+        raise FeatureNotSupportedException(msg)
+
+    async def _encode(self, body: Any) -> tuple[bytes, str | None]:
+        try:
+            return await self.codec.encode(body, self._serializer())
+        except Exception as error:
+            raise _unencodable(error) from error
+
+    def _encode_now(self, body: Any) -> tuple[bytes, str | None]:
+        encoding = self._encode(body)
+        try:
+            encoding.send(None)
+        except StopIteration as finished:
+            encoded: tuple[bytes, str | None] = finished.value
+            return encoded
+        encoding.close()
+        msg = f"publish_sync cannot wait for the broker's codec {type(self.codec).__name__}, whose encode awaits"
+        raise ConfigError(msg)
+
+    def _draft(
+        self,
+        cmd: OutboxPublishCommand,
+        message: Outgoing,
+        payload: bytes,
+        content_type: str | None,
+    ) -> Draft:
+        headers = cmd.headers
+        if message.headers is not None:
+            headers = {**headers, **message.headers}
+        return Draft.make(
+            payload,
+            queue=cmd.destination,
+            content_type=content_type,
+            max_payload_bytes=self._max_payload_bytes,
+            key=cmd.key if message.key is None else message.key,
+            headers=headers,
+            correlation_id=cmd.correlation_id,
+            idempotency_key=message.idempotency_key or cmd.idempotency_key,
+            activate_in=cmd.activate_in,
+            activate_at=cmd.activate_at,
+            timer_id=cmd.timer_id,
+        )
+
+
+def _unencodable(error: Exception) -> InvalidMessageError:
+    return InvalidMessageError("body", f"cannot be encoded: {type(error).__name__}: {error}")

@@ -1,0 +1,173 @@
+"""The two tables that users create: the outbox, and the dead letters."""
+
+import hashlib
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Computed,
+    DateTime,
+    Identity,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    SmallInteger,
+    Table,
+    Text,
+    func,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+
+from faststream_outbox.exceptions import ConfigError
+
+SHARDS = 16
+"""Virtual shards of a queue: the most lanes of one queue that can work at once, over all processes."""
+
+MAX_IDENTIFIER_BYTES = 63
+"""PostgreSQL cuts a longer name silently (NAMEDATALEN - 1, "Identifiers and Key Words" in its manual)."""
+
+# A key keeps to one shard. Rows without a key go to a shard in runs of 512 ids, so that a backlog of them fills whole
+# hand-overs instead of a few rows in each shard.
+_SHARD = f"CASE WHEN key IS NULL THEN (id >> 9) & {SHARDS - 1} ELSE hashtextextended(key, 0) & {SHARDS - 1} END"
+
+_READY = "next_attempt_at IS NULL AND failed_at IS NULL"
+_WAITING = "next_attempt_at IS NOT NULL AND acquired_token IS NULL AND failed_at IS NULL"
+_LEASED = "acquired_token IS NOT NULL"
+_PARKED = "failed_at IS NOT NULL"
+_RETRIED = "attempts_count > 0 AND key IS NOT NULL AND failed_at IS NULL"
+
+
+def make_outbox_table(metadata: MetaData, table_name: str = "outbox", *, schema: str | None = None) -> Table:
+    """Declare the outbox table.
+
+    The caller creates it, with Alembic or ``metadata.create_all``; nothing in this package does.
+
+    Args:
+        metadata: Where the table is registered, usually the metadata of the domain's own tables.
+        table_name: At most 63 bytes.
+        schema: The PostgreSQL schema; None is the connection's search path.
+
+    Returns:
+        The table, to be passed to ``OutboxBroker(engine, outbox_table=...)``.
+
+    Raises:
+        ConfigError: A name is empty or longer than PostgreSQL keeps.
+
+    Example:
+        >>> from sqlalchemy import MetaData
+        >>> make_outbox_table(MetaData(), "outbox").name
+        'outbox'
+    """
+    _check_identifier("table_name", table_name)
+    _check_schema(schema)
+
+    def index(suffix: str, *columns: str, where: str, unique: bool = False) -> Index:
+        return Index(_index_name(table_name, suffix), *columns, unique=unique, postgresql_where=text(where))
+
+    return Table(
+        table_name,
+        metadata,
+        Column("id", BigInteger, Identity(), primary_key=True),
+        Column("queue", Text, nullable=False),
+        Column("key", Text(collation="C")),
+        Column("shard", SmallInteger, Computed(_SHARD, persisted=True)),
+        Column("idempotency_key", Text(collation="C"), nullable=False),
+        Column("deduplicate", Boolean, nullable=False, server_default=text("false")),
+        Column("payload", LargeBinary, nullable=False),
+        Column("headers", JSONB, nullable=False, server_default=text("'{}'::jsonb")),
+        Column("attempts_count", Integer, nullable=False, server_default=text("0")),
+        Column("deliveries_count", Integer, nullable=False, server_default=text("0")),
+        Column("created_at", DateTime(timezone=True), nullable=False, server_default=func.clock_timestamp()),
+        Column("next_attempt_at", DateTime(timezone=True)),
+        Column("first_attempt_at", DateTime(timezone=True)),
+        Column("last_attempt_at", DateTime(timezone=True)),
+        Column("acquired_at", DateTime(timezone=True)),
+        Column("acquired_token", Text),
+        Column("timer_id", Text),
+        Column("failed_at", DateTime(timezone=True)),
+        Column("failure_reason", Text),
+        Column("last_exception", Text),
+        # Each row stands in just one of the first four; every further index would slow every publish.
+        index("ready", "queue", "shard", "id", where=_READY),
+        index("waiting", "queue", "shard", "next_attempt_at", where=_WAITING),
+        index("leased", "acquired_token", "next_attempt_at", where=_LEASED),
+        index("parked", "queue", "failed_at", where=_PARKED),
+        # Only rows that failed before: finds the row that holds back the later ones of its key.
+        index("retried", "queue", "shard", "key", where=_RETRIED),
+        # Only rows whose publisher asked for it.
+        index("idempotency", "queue", "idempotency_key", where="deduplicate", unique=True),
+        index("timer", "queue", "timer_id", where="timer_id IS NOT NULL", unique=True),
+        schema=schema,
+    )
+
+
+def make_dlq_table(metadata: MetaData, table_name: str = "outbox_dlq", *, schema: str | None = None) -> Table:
+    """Declare the dead-letter table, to which rows that failed for good are moved.
+
+    It is optional: without it such rows are parked in the outbox table.
+
+    Args:
+        metadata: Where the table is registered.
+        table_name: At most 63 bytes.
+        schema: The PostgreSQL schema; None is the connection's search path.
+
+    Returns:
+        The table, to be passed to ``OutboxBroker(engine, outbox_table=..., dlq_table=...)``.
+
+    Raises:
+        ConfigError: A name is empty or longer than PostgreSQL keeps.
+
+    Example:
+        >>> from sqlalchemy import MetaData
+        >>> make_dlq_table(MetaData()).name
+        'outbox_dlq'
+    """
+    _check_identifier("table_name", table_name)
+    _check_schema(schema)
+    return Table(
+        table_name,
+        metadata,
+        Column("id", BigInteger, primary_key=True, autoincrement=False),
+        Column("queue", Text, nullable=False),
+        Column("key", Text(collation="C")),
+        Column("idempotency_key", Text(collation="C"), nullable=False),
+        Column("deduplicate", Boolean, nullable=False, server_default=text("false")),
+        Column("payload", LargeBinary, nullable=False),
+        Column("headers", JSONB, nullable=False, server_default=text("'{}'::jsonb")),
+        Column("attempts_count", Integer, nullable=False),
+        Column("deliveries_count", Integer, nullable=False),
+        Column("created_at", DateTime(timezone=True), nullable=False),
+        Column("first_attempt_at", DateTime(timezone=True)),
+        Column("last_attempt_at", DateTime(timezone=True)),
+        Column("timer_id", Text),
+        Column("failed_at", DateTime(timezone=True), nullable=False),
+        Column("failure_reason", Text, nullable=False),
+        Column("last_exception", Text),
+        Index(_index_name(table_name, "failed"), "queue", "failed_at"),
+        schema=schema,
+    )
+
+
+def _check_schema(schema: str | None) -> None:
+    if schema is not None:
+        _check_identifier("schema", schema)
+
+
+def _check_identifier(argument: str, name: str) -> None:
+    size = len(name.encode("utf-8", "surrogatepass"))
+    if not 0 < size <= MAX_IDENTIFIER_BYTES or "\x00" in name:
+        msg = f"{argument}: must be 1 to {MAX_IDENTIFIER_BYTES} bytes without NUL, got {size} bytes"
+        raise ConfigError(msg)
+
+
+def _index_name(table_name: str, suffix: str) -> str:
+    """Name an index so that no two of a long table name are cut to the same 63 bytes."""
+    name = f"{table_name}_{suffix}_idx"
+    if len(name.encode()) <= MAX_IDENTIFIER_BYTES:
+        return name
+    digest = hashlib.sha256(table_name.encode()).hexdigest()[:8]
+    head = table_name.encode()[: MAX_IDENTIFIER_BYTES - len(f"_{digest}_{suffix}_idx")].decode(errors="ignore")
+    return f"{head}_{digest}_{suffix}_idx"

@@ -1,0 +1,1 @@
+"""``broker.subscriber(...)``: FastStream's anatomy of a subscriber, for the outbox."""

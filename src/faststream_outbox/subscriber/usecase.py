@@ -1,0 +1,127 @@
+"""A subscriber: runs FastStream's pipeline for each claimed row."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+from faststream.exceptions import FeatureNotSupportedException, StopConsume
+from faststream.message import AckStatus, StreamMessage
+
+from faststream_outbox._engine.consumer import Consumer
+from faststream_outbox._engine.failure import FailurePolicy
+from faststream_outbox._faststream import CallsCollection, PublisherProto, SubscriberSpecification, SubscriberUsecase
+from faststream_outbox._values.outcome import Dead, Delivered, Outcome, Reason, describe
+from faststream_outbox._values.row import OutboxRow
+from faststream_outbox.config import OutboxBrokerConfig
+from faststream_outbox.message import Delivery, OutboxMessage
+from faststream_outbox.parser import OutboxParser
+from faststream_outbox.subscriber.chaining import publish_in_scope
+from faststream_outbox.subscriber.config import OutboxSubscriberConfig
+
+
+class OutboxSubscriber(SubscriberUsecase[Delivery]):
+    """Handles the messages of one or more queues in this process."""
+
+    _outer_config: OutboxBrokerConfig
+
+    def __init__(
+        self,
+        config: OutboxSubscriberConfig,
+        specification: SubscriberSpecification[Any, Any],
+        calls: CallsCollection[Delivery],
+    ) -> None:
+        config.parser = OutboxParser.parse_message
+        config.decoder = OutboxParser.decode_message
+        super().__init__(config, specification, calls)
+        self._config = config
+        self._call_decorators = (
+            publish_in_scope(self._outer_config, propagate_headers=config.propagate_inbound_headers),
+        )
+        self._failure = FailurePolicy(retry=config.retry_strategy, max_deliveries=config.max_deliveries)
+        self._consumer: Consumer | None = None
+        self._stopping: asyncio.Task[None] | None = None
+
+    @property
+    def queues(self) -> Sequence[str]:
+        """The names of the queues, with the prefixes of the routers that the subscriber stands on."""
+        return [f"{self._outer_config.prefix}{queue}" for queue in self._config.queues]
+
+    async def start(self) -> None:
+        """Begin to claim rows; the broker calls it."""
+        await super().start()
+        if self.calls and self._consumer is None:
+            self._consumer = self._outer_config.runtime.consumer(
+                self.specification.call_name,
+                self.queues,
+                self.execute,
+                workers=self._config.max_workers,
+                batch_size=self._config.fetch_batch_size,
+                lease_seconds=self._config.lease_ttl_seconds,
+                min_interval=self._config.min_fetch_interval,
+                max_interval=self._config.max_fetch_interval,
+            )
+            self._consumer.start()
+        self._post_start()
+
+    async def stop(self) -> None:
+        """Claim nothing more, let handlers finish for up to the graceful timeout, give all other rows back."""
+        consumer, self._consumer = self._consumer, None
+        if consumer is not None:
+            await consumer.stop(self._outer_config.graceful_timeout)
+        await super().stop()
+
+    async def execute(self, row: OutboxRow) -> Outcome:
+        """Run the pipeline for one row and say how it ended. Only a cancelled task raises."""
+        if self._failure.too_often(row):
+            return Dead(Reason.MAX_DELIVERIES, f"claimed {row.deliveries_count} times")
+        delivery = Delivery(row)
+        error: BaseException | None = None
+        began = time.monotonic()
+        try:
+            await self.process_message(delivery)
+        except asyncio.CancelledError as cancelled:
+            # A handler may let out a cancellation of its own making; only our task's means that we stop.
+            if (task := asyncio.current_task()) and task.cancelling():
+                raise
+            error = cancelled
+        except (StopConsume, SystemExit) as request:
+            self._stop_soon(request)
+            error = request
+        except Exception as failure:  # noqa: BLE001 - the handler's
+            # CriticalLogMiddleware has logged it.
+            error = failure
+        return self._outcome(delivery, error, time.monotonic() - began)
+
+    def _outcome(self, delivery: Delivery, error: BaseException | None, elapsed: float) -> Outcome:
+        match delivery.status:
+            case AckStatus.ACKED:
+                return Delivered()
+            case AckStatus.REJECTED:
+                return Dead(Reason.REJECTED, describe(error))
+            case _:
+                return self._failure.after_failure(delivery.row, error, elapsed=elapsed)
+
+    def _stop_soon(self, request: BaseException) -> None:
+        # In a task of its own: a stop waits for the handlers, and this is one of them.
+        self._stopping = asyncio.create_task(self.stop())
+        app = self._outer_config.context.get("app")
+        if isinstance(request, SystemExit) and hasattr(app, "exit"):
+            app.exit()
+
+    def _make_response_publisher(self, message: StreamMessage[Delivery]) -> Sequence[PublisherProto]:
+        return ()
+
+    def get_log_context(self, message: StreamMessage[Delivery] | None) -> dict[str, str]:
+        """Name the queue and the message in each log line."""
+        queue = message.queue if isinstance(message, OutboxMessage) else ",".join(self.queues)
+        return {"queue": queue, "message_id": getattr(message, "message_id", "")}
+
+    async def get_one(self, *, timeout: float = 5.0) -> OutboxMessage | None:  # noqa: ASYNC109 - FastStream's signature
+        """Not supported: a row taken without a handler would have no one to settle it."""
+        msg = "The outbox hands rows to handlers only; use broker.fetch_unprocessed to look at them."
+        raise FeatureNotSupportedException(msg)
+
+    def __aiter__(self) -> AsyncIterator[StreamMessage[Delivery]]:
+        msg = "The outbox hands rows to handlers only; use broker.fetch_unprocessed to look at them."
+        raise FeatureNotSupportedException(msg)
