@@ -157,9 +157,10 @@ def _check_schema(schema: str | None) -> None:
 
 
 def _check_identifier(argument: str, name: str) -> None:
-    size = len(name.encode("utf-8", "surrogatepass"))
-    if not 0 < size <= MAX_IDENTIFIER_BYTES or "\x00" in name:
-        msg = f"{argument}: must be 1 to {MAX_IDENTIFIER_BYTES} bytes without NUL, got {size} bytes"
+    size = len(name.encode(errors="surrogatepass"))
+    has_surrogates = size != len(name.encode(errors="ignore"))
+    if not 0 < size <= MAX_IDENTIFIER_BYTES or has_surrogates or "\x00" in name:
+        msg = f"{argument}: must be 1 to {MAX_IDENTIFIER_BYTES} bytes of UTF-8 without NUL, got {size} bytes"
         raise ConfigError(msg)
 
 

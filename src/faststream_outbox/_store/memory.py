@@ -2,7 +2,7 @@
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -14,6 +14,8 @@ from faststream_outbox._values.draft import Draft
 from faststream_outbox._values.outcome import Dead, Delivered, Released, Retry, Settlement
 from faststream_outbox._values.row import OutboxRow
 from faststream_outbox.schema import SHARDS
+
+_LONG_AGO = datetime.min.replace(tzinfo=UTC)
 
 
 @dataclass(slots=True)
@@ -29,6 +31,10 @@ class _Record:
     dead: Dead | None = None
 
     @property
+    def place(self) -> Place:
+        return Place(self.row.queue, self.shard)
+
+    @property
     def is_ready(self) -> bool:
         return self.next_attempt_at is None and self.dead is None
 
@@ -36,15 +42,21 @@ class _Record:
     def is_waiting(self) -> bool:
         return self.next_attempt_at is not None and self.token is None and self.dead is None
 
+    @property
+    def is_untouched(self) -> bool:
+        """No consumer has it, or had it to the end."""
+        return self.token is None and self.dead is None and not self.locked
+
     def is_due(self, now: datetime) -> bool:
         return self.is_waiting and self.next_attempt_at is not None and self.next_attempt_at <= now
 
 
 class MemoryTransaction:
-    """Messages that are written together, or not at all."""
+    """Messages that are written, and timers that are cancelled, together or not at all."""
 
     def __init__(self) -> None:
         self.records: list[_Record] = []
+        self.cancelled: set[int] = set()
 
 
 class MemoryStore:
@@ -66,6 +78,8 @@ class MemoryStore:
         """Write messages together: at the end of the block, unless it raises."""
         transaction = MemoryTransaction()
         yield transaction
+        for row_id in transaction.cancelled:
+            self._records.pop(row_id, None)
         self._commit(transaction.records)
 
     async def insert(self, session: Any, draft: Draft) -> int | None:
@@ -79,15 +93,15 @@ class MemoryStore:
         return self._insert(session, drafts)
 
     async def cancel_timer(self, session: Any, *, queue: str, timer_id: str) -> bool:
-        for record in self._records.values():
+        for record in self._visible_to(session):
             row = record.row
-            if row.queue == queue and row.timer_id == timer_id and record.token is None and record.dead is None:
-                del self._records[row.id]
+            if row.queue == queue and row.timer_id == timer_id and record.is_untouched:
+                self._cancel(session, record)
                 return True
         return False
 
     async def fetch_unprocessed(self, session: Any, *, queue: str | None, limit: int) -> list[OutboxRow]:
-        alive = (record.row for record in self._records.values() if record.dead is None)
+        alive = (record.row for record in self._visible_to(session) if record.dead is None)
         return list(itertools.islice((row for row in alive if queue is None or row.queue == queue), limit))
 
     # Store
@@ -186,11 +200,25 @@ class MemoryStore:
         """Take a row out, as if it had been delivered."""
         self._records.pop(row_id, None)
 
+    def _visible_to(self, session: Any) -> list[_Record]:
+        if not isinstance(session, MemoryTransaction):
+            return list(self._records.values())
+        kept = [record for record in self._records.values() if record.row.id not in session.cancelled]
+        return kept + session.records
+
+    def _cancel(self, session: Any, record: _Record) -> None:
+        if not isinstance(session, MemoryTransaction):
+            del self._records[record.row.id]
+        elif record in session.records:
+            session.records.remove(record)
+        else:
+            session.cancelled.add(record.row.id)
+
     def _insert(self, session: Any, drafts: Sequence[Draft]) -> list[int]:
-        pending = session.records if isinstance(session, MemoryTransaction) else []
+        visible = self._visible_to(session)
         records: list[_Record] = []
         for draft in drafts:
-            if not self._is_duplicate(draft, itertools.chain(self._records.values(), pending, records)):
+            if not self._is_duplicate(draft, itertools.chain(visible, records)):
                 records.append(_record(next(self._ids), draft))
         if isinstance(session, MemoryTransaction):
             session.records.extend(records)
@@ -218,23 +246,32 @@ class MemoryStore:
             for listener in self._listeners:
                 listener.signals.put_nowait(queue)
 
-    def _at(self, places: Sequence[Place], wanted: Any) -> list[_Record]:
-        chosen = set(places)
-        return [r for r in self._records.values() if Place(r.row.queue, r.shard) in chosen and wanted(r)]
+    def _at(self, places: Sequence[Place], wanted: Callable[[_Record], bool]) -> list[_Record]:
+        """Choose records in the order of the places, then of their times, then of their ids."""
+        order = {place: position for position, place in enumerate(places)}
+
+        def rank(record: _Record) -> tuple[int, datetime, int]:
+            return order[record.place], record.next_attempt_at or _LONG_AGO, record.row.id
+
+        return sorted((r for r in self._records.values() if r.place in order and wanted(r)), key=rank)
 
     def _has_work(self, place: Place, now: datetime) -> bool:
         return place not in self._locked and bool(self._at([place], lambda r: r.is_ready or r.is_due(now)))
 
     def _take(self, place: Place, limit: int, now: datetime) -> list[_Record]:
-        waiting = self._at([place], lambda r: r.is_waiting and not r.is_due(now) and r.row.attempts_count > 0)
-        held = {record.row.key: record.row.id for record in reversed(waiting) if record.row.key is not None}
-        free = [
-            record
-            for record in self._at([place], lambda r: r.is_ready or r.is_due(now))
-            if record.row.key not in held or record.row.id < held[record.row.key]
-        ]
-        free.sort(key=lambda record: (record.is_ready, record.row.id))
-        return sorted(free[:limit], key=lambda record: record.row.id)
+        # The first row of each key that failed and is not settled holds back those behind it.
+        waiting = self._at([place], lambda r: r.dead is None and bool(r.next_attempt_at) and r.row.attempts_count > 0)
+        first: dict[str, int] = {}
+        for record in waiting:
+            if record.row.key is not None:
+                first[record.row.key] = min(record.row.id, first.get(record.row.key, record.row.id))
+
+        def is_free(record: _Record) -> bool:
+            return record.row.key is None or record.row.id <= first.get(record.row.key, record.row.id)
+
+        due = self._at([place], lambda r: r.is_due(now) and is_free(r))
+        ready = self._at([place], lambda r: r.is_ready and is_free(r))
+        return sorted((due + ready)[:limit], key=lambda record: record.row.id)
 
     def _apply(self, record: _Record, outcome: Any) -> None:
         now = _now()

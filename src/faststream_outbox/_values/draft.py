@@ -4,7 +4,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from faststream_outbox._values import wire
@@ -107,7 +107,7 @@ def _merge_headers(
     merged: dict[str, str] = {}
     if content_type is not None:
         merged[CONTENT_TYPE] = content_type
-    if headers:
+    if headers is not None:
         _check_headers(headers)
         merged.update(headers)
     if correlation_id is not None:
@@ -176,3 +176,12 @@ def _check_activation(activate_in: timedelta | None, activate_at: datetime | Non
             raise InvalidMessageError("activate_at", f"must be a datetime, got {type(activate_at).__name__}")
         if activate_at.tzinfo is None or activate_at.utcoffset() is None:
             raise InvalidMessageError("activate_at", f"must be timezone-aware, got the naive {activate_at.isoformat()}")
+        _check_utc(activate_at)
+
+
+def _check_utc(activate_at: datetime) -> None:
+    try:
+        activate_at.astimezone(UTC)
+    except OverflowError:
+        problem = f"must lie in the years 1 to 9999 in UTC, got {activate_at.isoformat()}"
+        raise InvalidMessageError("activate_at", problem) from None

@@ -2,7 +2,6 @@
 
 import asyncio
 import hashlib
-import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -10,8 +9,11 @@ from typing import Any
 from sqlalchemy import Connection, Table
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from faststream_outbox._store.postgres.statements import Statements
+from faststream_outbox._store.postgres.statements import Statements, quote_table
 from faststream_outbox.schema import MAX_IDENTIFIER_BYTES
+
+PROBE = ""
+"""What a listener sends to itself: no queue has this name, and whose it is shows in the sender's process."""
 
 PROBE_SECONDS = 2.0
 """A notification to oneself takes milliseconds; one that has not come by then is not coming."""
@@ -19,17 +21,23 @@ PROBE_SECONDS = 2.0
 
 def channel_of(table: Table) -> str:
     """Name the NOTIFY channel of a table; schemas do not share one."""
-    name = f"outbox:{table.schema or ''}:{table.name}"
+    name = f"outbox:{quote_table(table)}"
     if len(name.encode()) <= MAX_IDENTIFIER_BYTES:
         return name
     return f"outbox:{hashlib.sha256(name.encode()).hexdigest()[:40]}"
 
 
 class PostgresListener:
-    """Yields the name of a queue for each notification; raises when the connection is lost."""
+    """Yields the name of a queue for each notification; raises when the connection is lost.
 
-    def __init__(self) -> None:
+    Args:
+        backend: The server's process at the other end.
+    """
+
+    def __init__(self, backend: int) -> None:
+        self._backend = backend
         self._signals: asyncio.Queue[str | None] = asyncio.Queue()
+        self._answered = asyncio.Event()
 
     def __aiter__(self) -> AsyncIterator[str]:
         return self._read()
@@ -40,24 +48,22 @@ class PostgresListener:
         msg = "the connection that listens for new rows was lost"
         raise ConnectionResetError(msg)
 
-    def on_notification(self, _connection: object, _pid: int, _channel: str, payload: object) -> None:
-        self._signals.put_nowait(str(payload))
+    def on_notification(self, _connection: object, backend: int, _channel: str, payload: object) -> None:
+        if payload != PROBE:
+            self._signals.put_nowait(str(payload))
+        elif backend == self._backend:
+            self._answered.set()
 
     def on_termination(self, _connection: object) -> None:
         self._signals.put_nowait(None)
 
-    async def hears(self, probe: str, *, within: float) -> bool:
-        """Wait for a notification that was sent to oneself; what came before it stays to be read."""
-        early: list[str | None] = []
+    async def is_answered(self, *, within: float) -> bool:
+        """Wait for the notification that was sent to oneself."""
         try:
             async with asyncio.timeout(within):
-                while (signal := await self._signals.get()) != probe:
-                    early.append(signal)
+                await self._answered.wait()
         except TimeoutError:
             return False
-        finally:
-            for signal in early:
-                self._signals.put_nowait(signal)
         return True
 
 
@@ -77,17 +83,18 @@ async def listen(
         await connection.execution_options(isolation_level="AUTOCOMMIT")
         driver: Any = (await connection.get_raw_connection()).driver_connection
         await connection.run_sync(Connection.detach)
-        listener = PostgresListener()
-        await connection.execute(statements.listen_presence, {"token": token})
-        driver.add_termination_listener(listener.on_termination)
+        listener: PostgresListener | None = None
+        # From here on the pool will not close it any more, however this ends.
         try:
+            presence = await connection.execute(statements.listen_presence, {"token": token})
+            listener = PostgresListener(presence.one().backend)
+            driver.add_termination_listener(listener.on_termination)
             await driver.add_listener(channel, listener.on_notification)
-            probe = f"probe:{uuid.uuid4()}"
-            await driver.execute("SELECT pg_notify($1, $2)", channel, probe)
-            heard = await listener.hears(probe, within=PROBE_SECONDS)
-            yield listener if heard else None
+            await driver.execute("SELECT pg_notify($1, $2)", channel, PROBE)
+            yield listener if await listener.is_answered(within=PROBE_SECONDS) else None
         finally:
-            driver.remove_termination_listener(listener.on_termination)
+            if listener is not None:
+                driver.remove_termination_listener(listener.on_termination)
             if not driver.is_closed():
-                # The pool never sees this connection again; what it listens to and holds ends with it.
+                # What it listens to and holds ends with it.
                 await driver.close(timeout=PROBE_SECONDS)

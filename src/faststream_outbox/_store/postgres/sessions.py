@@ -6,14 +6,14 @@ from typing import TypeAlias, TypeVar
 from sqlalchemy import Connection
 from sqlalchemy.exc import InvalidRequestError, ResourceClosedError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, async_scoped_session
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, scoped_session
 
 from faststream_outbox.exceptions import InvalidSessionError
 
 T = TypeVar("T")
 
 AnyAsyncSession: TypeAlias = "AsyncSession | AsyncConnection | async_scoped_session[AsyncSession]"
-AnySyncSession: TypeAlias = "Session | Connection"
+AnySyncSession: TypeAlias = "Session | Connection | scoped_session[Session]"
 
 
 async def run_in_session(session: AnyAsyncSession, work: Callable[[Connection], T], *, flush: bool = False) -> T:
@@ -32,8 +32,8 @@ async def run_in_session(session: AnyAsyncSession, work: Callable[[Connection], 
     if isinstance(session, AsyncSession):
         return await session.run_sync(lambda sync_session: _run_in_sync_session(sync_session, work, flush=flush))
     if isinstance(session, AsyncConnection):
-        if session.closed:
-            msg = "session: the AsyncConnection is closed"
+        if not _is_open(session):
+            msg = "session: the AsyncConnection is closed, or was never opened"
             raise InvalidSessionError(msg)
         return await session.run_sync(lambda connection: _run_on_connection(connection, work))
     msg = f"session: must be an AsyncSession or AsyncConnection, got {type(session).__name__}"
@@ -44,6 +44,8 @@ async def run_in_session(session: AnyAsyncSession, work: Callable[[Connection], 
 
 def run_in_sync_session(session: AnySyncSession, work: Callable[[Connection], T], *, flush: bool = False) -> T:
     """The same for a plain SQLAlchemy ``Session`` or ``Connection``."""
+    if isinstance(session, scoped_session):
+        session = session()
     if isinstance(session, Session):
         return _run_in_sync_session(session, work, flush=flush)
     if isinstance(session, Connection):
@@ -52,6 +54,14 @@ def run_in_sync_session(session: AnySyncSession, work: Callable[[Connection], T]
     if isinstance(session, AsyncSession | AsyncConnection):
         msg += "; use publish with it"
     raise InvalidSessionError(msg)
+
+
+def _is_open(connection: AsyncConnection) -> bool:
+    try:
+        return not connection.closed
+    except InvalidRequestError:
+        # Neither awaited nor entered.
+        return False
 
 
 def _run_in_sync_session(session: Session, work: Callable[[Connection], T], *, flush: bool) -> T:

@@ -1,15 +1,22 @@
 """Loads the statements in ``queries`` for one pair of tables."""
 
+import re
 from functools import cache
 from importlib.resources import files
 
-from sqlalchemy import Table, TextClause, text
+from sqlalchemy import Table, TextClause, bindparam, text
 from sqlalchemy.dialects.postgresql.base import PGDialect
 
-_IDENTIFIERS = PGDialect().identifier_preparer  # type: ignore[no-untyped-call]
+# A driver's own style may want percent signs doubled; SQLAlchemy does that when it compiles a statement for the driver.
+_IDENTIFIERS = PGDialect(paramstyle="named").identifier_preparer  # type: ignore[no-untyped-call]
 
 _WAKE = ", pg_notify(CAST(:channel AS text), CAST(:queue AS text))"
 _SKIP_DUPLICATES = "ON CONFLICT DO NOTHING"
+
+# PostgreSQL keeps one plan for a prepared statement when it seems no dearer than plans made for the values at hand. A
+# plan kept from a time when the table was empty would read all of the table when that is full. With this condition the
+# kept plan always seems dearer: its subquery looks endless, while with the value at hand there is none (docs/plans.md).
+_PLANNED_ANEW = "(CAST(:planned_anew AS boolean) OR (SELECT count(*) FROM generate_series(1, 1000000000000000)) = 0)"
 
 
 class Statements:
@@ -22,9 +29,10 @@ class Statements:
     """
 
     def __init__(self, outbox_table: Table, dlq_table: Table | None = None, *, notify: bool = False) -> None:
-        self._names = {
-            "{table}": quote_table(outbox_table),
-            "{dlq_table}": "" if dlq_table is None else quote_table(dlq_table),
+        self._clauses = {
+            "table": _escaped(outbox_table),
+            "dlq_table": "" if dlq_table is None else _escaped(dlq_table),
+            "planned_anew": _PLANNED_ANEW,
         }
         wake = _WAKE if notify else ""
         self.insert = self._load("insert", notify=wake, on_conflict="")
@@ -46,18 +54,22 @@ class Statements:
         self.listen_presence = self._load("listen_presence")
 
     def _load(self, name: str, **clauses: str) -> TextClause:
-        statement = _read(name)
-        for clause, value in clauses.items():
-            statement = statement.replace(f"{{{clause}}}", value)
-        for placeholder, table in self._names.items():
-            # A colon in a quoted name would be taken for a bound parameter.
-            statement = statement.replace(placeholder, table.replace(":", "\\:"))
+        values = self._clauses | clauses
+        # In one pass, since a table's name may look like a placeholder.
+        statement = re.sub(r"\{(\w+)\}", lambda placeholder: values[placeholder[1]], _read(name))
+        if _PLANNED_ANEW in statement:
+            return text(statement).bindparams(bindparam("planned_anew", value=True))
         return text(statement)
 
 
 def quote_table(table: Table) -> str:
     """Quote a table's name and schema for use in SQL."""
     return _IDENTIFIERS.format_table(table)
+
+
+def _escaped(table: Table) -> str:
+    # A colon in a quoted name would be taken for a bound parameter.
+    return quote_table(table).replace(":", "\\:")
 
 
 @cache

@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from faststream_outbox._store.postgres.listener import channel_of, listen
 from faststream_outbox._store.postgres.records import to_row
-from faststream_outbox._store.postgres.statements import Statements
+from faststream_outbox._store.postgres.statements import Statements, quote_table
 from faststream_outbox._store.protocol import PRESENCE_PREFIX, Listener, Place, Rescue
 from faststream_outbox._values.outcome import Dead, Delivered, Released, Retry, Settlement
 from faststream_outbox._values.row import OutboxRow
@@ -38,11 +38,12 @@ class PostgresStore:
     ) -> None:
         self._statements = Statements(outbox_table, dlq_table)
         self._channel = channel_of(outbox_table)
-        self._lock_scope = f"{outbox_table.schema or ''}.{outbox_table.name}/"
-        # One statement is one transaction; AUTOCOMMIT spares it the round trips of BEGIN and COMMIT.
-        self._single = engine.execution_options(isolation_level="AUTOCOMMIT")
+        self._lock_scope = f"{quote_table(outbox_table)}/"
+        # AUTOCOMMIT spares a single statement the round trips of BEGIN and COMMIT.
+        self._autocommit = engine.execution_options(isolation_level="AUTOCOMMIT")
         # The engine's own level may be higher, under which a lane would not see what the lane before it wrote.
         self._transactional = engine.execution_options(isolation_level="READ COMMITTED")
+        self._single: AsyncEngine | None = None
         self._listen_engine = listen_engine or engine
 
     async def claim(self, places: Sequence[Place], *, limit: int, lease_seconds: float, token: str) -> list[OutboxRow]:
@@ -51,13 +52,12 @@ class PostgresStore:
             "limit": limit,
             "lease_seconds": lease_seconds,
             "token": token,
-            "replan": 1,
         }
         records = await self._fetch(self._statements.claim, parameters)
         return sorted((to_row(record) for record in records), key=lambda row: row.id)
 
     async def settle(self, settlements: Sequence[Settlement], *, token: str) -> None:
-        async with self._single.connect() as connection:
+        async with self._transaction() as connection:
             await self._settle(connection, settlements, token=token)
 
     async def renew(self, rows: Sequence[OutboxRow], *, lease_seconds: float, token: str) -> set[int]:
@@ -80,7 +80,7 @@ class PostgresStore:
     @asynccontextmanager
     async def hand_over(self, places: Sequence[Place], *, limit: int) -> AsyncIterator["PostgresHandOver | None"]:
         async with self._transactional.connect() as connection, connection.begin():
-            wanted = {**_places(places), "scope": self._lock_scope, "replan": 1}
+            wanted = {**_places(places), "scope": self._lock_scope}
             locked = (await connection.execute(self._statements.lock_place, wanted)).first()
             if locked is None:
                 yield None
@@ -98,11 +98,23 @@ class PostgresStore:
         return listen(self._listen_engine, self._statements, self._channel, token)
 
     async def ping(self) -> None:
-        async with self._single.connect() as connection:
+        async with self._transaction() as connection:
             await connection.exec_driver_sql("SELECT 1")
 
+    @asynccontextmanager
+    async def _transaction(self) -> AsyncIterator[AsyncConnection]:
+        """Begin a transaction of one statement."""
+        if self._single is None:
+            # A default of the role or the database counts under AUTOCOMMIT too, and one above READ COMMITTED lets
+            # claims that meet fail.
+            async with self._autocommit.connect() as connection:
+                default = (await connection.exec_driver_sql("SHOW default_transaction_isolation")).scalar_one()
+            self._single = self._autocommit if default == "read committed" else self._transactional
+        async with self._single.begin() as connection:
+            yield connection
+
     async def _fetch(self, statement: TextClause, parameters: dict[str, Any]) -> Sequence[Row[Any]]:
-        async with self._single.connect() as connection:
+        async with self._transaction() as connection:
             return (await connection.execute(statement, parameters)).all()
 
     async def _settle(

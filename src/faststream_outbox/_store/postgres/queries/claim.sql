@@ -1,10 +1,9 @@
 -- Lease rows to a handler's process: due ones first, then ready ones. Places are walked in the given order and the
 -- LIMITs stop the walk early, so a claim touches as many rows as it takes. SKIP LOCKED keeps claimers apart.
--- Planned anew each time (see docs/architecture.md, "Plans").
+-- BETWEEN pins the index: see docs/plans.md.
 WITH due AS MATERIALIZED (
     SELECT row.id
-    FROM generate_series(1, CAST(:replan AS integer)) AS replan
-    CROSS JOIN unnest(CAST(:queues AS text[]), CAST(:shards AS smallint[])) AS place(queue, shard)
+    FROM unnest(CAST(:queues AS text[]), CAST(:shards AS smallint[])) AS place(queue, shard)
     CROSS JOIN LATERAL (
         SELECT id
         FROM {table}
@@ -22,7 +21,8 @@ ready AS MATERIALIZED (
     CROSS JOIN LATERAL (
         SELECT id
         FROM {table}
-        WHERE queue = place.queue AND shard = place.shard AND next_attempt_at IS NULL AND failed_at IS NULL
+        WHERE queue = place.queue AND shard BETWEEN place.shard AND place.shard
+          AND next_attempt_at IS NULL AND failed_at IS NULL
         ORDER BY shard, id
         LIMIT CAST(:limit AS integer)
         FOR UPDATE SKIP LOCKED
@@ -34,6 +34,6 @@ SET acquired_token = :token,
     acquired_at = statement_timestamp(),
     next_attempt_at = statement_timestamp() + make_interval(secs => CAST(:lease_seconds AS float8)),
     deliveries_count = o.deliveries_count + 1
-WHERE o.id = ANY (ARRAY(SELECT id FROM due UNION ALL SELECT id FROM ready))
+WHERE {planned_anew} AND o.id = ANY (ARRAY(SELECT id FROM due UNION ALL SELECT id FROM ready))
 RETURNING o.id, o.queue, o.key, o.idempotency_key, o.payload, o.headers, o.attempts_count, o.deliveries_count,
     o.created_at, o.first_attempt_at, o.last_attempt_at, o.acquired_at, o.timer_id

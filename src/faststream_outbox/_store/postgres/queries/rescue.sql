@@ -1,35 +1,65 @@
 -- Give back rows whose lease ran out, and rows of holders that were absent before and still are. A holder with a
 -- presence keeps an advisory lock on its own connection; whoever can take that lock knows that the holder is gone.
-WITH holders AS MATERIALIZED (
-    SELECT DISTINCT acquired_token AS token
-    FROM {table}
-    WHERE acquired_token IS NOT NULL
+-- Holders are found by skipping through the index from one token to the next, so that the cost hangs on how many there
+-- are and not on the planner's idea of how many rows are leased. A pass frees up to 1000 rows of each; the rest goes with
+-- the next one.
+WITH RECURSIVE tokens AS (
+    (
+        SELECT acquired_token AS token
+        FROM {table}
+        WHERE acquired_token IS NOT NULL
+        ORDER BY acquired_token
+        LIMIT 1
+    )
+    UNION ALL
+    SELECT (
+        SELECT acquired_token
+        FROM {table}
+        WHERE acquired_token > tokens.token
+        ORDER BY acquired_token
+        LIMIT 1
+    )
+    FROM tokens
+    WHERE tokens.token IS NOT NULL
 ),
-absent AS MATERIALIZED (
-    SELECT token
-    FROM holders
-    WHERE CASE
-        WHEN starts_with(token, CAST(:presence_prefix AS text)) AND token <> CAST(:token AS text)
-        THEN pg_try_advisory_xact_lock(hashtextextended(token, 0))
-        ELSE false
-    END
+holders AS MATERIALIZED (
+    SELECT
+        token,
+        CASE
+            WHEN starts_with(token, CAST(:presence_prefix AS text)) AND token <> CAST(:token AS text)
+            THEN pg_try_advisory_xact_lock(hashtextextended(token, 0))
+            ELSE false
+        END AS absent
+    FROM tokens
+    WHERE token IS NOT NULL
+),
+stale AS MATERIALIZED (
+    SELECT row.id
+    FROM unnest(
+        ARRAY(SELECT token FROM holders),
+        ARRAY(
+            SELECT CASE
+                WHEN absent AND token = ANY (CAST(:suspects AS text[])) THEN 'infinity'
+                ELSE statement_timestamp()
+            END
+            FROM holders
+        )
+    ) AS holder(token, until)
+    CROSS JOIN LATERAL (
+        SELECT id
+        FROM {table}
+        WHERE acquired_token = holder.token AND next_attempt_at <= holder.until
+        ORDER BY next_attempt_at
+        LIMIT 1000
+        FOR UPDATE SKIP LOCKED
+    ) AS row
 ),
 freed AS (
     UPDATE {table} AS o
     SET next_attempt_at = NULL, acquired_token = NULL, acquired_at = NULL
-    FROM (
-        SELECT id
-        FROM {table}
-        WHERE acquired_token IS NOT NULL
-          AND (
-              next_attempt_at <= statement_timestamp()
-              OR (acquired_token = ANY (CAST(:suspects AS text[])) AND acquired_token IN (SELECT token FROM absent))
-          )
-        FOR UPDATE SKIP LOCKED
-    ) AS stale
-    WHERE o.id = stale.id
+    WHERE o.id = ANY (ARRAY(SELECT id FROM stale))
     RETURNING o.queue
 )
-SELECT 'absent' AS kind, token AS name FROM absent
+SELECT 'absent' AS kind, token AS name FROM holders WHERE absent AND {planned_anew}
 UNION ALL
 SELECT DISTINCT 'freed', queue FROM freed

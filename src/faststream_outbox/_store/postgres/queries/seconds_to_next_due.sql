@@ -9,3 +9,4 @@ CROSS JOIN LATERAL (
     ORDER BY next_attempt_at
     LIMIT 1
 ) AS row
+WHERE {planned_anew}

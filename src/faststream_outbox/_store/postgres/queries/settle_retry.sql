@@ -1,4 +1,10 @@
 -- The attempt failed; the row waits.
+WITH s AS MATERIALIZED (
+    SELECT id, delivery, CAST(:token AS text) AS token, delay, exception
+    FROM unnest(
+        CAST(:ids AS bigint[]), CAST(:deliveries AS integer[]), CAST(:delays AS float8[]), CAST(:exceptions AS text[])
+    ) AS u(id, delivery, delay, exception)
+)
 UPDATE {table} AS o
 SET attempts_count = o.attempts_count + 1,
     first_attempt_at = COALESCE(o.first_attempt_at, statement_timestamp()),
@@ -7,7 +13,6 @@ SET attempts_count = o.attempts_count + 1,
     last_exception = s.exception,
     acquired_token = NULL,
     acquired_at = NULL
-FROM unnest(
-    CAST(:ids AS bigint[]), CAST(:deliveries AS integer[]), CAST(:delays AS float8[]), CAST(:exceptions AS text[])
-) AS s(id, delivery, delay, exception)
-WHERE o.id = ANY (CAST(:ids AS bigint[])) AND o.id = s.id AND o.deliveries_count = s.delivery AND o.acquired_token IS NOT DISTINCT FROM CAST(:token AS text)
+FROM s
+WHERE {planned_anew} AND o.id = ANY (ARRAY(SELECT id FROM s))
+  AND o.id = s.id AND o.deliveries_count = s.delivery AND o.acquired_token IS NOT DISTINCT FROM s.token

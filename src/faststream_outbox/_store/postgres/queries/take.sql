@@ -1,6 +1,6 @@
 -- The rows of a locked place, in order: due ones first, then ready ones, and none that stands behind a waiting row of
--- its key. A timer (no failed attempt yet) holds nothing back. One time for both halves, so that a row that comes due
--- in between is either taken or still holds back the later ones.
+-- its key. A row whose retry is due still holds back the later ones until it is settled: the limit may have left it out.
+-- A timer (no failed attempt yet) holds nothing back. BETWEEN pins the index: see docs/plans.md.
 WITH due AS MATERIALIZED (
     SELECT id, queue, key, idempotency_key, payload, headers, attempts_count, deliveries_count, created_at,
         first_attempt_at, last_attempt_at, timer_id
@@ -11,28 +11,34 @@ WITH due AS MATERIALIZED (
           SELECT FROM {table} AS earlier
           WHERE earlier.queue = o.queue AND earlier.shard = o.shard AND earlier.key = o.key
             AND earlier.attempts_count > 0 AND earlier.failed_at IS NULL
-            AND earlier.id < o.id AND earlier.next_attempt_at > statement_timestamp()
+            AND earlier.id < o.id AND earlier.next_attempt_at IS NOT NULL
       ))
     ORDER BY next_attempt_at
     LIMIT CAST(:limit AS integer)
     FOR UPDATE SKIP LOCKED
 ),
 ready AS MATERIALIZED (
-    SELECT id, queue, key, idempotency_key, payload, headers, attempts_count, deliveries_count, created_at,
-        first_attempt_at, last_attempt_at, timer_id
-    FROM {table} AS o
-    WHERE queue = :queue AND shard = CAST(:shard AS smallint) AND next_attempt_at IS NULL AND failed_at IS NULL
-      AND (key IS NULL OR NOT EXISTS (
-          SELECT FROM {table} AS earlier
-          WHERE earlier.queue = o.queue AND earlier.shard = o.shard AND earlier.key = o.key
-            AND earlier.attempts_count > 0 AND earlier.failed_at IS NULL
-            AND earlier.id < o.id AND earlier.next_attempt_at > statement_timestamp()
-      ))
-    ORDER BY shard, id
+    SELECT *
+    FROM (
+        SELECT id, queue, key, idempotency_key, payload, headers, attempts_count, deliveries_count, created_at,
+            first_attempt_at, last_attempt_at, timer_id
+        FROM {table} AS o
+        WHERE queue = :queue AND shard BETWEEN CAST(:shard AS smallint) AND CAST(:shard AS smallint)
+          AND next_attempt_at IS NULL AND failed_at IS NULL
+          AND (key IS NULL OR NOT EXISTS (
+              SELECT FROM {table} AS earlier
+              WHERE earlier.queue = o.queue AND earlier.shard = o.shard AND earlier.key = o.key
+                AND earlier.attempts_count > 0 AND earlier.failed_at IS NULL
+                AND earlier.id < o.id AND earlier.next_attempt_at IS NOT NULL
+          ))
+        ORDER BY shard, id
+        LIMIT CAST(:limit AS integer)
+        FOR UPDATE SKIP LOCKED
+    ) AS row
     LIMIT CAST(:limit AS integer) - (SELECT count(*) FROM due)
-    FOR UPDATE SKIP LOCKED
 )
 SELECT id, queue, key, idempotency_key, payload, headers, attempts_count, deliveries_count, created_at,
     first_attempt_at, last_attempt_at, statement_timestamp() AS acquired_at, timer_id
 FROM (SELECT * FROM due UNION ALL SELECT * FROM ready) AS taken
+WHERE {planned_anew}
 ORDER BY id

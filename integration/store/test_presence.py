@@ -1,0 +1,170 @@
+"""A holder that is gone loses its leases at once, a living one never; and a listener that is cut off says so."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+from sqlalchemy import Table
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+from faststream_outbox._store.postgres import listener
+from faststream_outbox._store.postgres.listener import PROBE
+from tests.store.suite import ME, OTHER, claim, draft, ids, put
+
+from .subject import PostgresSubject, kill, listening_backends
+
+NOBODY: frozenset[str] = frozenset()
+
+
+@pytest.fixture
+def subject(engine: AsyncEngine, outbox_table: Table) -> PostgresSubject:
+    return PostgresSubject(engine, outbox_table, None)
+
+
+@pytest.fixture
+async def other_engine(database_url: str) -> AsyncIterator[AsyncEngine]:
+    engine = create_async_engine(database_url)
+    yield engine
+    await engine.dispose()
+
+
+@pytest.fixture
+def other(other_engine: AsyncEngine, outbox_table: Table) -> PostgresSubject:
+    """Another process, as it were."""
+    return PostgresSubject(other_engine, outbox_table, None)
+
+
+async def until_no_one_listens(engine: AsyncEngine) -> None:
+    async with asyncio.timeout(10):
+        while await listening_backends(engine):
+            await asyncio.sleep(0.01)
+
+
+async def test_rows_of_a_killed_holder_are_free_on_the_second_pass(
+    subject: PostgresSubject, other: PostgresSubject
+) -> None:
+    written = await put(subject, draft(key="k"), draft(key="k"))
+    async with other.store.listen(OTHER):
+        await claim(other, token=OTHER)
+        [backend] = await listening_backends(subject.engine)
+        assert await subject.store.rescue(token=ME, suspects=NOBODY) == await subject.store.rescue(
+            token=ME, suspects=frozenset({OTHER})
+        )
+        await kill(subject.engine, backend)
+        first = await subject.store.rescue(token=ME, suspects=NOBODY)
+        assert (first.absent, first.freed_queues) == ({OTHER}, NOBODY)
+        second = await subject.store.rescue(token=ME, suspects=first.absent)
+        assert second.freed_queues == {"q"}
+        rows = await claim(subject)
+        assert ids(rows) == written
+        assert {row.deliveries_count for row in rows} == {2}
+
+
+async def test_a_living_holder_is_never_freed(subject: PostgresSubject, other: PostgresSubject) -> None:
+    await put(subject)
+    async with other.store.listen(OTHER):
+        await claim(other, token=OTHER)
+        for _ in range(5):
+            found = await subject.store.rescue(token=ME, suspects=frozenset({OTHER}))
+            assert (found.absent, found.freed_queues) == (NOBODY, NOBODY)
+    [stored] = (await subject.rows()).values()
+    assert stored.token == OTHER
+
+
+async def test_a_holder_that_comes_back_in_between_keeps_its_rows(
+    subject: PostgresSubject, other: PostgresSubject
+) -> None:
+    await put(subject)
+    async with other.store.listen(OTHER):
+        await claim(other, token=OTHER)
+    await until_no_one_listens(subject.engine)
+    first = await subject.store.rescue(token=ME, suspects=NOBODY)
+    assert first.absent == {OTHER}
+    async with other.store.listen(OTHER):
+        second = await subject.store.rescue(token=ME, suspects=first.absent)
+    assert (second.absent, second.freed_queues) == (NOBODY, NOBODY)
+
+
+async def test_nobody_counts_itself_as_absent(subject: PostgresSubject) -> None:
+    # It reconnects at the moment: its own leases are its own.
+    await put(subject)
+    await claim(subject, token=ME)
+    found = await subject.store.rescue(token=ME, suspects=frozenset({ME}))
+    assert (found.absent, found.freed_queues) == (NOBODY, NOBODY)
+
+
+async def test_a_holder_without_a_presence_is_judged_by_time_alone(subject: PostgresSubject) -> None:
+    await put(subject, draft("long"), draft("short"))
+    await claim(subject, "long", token="lease:x")
+    await claim(subject, "short", token="lease:x", seconds=0)
+    found = await subject.store.rescue(token=ME, suspects=frozenset({"lease:x"}))
+    assert (found.absent, found.freed_queues) == (NOBODY, {"short"})
+
+
+async def test_many_holders_are_told_apart(subject: PostgresSubject, other: PostgresSubject) -> None:
+    tokens = [f"presence:{number}" for number in range(10)]
+    for token in tokens:
+        await put(subject, draft(token, key="k"))
+        await claim(subject, token, token=token)
+    async with other.store.listen(tokens[3]), other.store.listen(tokens[7]):
+        found = await subject.store.rescue(token=tokens[0], suspects=frozenset(tokens[:5]))
+    assert found.absent == set(tokens) - {tokens[0], tokens[3], tokens[7]}
+    assert found.freed_queues == {tokens[1], tokens[2], tokens[4]}
+
+
+async def test_concurrent_rescues_free_each_row_once(subject: PostgresSubject) -> None:
+    await put(subject, *(draft(key=f"k{n}") for n in range(50)))
+    await claim(subject, token=OTHER, seconds=0)
+    found = await asyncio.gather(*(subject.store.rescue(token=ME, suspects=NOBODY) for _ in range(4)))
+    assert [rescue.freed_queues for rescue in found].count(frozenset({"q"})) >= 1
+    assert {row.deliveries_count for row in await claim(subject)} == {2}
+
+
+async def test_a_listener_that_is_cut_off_raises(subject: PostgresSubject) -> None:
+    async with asyncio.timeout(10), subject.store.listen(ME) as line:
+        assert line is not None
+        await put(subject, draft("before"))
+        heard = aiter(line)
+        assert await anext(heard) == "before"
+        [backend] = await listening_backends(subject.engine)
+        await kill(subject.engine, backend)
+        with pytest.raises(ConnectionError, match="listens for new rows was lost"):
+            await anext(heard)
+
+
+async def test_the_presence_ends_with_the_line(subject: PostgresSubject) -> None:
+    async with subject.store.listen(ME):
+        assert len(await listening_backends(subject.engine)) == 1
+    await until_no_one_listens(subject.engine)
+
+
+async def test_a_listener_keeps_no_place_in_the_pool(database_url: str, outbox_table: Table) -> None:
+    engine = create_async_engine(database_url, pool_size=1, max_overflow=0, pool_timeout=5)
+    subject = PostgresSubject(engine, outbox_table, None)
+    try:
+        async with asyncio.timeout(10), subject.store.listen(ME) as line, subject.store.listen(OTHER):
+            assert line is not None
+            await put(subject)
+            assert await anext(aiter(line)) == "q"
+        assert engine.pool.checkedout() == 0
+    finally:
+        await engine.dispose()
+
+
+async def test_listeners_do_not_hear_each_others_probes(subject: PostgresSubject) -> None:
+    async with asyncio.timeout(10), subject.store.listen(ME) as line:
+        assert line is not None
+        async with subject.store.listen(OTHER):
+            await put(subject, draft("q"))
+        assert await anext(aiter(line)) == "q"
+
+
+async def test_a_line_on_which_nothing_comes_is_no_line(
+    subject: PostgresSubject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As behind a pooler in transaction mode: the answer is for another connection.
+    monkeypatch.setattr(listener.PostgresListener, "on_notification", lambda *_: None)
+    monkeypatch.setattr(listener, "PROBE_SECONDS", 0.05)
+    async with subject.store.listen(ME) as line:
+        assert line is None
+    assert PROBE == ""

@@ -1,0 +1,832 @@
+"""What every store promises, as one suite. A store passes it by filling in a `Subject`.
+
+Time is not waited for: a row is due because its time is past, a lease has run out because it was given zero seconds.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any, Protocol, TypeVar
+
+import pytest
+
+from faststream_outbox._store.protocol import PRESENCE_PREFIX, HandOver, Place, Store, Writer
+from faststream_outbox._values.draft import DEFAULT_MAX_PAYLOAD_BYTES, Draft
+from faststream_outbox._values.outcome import Dead, Delivered, Outcome, Released, Retry, Settlement
+from faststream_outbox._values.row import OutboxRow
+from faststream_outbox.schema import SHARDS
+
+T = TypeVar("T")
+
+ME = f"{PRESENCE_PREFIX}me"
+OTHER = f"{PRESENCE_PREFIX}other"
+LONG = 3600.0
+PAST = datetime(2020, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A living row as it stands in the table."""
+
+    row: OutboxRow
+    shard: int
+    token: str | None
+    next_attempt_at: datetime | None
+    last_exception: str | None = None
+
+
+@dataclass(frozen=True)
+class Died:
+    """A dead letter, wherever it lies."""
+
+    row: OutboxRow
+    reason: str
+    exception: str | None
+
+
+class Subject(Protocol):
+    """A store under test."""
+
+    store: Store
+    writer: Writer
+    parks: bool
+    """Dead letters stay in the table, and go on counting as live duplicates."""
+    keeps_exceptions: bool
+    """`last_exception` of a row that will be tried again can be read."""
+
+    def transaction(self) -> AbstractAsyncContextManager[Any]:
+        """A transaction of the caller: committed at the end of the block, rolled back when it raises."""
+
+    async def rows(self) -> dict[int, Stored]:
+        """Living rows by id, looked at past the store."""
+
+    async def dead(self) -> dict[int, Died]:
+        """Dead letters by id, looked at past the store."""
+
+
+class Failed(Exception):
+    """What was begun fails at its end."""
+
+
+@asynccontextmanager
+async def failing(begun: AbstractAsyncContextManager[T]) -> AsyncIterator[T]:
+    """Let a transaction or a hand-over fail when the block is over."""
+    with pytest.raises(Failed):  # noqa: PT012 - it is the end of the inner block that raises
+        async with begun as entered:
+            yield entered
+            raise Failed
+
+
+def draft(queue: str = "q", body: bytes = b"body", **options: Any) -> Draft:
+    options.setdefault("content_type", "text/plain")
+    return Draft.make(body, queue=queue, max_payload_bytes=DEFAULT_MAX_PAYLOAD_BYTES, **options)
+
+
+def places(*queues: str) -> list[Place]:
+    return [Place(queue, shard) for queue in queues or ("q",) for shard in range(SHARDS)]
+
+
+def ids(rows: Sequence[OutboxRow]) -> list[int]:
+    return [row.id for row in rows]
+
+
+async def put(subject: Subject, *drafts: Draft) -> list[int]:
+    """Publish messages in one committed transaction; none may be a duplicate."""
+    async with subject.transaction() as session:
+        written = [await subject.writer.insert(session, message) for message in drafts or (draft(),)]
+    return [row_id for row_id in written if row_id is not None]
+
+
+async def claim(subject: Subject, *queues: str, limit: int = 100, seconds: float = LONG, token: str = ME) -> list[Any]:
+    return await subject.store.claim(places(*queues), limit=limit, lease_seconds=seconds, token=token)
+
+
+async def settle(subject: Subject, rows: Sequence[OutboxRow], outcome: Outcome, *, token: str = ME) -> None:
+    await subject.store.settle([Settlement(row, outcome) for row in rows], token=token)
+
+
+async def fail_once(subject: Subject, *drafts: Draft, delay: float = LONG) -> list[int]:
+    """Publish messages that then fail and wait for their next attempt."""
+    written = await put(subject, *drafts)
+    async with subject.store.hand_over(await places_of(subject, *written), limit=100) as hand_over:
+        assert hand_over is not None
+        rows = [row for row in hand_over.rows if row.id in written]
+        await hand_over.settle([Settlement(row, Retry(delay)) for row in rows])
+    assert ids(rows) == written
+    return written
+
+
+async def places_of(subject: Subject, *row_ids: int) -> list[Place]:
+    rows = await subject.rows()
+    return list(dict.fromkeys(Place(rows[row_id].row.queue, rows[row_id].shard) for row_id in row_ids))
+
+
+async def keys_apart(subject: Subject, count: int) -> list[str]:
+    """Keys of which no two have one shard."""
+    candidates = [f"key-{number}" for number in range(20 * count)]
+    written = await put(subject, *(draft("probe", key=key) for key in candidates))
+    rows = await subject.rows()
+    by_shard = {rows[row_id].shard: key for row_id, key in zip(written, candidates, strict=True)}
+    return list(by_shard.values())[:count]
+
+
+def parts(hand_over: HandOver | None) -> list[int]:
+    assert hand_over is not None
+    return ids(hand_over.rows)
+
+
+class StoreSuite:
+    # --- publishing
+
+    async def test_a_row_exists_when_its_transaction_commits(self, subject: Subject) -> None:
+        async with subject.transaction() as session:
+            row_id = await subject.writer.insert(session, draft())
+        assert list(await subject.rows()) == [row_id]
+
+    async def test_nothing_is_written_when_the_transaction_is_rolled_back(self, subject: Subject) -> None:
+        async with failing(subject.transaction()) as session:
+            await subject.writer.insert(session, draft())
+            await subject.writer.insert_many(session, [draft(), draft()])
+        assert await subject.rows() == {}
+
+    async def test_nobody_sees_a_row_before_the_commit(self, subject: Subject) -> None:
+        async with subject.transaction() as session:
+            await subject.writer.insert(session, draft(key="k"))
+            assert await claim(subject) == []
+            async with subject.store.hand_over(places(), limit=10) as hand_over:
+                assert hand_over is None
+        assert len(await claim(subject)) == 1
+
+    async def test_every_part_of_a_message_is_kept(self, subject: Subject) -> None:
+        message = draft(
+            body=bytes(range(256)),
+            key="Schlüssel\t'\"%:",
+            headers={"Größe": "5 µm", "empty": "", "quote": '"\\'},
+            correlation_id="c",
+            idempotency_key="i",
+            timer_id="t",
+        )
+        [row_id] = await put(subject, message)
+        stored = (await subject.rows())[row_id]
+        assert stored.row.payload == bytes(range(256))
+        assert stored.row.key == "Schlüssel\t'\"%:"
+        assert stored.row.headers == message.headers
+        assert (stored.row.idempotency_key, stored.row.timer_id) == ("i", "t")
+        assert (stored.row.attempts_count, stored.row.deliveries_count) == (0, 0)
+        assert stored.row.created_at.utcoffset() == timedelta(0)
+        assert (stored.token, stored.next_attempt_at) == (None, None)
+        [claimed] = await claim(subject)
+        assert replace(claimed, acquired_at=None, deliveries_count=0) == stored.row
+
+    async def test_ids_grow_in_publishing_order(self, subject: Subject) -> None:
+        async with subject.transaction() as session:
+            first = await subject.writer.insert(session, draft(body=b"0"))
+            many = await subject.writer.insert_many(session, [draft(body=b"%d" % n) for n in range(1, 51)])
+            last = await subject.writer.insert(session, draft(body=b"51"))
+        written = [first, *many, last]
+        assert written == sorted(written)
+        rows = await subject.rows()
+        assert [rows[row_id].row.payload for row_id in written] == [b"%d" % n for n in range(52)]
+
+    async def test_rows_of_a_batch_keep_their_own_parts(self, subject: Subject) -> None:
+        async with subject.transaction() as session:
+            written = await subject.writer.insert_many(
+                session,
+                [draft(key="a", headers={"n": "1"}), draft(idempotency_key="mine"), draft(body=b"\x00\xff")],
+            )
+        rows = [stored.row for stored in (await subject.rows()).values()]
+        assert ids(rows) == written
+        assert [row.key for row in rows] == ["a", None, None]
+        assert rows[0].headers["n"] == "1"
+        assert rows[1].idempotency_key == "mine"
+        assert rows[2].payload == b"\x00\xff"
+
+    @pytest.mark.parametrize("options", [{"idempotency_key": "same"}, {"timer_id": "same"}])
+    async def test_a_live_duplicate_is_left_out_and_the_transaction_stays_usable(
+        self, subject: Subject, options: dict[str, str]
+    ) -> None:
+        async with subject.transaction() as session:
+            first = await subject.writer.insert(session, draft(**options))
+            assert await subject.writer.insert(session, draft(**options)) is None
+            behind = await subject.writer.insert(session, draft())
+        async with subject.transaction() as session:
+            assert await subject.writer.insert(session, draft(**options)) is None
+            last = await subject.writer.insert(session, draft())
+        assert list(await subject.rows()) == [first, behind, last]
+
+    @pytest.mark.parametrize("options", [{"idempotency_key": "same"}, {"timer_id": "same"}])
+    async def test_duplicates_are_told_apart_by_queue(self, subject: Subject, options: dict[str, str]) -> None:
+        assert len(await put(subject, draft("a", **options), draft("b", **options))) == 2
+
+    async def test_live_duplicates_are_left_out_of_a_batch(self, subject: Subject) -> None:
+        await put(subject, draft(idempotency_key="old"))
+        async with subject.transaction() as session:
+            keys = ["new", "old", "new", "newer"]
+            written = await subject.writer.insert_many(session, [draft(idempotency_key=key) for key in keys])
+        rows = await subject.rows()
+        assert [rows[row_id].row.idempotency_key for row_id in written] == ["new", "newer"]
+
+    async def test_a_batch_of_duplicates_writes_nothing(self, subject: Subject) -> None:
+        [first] = await put(subject, draft(idempotency_key="same"))
+        async with subject.transaction() as session:
+            assert await subject.writer.insert_many(session, [draft(idempotency_key="same")] * 2) == []
+        assert list(await subject.rows()) == [first]
+
+    async def test_a_key_that_the_bridge_made_is_never_taken_for_a_duplicate(self, subject: Subject) -> None:
+        made = draft()
+        assert len(await put(subject, made, draft(idempotency_key=made.idempotency_key))) == 2
+
+    async def test_a_leased_row_is_a_live_duplicate(self, subject: Subject) -> None:
+        await put(subject, draft(idempotency_key="i"))
+        await claim(subject)
+        assert await put(subject, draft(idempotency_key="i")) == []
+
+    async def test_a_finished_row_is_no_live_duplicate(self, subject: Subject) -> None:
+        await put(subject, draft(idempotency_key="i", timer_id="t"))
+        await settle(subject, await claim(subject), Delivered())
+        assert len(await put(subject, draft(idempotency_key="i", timer_id="t"))) == 1
+
+    @pytest.mark.parametrize("options", [{"idempotency_key": "same"}, {"timer_id": "same"}])
+    async def test_a_dead_letter_is_a_live_duplicate_while_it_is_in_the_table(
+        self, subject: Subject, options: dict[str, str]
+    ) -> None:
+        await put(subject, draft(**options))
+        await settle(subject, await claim(subject), Dead("rejected"))
+        assert bool(await put(subject, draft(**options))) is not subject.parks
+
+    @pytest.mark.parametrize("argument", ["activate_in", "activate_at"])
+    async def test_a_row_waits_for_its_time(self, subject: Subject, argument: str) -> None:
+        hour = timedelta(hours=1)
+        options: dict[str, Any] = {argument: hour if argument == "activate_in" else datetime.now(UTC) + hour}
+        [single] = await put(subject, draft(**options))
+        async with subject.transaction() as session:
+            [batched] = await subject.writer.insert_many(session, [draft(**options)])
+        rows = await subject.rows()
+        for row_id in (single, batched):
+            due = rows[row_id].next_attempt_at
+            assert due is not None
+            assert abs((due - datetime.now(UTC)).total_seconds() - 3600) < 60
+        assert await claim(subject) == []
+        async with subject.store.hand_over(places(), limit=10) as hand_over:
+            assert hand_over is None
+        seconds = await subject.store.seconds_to_next_due(places())
+        assert seconds is not None
+        assert 3500 < seconds <= 3600
+
+    @pytest.mark.parametrize("options", [{"activate_in": timedelta(0)}, {"activate_at": PAST}], ids=["in", "at"])
+    async def test_a_row_whose_time_has_come_is_given_out(self, subject: Subject, options: dict[str, Any]) -> None:
+        written = await put(subject, draft(**options))
+        assert ids(await claim(subject)) == written
+
+    # --- timers and looking
+
+    async def test_a_waiting_timer_is_cancelled(self, subject: Subject) -> None:
+        [_, other] = await put(
+            subject,
+            draft(timer_id="t", activate_in=timedelta(hours=1)),
+            draft("other", timer_id="t", activate_in=timedelta(hours=1)),
+        )
+        async with subject.transaction() as session:
+            assert await subject.writer.cancel_timer(session, queue="q", timer_id="t") is True
+            assert await subject.writer.cancel_timer(session, queue="q", timer_id="t") is False
+        assert list(await subject.rows()) == [other]
+        assert len(await put(subject, draft(timer_id="t"))) == 1
+
+    async def test_a_timer_of_the_same_transaction_is_cancelled(self, subject: Subject) -> None:
+        async with subject.transaction() as session:
+            await subject.writer.insert(session, draft(timer_id="t"))
+            assert await subject.writer.cancel_timer(session, queue="q", timer_id="t") is True
+        assert await subject.rows() == {}
+
+    async def test_a_cancellation_is_rolled_back(self, subject: Subject) -> None:
+        written = await put(subject, draft(timer_id="t"))
+        async with failing(subject.transaction()) as session:
+            assert await subject.writer.cancel_timer(session, queue="q", timer_id="t") is True
+        assert list(await subject.rows()) == written
+
+    async def test_there_is_no_timer_to_cancel(self, subject: Subject) -> None:
+        await put(subject, draft(idempotency_key="t"), draft("leased", timer_id="t"), draft("dead", timer_id="t"))
+        await claim(subject, "leased")
+        await settle(subject, await claim(subject, "dead"), Dead("rejected"))
+        async with subject.transaction() as session:
+            for queue in ("q", "leased", "dead", "unknown"):
+                assert await subject.writer.cancel_timer(session, queue=queue, timer_id="t") is False
+        assert len(await subject.rows()) == 2
+
+    async def test_unprocessed_rows_are_looked_at_and_left_alone(self, subject: Subject) -> None:
+        written = await put(
+            subject, draft(), draft("other"), draft(activate_in=timedelta(hours=1)), draft("dead"), draft(key="k")
+        )
+        await settle(subject, await claim(subject, "dead"), Dead("rejected"))
+        leased = await claim(subject, "other")
+        before = await subject.rows()
+        alive = [written[0], written[1], written[2], written[4]]
+        async with subject.transaction() as session:
+            found = await subject.writer.fetch_unprocessed(session, queue=None, limit=100)
+            assert ids(found) == alive
+            assert found[1] == leased[0]
+            assert ids(await subject.writer.fetch_unprocessed(session, queue=None, limit=2)) == alive[:2]
+            of_queue = await subject.writer.fetch_unprocessed(session, queue="q", limit=100)
+            assert ids(of_queue) == [written[0], written[2], written[4]]
+        assert await subject.rows() == before
+
+    async def test_rows_of_the_same_transaction_are_looked_at(self, subject: Subject) -> None:
+        async with subject.transaction() as session:
+            row_id = await subject.writer.insert(session, draft())
+            assert ids(await subject.writer.fetch_unprocessed(session, queue=None, limit=10)) == [row_id]
+
+    # --- claims
+
+    async def test_a_claim_leases_rows_in_order(self, subject: Subject) -> None:
+        written = await put(subject, *(draft(key=f"k{n % 3}") for n in range(10)))
+        claimed = await claim(subject)
+        assert ids(claimed) == written
+        assert {row.deliveries_count for row in claimed} == {1}
+        assert all(row.acquired_at is not None for row in claimed)
+        assert {stored.token for stored in (await subject.rows()).values()} == {ME}
+
+    async def test_a_claim_takes_no_more_than_its_limit(self, subject: Subject) -> None:
+        written = await put(subject, *(draft(key=f"k{n}") for n in range(10)))
+        first, second, third, fourth = [await claim(subject, limit=4) for _ in range(4)]
+        assert [len(first), len(second), len(third), len(fourth)] == [4, 4, 2, 0]
+        assert sorted(ids(first + second + third)) == written
+
+    async def test_rows_whose_time_has_come_go_first(self, subject: Subject) -> None:
+        ready = await put(subject, *(draft(key=f"k{n}") for n in range(5)))
+        due = await put(subject, *(draft(key=f"k{n}", activate_at=PAST) for n in range(5)))
+        assert ids(await claim(subject, limit=5)) == due
+        assert ids(await claim(subject, limit=5)) == ready
+
+    async def test_a_claim_keeps_to_its_places(self, subject: Subject) -> None:
+        [a, b] = await keys_apart(subject, 2)
+        [in_a, in_b] = await put(subject, draft(key=a), draft(key=b))
+        await put(subject, draft("other", key=a))
+        assert ids(await subject.store.claim(await places_of(subject, in_a), limit=9, lease_seconds=9, token=ME)) == [
+            in_a
+        ]
+        assert ids(await subject.store.claim(await places_of(subject, in_b), limit=9, lease_seconds=9, token=ME)) == [
+            in_b
+        ]
+
+    async def test_places_are_claimed_in_their_order(self, subject: Subject) -> None:
+        [a, b] = await keys_apart(subject, 2)
+        [in_a, in_b] = await put(subject, draft(key=a), draft(key=b))
+        for order in ([in_a, in_b], [in_b, in_a]):
+            where = await places_of(subject, *order)
+            claimed = await subject.store.claim(where, limit=1, lease_seconds=LONG, token=ME)
+            assert ids(claimed) == order[:1]
+            await settle(subject, claimed, Released())
+
+    async def test_a_claim_without_rows_is_empty(self, subject: Subject) -> None:
+        assert await claim(subject) == []
+        assert await subject.store.claim([], limit=1, lease_seconds=1, token=ME) == []
+
+    async def test_concurrent_claims_never_share_a_row(self, subject: Subject) -> None:
+        written = await put(subject, *(draft(key=f"k{n % 20}") for n in range(100)))
+
+        async def claim_all(token: str) -> list[int]:
+            taken: list[int] = []
+            while rows := await claim(subject, limit=3, token=token):
+                taken += ids(rows)
+            return taken
+
+        # A claim passes by what another one is just locking, so a claimer may end early; the last one takes the rest.
+        found = await asyncio.gather(*(claim_all(f"{PRESENCE_PREFIX}{n}") for n in range(5)))
+        found.append(await claim_all(ME))
+        assert sorted(row_id for taken in found for row_id in taken) == written
+
+    # --- leases and fences
+
+    @pytest.mark.parametrize("outcome", [Delivered(), Retry(0), Dead("rejected"), Released()], ids=repr)
+    async def test_a_stale_token_changes_nothing(self, subject: Subject, outcome: Outcome) -> None:
+        await put(subject)
+        rows = await claim(subject)
+        before = await subject.rows()
+        await settle(subject, rows, outcome, token=OTHER)
+        assert await subject.rows() == before
+        assert await subject.dead() == {}
+
+    @pytest.mark.parametrize("outcome", [Delivered(), Retry(0), Dead("rejected"), Released()], ids=repr)
+    async def test_a_stale_delivery_of_the_same_token_changes_nothing(self, subject: Subject, outcome: Outcome) -> None:
+        await put(subject)
+        stale = await claim(subject)
+        await settle(subject, stale, Released(started=True))
+        [current] = await claim(subject)
+        assert current.deliveries_count == 2
+        before = await subject.rows()
+        await settle(subject, stale, outcome)
+        assert await subject.store.renew(stale, lease_seconds=LONG, token=ME) == set()
+        assert await subject.rows() == before
+
+    @pytest.mark.parametrize("outcome", [Delivered(), Retry(0), Dead("rejected"), Released()], ids=repr)
+    async def test_a_row_that_nobody_holds_is_not_settled(self, subject: Subject, outcome: Outcome) -> None:
+        await put(subject)
+        rows = await claim(subject)
+        await settle(subject, rows, Released())
+        before = await subject.rows()
+        await settle(subject, rows, outcome)
+        assert await subject.rows() == before
+
+    async def test_renewing_tells_which_leases_were_still_held(self, subject: Subject) -> None:
+        await put(subject, *(draft(key=f"k{n}") for n in range(3)))
+        held, settled, lost = rows = await claim(subject, seconds=60)
+        await settle(subject, [settled], Delivered())
+        await settle(subject, [lost], Released(started=True))
+        await claim(subject, token=OTHER)
+        assert await subject.store.renew(rows, lease_seconds=LONG, token=ME) == {held.id}
+        renewed = (await subject.rows())[held.id].next_attempt_at
+        assert renewed is not None
+        assert (renewed - datetime.now(UTC)).total_seconds() > 1800
+        assert await subject.store.renew([], lease_seconds=LONG, token=ME) == set()
+
+    async def test_a_lease_that_ran_out_is_given_back(self, subject: Subject) -> None:
+        [expired] = await put(subject, draft("expired"))
+        [living, renewed] = await put(subject, draft("living"), draft("renewed"))
+        await claim(subject, "expired", seconds=0)
+        await claim(subject, "living")
+        await subject.store.renew(await claim(subject, "renewed", seconds=0), lease_seconds=LONG, token=ME)
+        found = await subject.store.rescue(token=ME, suspects=frozenset())
+        assert found.freed_queues == {"expired"}
+        rows = await subject.rows()
+        assert (rows[expired].token, rows[expired].next_attempt_at) == (None, None)
+        assert (rows[living].token, rows[renewed].token) == (ME, ME)
+        [again] = await claim(subject, "expired", token=OTHER)
+        assert (again.id, again.deliveries_count, again.attempts_count) == (expired, 2, 0)
+        assert (await subject.store.rescue(token=ME, suspects=frozenset())).freed_queues == frozenset()
+
+    # --- outcomes
+
+    async def test_a_delivered_row_leaves_the_table(self, subject: Subject) -> None:
+        await put(subject)
+        await settle(subject, await claim(subject), Delivered())
+        assert await subject.rows() == {}
+        assert await subject.dead() == {}
+
+    async def test_a_row_waits_for_its_retry(self, subject: Subject) -> None:
+        [row_id] = await put(subject)
+        await settle(subject, await claim(subject), Retry(LONG, "ValueError: no"))
+        stored = (await subject.rows())[row_id]
+        assert (stored.row.attempts_count, stored.row.deliveries_count) == (1, 1)
+        assert stored.row.first_attempt_at == stored.row.last_attempt_at is not None
+        assert stored.token is None
+        assert stored.row.acquired_at is None
+        assert stored.next_attempt_at is not None
+        assert abs((stored.next_attempt_at - stored.row.last_attempt_at).total_seconds() - LONG) < 1
+        if subject.keeps_exceptions:
+            assert stored.last_exception == "ValueError: no"
+        assert await claim(subject) == []
+
+    async def test_a_due_retry_is_claimed_again_and_counted(self, subject: Subject) -> None:
+        [row_id] = await put(subject)
+        await settle(subject, await claim(subject), Retry(0))
+        first = (await subject.rows())[row_id].row
+        [again] = await claim(subject)
+        assert (again.id, again.attempts_count, again.deliveries_count) == (row_id, 1, 2)
+        await settle(subject, [again], Retry(0))
+        second = (await subject.rows())[row_id].row
+        assert second.attempts_count == 2
+        assert second.first_attempt_at == first.first_attempt_at
+        assert first.last_attempt_at is not None
+        assert second.last_attempt_at is not None
+        assert second.last_attempt_at > first.last_attempt_at
+
+    async def test_a_dead_row_lies_in_one_place_with_all_its_parts(self, subject: Subject) -> None:
+        message = draft(
+            body=b"\x00\xff", key="k", headers={"a": "b"}, idempotency_key="i", timer_id="t", correlation_id="c"
+        )
+        [row_id] = await put(subject, message)
+        await settle(subject, await claim(subject), Retry(0))
+        before = (await subject.rows())[row_id].row
+        await settle(subject, await claim(subject), Dead("rejected", "ValueError: no"))
+        assert await subject.rows() == {}
+        [died] = (await subject.dead()).values()
+        assert (died.reason, died.exception) == ("rejected", "ValueError: no")
+        assert died.row == replace(
+            before, attempts_count=2, deliveries_count=2, last_attempt_at=died.row.last_attempt_at
+        )
+        assert died.row.last_attempt_at is not None
+        assert before.last_attempt_at is not None
+        assert died.row.last_attempt_at > before.last_attempt_at
+
+    async def test_nobody_is_given_a_dead_row(self, subject: Subject) -> None:
+        await put(subject, draft(key="k"))
+        await settle(subject, await claim(subject), Dead("rejected"))
+        assert await claim(subject) == []
+        assert await subject.store.seconds_to_next_due(places()) is None
+        assert (await subject.store.rescue(token=OTHER, suspects=frozenset({ME}))).freed_queues == frozenset()
+        async with subject.store.hand_over(places(), limit=10) as hand_over:
+            assert hand_over is None
+
+    @pytest.mark.parametrize("started", [False, True])
+    async def test_a_released_row_is_ready_at_once(self, subject: Subject, started: bool) -> None:
+        [row_id] = await put(subject)
+        await settle(subject, await claim(subject), Released(started=started))
+        stored = (await subject.rows())[row_id]
+        assert (stored.row.attempts_count, stored.row.deliveries_count) == (0, int(started))
+        assert (stored.token, stored.next_attempt_at, stored.row.acquired_at) == (None, None, None)
+        assert ids(await claim(subject)) == [row_id]
+
+    async def test_one_write_takes_outcomes_of_all_kinds(self, subject: Subject) -> None:
+        kinds = [Delivered(), Retry(LONG, "r"), Dead("rejected", "d"), Released(), Released(started=True), Retry(0)]
+        await put(subject, *(draft(key=f"k{n}") for n in range(len(kinds) + 1)))
+        *rows, lost = await claim(subject)
+        delivered, retried, dead, released, started, due = rows
+        await settle(subject, [lost], Released())
+        [lost_again] = await claim(subject, token=OTHER)
+        outcomes = [Settlement(row, outcome) for row, outcome in zip(rows, kinds, strict=True)]
+        await subject.store.settle([*outcomes, Settlement(lost, Dead("rejected"))], token=ME)
+        await subject.store.settle([], token=ME)
+        left = await subject.rows()
+        assert sorted(left) == [retried.id, released.id, started.id, due.id, lost.id]
+        assert [left[row.id].row.attempts_count for row in (retried, released, started, due)] == [1, 0, 0, 1]
+        assert [left[row.id].row.deliveries_count for row in (retried, released, started, due)] == [1, 0, 1, 1]
+        assert left[lost.id].token == OTHER
+        assert left[lost.id].row == lost_again
+        assert [(died.row.id, died.exception) for died in (await subject.dead()).values()] == [(dead.id, "d")]
+        assert delivered.id not in left
+
+    async def test_equal_outcomes_of_different_rows_are_not_mixed_up(self, subject: Subject) -> None:
+        await put(subject, *(draft(key=f"k{n}") for n in range(20)))
+        rows = await claim(subject)
+        mixed = [Settlement(row, Dead(f"reason-{row.id}", f"exception-{row.id}")) for row in reversed(rows)]
+        await subject.store.settle(mixed, token=ME)
+        for row_id, died in (await subject.dead()).items():
+            assert (died.reason, died.exception) == (f"reason-{row_id}", f"exception-{row_id}")
+
+    # --- the next time
+
+    async def test_the_first_waiting_row_of_the_places_counts(self, subject: Subject) -> None:
+        await put(
+            subject,
+            *(draft(key=f"k{n}", activate_in=timedelta(seconds=500 + n)) for n in range(5)),
+            draft("other", activate_in=timedelta(seconds=100)),
+        )
+        seconds = await subject.store.seconds_to_next_due(places())
+        assert seconds is not None
+        assert 450 < seconds <= 500
+        assert await subject.store.seconds_to_next_due(places("none")) is None
+        assert await subject.store.seconds_to_next_due([]) is None
+
+    async def test_an_overdue_row_is_due_since(self, subject: Subject) -> None:
+        await put(subject, draft(activate_at=PAST))
+        seconds = await subject.store.seconds_to_next_due(places())
+        assert seconds is not None
+        assert seconds < 0
+
+    async def test_ready_and_leased_rows_wait_for_nothing(self, subject: Subject) -> None:
+        await put(subject, draft(activate_at=PAST), draft())
+        await claim(subject, limit=1)
+        assert await subject.store.seconds_to_next_due(places()) is None
+
+    # --- hand-overs
+
+    async def test_a_hand_over_gives_rows_of_one_place_in_order(self, subject: Subject) -> None:
+        [a, b] = await keys_apart(subject, 2)
+        written = await put(subject, *(draft(key=key) for key in (a, b, a, b, a)))
+        async with subject.store.hand_over(await places_of(subject, written[0]), limit=10) as hand_over:
+            assert parts(hand_over) == [written[0], written[2], written[4]]
+            assert hand_over is not None
+            assert {row.key for row in hand_over.rows} == {a}
+            assert [hand_over.place] == await places_of(subject, written[0])
+            assert all(row.deliveries_count == 0 and row.acquired_at is not None for row in hand_over.rows)
+
+    async def test_settled_rows_are_written_and_others_stay(self, subject: Subject) -> None:
+        written = await put(subject, *(draft(key="k") for _ in range(5)))
+        async with subject.store.hand_over(places(), limit=10) as hand_over:
+            assert hand_over is not None
+            delivered, retried, dead, *_ = hand_over.rows
+            await hand_over.settle([Settlement(delivered, Delivered()), Settlement(retried, Retry(LONG, "r"))])
+            await hand_over.settle([Settlement(dead, Dead("too_large", "d"))])
+        rows = await subject.rows()
+        assert list(rows) == [written[1], *written[3:]]
+        assert rows[retried.id].row.attempts_count == 1
+        assert rows[retried.id].row.deliveries_count == 0
+        assert {stored.token for stored in rows.values()} == {None}
+        assert rows[written[3]].next_attempt_at is None
+        assert [(died.row.id, died.row.attempts_count, died.reason) for died in (await subject.dead()).values()] == [
+            (dead.id, 1, "too_large")
+        ]
+
+    async def test_an_error_gives_all_rows_back_unchanged(self, subject: Subject) -> None:
+        await put(subject, *(draft(key="k") for _ in range(4)))
+        before = await subject.rows()
+        async with failing(subject.store.hand_over(places(), limit=10)) as hand_over:
+            assert hand_over is not None
+            kinds = [Delivered(), Retry(LONG), Dead("rejected"), Released()]
+            await hand_over.settle([Settlement(row, kind) for row, kind in zip(hand_over.rows, kinds, strict=True)])
+        assert await subject.rows() == before
+        assert await subject.dead() == {}
+        async with subject.store.hand_over(places(), limit=10) as hand_over:
+            assert parts(hand_over) == list(before)
+
+    async def test_a_cancelled_hand_over_gives_all_rows_back(self, subject: Subject) -> None:
+        written = await put(subject, *(draft(key="k") for _ in range(3)))
+        entered = asyncio.Event()
+
+        async def hang() -> None:
+            async with subject.store.hand_over(places(), limit=10) as hand_over:
+                assert hand_over is not None
+                await hand_over.settle([Settlement(row, Delivered()) for row in hand_over.rows])
+                entered.set()
+                await asyncio.Event().wait()
+
+        task = asyncio.create_task(hang())
+        await entered.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        async with subject.store.hand_over(places(), limit=10) as hand_over:
+            assert parts(hand_over) == written
+
+    async def test_a_hand_over_takes_no_more_than_its_limit(self, subject: Subject) -> None:
+        written = await put(subject, *(draft(key="k") for _ in range(5)))
+        for expected in (written[:2], written[2:4], written[4:]):
+            async with subject.store.hand_over(places(), limit=2) as hand_over:
+                assert parts(hand_over) == expected
+                assert hand_over is not None
+                await hand_over.settle([Settlement(row, Delivered()) for row in hand_over.rows])
+        async with subject.store.hand_over(places(), limit=2) as hand_over:
+            assert hand_over is None
+
+    async def test_no_place_is_taken_without_work(self, subject: Subject) -> None:
+        await put(subject, draft("other"), draft(activate_in=timedelta(hours=1)), draft("leased"))
+        await claim(subject, "leased")
+        for where in (places(), places("leased"), []):
+            async with subject.store.hand_over(where, limit=10) as hand_over:
+                assert hand_over is None
+
+    async def test_a_place_has_one_taker(self, subject: Subject) -> None:
+        [a, b] = await keys_apart(subject, 2)
+        [in_a, in_b, also_in_a] = await put(subject, draft(key=a), draft(key=b), draft(key=a))
+        where = await places_of(subject, in_a, in_b)
+        async with subject.store.hand_over(where, limit=1) as first:
+            assert parts(first) == [in_a]
+            async with subject.store.hand_over(where, limit=1) as second:
+                assert parts(second) == [in_b]
+                async with subject.store.hand_over(where, limit=1) as third:
+                    assert third is None
+        async with subject.store.hand_over(where, limit=2) as again:
+            assert parts(again) == [in_a, also_in_a]
+
+    async def test_the_first_place_with_work_is_taken(self, subject: Subject) -> None:
+        [a, b] = await keys_apart(subject, 2)
+        [in_a, in_b] = await put(subject, draft(key=a), draft(key=b))
+        for order in ([in_a, in_b], [in_b, in_a]):
+            async with subject.store.hand_over(await places_of(subject, *order), limit=9) as hand_over:
+                assert parts(hand_over) == order[:1]
+
+    async def test_a_claim_passes_by_rows_of_a_hand_over(self, subject: Subject) -> None:
+        written = await put(subject, *(draft(key="k") for _ in range(3)))
+        async with subject.store.hand_over(places(), limit=2) as hand_over:
+            assert parts(hand_over) == written[:2]
+            assert ids(await claim(subject)) == written[2:]
+
+    async def test_a_hand_over_passes_by_leased_rows(self, subject: Subject) -> None:
+        written = await put(subject, *(draft(key="k") for _ in range(3)))
+        assert ids(await claim(subject, limit=1)) == written[:1]
+        async with subject.store.hand_over(places(), limit=9) as hand_over:
+            assert parts(hand_over) == written[1:]
+
+    async def test_a_waiting_retry_holds_back_the_later_rows_of_its_key_alone(self, subject: Subject) -> None:
+        [early] = await put(subject, draft(key="k", activate_in=timedelta(hours=1)))
+        [waiting] = await fail_once(subject, draft(key="k"))
+        [held, keyless, elsewhere] = await put(subject, draft(key="k"), draft(), draft("other", key="k"))
+        others = await put(subject, *(draft(key=f"k{n}") for n in range(2 * SHARDS)))
+        taken: list[int] = []
+        where = places()
+        while where:
+            async with subject.store.hand_over(where, limit=100) as hand_over:
+                if hand_over is None:
+                    break
+                taken += ids(hand_over.rows)
+                where.remove(hand_over.place)
+        assert sorted(taken) == [keyless, *others]
+        async with subject.store.hand_over(places("other"), limit=9) as hand_over:
+            assert parts(hand_over) == [elsewhere]
+        assert {early, waiting, held} <= set(await subject.rows())
+
+    async def test_a_waiting_retry_holds_back_due_rows_too(self, subject: Subject) -> None:
+        [waiting] = await fail_once(subject, draft(key="k"))
+        await put(subject, draft(key="k", activate_at=PAST))
+        async with subject.store.hand_over(await places_of(subject, waiting), limit=9) as hand_over:
+            assert parts(hand_over) == []
+
+    async def test_a_waiting_retry_does_not_hold_back_earlier_rows(self, subject: Subject) -> None:
+        earlier, later = await put(subject, draft(key="k"), draft(key="k"))
+        async with subject.store.hand_over(places(), limit=9) as hand_over:
+            assert hand_over is not None
+            await hand_over.settle([Settlement(hand_over.rows[1], Retry(LONG))])
+        async with subject.store.hand_over(await places_of(subject, later), limit=9) as hand_over:
+            assert parts(hand_over) == [earlier]
+
+    async def test_a_due_retry_goes_before_the_later_rows_of_its_key(self, subject: Subject) -> None:
+        [retried] = await fail_once(subject, draft(key="k"), delay=0)
+        [later] = await put(subject, draft(key="k"))
+        taken = []
+        for _ in range(2):
+            async with subject.store.hand_over(places(), limit=9) as hand_over:
+                assert hand_over is not None
+                taken += ids(hand_over.rows)
+                await hand_over.settle([Settlement(row, Delivered()) for row in hand_over.rows])
+        assert taken == [retried, later]
+
+    async def test_due_retries_of_one_key_keep_their_order_under_any_limit(self, subject: Subject) -> None:
+        # The later row is due since longer, so a look at due times alone would take it first.
+        first, second = await put(subject, draft(key="k"), draft(key="k"))
+        async with subject.store.hand_over(places(), limit=9) as hand_over:
+            assert hand_over is not None
+            await hand_over.settle([Settlement(hand_over.rows[1], Retry(0))])
+        async with subject.store.hand_over(await places_of(subject, first), limit=9) as hand_over:
+            assert hand_over is not None
+            await hand_over.settle([Settlement(row, Retry(0)) for row in hand_over.rows if row.id == first])
+        taken = []
+        for _ in range(2):
+            async with subject.store.hand_over(places(), limit=1) as hand_over:
+                assert hand_over is not None
+                taken += ids(hand_over.rows)
+                await hand_over.settle([Settlement(row, Delivered()) for row in hand_over.rows])
+        assert taken == [first, second]
+
+    async def test_a_dead_row_holds_nothing_back(self, subject: Subject) -> None:
+        await put(subject, draft(key="k"))
+        await settle(subject, await claim(subject), Dead("rejected"))
+        [later] = await put(subject, draft(key="k"))
+        async with subject.store.hand_over(places(), limit=9) as hand_over:
+            assert parts(hand_over) == [later]
+
+    async def test_a_timer_holds_nothing_back(self, subject: Subject) -> None:
+        await put(subject, draft(key="k", activate_in=timedelta(hours=1)))
+        [later] = await put(subject, draft(key="k"))
+        async with subject.store.hand_over(places(), limit=9) as hand_over:
+            assert parts(hand_over) == [later]
+
+    async def test_due_rows_come_first_and_all_stand_in_order(self, subject: Subject) -> None:
+        ready = await put(subject, *(draft(key="k") for _ in range(3)))
+        due = await put(subject, *(draft(key="k", activate_at=PAST) for _ in range(3)))
+        async with subject.store.hand_over(places(), limit=4) as hand_over:
+            assert parts(hand_over) == [ready[0], *due]
+
+    async def test_lanes_keep_each_keys_order_and_send_nothing_twice(self, subject: Subject) -> None:
+        written = await put(subject, *(draft(key=f"k{n % 12}", body=b"%d" % n) for n in range(240)))
+        sent: list[OutboxRow] = []
+
+        async def lane() -> None:
+            while True:
+                async with subject.store.hand_over(places(), limit=7) as hand_over:
+                    if hand_over is None:
+                        return
+                    for row in hand_over.rows:
+                        await asyncio.sleep(0)
+                        sent.append(row)
+                    await hand_over.settle([Settlement(row, Delivered()) for row in hand_over.rows])
+
+        await asyncio.gather(*(lane() for _ in range(4)))
+        # A lane ends when all places with work are taken; what the last takers left is for one more.
+        await lane()
+        assert sorted(ids(sent)) == written
+        for key in {row.key for row in sent}:
+            of_key = [row.id for row in sent if row.key == key]
+            assert of_key == sorted(of_key)
+        assert await subject.rows() == {}
+
+    # --- wake-ups
+
+    async def test_a_listener_hears_of_rows_when_they_are_committed(self, subject: Subject) -> None:
+        async with asyncio.timeout(10), subject.store.listen(ME) as line:
+            assert line is not None
+            heard = aiter(line)
+            async with subject.transaction() as session:
+                await subject.writer.insert(session, draft("first"))
+                # Were the first heard of before its commit, it would come before this one.
+                await put(subject, draft("second"))
+            assert [await anext(heard), await anext(heard)] == ["second", "first"]
+
+    async def test_a_listener_hears_nothing_of_what_is_rolled_back(self, subject: Subject) -> None:
+        async with asyncio.timeout(10), subject.store.listen(ME) as line:
+            assert line is not None
+            async with failing(subject.transaction()) as session:
+                await subject.writer.insert(session, draft("rolled back"))
+                await subject.writer.insert_many(session, [draft("rolled back")])
+            await put(subject, draft("committed"))
+            assert await anext(aiter(line)) == "committed"
+
+    async def test_a_listener_hears_of_batches(self, subject: Subject) -> None:
+        async with asyncio.timeout(10), subject.store.listen(ME) as line:
+            assert line is not None
+            async with subject.transaction() as session:
+                await subject.writer.insert_many(session, [draft("batch"), draft("batch")])
+            await put(subject, draft("after"))
+            heard = aiter(line)
+            assert [await anext(heard), await anext(heard)] == ["batch", "after"]
+
+    async def test_all_listeners_hear(self, subject: Subject) -> None:
+        async with asyncio.timeout(10), subject.store.listen(ME) as mine, subject.store.listen(OTHER) as other:
+            assert mine is not None
+            assert other is not None
+            await put(subject, draft("q"))
+            assert [await anext(aiter(mine)), await anext(aiter(other))] == ["q", "q"]
+
+    async def test_a_store_can_be_reached(self, subject: Subject) -> None:
+        await subject.store.ping()

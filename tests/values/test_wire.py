@@ -1,0 +1,71 @@
+"""What every consumer gets beside the body."""
+
+from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from faststream_outbox._values import wire
+from faststream_outbox._values.draft import RESERVED_HEADERS
+from faststream_outbox._values.row import OutboxRow
+from faststream_outbox._values.wire import rfc3339, wire_headers
+
+
+def row(**options: Any) -> OutboxRow:
+    defaults: dict[str, Any] = {
+        "id": 7,
+        "queue": "orders",
+        "key": "k",
+        "idempotency_key": "i",
+        "payload": b"",
+        "headers": {},
+        "attempts_count": 0,
+        "deliveries_count": 0,
+        "created_at": datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC),
+    }
+    return OutboxRow(**(defaults | options))
+
+
+def test_the_callers_headers_come_with_those_of_the_row() -> None:
+    assert wire_headers(row(headers={"traceparent": "00", "correlation_id": "c"})) == {
+        "traceparent": "00",
+        "correlation_id": "c",
+        "idempotency-key": "i",
+        "outbox-id": "7",
+        "outbox-queue": "orders",
+        "outbox-created-at": "2026-01-02T03:04:05.678901Z",
+    }
+
+
+def test_the_rows_own_headers_win() -> None:
+    assert wire_headers(row(headers={"outbox-id": "forged"}))["outbox-id"] == "7"
+
+
+def test_every_attempt_carries_the_same() -> None:
+    assert wire_headers(row(attempts_count=3, deliveries_count=4)) == wire_headers(row())
+
+
+def test_callers_cannot_write_what_the_bridge_writes() -> None:
+    assert set(wire_headers(row())) | {wire.ROW_KEY} <= RESERVED_HEADERS
+
+
+@pytest.mark.parametrize(
+    ("moment", "text"),
+    [
+        (datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC), "2026-01-02T03:04:05Z"),
+        (
+            datetime(2026, 1, 2, 3, 4, 5, 6, tzinfo=timezone(timedelta(hours=5, minutes=30))),
+            "2026-01-01T21:34:05.000006Z",
+        ),
+    ],
+)
+def test_times_are_written_in_utc(moment: datetime, text: str) -> None:
+    assert rfc3339(moment) == text
+
+
+@given(st.datetimes(timezones=st.timezones()).filter(lambda moment: 1900 < moment.year < 2200))
+def test_a_written_time_reads_back_as_the_same_moment(moment: datetime) -> None:
+    assert datetime.fromisoformat(rfc3339(moment)) == moment.astimezone(UTC)
+    assert rfc3339(moment).endswith("Z")
