@@ -1,0 +1,1 @@
+"""Faults for tests: a network that misbehaves, and processes that die or freeze."""

@@ -1,0 +1,171 @@
+"""A real Apache Kafka (KRaft, one node) for the session.
+
+`OUTBOX_KAFKA_BOOTSTRAP` names servers to use; without it one is started from Maven Central's jars in a temporary
+folder, which needs Java 17 or newer, and Maven the first time.
+"""
+
+import os
+import secrets
+import shutil
+import signal
+import socket
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import KafkaError
+
+from .jars import kafka_jars
+from .process import LOOPBACK, ReservedPort, ServerProcess, ServerUnavailable, run, run_program
+from .topics import create_topic, delete_topic
+
+ENVIRONMENT = "OUTBOX_KAFKA_BOOTSTRAP"
+
+# A short-lived Java program is not worth optimising; the server is.
+START_QUICKLY = ["-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]
+HEAP = ["-XX:+UseSerialGC", "-Xmx512m"]
+
+# Everything that can reach a client (limits, acknowledgements, timestamps) keeps Kafka's default. Changed are: one node
+# means one replica; a topic that a test did not create is an error; and what makes a start or a first consumer slow.
+SETTINGS = {
+    "process.roles": "broker,controller",
+    "node.id": "1",
+    "controller.listener.names": "CONTROLLER",
+    "listener.security.protocol.map": "DIRECT:PLAINTEXT,PROXIED:PLAINTEXT,CONTROLLER:PLAINTEXT",
+    "inter.broker.listener.name": "DIRECT",
+    "auto.create.topics.enable": "false",
+    "offsets.topic.replication.factor": "1",
+    "offsets.topic.num.partitions": "1",
+    "transaction.state.log.replication.factor": "1",
+    "transaction.state.log.min.isr": "1",
+    "transaction.state.log.num.partitions": "1",
+    "share.coordinator.state.topic.replication.factor": "1",
+    "share.coordinator.state.topic.min.isr": "1",
+    "group.initial.rebalance.delay.ms": "0",
+    # After `kill -9` the same node may come back only when this time has passed (9 s by default).
+    "broker.session.timeout.ms": "3000",
+    "broker.heartbeat.interval.ms": "500",
+    "log.segment.bytes": str(64 * 1024 * 1024),
+    "log.index.size.max.bytes": str(1024 * 1024),
+    "log.cleaner.dedupe.buffer.size": str(4 * 1024 * 1024),
+}
+
+
+class KafkaServer:
+    """A Kafka that tests create their topics on.
+
+    Args:
+        bootstrap: "host:port", or several separated by commas.
+    """
+
+    def __init__(self, bootstrap: str) -> None:
+        self.bootstrap = bootstrap
+
+    @contextmanager
+    def topic(self, partitions: int = 6, **config: str) -> Iterator[str]:
+        """A fresh topic, deleted afterwards; yields its name.
+
+        A topic's settings are given with underscores: `server.topic(1, max_message_bytes="2000")`.
+        """
+        name = f"test-{secrets.token_hex(6)}"
+        settings = {key.replace("_", "."): value for key, value in config.items()}
+        run(create_topic(self.bootstrap, name, partitions, settings))
+        try:
+            yield name
+        finally:
+            run(delete_topic(self.bootstrap, name))
+
+
+class EmbeddedKafka(KafkaServer):
+    """A Kafka process of our own; keeps its ports and its data through `stop` and `start`.
+
+    A Kafka client asks the bootstrap server for the brokers' addresses and goes there, around any proxy it was pointed
+    at. So this server has a second listener on `proxied_port`, which tells its clients to come back to `proxy_port`:
+    start a proxy there that forwards to `proxied_port`, and a client that starts from it stays behind it.
+
+    Args:
+        folder: an existing empty folder for everything the server writes.
+        settings: server.properties beside `SETTINGS`.
+    """
+
+    def __init__(self, folder: Path, settings: dict[str, str] | None = None) -> None:
+        java, classpath = _java(), str(kafka_jars() / "*")
+        self._ports = [ReservedPort() for _ in range(4)]
+        direct, self.proxied_port, self.proxy_port, controller = (port.number for port in self._ports)
+        super().__init__(f"{LOOPBACK}:{direct}")
+        properties = SETTINGS | {
+            "listeners": f"DIRECT://{self.bootstrap},PROXIED://{LOOPBACK}:{self.proxied_port},"
+            f"CONTROLLER://{LOOPBACK}:{controller}",
+            "advertised.listeners": f"DIRECT://{self.bootstrap},PROXIED://{LOOPBACK}:{self.proxy_port}",
+            "controller.quorum.voters": f"1@{LOOPBACK}:{controller}",
+            "log.dirs": str(folder / "data"),
+        }
+        file = folder / "server.properties"
+        file.write_text("".join(f"{name}={value}\n" for name, value in (properties | (settings or {})).items()))
+        tool = [java, *START_QUICKLY, "-cp", classpath, "kafka.tools.StorageTool"]
+        # A cluster id is any 22 characters of URL-safe base64; hexadecimal ones cannot begin with a hyphen.
+        format_storage = [*tool, "format", "--cluster-id", secrets.token_hex(11), "--config", str(file)]
+        run_program(format_storage, folder)
+        self.process = ServerProcess([java, *HEAP, "-cp", classpath, "kafka.Kafka", str(file)], folder)
+
+    def start(self) -> None:
+        """Start, or start again after `stop` or `process.kill`; returns when the server answers."""
+        self.process.start(lambda: _listens(self.bootstrap) and run(self._answers()), timeout=60)
+
+    def stop(self) -> None:
+        """Stop cleanly: the clients are disconnected and refused until the next `start`."""
+        self.process.stop(signal.SIGTERM)
+
+    def release_ports(self) -> None:
+        for port in self._ports:
+            port.release()
+
+    async def _answers(self) -> bool:
+        admin = AIOKafkaAdminClient(bootstrap_servers=self.bootstrap, request_timeout_ms=2000)
+        try:
+            await admin.start()
+            await admin.list_topics()
+        except KafkaError:
+            return False
+        finally:
+            await admin.close()
+        return True
+
+
+@contextmanager
+def running_kafka() -> Iterator[KafkaServer]:
+    """The servers that the environment names, or else one of our own that is stopped afterwards.
+
+    Raises ServerUnavailable when neither can be had.
+    """
+    if given := os.environ.get(ENVIRONMENT):
+        yield KafkaServer(given)
+        return
+    with tempfile.TemporaryDirectory(prefix="faststream-outbox-kafka-") as folder:
+        server = EmbeddedKafka(Path(folder))
+        try:
+            server.start()
+            yield server
+        finally:
+            server.process.stop()
+            server.release_ports()
+
+
+def _listens(address: str) -> bool:
+    """A cheap question to repeat while Java needs the processor to start."""
+    host, port = address.split(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=1).close()
+    except OSError:
+        return False
+    return True
+
+
+def _java() -> str:
+    home = os.environ.get("JAVA_HOME")
+    java = shutil.which("java", path=f"{home}/bin" if home else None)
+    if java is None:
+        raise ServerUnavailable(f"Apache Kafka: set {ENVIRONMENT}, or install Java 17 and Maven")
+    return java

@@ -1,0 +1,177 @@
+"""A real RabbitMQ for the session.
+
+`OUTBOX_RABBITMQ_URL` names a server to use; without it a private node of Debian's `rabbitmq-server` is started in a
+temporary folder: its own ports, cookie and port mapper, on loopback only, beside any node that runs on this machine.
+"""
+
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from yarl import URL
+
+from .process import LOOPBACK, ReservedPort, ServerFailed, ServerProcess, ServerUnavailable
+
+ENVIRONMENT = "OUTBOX_RABBITMQ_URL"
+NODE = "outbox@localhost"
+
+MAX_MESSAGE_BYTES = 512 * 1024
+"""RabbitMQ's default is 128 MiB, a burden for a test that goes beyond it."""
+
+WATERMARK = "0.4"
+"""Default of `vm_memory_high_watermark`: the part of the memory from which on publishers are blocked."""
+
+
+class RabbitServer:
+    """A RabbitMQ on which each test uses names of its own.
+
+    Args:
+        url: "amqp://user:password@host:port/vhost".
+    """
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.host = URL(url).host or LOOPBACK
+        self.port = URL(url).port or 5672
+
+    def url_through(self, address: str) -> str:
+        """The same server for clients that connect to a proxy's "host:port"."""
+        host, _, port = address.partition(":")
+        return str(URL(self.url).with_host(host).with_port(int(port)))
+
+    @staticmethod
+    def new_name() -> str:
+        return f"test-{secrets.token_hex(6)}"
+
+
+class EmbeddedRabbit(RabbitServer):
+    """A RabbitMQ node of our own; keeps its ports and its data through `stop` and `start`.
+
+    Args:
+        folder: an existing empty folder for everything the server writes.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        scripts = _scripts()
+        self._ports = [ReservedPort() for _ in range(3)]
+        listener, distribution, port_mapper = (port.number for port in self._ports)
+        super().__init__(f"amqp://guest:guest@{LOOPBACK}:{listener}/")
+        self._home = folder
+        self._environment = {
+            # Erlang keeps its cookie there.
+            "HOME": str(folder),
+            "ERL_EPMD_PORT": str(port_mapper),
+            "ERL_EPMD_ADDRESS": LOOPBACK,
+            "RABBITMQ_NODENAME": NODE,
+            "RABBITMQ_DIST_PORT": str(distribution),
+            "RABBITMQ_CONF_ENV_FILE": str(_write(folder / "rabbitmq-env.conf", "")),
+            "RABBITMQ_CONFIG_FILE": str(_write(folder / "rabbitmq.conf", _configuration(listener))),
+            "RABBITMQ_ENABLED_PLUGINS_FILE": str(_write(folder / "enabled_plugins", "[].\n")),
+            "RABBITMQ_GENERATED_CONFIG_DIR": str(folder / "config"),
+            "RABBITMQ_MNESIA_BASE": str(folder),
+            "RABBITMQ_LOG_BASE": str(folder),
+            "RABBITMQ_LOGS": "-",
+            "RABBITMQ_PID_FILE": str(folder / "pid"),
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-kernel inet_dist_use_interface {127,0,0,1}",
+            # Then the script becomes the server, instead of staying its parent.
+            "RUNNING_UNDER_SYSTEMD": "true",
+        }
+        variables = [f"{name}={value}" for name, value in self._environment.items()]
+        self.process = ServerProcess(["env", *variables, str(scripts / "rabbitmq-server")], folder)
+        # Without one of ours on its port, Erlang would start a port mapper that stays for ever.
+        (folder / "epmd").mkdir()
+        self._port_mapper = ServerProcess(["epmd", "-port", str(port_mapper), "-address", LOOPBACK], folder / "epmd")
+
+    def start(self) -> None:
+        """Start, or start again after `stop` or `process.kill`; returns when the server answers."""
+        if not self._port_mapper.alive:
+            self._port_mapper.start(lambda: _listens(LOOPBACK, int(self._environment["ERL_EPMD_PORT"])))
+        self.process.start(lambda: _listens(self.host, self.port), timeout=60)
+
+    def stop(self) -> None:
+        """Stop cleanly: the clients are disconnected and refused until the next `start`."""
+        self.process.stop(signal.SIGTERM, timeout=30)
+
+    def close(self) -> None:
+        """Stop for good."""
+        self.process.stop(signal.SIGTERM, timeout=30)
+        self._port_mapper.stop()
+        for port in self._ports:
+            port.release()
+
+    @contextmanager
+    def memory_alarm(self) -> Iterator[None]:
+        """For as long as it is entered, the server blocks connections that publish."""
+        self._set_watermark("0.00000001")
+        try:
+            yield
+        finally:
+            self._set_watermark(WATERMARK)
+
+    def _set_watermark(self, share: str) -> None:
+        self.evaluate(f"vm_memory_monitor:set_vm_memory_high_watermark({share})")
+
+    def evaluate(self, expression: str) -> str:
+        """Evaluate an Erlang expression on the node: what `rabbitmqctl eval` does, a hundred times faster."""
+        cookie = (self._home / ".erlang.cookie").read_text()
+        answer = subprocess.run(
+            ["erl_call", "-sname", NODE, "-c", cookie, "-e"],
+            env={**os.environ, **self._environment},
+            input=f"{expression}.\n",
+            text=True,
+            capture_output=True,
+        )
+        if answer.returncode != 0 or not answer.stdout.startswith("{ok, "):
+            raise ServerFailed(f"{expression}: {answer.stdout}{answer.stderr}")
+        return answer.stdout.removeprefix("{ok, ").removesuffix("}")
+
+
+@contextmanager
+def running_rabbit() -> Iterator[RabbitServer]:
+    """The server that the environment names, or else one of our own that is stopped afterwards.
+
+    Raises ServerUnavailable when neither can be had.
+    """
+    if given := os.environ.get(ENVIRONMENT):
+        yield RabbitServer(given)
+        return
+    with tempfile.TemporaryDirectory(prefix="faststream-outbox-rabbitmq-") as folder:
+        server = EmbeddedRabbit(Path(folder))
+        try:
+            server.start()
+            yield server
+        finally:
+            server.close()
+
+
+def _configuration(port: int) -> str:
+    return f"listeners.tcp.default = {LOOPBACK}:{port}\nmax_message_size = {MAX_MESSAGE_BYTES}\n"
+
+
+def _scripts() -> Path:
+    """The folder of the server's own scripts; what stands on the path changes to the service's user and folders."""
+    places = os.environ.get("PATH", os.defpath)
+    found = shutil.which("rabbitmq-server", path=f"{places}{os.pathsep}/usr/sbin")
+    if found is None or shutil.which("epmd") is None or shutil.which("erl_call") is None:
+        raise ServerUnavailable(f"RabbitMQ: set {ENVIRONMENT}, or install Debian's rabbitmq-server")
+    return Path(found).resolve().parent
+
+
+def _write(file: Path, text: str) -> Path:
+    file.write_text(text)
+    return file
+
+
+def _listens(host: str, port: int) -> bool:
+    try:
+        socket.create_connection((host, port), timeout=1).close()
+    except OSError:
+        return False
+    return True

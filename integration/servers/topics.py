@@ -1,0 +1,79 @@
+"""Kafka topics seen from outside, with plain aiokafka: create, delete, read everything."""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.errors import for_code
+
+Record = ConsumerRecord[bytes | None, bytes | None]
+
+
+async def create_topic(bootstrap: str, topic: str, partitions: int, config: Mapping[str, str] | None = None) -> None:
+    """Create a topic with one replica and return when it can be written to; raises the KafkaError of a refusal."""
+    new_topic = NewTopic(topic, num_partitions=partitions, replication_factor=1, topic_configs=dict(config or {}))
+    async with _admin(bootstrap) as admin:
+        response = await admin.create_topics([new_topic])
+        _raise_refusal(response.to_object()["topic_errors"])
+        while len(await _partitions_with_leader(admin, topic)) < partitions:
+            await asyncio.sleep(0.01)
+
+
+async def delete_topic(bootstrap: str, topic: str) -> None:
+    async with _admin(bootstrap) as admin:
+        response = await admin.delete_topics([topic])
+        _raise_refusal(response.to_object()["topic_error_codes"])
+
+
+async def read_topic(bootstrap: str, topic: str, expected: int, timeout: float = 10.0) -> list[Record]:
+    """Read a topic from its beginning, without a group: `expected` records, and whatever else is there by then.
+
+    So a repeated record shows as one too many. The records of one partition are in its order.
+
+    Raises TimeoutError, which says how many arrived, when there are fewer after `timeout` seconds.
+    """
+    records: list[Record] = []
+    async with _admin(bootstrap) as admin:
+        partitions = await _partitions_with_leader(admin, topic)
+    consumer = AIOKafkaConsumer(bootstrap_servers=bootstrap, enable_auto_commit=False, auto_offset_reset="earliest")
+    consumer.assign(partitions)
+    await consumer.start()
+    try:
+        async with asyncio.timeout(timeout):
+            while len(records) < expected or not await _at_end(consumer, partitions):
+                for batch in (await consumer.getmany(timeout_ms=50)).values():
+                    records.extend(batch)
+    except TimeoutError:
+        raise TimeoutError(f"{len(records)} of {expected} records in {topic!r} after {timeout:g} s") from None
+    finally:
+        await consumer.stop()
+    return records
+
+
+async def _at_end(consumer: AIOKafkaConsumer, partitions: list[TopicPartition]) -> bool:
+    ends = await consumer.end_offsets(partitions)
+    return all([await consumer.position(partition) >= end for partition, end in ends.items()])
+
+
+async def _partitions_with_leader(admin: AIOKafkaAdminClient, topic: str) -> list[TopicPartition]:
+    [described] = await admin.describe_topics([topic])
+    return [TopicPartition(topic, each["partition"]) for each in described["partitions"] if each["leader"] >= 0]
+
+
+@asynccontextmanager
+async def _admin(bootstrap: str) -> AsyncIterator[AIOKafkaAdminClient]:
+    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
+    try:
+        await admin.start()
+        yield admin
+    finally:
+        await admin.close()
+
+
+def _raise_refusal(errors: list[dict[str, Any]]) -> None:
+    for error in errors:
+        if error["error_code"]:
+            raise for_code(error["error_code"])(error.get("error_message") or error["topic"])
