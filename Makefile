@@ -23,6 +23,8 @@ demo: $(VENV)/.demo ## Start the demo shop with an embedded PostgreSQL and Kafka
 
 .PHONY: test
 test: $(VENV)/.dev system ## Run every test, those on real servers and in a browser too
+	@# Before the tests' clock runs: the first time, Kafka's jars are downloaded. Without them its tests say so.
+	@$(BIN)/python -m integration.servers.jars || true
 	@$(BIN)/python -m pytest $(ARGS)
 
 .PHONY: system
