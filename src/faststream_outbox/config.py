@@ -1,9 +1,28 @@
 """What a broker and its routers read their settings from."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from faststream_outbox._engine.runtime import Runtime
 from faststream_outbox._faststream import BrokerConfig
+
+
+def check_options(call: str, given: Mapping[str, Any], known: Any) -> None:
+    """Refuse options that a ``TypedDict`` does not have; Python itself takes any name for ``**options``.
+
+    Args:
+        call: What was called, for the message.
+        given: The keyword arguments.
+        known: The ``TypedDict``.
+
+    Raises:
+        TypeError: Names the first unknown option.
+    """
+    for name in given:
+        if name not in known.__optional_keys__:
+            msg = f"{call}() got an unexpected keyword argument {name!r}"
+            raise TypeError(msg)
 
 
 @dataclass(kw_only=True)

@@ -1,9 +1,12 @@
 """What a local subscriber receives."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from faststream.message import AckStatus, StreamMessage
+from sqlalchemy import Transaction
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
+from sqlalchemy.orm import SessionTransaction
 
 from faststream_outbox._values.row import OutboxRow
 
@@ -14,6 +17,10 @@ class Delivery:
 
     row: OutboxRow
     status: AckStatus | None = None
+    written_in: list[tuple[AsyncSession | AsyncConnection, Transaction | SessionTransaction | None]] = field(
+        default_factory=list,
+    )
+    """Where the handler's responses were written; whoever opened the session commits it."""
 
 
 class OutboxMessage(StreamMessage[Delivery]):

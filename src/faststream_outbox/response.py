@@ -10,6 +10,7 @@ from faststream.response.response import BatchPublishCommand
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from faststream_outbox._faststream import SendableMessage
+from faststream_outbox.exceptions import InvalidMessageError
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +70,7 @@ class OutboxResponse(Response):
         key: str | None = None,
         idempotency_key: str | None = None,
     ) -> None:
-        super().__init__(body, headers=dict(headers or {}), correlation_id=correlation_id)
+        super().__init__(body, headers=merge_headers(headers), correlation_id=correlation_id)
         self.queue = queue
         self.session = session
         self.activate_in = activate_in
@@ -118,7 +119,7 @@ class OutboxPublishCommand(BatchPublishCommand):
             body,
             *bodies,
             destination=queue,
-            headers=dict(headers or {}),
+            headers=merge_headers(headers),
             correlation_id=correlation_id,
             reply_to=reply_to,
             _publish_type=publish_type,
@@ -146,3 +147,19 @@ class OutboxPublishCommand(BatchPublishCommand):
             reply_to=cmd.reply_to,
             publish_type=cmd.publish_type,
         )
+
+
+def merge_headers(*mappings: Mapping[str, str] | None) -> dict[str, str]:
+    """Put headers together; later ones replace earlier ones of their name.
+
+    Raises:
+        InvalidMessageError: One of them is not a mapping. Names and values are checked when a row is made of them.
+    """
+    merged: dict[str, str] = {}
+    for headers in mappings:
+        if headers is None:
+            continue
+        if not isinstance(headers, Mapping):
+            raise InvalidMessageError("headers", f"must be a mapping of str to str, got {type(headers).__name__}")
+        merged.update(headers)
+    return merged

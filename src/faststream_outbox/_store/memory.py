@@ -179,6 +179,9 @@ class MemoryStore:
     async def ping(self) -> None:
         """Memory can always be reached."""
 
+    async def differences(self) -> dict[str, list[str]]:
+        return {}
+
     # For tests
 
     @property

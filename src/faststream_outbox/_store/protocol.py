@@ -104,3 +104,6 @@ class Store(Protocol):
 
     async def ping(self) -> None:
         """Raise what the database raises when it cannot be reached."""
+
+    async def differences(self) -> dict[str, list[str]]:
+        """Say, for each table that is not as it was declared, in what it differs."""

@@ -2,7 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Any, cast
@@ -10,7 +11,7 @@ from typing import Any, cast
 from fast_depends import dependency_provider
 from faststream.message import gen_cor_id
 from faststream.specification.schema import BrokerSpec
-from sqlalchemy import Connection, Table
+from sqlalchemy import URL, Connection, MetaData, Table
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
 from sqlalchemy.orm import Session
 from typing_extensions import Unpack, override
@@ -32,12 +33,14 @@ from faststream_outbox._values.row import OutboxRow
 from faststream_outbox.broker.logging import make_outbox_logger_state
 from faststream_outbox.broker.options import BrokerOptions
 from faststream_outbox.broker.registrator import OutboxRegistrator
-from faststream_outbox.config import OutboxBrokerConfig
-from faststream_outbox.exceptions import ConfigError
+from faststream_outbox.config import OutboxBrokerConfig, check_options
+from faststream_outbox.exceptions import ConfigError, SchemaError
 from faststream_outbox.message import Delivery
 from faststream_outbox.publisher.message_options import MessageOptions
 from faststream_outbox.publisher.producer import OutboxProducer
 from faststream_outbox.response import OutboxPublishCommand, Outgoing
+from faststream_outbox.schema import make_dlq_table, make_outbox_table
+from faststream_outbox.subscriber.config import MAX_COUNT
 
 DEFAULT_GRACEFUL_TIMEOUT = 15.0
 
@@ -57,7 +60,8 @@ class OutboxBroker(OutboxRegistrator, BrokerUsecase[Delivery, AsyncEngine, Outbo
         **options: See ``BrokerOptions``.
 
     Raises:
-        ConfigError: The engine is not on asyncpg, or an option cannot work.
+        ConfigError: The engine is not on asyncpg, a table is not what its factory makes, or an option cannot work.
+        TypeError: There is no such option.
 
     Example::
 
@@ -79,12 +83,17 @@ class OutboxBroker(OutboxRegistrator, BrokerUsecase[Delivery, AsyncEngine, Outbo
         dlq_table: Table | None = None,
         **options: Unpack[BrokerOptions],
     ) -> None:
+        check_options("OutboxBroker", options, BrokerOptions)
         _check_engine("engine", engine)
+        _check_table("outbox_table", outbox_table, made_by=make_outbox_table)
+        if dlq_table is not None:
+            _check_table("dlq_table", dlq_table, made_by=make_dlq_table)
         listen_engine = options.get("listen_engine")
         if listen_engine is not None:
             _check_engine("listen_engine", listen_engine)
         self._engine = engine
         self._listen = options.get("listen", True)
+        self._lifecycle = asyncio.Lock()
         self._store: Store = PostgresStore(engine, outbox_table, dlq_table, listen_engine=listen_engine)
         super().__init__(
             routers=options.get("routers", ()),
@@ -113,8 +122,8 @@ class OutboxBroker(OutboxRegistrator, BrokerUsecase[Delivery, AsyncEngine, Outbo
                     provider=options.get("provider") or dependency_provider,
                     context=options.get("context") or ContextRepo(),
                 ),
-                graceful_timeout=options.get("graceful_timeout", DEFAULT_GRACEFUL_TIMEOUT),
-                ack_policy=options.get("ack_policy", EMPTY),
+                graceful_timeout=_graceful_timeout(options),
+                ack_policy=options.get("ack_policy") or EMPTY,
                 id_generator=options.get("id_generator", gen_cor_id),
                 extra_context={"broker": self},
             ),
@@ -147,20 +156,21 @@ class OutboxBroker(OutboxRegistrator, BrokerUsecase[Delivery, AsyncEngine, Outbo
         Raises:
             ConfigError: A queue has two consumers, or the settings of a forwarder's destination are not safe.
         """
-        if self.running:
-            return
-        self.check_consumers()
-        await self.connect()
-        runtime = Runtime(self._store, self._log, listen=self._listen)
-        self.config.broker_config.set_runtime(runtime)
-        runtime.start()
-        try:
-            for forwarder in self.forwarders:
-                forwarder.start()
-            await super().start()
-        except BaseException:
-            await self.stop()
-            raise
+        async with self._lifecycle:
+            if self.running:
+                return
+            self.check_consumers()
+            await self.connect()
+            runtime = Runtime(self._store, self._log, listen=self._listen)
+            self.config.broker_config.set_runtime(runtime)
+            runtime.start()
+            try:
+                for forwarder in self.forwarders:
+                    forwarder.start()
+                await super().start()
+            except BaseException:
+                await self._stop()
+                raise
 
     @override
     async def stop(
@@ -169,20 +179,34 @@ class OutboxBroker(OutboxRegistrator, BrokerUsecase[Delivery, AsyncEngine, Outbo
         exc_val: BaseException | None = None,
         exc_tb: TracebackType | None = None,
     ) -> None:
-        """Claim nothing more, finish what is in flight up to the graceful timeout, give the rest back, then close."""
+        """Claim nothing more, finish what is in flight up to the graceful timeout, give the rest back, then close.
+
+        It may be called at any time and any number of times: it waits for a start or a stop that is under way.
+        """
+        async with self._lifecycle:
+            await self._stop()
+
+    async def _stop(self) -> None:
         grace = self.config.graceful_timeout
+        deadline = None if grace is None else time.monotonic() + grace
         forwarders = self.forwarders
         try:
-            await asyncio.gather(
-                super().stop(exc_type, exc_val, exc_tb),
+            # All of them end, whatever becomes of one: a lane left behind would go on sending.
+            ended = await asyncio.gather(
+                super().stop(),
                 *(forwarder.stop(float("inf") if grace is None else grace) for forwarder in forwarders),
+                return_exceptions=True,
             )
-            await asyncio.gather(*(forwarder.close() for forwarder in forwarders))
+            ended += await asyncio.gather(*(forwarder.close() for forwarder in forwarders), return_exceptions=True)
         finally:
+            self.running = False
             runtime = self.config.broker_config.take_runtime()
             if runtime is not None:
-                await runtime.stop(grace)
+                await runtime.stop(None if deadline is None else max(0.0, deadline - time.monotonic()))
             self._connection = None
+        for error in ended:
+            if isinstance(error, BaseException):
+                raise error
 
     @override
     async def ping(self, timeout: float | None = None) -> bool:
@@ -197,6 +221,17 @@ class OutboxBroker(OutboxRegistrator, BrokerUsecase[Delivery, AsyncEngine, Outbo
         except Exception:  # noqa: BLE001 - whatever it is, the database does not answer
             return False
         return True
+
+    async def validate_schema(self) -> None:
+        """Compare the tables in the database with their declarations; a good last line of a migration's test.
+
+        Columns and indexes of your own are fine, as long as a row can be written without them.
+
+        Raises:
+            SchemaError: A table differs; ``differences`` has one sentence for each point.
+        """
+        for table, problems in (await self._store.differences()).items():
+            raise SchemaError(table, problems)
 
     @override
     async def publish(  # type: ignore[override]  # a session is what the outbox is about
@@ -233,6 +268,7 @@ class OutboxBroker(OutboxRegistrator, BrokerUsecase[Delivery, AsyncEngine, Outbo
 
             await broker.publish({"order_id": 1}, queue="orders", key="customer-7", session=session)
         """
+        check_options("publish", options, MessageOptions)
         cmd = OutboxPublishCommand(
             body,
             queue=queue,
@@ -258,6 +294,7 @@ class OutboxBroker(OutboxRegistrator, BrokerUsecase[Delivery, AsyncEngine, Outbo
 
         FastStream's publish middlewares, which are coroutines, are not called.
         """
+        check_options("publish_sync", options, MessageOptions)
         cmd = OutboxPublishCommand(
             body,
             queue=queue,
@@ -354,7 +391,11 @@ class OutboxBroker(OutboxRegistrator, BrokerUsecase[Delivery, AsyncEngine, Outbo
 
         Raises:
             InvalidSessionError: ``session`` cannot be used.
+            ValueError: ``limit`` is not a number of rows.
         """
+        if type(limit) is not int or not 1 <= limit <= MAX_COUNT:
+            msg = f"limit: must be an integer from 1 to {MAX_COUNT}, got {limit!r}"
+            raise ValueError(msg)
         return await self._outbox_producer.writer.fetch_unprocessed(session, queue=queue, limit=limit)
 
     @property
@@ -375,15 +416,36 @@ def _check_engine(argument: str, engine: Any) -> None:
         raise ConfigError(msg)
 
 
+def _check_table(argument: str, table: Any, *, made_by: Callable[[MetaData], Table]) -> None:
+    if not isinstance(table, Table):
+        msg = f"{argument}: must be a Table, as {made_by.__name__} makes it, got {type(table).__name__}"
+        raise ConfigError(msg)
+    missing = [column.name for column in made_by(MetaData()).columns if column.name not in table.columns]
+    if missing:
+        msg = f"{argument}: {table.fullname!r} lacks {', '.join(missing)}; make it with {made_by.__name__}"
+        raise ConfigError(msg)
+
+
 def _payload_limit(options: BrokerOptions) -> int:
-    limit = options.get("max_payload_bytes", DEFAULT_MAX_PAYLOAD_BYTES)
-    if limit < 1:
-        msg = f"max_payload_bytes: must be at least 1, got {limit}"
+    limit: Any = options.get("max_payload_bytes", DEFAULT_MAX_PAYLOAD_BYTES)
+    if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
+        msg = f"max_payload_bytes: must be an integer of 1 or more, got {limit!r}"
         raise ConfigError(msg)
     return limit
 
 
+def _graceful_timeout(options: BrokerOptions) -> float | None:
+    timeout: Any = options.get("graceful_timeout", DEFAULT_GRACEFUL_TIMEOUT)
+    if timeout is None:
+        return None
+    if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not 0 <= timeout < float("inf"):
+        msg = f"graceful_timeout: must be a number of seconds of 0 or more, or None, got {timeout!r}"
+        raise ConfigError(msg)
+    return timeout
+
+
 def _public_url(engine: AsyncEngine) -> str:
+    """Show where the database is, and nothing of how to get in."""
     url = engine.url
-    host = url.host or "localhost"
-    return f"postgresql://{host}:{url.port or 5432}/{url.database or ''}"
+    public = URL.create("postgresql", host=url.host or "localhost", port=url.port or 5432, database=url.database)
+    return public.render_as_string()

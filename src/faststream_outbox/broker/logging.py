@@ -12,7 +12,8 @@ from faststream_outbox._faststream import (
     make_logger_state,
 )
 
-_MESSAGE_ID_WIDTH = 10
+_MESSAGE_ID_WIDTH = 36
+"""A whole UUID: the first characters of a UUIDv7 are its time, and the same for all messages of a few seconds."""
 
 
 class OutboxParamsStorage(DefaultLoggerStorage):
@@ -27,7 +28,8 @@ class OutboxParamsStorage(DefaultLoggerStorage):
         self.logger_log_level = level
 
     def register_subscriber(self, params: dict[str, Any]) -> None:
-        self._queue_width = max(self._queue_width, len(params.get("queue", "")))
+        # A line about a message names one queue, also where the subscriber has several.
+        self._queue_width = max(self._queue_width, *map(len, params.get("queue", "").split(",")))
 
     def get_logger(self, *, context: ContextRepo) -> LoggerProto:
         logger: LoggerProto | None = self._get_logger_ref()

@@ -61,7 +61,7 @@ class EndpointOptions(TypedDict, total=False):
     middlewares: Sequence[BrokerMiddleware[Any, Any]]
     """FastStream middlewares around consuming and publishing."""
 
-    ack_policy: AckPolicy
+    ack_policy: AckPolicy | None
     """What becomes of a message whose handler raised. Default: ``NACK_ON_ERROR``."""
 
     id_generator: IdGenerator

@@ -51,6 +51,7 @@ class OutboxRegistrator(Registrator[Delivery, OutboxBrokerConfig]):
 
         Raises:
             ConfigError: An option cannot work, or another consumer has the queue.
+            TypeError: There is no such option.
 
         Example::
 
@@ -80,11 +81,18 @@ class OutboxRegistrator(Registrator[Delivery, OutboxBrokerConfig]):
             queue: The queue's name.
             **options: See ``PublisherOptions``.
 
+        Raises:
+            ConfigError: No row could have that queue.
+            TypeError: There is no such option.
+
         Example::
 
             orders = broker.publisher("orders")
             await orders.publish({"id": 1}, session=session)
         """
+        if not isinstance(queue, str):
+            msg = f"queue: must be a str, got {type(queue).__name__}"
+            raise ConfigError(msg)
         publisher = create_publisher(as_queues(queue)[0], config=self.config, **options)
         super().publisher(publisher)
         return publisher

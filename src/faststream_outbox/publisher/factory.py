@@ -4,10 +4,12 @@ from typing import Any
 
 from typing_extensions import Unpack
 
+from faststream_outbox.config import check_options
 from faststream_outbox.publisher.config import OutboxPublisherConfig, OutboxPublisherSpecificationConfig
 from faststream_outbox.publisher.options import PublisherOptions
 from faststream_outbox.publisher.specification import OutboxPublisherSpecification
 from faststream_outbox.publisher.usecase import OutboxPublisher
+from faststream_outbox.response import merge_headers
 
 
 def create_publisher(queue: str, *, config: Any, **options: Unpack[PublisherOptions]) -> OutboxPublisher:
@@ -17,7 +19,12 @@ def create_publisher(queue: str, *, config: Any, **options: Unpack[PublisherOpti
         queue: The queue's name, without prefixes.
         config: The configuration of the broker or router that it stands on.
         **options: See ``PublisherOptions``.
+
+    Raises:
+        TypeError: There is no such option.
+        InvalidMessageError: ``headers`` is not a mapping.
     """
+    check_options("publisher", options, PublisherOptions)
     specification = OutboxPublisherSpecification(
         _outer_config=config,
         specification_config=OutboxPublisherSpecificationConfig(
@@ -31,6 +38,6 @@ def create_publisher(queue: str, *, config: Any, **options: Unpack[PublisherOpti
     publisher_config = OutboxPublisherConfig(
         _outer_config=config,
         queue=queue,
-        headers=dict(options.get("headers") or {}),
+        headers=merge_headers(options.get("headers")),
     )
     return OutboxPublisher(publisher_config, specification)

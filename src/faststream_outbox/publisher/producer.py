@@ -11,7 +11,7 @@ from faststream_outbox._store.protocol import Writer
 from faststream_outbox._values.draft import Draft
 from faststream_outbox.exceptions import ConfigError, InvalidMessageError
 from faststream_outbox.parser import OutboxParser
-from faststream_outbox.response import OutboxPublishCommand, Outgoing
+from faststream_outbox.response import OutboxPublishCommand, Outgoing, merge_headers
 
 if TYPE_CHECKING:
     from fast_depends.library.serializer import SerializerProto
@@ -80,9 +80,14 @@ class OutboxProducer(ProducerProto[OutboxPublishCommand]):
 
     async def _encode(self, body: Any) -> tuple[bytes, str | None]:
         try:
-            return await self.codec.encode(body, self._serializer())
+            payload, content_type = await self.codec.encode(body, self._serializer())
         except Exception as error:
-            raise _unencodable(error) from error
+            problem = f"cannot be encoded: {type(error).__name__}: {error}"
+            raise InvalidMessageError("body", problem) from error
+        if not isinstance(payload, bytes):
+            problem = f"cannot be encoded: {type(self.codec).__name__} gave {type(payload).__name__} instead of bytes"
+            raise InvalidMessageError("body", problem)
+        return payload, content_type
 
     def _encode_now(self, body: Any) -> tuple[bytes, str | None]:
         encoding = self._encode(body)
@@ -102,23 +107,16 @@ class OutboxProducer(ProducerProto[OutboxPublishCommand]):
         payload: bytes,
         content_type: str | None,
     ) -> Draft:
-        headers = cmd.headers
-        if message.headers is not None:
-            headers = {**headers, **message.headers}
         return Draft.make(
             payload,
             queue=cmd.destination,
             content_type=content_type,
             max_payload_bytes=self._max_payload_bytes,
             key=cmd.key if message.key is None else message.key,
-            headers=headers,
+            headers=merge_headers(cmd.headers, message.headers),
             correlation_id=cmd.correlation_id,
-            idempotency_key=message.idempotency_key or cmd.idempotency_key,
+            idempotency_key=cmd.idempotency_key if message.idempotency_key is None else message.idempotency_key,
             activate_in=cmd.activate_in,
             activate_at=cmd.activate_at,
             timer_id=cmd.timer_id,
         )
-
-
-def _unencodable(error: Exception) -> InvalidMessageError:
-    return InvalidMessageError("body", f"cannot be encoded: {type(error).__name__}: {error}")

@@ -7,10 +7,11 @@ from faststream.response import PublishCommand
 from typing_extensions import Unpack
 
 from faststream_outbox._faststream import PublisherMiddleware, PublisherSpecification, PublisherUsecase, SendableMessage
+from faststream_outbox.config import check_options
 from faststream_outbox.publisher.config import OutboxPublisherConfig
 from faststream_outbox.publisher.message_options import MessageOptions
 from faststream_outbox.publisher.producer import OWN_TRANSACTION
-from faststream_outbox.response import OutboxPublishCommand
+from faststream_outbox.response import OutboxPublishCommand, merge_headers
 
 
 class OutboxPublisher(PublisherUsecase):
@@ -40,11 +41,12 @@ class OutboxPublisher(PublisherUsecase):
         **options: Unpack[MessageOptions],
     ) -> int | None:
         """Write one message in the caller's transaction; see ``OutboxBroker.publish``."""
+        check_options("publish", options, MessageOptions)
         cmd = OutboxPublishCommand(
             message,
             queue=self.queue,
             session=session,
-            headers={**self.headers, **(headers or {})},
+            headers=merge_headers(self.headers, headers),
             correlation_id=correlation_id or self._outer_config.id_generator(),
             **options,
         )

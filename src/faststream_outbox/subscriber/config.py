@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from faststream.middlewares import AckPolicy
 
@@ -25,13 +26,16 @@ class OutboxSubscriberConfig(SubscriberUsecaseConfig):
     propagate_inbound_headers: bool = False
 
     def __post_init__(self) -> None:
-        _require("max_workers", self.max_workers, at_least=1)
-        _require("fetch_batch_size", self.fetch_batch_size, at_least=1)
-        _require("min_fetch_interval", self.min_fetch_interval, at_least=0.01)
-        _require("max_fetch_interval", self.max_fetch_interval, at_least=self.min_fetch_interval)
-        _require("lease_ttl_seconds", self.lease_ttl_seconds, at_least=0.1)
+        _require_count("max_workers", self.max_workers)
+        _require_count("fetch_batch_size", self.fetch_batch_size)
+        _require_seconds("min_fetch_interval", self.min_fetch_interval, at_least=0.01)
+        _require_seconds("max_fetch_interval", self.max_fetch_interval, at_least=self.min_fetch_interval)
+        _require_seconds("lease_ttl_seconds", self.lease_ttl_seconds, at_least=0.1)
         if self.max_deliveries is not None:
-            _require("max_deliveries", self.max_deliveries, at_least=1)
+            _require_count("max_deliveries", self.max_deliveries)
+        if not isinstance(self.ack_policy, AckPolicy):
+            msg = f"ack_policy: must be one of AckPolicy, got {self.ack_policy!r}"
+            raise ConfigError(msg)
         if self.ack_policy is AckPolicy.ACK_FIRST:
             msg = (
                 "ack_policy: ACK_FIRST would lose the message when the handler fails or its process dies; "
@@ -42,7 +46,7 @@ class OutboxSubscriberConfig(SubscriberUsecaseConfig):
     @property
     def ack_policy(self) -> AckPolicy:
         for policy in (self._ack_policy, self._outer_config.ack_policy):
-            if policy is not EMPTY:
+            if policy is not EMPTY and policy is not None:
                 return policy
         return AckPolicy.NACK_ON_ERROR
 
@@ -54,7 +58,20 @@ class OutboxSubscriberSpecificationConfig(SubscriberSpecificationConfig):
     queues: Sequence[str]
 
 
-def _require(option: str, value: float, *, at_least: float) -> None:
-    if not value >= at_least:
-        msg = f"{option}: must be at least {at_least}, got {value!r}"
+MAX_COUNT = 2**31 - 1
+"""PostgreSQL's largest integer; LIMIT gets it."""
+
+MAX_SECONDS = 7 * 86_400.0
+"""A week: nothing sensible waits longer, and infinity fits into no interval of PostgreSQL."""
+
+
+def _require_count(option: str, value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MAX_COUNT:
+        msg = f"{option}: must be an integer from 1 to {MAX_COUNT}, got {value!r}"
+        raise ConfigError(msg)
+
+
+def _require_seconds(option: str, value: Any, *, at_least: float) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not at_least <= value <= MAX_SECONDS:
+        msg = f"{option}: must be a number of seconds from {at_least:g} to {MAX_SECONDS:g}, got {value!r}"
         raise ConfigError(msg)

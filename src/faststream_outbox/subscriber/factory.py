@@ -1,12 +1,13 @@
 """Puts a subscriber together."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from typing_extensions import Unpack
 
 from faststream_outbox._faststream import EMPTY, CallsCollection
 from faststream_outbox._values.draft import check_queue
+from faststream_outbox.config import check_options
 from faststream_outbox.exceptions import ConfigError, InvalidMessageError
 from faststream_outbox.message import Delivery
 from faststream_outbox.retry import DEFAULT_RETRY, as_strategy
@@ -44,13 +45,15 @@ def create_subscriber(
 
     Raises:
         ConfigError: A queue's name or an option cannot work.
+        TypeError: There is no such option.
     """
+    check_options("subscriber", options, SubscriberOptions)
     names = as_queues(queues)
     retry = options.get("retry_strategy")
     passed_on: dict[str, Any] = {name: value for name, value in options.items() if name in _PASSED_ON}
     subscriber_config = OutboxSubscriberConfig(
         _outer_config=config,
-        _ack_policy=options.get("ack_policy", EMPTY),
+        _ack_policy=options.get("ack_policy") or EMPTY,
         queues=names,
         retry_strategy=DEFAULT_RETRY if retry is None else as_strategy(retry),
         **passed_on,
@@ -71,16 +74,20 @@ def create_subscriber(
 
 def as_queues(queues: str | Sequence[str]) -> list[str]:
     """Check one or more queue names and make them a list."""
+    given: Any = queues
+    if isinstance(given, bytes) or not isinstance(given, Iterable):
+        msg = f"queues: must be a str or several, got {type(given).__name__}"
+        raise ConfigError(msg)
     names = [queues] if isinstance(queues, str) else list(queues)
     if not names:
         msg = "queues: give at least one queue"
-        raise ConfigError(msg)
-    if len(set(names)) != len(names):
-        msg = f"queues: {names} names a queue twice"
         raise ConfigError(msg)
     for name in names:
         try:
             check_queue(name)
         except InvalidMessageError as error:
             raise ConfigError(str(error)) from None
+    if len(set(names)) != len(names):
+        msg = f"queues: {names} names a queue twice"
+        raise ConfigError(msg)
     return names

@@ -40,7 +40,7 @@ class ConsumingOptions(TypedDict, total=False):
     max_deliveries: int | None
     """A message claimed more often goes to the dead letters unhandled: it kills its process. Default: no limit."""
 
-    ack_policy: AckPolicy
+    ack_policy: AckPolicy | None
     """What becomes of a message whose handler raised. ``ACK_FIRST`` is refused. Default: ``NACK_ON_ERROR``."""
 
     propagate_inbound_headers: bool

@@ -1,6 +1,7 @@
 """A subscriber: runs FastStream's pipeline for each claimed row."""
 
 import asyncio
+import logging
 import time
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
@@ -11,12 +12,16 @@ from faststream.message import AckStatus, StreamMessage
 from faststream_outbox._engine.consumer import Consumer
 from faststream_outbox._engine.failure import FailurePolicy
 from faststream_outbox._faststream import CallsCollection, PublisherProto, SubscriberSpecification, SubscriberUsecase
-from faststream_outbox._values.outcome import Dead, Delivered, Outcome, Reason, describe
+from faststream_outbox._values.outcome import Dead, Delivered, Outcome, Reason, Released, describe
 from faststream_outbox._values.row import OutboxRow
 from faststream_outbox.config import OutboxBrokerConfig
 from faststream_outbox.message import Delivery, OutboxMessage
 from faststream_outbox.parser import OutboxParser
-from faststream_outbox.subscriber.chaining import publish_in_scope
+from faststream_outbox.subscriber.chaining import (
+    UncommittedResponseError,
+    publish_in_scope,
+    take_back_what_nobody_commits,
+)
 from faststream_outbox.subscriber.config import OutboxSubscriberConfig
 
 
@@ -35,12 +40,15 @@ class OutboxSubscriber(SubscriberUsecase[Delivery]):
         config.decoder = OutboxParser.decode_message
         super().__init__(config, specification, calls)
         self._config = config
-        self._call_decorators = (
-            publish_in_scope(self._outer_config, propagate_headers=config.propagate_inbound_headers),
-        )
+        self._call_decorators = (publish_in_scope(self._outer_config),)
         self._failure = FailurePolicy(retry=config.retry_strategy, max_deliveries=config.max_deliveries)
         self._consumer: Consumer | None = None
         self._stopping: asyncio.Task[None] | None = None
+
+    @property
+    def propagates_headers(self) -> bool:
+        """Whether responses carry the inbound message's headers."""
+        return self._config.propagate_inbound_headers
 
     @property
     def queues(self) -> Sequence[str]:
@@ -66,20 +74,29 @@ class OutboxSubscriber(SubscriberUsecase[Delivery]):
 
     async def stop(self) -> None:
         """Claim nothing more, let handlers finish for up to the graceful timeout, give all other rows back."""
+        if (stopping := self._stopping) is not None and stopping is not asyncio.current_task():
+            # One that a handler asked for is under way; the broker must not close before it has ended.
+            await asyncio.wait([stopping])
         consumer, self._consumer = self._consumer, None
         if consumer is not None:
             await consumer.stop(self._outer_config.graceful_timeout)
         await super().stop()
 
     async def execute(self, row: OutboxRow) -> Outcome:
-        """Run the pipeline for one row and say how it ended. Only a cancelled task raises."""
+        """Run the pipeline for one row and say how it ended. Only a cancelled task and Ctrl-C raise."""
+        if self._stopping is not None and not self._stopping.done():
+            # A handler has asked to stop, and this row was claimed before.
+            return Released(started=False)
         if self._failure.too_often(row):
-            return Dead(Reason.MAX_DELIVERIES, f"claimed {row.deliveries_count} times")
+            return self._logged(row, Dead(Reason.MAX_DELIVERIES, f"claimed {row.deliveries_count} times"))
         delivery = Delivery(row)
         error: BaseException | None = None
         began = time.monotonic()
         try:
             await self.process_message(delivery)
+            await take_back_what_nobody_commits(delivery)
+        except KeyboardInterrupt:
+            raise
         except asyncio.CancelledError as cancelled:
             # A handler may let out a cancellation of its own making; only our task's means that we stop.
             if (task := asyncio.current_task()) and task.cancelling():
@@ -88,23 +105,36 @@ class OutboxSubscriber(SubscriberUsecase[Delivery]):
         except (StopConsume, SystemExit) as request:
             self._stop_soon(request)
             error = request
-        except Exception as failure:  # noqa: BLE001 - the handler's
+        except BaseException as failure:  # noqa: BLE001 - the handler's; a worker outlives all of them
             # CriticalLogMiddleware has logged it.
             error = failure
-        return self._outcome(delivery, error, time.monotonic() - began)
+        return self._logged(row, self._outcome(delivery, error, time.monotonic() - began))
 
     def _outcome(self, delivery: Delivery, error: BaseException | None, elapsed: float) -> Outcome:
+        if isinstance(error, UncommittedResponseError):
+            return self._failure.after_failure(delivery.row, error, elapsed=elapsed)
         match delivery.status:
             case AckStatus.ACKED:
                 return Delivered()
             case AckStatus.REJECTED:
                 return Dead(Reason.REJECTED, describe(error))
-            case _:
-                return self._failure.after_failure(delivery.row, error, elapsed=elapsed)
+            case None if error is None:
+                error = RuntimeError("the handler ended without ack, nack or reject, which ack_policy=MANUAL asks for")
+        return self._failure.after_failure(delivery.row, error, elapsed=elapsed)
+
+    def _logged(self, row: OutboxRow, outcome: Outcome) -> Outcome:
+        if isinstance(outcome, Dead):
+            self._log(
+                logging.ERROR,
+                f"row {row.id} goes to the dead letters: {outcome.reason}",
+                extra={"queue": row.queue, "message_id": row.idempotency_key},
+            )
+        return outcome
 
     def _stop_soon(self, request: BaseException) -> None:
         # In a task of its own: a stop waits for the handlers, and this is one of them.
-        self._stopping = asyncio.create_task(self.stop())
+        if self._stopping is None or self._stopping.done():
+            self._stopping = asyncio.create_task(self.stop(), name=f"outbox-stop-{self.specification.call_name}")
         app = self._outer_config.context.get("app")
         if isinstance(request, SystemExit) and hasattr(app, "exit"):
             app.exit()

@@ -7,6 +7,7 @@ from typing import Any
 from sqlalchemy import Row, Table, TextClause
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from faststream_outbox._store.postgres.inspection import differences
 from faststream_outbox._store.postgres.listener import channel_of, listen
 from faststream_outbox._store.postgres.records import to_row
 from faststream_outbox._store.postgres.statements import Statements, quote_table
@@ -36,6 +37,7 @@ class PostgresStore:
         *,
         listen_engine: AsyncEngine | None = None,
     ) -> None:
+        self._tables = [outbox_table] if dlq_table is None else [outbox_table, dlq_table]
         self._statements = Statements(outbox_table, dlq_table)
         self._channel = channel_of(outbox_table)
         self._lock_scope = f"{quote_table(outbox_table)}/"
@@ -100,6 +102,11 @@ class PostgresStore:
     async def ping(self) -> None:
         async with self._transaction() as connection:
             await connection.exec_driver_sql("SELECT 1")
+
+    async def differences(self) -> dict[str, list[str]]:
+        async with self._transaction() as connection:
+            found = {quote_table(table): await connection.run_sync(differences, table) for table in self._tables}
+        return {table: problems for table, problems in found.items() if problems}
 
     @asynccontextmanager
     async def _transaction(self) -> AsyncIterator[AsyncConnection]:

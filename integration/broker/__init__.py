@@ -1,0 +1,1 @@
+"""The broker on a real PostgreSQL, guarantee by guarantee."""
