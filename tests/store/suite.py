@@ -441,6 +441,17 @@ class StoreSuite:
         assert (renewed - datetime.now(UTC)).total_seconds() > 1800
         assert await subject.store.renew([], lease_seconds=LONG, token=ME) == set()
 
+    async def test_leases_that_their_holder_does_not_know_of_are_given_back(self, subject: Subject) -> None:
+        await put(subject, *(draft(key=f"k{n}") for n in range(3)))
+        known, *unknown = await claim(subject)
+        await subject.store.give_back(["q"], known=[known.id], token=OTHER)
+        await subject.store.give_back(["another"], known=[known.id], token=ME)
+        assert await claim(subject, token=OTHER) == []
+        await subject.store.give_back(["q"], known=[known.id], token=ME)
+        again = await claim(subject, token=OTHER)
+        assert ids(again) == ids(unknown)
+        assert [row.deliveries_count for row in again] == [1, 1]
+
     async def test_a_lease_that_ran_out_is_given_back(self, subject: Subject) -> None:
         [expired] = await put(subject, draft("expired"))
         [living, renewed] = await put(subject, draft("living"), draft("renewed"))

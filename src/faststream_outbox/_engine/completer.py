@@ -2,12 +2,14 @@
 
 import asyncio
 from collections import deque
+from itertools import islice
 
 from faststream_outbox._engine.health import Health
 from faststream_outbox._engine.leases import Leases
-from faststream_outbox._engine.service import Service
+from faststream_outbox._engine.service import DATABASE_SECONDS, Service
+from faststream_outbox._engine.wakeups import Wakeups
 from faststream_outbox._store.protocol import Store
-from faststream_outbox._values.outcome import Settlement
+from faststream_outbox._values.outcome import Released, Retry, Settlement
 
 MAX_WRITE = 1000
 """Rows in one write; it bounds the statement, the rest goes with the next one."""
@@ -22,18 +24,24 @@ class Completer(Service):
     Args:
         store: Where to write.
         leases: Told of each row whose outcome is written.
+        wakeups: Rung for rows that come again.
         writes: Held during a write, so that all upkeep of a process shares one connection.
         health: The database's.
     """
 
-    def __init__(self, store: Store, leases: Leases, writes: asyncio.Lock, health: Health) -> None:
+    def __init__(self, store: Store, leases: Leases, wakeups: Wakeups, writes: asyncio.Lock, health: Health) -> None:
         super().__init__("outbox-completer", health)
-        self.token = ""
         self._store = store
         self._leases = leases
+        self._wakeups = wakeups
         self._writes = writes
         self._pending: deque[Settlement] = deque()
         self._work = asyncio.Event()
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether so much waits to be written that no more rows should be claimed."""
+        return len(self._pending) >= MAX_WRITE
 
     def put(self, settlement: Settlement) -> None:
         """Hand in an outcome; it is written soon, and no one waits for it."""
@@ -51,11 +59,14 @@ class Completer(Service):
         if not self._pending:
             self._work.clear()
             return
-        batch = [self._pending[i] for i in range(min(MAX_WRITE, len(self._pending)))]
-        async with self._writes:
-            await self._store.settle(batch, token=self.token)
+        batch = list(islice(self._pending, MAX_WRITE))
+        async with self._writes, asyncio.timeout(DATABASE_SECONDS):
+            await self._store.settle(batch, token=self._leases.token)
         # Only now: a write that failed, or was cut off, is made again.
-        for row, _ in batch:
+        for row, outcome in batch:
             self._pending.popleft()
             self._leases.let_go(row)
+            if isinstance(outcome, Retry | Released):
+                # A fetcher at rest does not know yet when this row is due.
+                self._wakeups.wake(row.queue)
         self.health.recovered()

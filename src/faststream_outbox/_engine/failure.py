@@ -1,11 +1,12 @@
 """The one place where a failed attempt becomes an outcome."""
 
+import math
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from faststream_outbox._values.outcome import Dead, Reason, Retry, describe
 from faststream_outbox._values.row import OutboxRow
-from faststream_outbox.retry import DEFAULT_RETRY, RetryStrategy
+from faststream_outbox.retry import DEFAULT_RETRY, MAX_DELAY_SECONDS, RetryStrategy
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,21 +30,29 @@ class FailurePolicy:
             elapsed: Seconds since the claim; with the claim's time they make the database's present time.
         """
         now = (row.acquired_at or row.created_at) + timedelta(seconds=elapsed)
+        text = describe(exception)
         try:
             delay = self._delay(self.retry, row, now, exception)
         except Exception as error:  # noqa: BLE001 - the user's code
             # A strategy with a bug must neither lose the row nor stop the loop that asked it.
             delay = self._delay(DEFAULT_RETRY, row, now, exception)
-            exception = error
+            text = f"{text}; then the retry strategy failed with {describe(error)}"
         if delay is None:
-            return Dead(Reason.RETRIES_EXHAUSTED, describe(exception))
-        return Retry(delay, describe(exception))
+            return Dead(Reason.RETRIES_EXHAUSTED, text)
+        return Retry(delay, text)
 
     @staticmethod
     def _delay(strategy: RetryStrategy, row: OutboxRow, now: datetime, exception: BaseException | None) -> float | None:
-        return strategy.get_next_attempt_delay(
+        delay = strategy.get_next_attempt_delay(
             first_attempt_at=row.first_attempt_at or now,
             last_attempt_at=now,
             attempts_count=row.attempts_count + 1,
             exception=exception,
         )
+        if delay is None:
+            return None
+        if math.isnan(delay):
+            # The database would refuse it, and with it every outcome of the same write.
+            msg = "a delay that is not a number"
+            raise ValueError(msg)
+        return float(min(max(delay, 0.0), MAX_DELAY_SECONDS))

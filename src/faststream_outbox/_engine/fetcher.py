@@ -1,15 +1,20 @@
 """Claims rows for a consumer's workers."""
 
-from collections.abc import Awaitable, Callable
+import asyncio
 
+from faststream_outbox._engine.completer import Completer
 from faststream_outbox._engine.health import Health
 from faststream_outbox._engine.leases import Leases
 from faststream_outbox._engine.pacer import Pacer
 from faststream_outbox._engine.rounds import Rounds
-from faststream_outbox._engine.service import Service
+from faststream_outbox._engine.service import DATABASE_SECONDS, Service
 from faststream_outbox._engine.stock import Stock
 from faststream_outbox._engine.wakeups import Wakeup
 from faststream_outbox._store.protocol import Store
+from faststream_outbox._values.row import OutboxRow
+
+CATCH_UP_SECONDS = 0.1
+"""How long to leave the completer alone with a backlog."""
 
 
 class Fetcher(Service):
@@ -20,10 +25,10 @@ class Fetcher(Service):
         store: Where rows are claimed.
         stock: Where claimed rows go; it says how many there is room for.
         leases: Looks after what is claimed.
+        completer: Nothing is claimed while it is behind.
         rounds: The places to claim from.
-        wakeup: Rings when there may be new rows.
+        wakeup: Rings when there may be new rows, and when it is known under which token to claim them.
         pacer: Decides when to look again.
-        token: Gives the name under which rows are leased.
         lease_seconds: The length of a lease.
         health: The database's.
     """
@@ -35,10 +40,10 @@ class Fetcher(Service):
         store: Store,
         stock: Stock,
         leases: Leases,
+        completer: Completer,
         rounds: Rounds,
         wakeup: Wakeup,
         pacer: Pacer,
-        token: Callable[[], Awaitable[str]],
         lease_seconds: float,
         health: Health,
     ) -> None:
@@ -46,26 +51,48 @@ class Fetcher(Service):
         self._store = store
         self._stock = stock
         self._leases = leases
+        self._completer = completer
         self._rounds = rounds
         self._wakeup = wakeup
         self._pacer = pacer
-        self._token = token
         self._lease_seconds = lease_seconds
+        self._has_unanswered_claim = False
+
+    def start(self) -> None:
+        super().start()
+        self._stock.open()
 
     def interrupt(self) -> None:
         self._wakeup.ring()
         self._stock.close()
 
     async def run_once(self) -> None:
-        room = await self._stock.room()
-        token = await self._token()
-        if self.is_stopping or room == 0:
+        if not self._leases.token:
+            await self._wakeup.wait(None)
+            self._wakeup.clear()
             return
-        self._pacer.begin_look()
-        rows = await self._store.claim(self._rounds.next(), limit=room, lease_seconds=self._lease_seconds, token=token)
+        room = await self._stock.room()
+        if room == 0:
+            return
+        if self._completer.is_behind:
+            # Claims may work where writes do not; what is in hand must stay bounded then too.
+            await self.sleep(CATCH_UP_SECONDS)
+            return
+        async with asyncio.timeout(DATABASE_SECONDS):
+            rows = await self._claim(room)
         self.health.recovered()
         self._rounds.advance()
         self._leases.hold(rows, self._lease_seconds)
         self._stock.add(rows)
-        if len(rows) < room and not self.is_stopping:
+        if len(rows) < room:
             await self._pacer.rest(found=bool(rows))
+
+    async def _claim(self, room: int) -> list[OutboxRow]:
+        token = self._leases.token
+        if self._has_unanswered_claim:
+            # It may have been carried out, and only its answer lost. No other consumer of this process has our queues.
+            await self._store.give_back(self._rounds.queues, known=self._leases.ids, token=token)
+        self._has_unanswered_claim = True
+        rows = await self._store.claim(self._rounds.next(), limit=room, lease_seconds=self._lease_seconds, token=token)
+        self._has_unanswered_claim = False
+        return rows

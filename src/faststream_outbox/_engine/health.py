@@ -4,8 +4,22 @@ import logging
 from collections.abc import Callable
 from typing import TypeAlias
 
+from faststream_outbox._values.outcome import describe
+
 Log: TypeAlias = Callable[[int, str, BaseException | None], None]
 """Takes a level of ``logging``, a message, and the exception behind it."""
+
+
+def guarded(log: Log) -> Log:
+    """Make a log that never raises: no loop may end because the application's logger is broken."""
+
+    def write(level: int, message: str, error: BaseException | None) -> None:
+        try:
+            log(level, message, error)
+        except Exception:
+            logging.getLogger("faststream_outbox").exception("the logger failed; its line was: %s", message)
+
+    return write
 
 
 class Health:
@@ -20,19 +34,22 @@ class Health:
         self.name = name
         self.last_error: BaseException | None = None
         self._log = log
+        self._logged: set[type[BaseException]] = set()
 
     @property
     def is_down(self) -> bool:
         return self.last_error is not None
 
     def failed(self, error: BaseException) -> None:
-        """Note a failure; it is logged if it is the first, or of another kind than the last."""
-        if type(error) is not type(self.last_error):
-            self._log(logging.ERROR, f"{self.name}: {type(error).__name__}: {error} (retrying until it works)", error)
+        """Note a failure; it is logged if it is the first of its kind since all was well."""
         self.last_error = error
+        if type(error) not in self._logged:
+            self._logged.add(type(error))
+            self._log(logging.ERROR, f"{self.name}: {describe(error)} (retrying until it works)", error)
 
     def recovered(self) -> None:
         """Note a success; it is logged if there was a failure before."""
         if self.last_error is not None:
             self.last_error = None
+            self._logged.clear()
             self._log(logging.INFO, f"{self.name}: works again", None)

@@ -10,9 +10,9 @@ from faststream_outbox._engine.failure import FailurePolicy
 from faststream_outbox._engine.health import Health
 from faststream_outbox._engine.pacer import Pacer
 from faststream_outbox._engine.rounds import Rounds
-from faststream_outbox._engine.service import Service
+from faststream_outbox._engine.service import DATABASE_SECONDS, Service, is_cancelled
 from faststream_outbox._engine.wakeups import Wakeup
-from faststream_outbox._store.protocol import Store
+from faststream_outbox._store.protocol import Place, Store
 from faststream_outbox._values.outcome import (
     Accepted,
     Dead,
@@ -70,67 +70,106 @@ class Lane(Service):
         self._batch_size = batch_size
         self._send_timeout = send_timeout
         self._probing = Backoff()
+        self._connecting: asyncio.Timeout | None = None
+        self._was_unreachable = False
         self._found = False
-        self._sent_at = 0.0
 
     def interrupt(self) -> None:
         self._wakeup.ring()
+        if self._connecting is not None and not self._connecting.expired():
+            # No row hangs on it: there is nothing to wait for.
+            self._connecting.reschedule(0.0)
 
     async def run_once(self) -> None:
-        if not await self._is_destination_up():
+        if not await self._is_destination_up() or self.is_stopping:
             return
-        self._pacer.begin_look()
-        verdicts: Sequence[Verdict] = ()
-        async with self._store.hand_over(self._rounds.next(), limit=self._batch_size) as hand_over:
-            self.health.recovered()
-            if hand_over is not None:
-                self._rounds.visited(hand_over.place)
-                verdicts = await self._send(hand_over.rows)
-                await hand_over.settle(self._settlements(hand_over.rows, verdicts))
-                if not any(_is_final(verdict) for verdict in verdicts):
-                    self._rounds.fruitless(hand_over.place)
+        async with asyncio.timeout(self._send_timeout + DATABASE_SECONDS):
+            place, verdicts = await self._hand_over()
         # From here on the transaction is over: while the lane rests, its rows and its connection are free.
         self._found = self._found or bool(verdicts)
-        await self._after_verdicts(verdicts)
-        if hand_over is None:
+        await self._note(verdicts)
+        if place is None:
             self._rounds.finish()
-            await self._pacer.rest(found=self._found)
-            self._found = False
+            found, self._found = self._found, False
+            await self._pacer.rest(found=found)
 
     async def _is_destination_up(self) -> bool:
         try:
-            async with asyncio.timeout(self._send_timeout):
-                await self._destination.connect()
-        except Exception as error:  # noqa: BLE001 - whatever it is, it keeps rows from being sent
-            await self._destination_failed(error)
+            await self._connect()
+        except (Exception, asyncio.CancelledError) as error:
+            if isinstance(error, asyncio.CancelledError) and is_cancelled():
+                raise
+            if not self.is_stopping:
+                self._was_unreachable = True
+                await self._destination_failed(error)
             return False
+        if self._was_unreachable:
+            # Told now, and not by the first row, which may be long in coming.
+            self._was_unreachable = False
+            self._destination.health.recovered()
         return True
+
+    async def _connect(self) -> None:
+        try:
+            async with asyncio.timeout(self._send_timeout) as self._connecting:
+                await self._destination.connect()
+        finally:
+            self._connecting = None
+
+    async def _hand_over(self) -> tuple[Place | None, Sequence[Verdict]]:
+        """Make one hand-over; no place means that none has work for us."""
+        async with self._store.hand_over(self._rounds.next(), limit=self._batch_size) as hand_over:
+            self.health.recovered()
+            if hand_over is None:
+                return None, ()
+            self._rounds.visited(hand_over.place)
+            began = time.monotonic()
+            verdicts = await self._send(hand_over.rows)
+            await hand_over.settle(self._settlements(hand_over.rows, verdicts, time.monotonic() - began))
+        if any(isinstance(verdict, Accepted | Refused | Poison) for verdict in verdicts):
+            self._rounds.fruitful()
+        else:
+            self._rounds.fruitless(hand_over.place)
+        return hand_over.place, verdicts
 
     async def _send(self, rows: Sequence[OutboxRow]) -> Sequence[Verdict]:
         if not rows:
             return ()
-        self._sent_at = time.monotonic()
         try:
             async with asyncio.timeout(self._send_timeout):
-                return await self._destination.send(rows)
-        except TimeoutError as error:
+                verdicts = await self._destination.send(rows)
+            if len(verdicts) != len(rows):
+                msg = f"{len(verdicts)} verdicts on {len(rows)} rows"
+                raise ValueError(msg)  # noqa: TRY301 - it ends like every other failure of the destination
+        except (Exception, asyncio.CancelledError) as error:
+            if isinstance(error, asyncio.CancelledError) and is_cancelled():
+                raise
             # The outcome is unknown: the rows stay and are sent again with the same keys.
             return [Unsent(error)] * len(rows)
+        return verdicts
 
-    async def _after_verdicts(self, verdicts: Sequence[Verdict]) -> None:
+    async def _note(self, verdicts: Sequence[Verdict]) -> None:
+        """Draw from the verdicts whether the destination is up, and wait if it is not."""
         trouble = next((v.exception for v in verdicts if isinstance(v, Unsent) and v.exception is not None), None)
+        # Poison says nothing: it may have been found without asking the destination.
+        has_answered = any(isinstance(verdict, Accepted | Refused) for verdict in verdicts)
+        if has_answered:
+            self._probing.reset()
         if trouble is not None:
             await self._destination_failed(trouble)
-        elif any(isinstance(verdict, Accepted) for verdict in verdicts):
-            self._probing.reset()
+        elif has_answered:
             self._destination.health.recovered()
 
     async def _destination_failed(self, error: BaseException) -> None:
         self._destination.health.failed(error)
         await self.sleep(self._probing.next())
 
-    def _settlements(self, rows: Sequence[OutboxRow], verdicts: Sequence[Verdict]) -> list[Settlement]:
-        elapsed = time.monotonic() - self._sent_at
+    def _settlements(
+        self,
+        rows: Sequence[OutboxRow],
+        verdicts: Sequence[Verdict],
+        elapsed: float,
+    ) -> list[Settlement]:
         outcomes = ((row, self._outcome(row, verdict, elapsed)) for row, verdict in zip(rows, verdicts, strict=True))
         return [Settlement(row, outcome) for row, outcome in outcomes if outcome is not None]
 
@@ -144,7 +183,3 @@ class Lane(Service):
                 return Dead(reason, describe(exception))
             case Unsent():
                 return None
-
-
-def _is_final(verdict: Verdict) -> bool:
-    return not isinstance(verdict, Unsent)

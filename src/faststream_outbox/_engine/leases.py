@@ -21,9 +21,11 @@ class Lease:
 
 
 class Leases:
-    """Rows from their claim until their outcome is written."""
+    """Rows from their claim until their outcome is written, and the token under which this process claims them."""
 
     def __init__(self) -> None:
+        self.token = ""
+        """Empty until it is known whether this process can prove that it lives; nothing can be claimed before."""
         # By delivery too: a row whose lease was lost can be claimed again by the process that still works on it.
         self._held: dict[tuple[int, int], Lease] = {}
 
@@ -32,6 +34,11 @@ class Leases:
 
     def __contains__(self, row: OutboxRow) -> bool:
         return _key(row) in self._held
+
+    @property
+    def ids(self) -> list[int]:
+        """The ids of all rows that are held."""
+        return [row_id for row_id, _ in self._held]
 
     def hold(self, rows: Iterable[OutboxRow], seconds: float) -> None:
         """Begin to look after rows that were just claimed for ``seconds``."""

@@ -2,14 +2,20 @@
 
 import asyncio
 import logging
+import math
 import os
 import secrets
 import socket
+import time
 
 from faststream_outbox._engine.health import Health, Log
-from faststream_outbox._engine.service import Service
+from faststream_outbox._engine.leases import Leases
+from faststream_outbox._engine.service import DATABASE_SECONDS, Service
 from faststream_outbox._engine.wakeups import Wakeups
 from faststream_outbox._store.protocol import PRESENCE_PREFIX, Store
+
+STEADY_SECONDS = 10.0
+"""After the line was down: by then every other living process has its own back too, with all its backoff."""
 
 
 class Listening(Service):
@@ -17,52 +23,85 @@ class Listening(Service):
 
     Args:
         store: Opens the line.
+        leases: Gets its token once it is known whether this process can have a presence.
         wakeups: Rung for what is heard.
-        health: The database's.
+        health: The line's own: it can be down while all else works.
         log: Told when the line is silent.
         enabled: False: poll only, and let leases of a dead process run out.
     """
 
-    def __init__(self, store: Store, wakeups: Wakeups, health: Health, log: Log, *, enabled: bool) -> None:
+    def __init__(
+        self,
+        store: Store,
+        leases: Leases,
+        wakeups: Wakeups,
+        health: Health,
+        log: Log,
+        *,
+        enabled: bool,
+    ) -> None:
         super().__init__("outbox-listening", health)
         self._holder = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(6)}"
         self._store = store
+        self._leases = leases
         self._wakeups = wakeups
         self._log = log
         self._enabled = enabled
-        self._token: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._steady_from = 0.0
 
-    async def token(self) -> str:
-        """Name this process as a holder of leases; waits until it is known whether it can have a presence."""
-        return await asyncio.shield(self._token)
+    def is_steady(self) -> bool:
+        """Tell whether the line has been up for a while since it was last down."""
+        return time.monotonic() >= self._steady_from
+
+    async def stop(self, grace: float | None = 0.0) -> None:
+        """Close the line at once: there is nothing on it to be finished."""
+        await super().stop(0.0)
 
     async def run_once(self) -> None:
         if not self._enabled:
             self._decide(f"lease:{self._holder}")
             await self._stopping.wait()
             return
-        token = f"{PRESENCE_PREFIX}{self._holder}"
-        async with self._store.listen(token) as line:
-            if line is None and self._token.done():
-                # Leases are out under a token whose presence others look for: only a real line will do.
-                msg = "LISTEN was answered before and is not any more"
-                raise ConnectionError(msg)
-            self.health.recovered()
+        try:
+            await self._listen(f"{PRESENCE_PREFIX}{self._holder}")
+        except Exception:
+            self._steady_from = math.inf
+            raise
+
+    async def _listen(self, token: str) -> None:
+        async with asyncio.timeout(DATABASE_SECONDS) as connecting, self._store.listen(token) as line:
+            connecting.reschedule(None)
             if line is None:
-                self._enabled = False
-                self._log(
-                    logging.WARNING,
-                    "LISTEN is accepted but never answered, as behind a pooler in transaction mode: polling instead, "
-                    "and leases of a killed process run out by time; give listen_engine to go around the pooler",
-                    None,
-                )
+                self._fall_back_to_polling()
                 return
+            self.health.recovered()
+            if self._steady_from == math.inf:
+                self._steady_from = time.monotonic() + STEADY_SECONDS
             self._decide(token)
             # What was published while no one listened has rung no bell.
             self._wakeups.wake_all()
             async for queue in line:
                 self._wakeups.wake(queue)
+            msg = "the line for new rows ended"
+            raise ConnectionError(msg)
+
+    def _fall_back_to_polling(self) -> None:
+        if self._leases.token:
+            # Leases are out under a token whose presence others look for: only a real line will do.
+            msg = "LISTEN was answered before and is not any more"
+            raise ConnectionError(msg)
+        self._enabled = False
+        self.health.recovered()
+        self._steady_from = 0.0
+        self._log(
+            logging.WARNING,
+            "LISTEN is accepted but never answered, as behind a pooler in transaction mode: polling instead, "
+            "and leases of a killed process run out by time; give listen_engine to go around the pooler",
+            None,
+        )
 
     def _decide(self, token: str) -> None:
-        if not self._token.done():
-            self._token.set_result(token)
+        if not self._leases.token:
+            self._leases.token = token
+            # Consumers wait for it as they wait for rows.
+            self._wakeups.wake_all()

@@ -1,7 +1,9 @@
 """When to look for rows again."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 
+from faststream_outbox._engine.service import DATABASE_SECONDS
 from faststream_outbox._engine.wakeups import Wakeup
 
 AFTERLOOK_SECONDS = 0.05
@@ -31,17 +33,28 @@ class Pacer:
         self._shortest = shortest
         self._longest = longest
         self._interval = shortest
-
-    def begin_look(self) -> None:
-        """Call before looking: a wake-up from now on means that there may be more than the look will see."""
-        self._wakeup.clear()
+        self._overdue = 0.0
 
     async def rest(self, *, found: bool) -> None:
-        """Wait after a look that took all there was."""
+        """Wait after a look that took all there was. What rang since the last rest ends this one at once."""
         if found:
             self._interval = self._shortest
+            self._overdue = 0.0
             await self._wakeup.wait(min(AFTERLOOK_SECONDS, self._shortest))
-            return
-        due = await self._seconds_to_next_due()
-        await self._wakeup.wait(self._interval if due is None else max(0.0, min(due, self._interval)))
-        self._interval = min(self._longest, self._interval * 2)
+        else:
+            async with asyncio.timeout(DATABASE_SECONDS):
+                due = await self._seconds_to_next_due()
+            await self._wakeup.wait(min(self._until(due), self._interval))
+            self._interval = min(self._longest, self._interval * 2)
+        self._wakeup.clear()
+
+    def _until(self, due: float | None) -> float:
+        if due is None:
+            return self._interval
+        if due > 0:
+            self._overdue = 0.0
+            return due
+        # Its time has come, and the look did not get it: someone else has it just now, or an earlier row of its key
+        # holds it back. To look at once, again and again, would be a busy loop for as long as that lasts.
+        self._overdue = max(AFTERLOOK_SECONDS, min(self._longest, self._overdue * 2))
+        return self._overdue

@@ -2,11 +2,16 @@
 
 import asyncio
 import logging
+from collections.abc import Sequence
 
 from faststream_outbox._engine.health import Health, Log
 from faststream_outbox._engine.leases import Leases
-from faststream_outbox._engine.service import Service
+from faststream_outbox._engine.service import DATABASE_SECONDS, Service
 from faststream_outbox._store.protocol import Store
+from faststream_outbox._values.row import OutboxRow
+
+_SHOWN = 10
+"""Rows that one line of the log names."""
 
 
 class Renewer(Service):
@@ -22,7 +27,6 @@ class Renewer(Service):
 
     def __init__(self, store: Store, leases: Leases, writes: asyncio.Lock, health: Health, log: Log) -> None:
         super().__init__("outbox-renewer", health)
-        self.token = ""
         self.interval = 5.0
         """Seconds between two looks; lowered by consumers with short leases."""
         self._store = store
@@ -32,14 +36,22 @@ class Renewer(Service):
 
     async def run_once(self) -> None:
         await self.sleep(self.interval)
-        for seconds, due in self._leases.to_renew().items():
+        for seconds, rows in self._leases.to_renew().items():
             async with self._writes:
                 # Those settled while we waited for the connection are nobody's business any more.
-                rows = [row for row in due if row in self._leases]
-                renewed = await self._store.renew(rows, lease_seconds=seconds, token=self.token)
-            self._leases.hold((row for row in rows if row.id in renewed), seconds)
-            for row in rows:
-                if row.id not in renewed:
-                    self._leases.let_go(row)
-                    self._log(logging.WARNING, f"lease of row {row.id} in {row.queue!r} was lost", None)
-            self.health.recovered()
+                held = [row for row in rows if row in self._leases]
+                if held:
+                    await self._renew(held, seconds)
+
+    async def _renew(self, rows: Sequence[OutboxRow], seconds: float) -> None:
+        async with asyncio.timeout(DATABASE_SECONDS):
+            renewed = await self._store.renew(rows, lease_seconds=seconds, token=self._leases.token)
+        self.health.recovered()
+        self._leases.hold((row for row in rows if row.id in renewed), seconds)
+        lost = [row for row in rows if row.id not in renewed]
+        for row in lost:
+            self._leases.let_go(row)
+        if lost:
+            names = ", ".join(f"{row.id} in {row.queue!r}" for row in lost[:_SHOWN])
+            more = f" and {len(lost) - _SHOWN} more" if len(lost) > _SHOWN else ""
+            self._log(logging.WARNING, f"leases were lost, others may work on these rows: {names}{more}", None)

@@ -1,9 +1,11 @@
 """Gives back the rows of holders that are gone."""
 
 import asyncio
+from collections.abc import Callable
 
 from faststream_outbox._engine.health import Health
-from faststream_outbox._engine.service import Service
+from faststream_outbox._engine.leases import Leases
+from faststream_outbox._engine.service import DATABASE_SECONDS, Service
 from faststream_outbox._engine.wakeups import Wakeups
 from faststream_outbox._store.protocol import Store
 
@@ -18,26 +20,43 @@ class Rescuer(Service):
 
     Args:
         store: Where leases are.
+        leases: Tells this process's own token.
         wakeups: Rung for the queues of freed rows.
         writes: Held during a write, so that all upkeep of a process shares one connection.
         health: The database's.
+        can_judge: Whether the absence of others means that they are dead. It does not just after the database came
+            back: all have lost their presence then, and some are still on their way.
     """
 
-    def __init__(self, store: Store, wakeups: Wakeups, writes: asyncio.Lock, health: Health) -> None:
+    def __init__(
+        self,
+        store: Store,
+        leases: Leases,
+        wakeups: Wakeups,
+        writes: asyncio.Lock,
+        health: Health,
+        *,
+        can_judge: Callable[[], bool],
+    ) -> None:
         super().__init__("outbox-rescuer", health)
-        self.token = ""
         self._store = store
+        self._leases = leases
         self._wakeups = wakeups
         self._writes = writes
+        self._can_judge = can_judge
         self._suspects: frozenset[str] = frozenset()
 
     async def run_once(self) -> None:
         await self.sleep(INTERVAL_SECONDS)
-        if self.is_stopping:
+        if self.is_stopping or not self._leases.token:
             return
-        async with self._writes:
-            found = await self._store.rescue(token=self.token, suspects=self._suspects)
+        # Cleared before the pass: if it fails, the next one is not in a row with the last.
+        suspects, self._suspects = self._suspects, frozenset()
+        if not self._can_judge():
+            suspects = frozenset()
+        async with self._writes, asyncio.timeout(DATABASE_SECONDS):
+            found = await self._store.rescue(token=self._leases.token, suspects=suspects)
+        self.health.recovered()
         self._suspects = found.absent
         for queue in found.freed_queues:
             self._wakeups.wake(queue)
-        self.health.recovered()

@@ -1,10 +1,14 @@
 """In which order the shards of some queues are visited."""
 
 import random
+import time
 from collections import deque
 from collections.abc import Sequence
 
 from faststream_outbox._store.protocol import Place
+
+ROUND_SECONDS = 1.0
+"""How long a place without result is left out while others always have work."""
 
 
 class Rounds:
@@ -19,12 +23,17 @@ class Rounds:
         places = [Place(queue, shard) for shard in range(shards) for queue in queues]
         self._places = deque(places)
         self._fruitless: set[Place] = set()
+        self._began = time.monotonic()
         # Processes that start together should not knock at the same doors in step.
         self._places.rotate(random.randrange(len(places)))  # noqa: S311 - nothing secret hangs on it
 
     @property
     def all(self) -> list[Place]:
         return list(self._places)
+
+    @property
+    def queues(self) -> list[str]:
+        return sorted({place.queue for place in self._places})
 
     def next(self) -> list[Place]:
         """Give the places to try now, without those that were fruitless in this round."""
@@ -36,8 +45,12 @@ class Rounds:
 
     def visited(self, place: Place) -> None:
         """Begin behind this place the next time."""
-        while self._places[-1] != place:
-            self._places.rotate(-1)
+        self._places.rotate(-1 - self._places.index(place))
+
+    def fruitful(self) -> None:
+        """Note that a place had rows that could be carried: while there are such, the round has no natural end."""
+        if time.monotonic() - self._began > ROUND_SECONDS:
+            self.finish()
 
     def fruitless(self, place: Place) -> None:
         """Leave a place out until the round is over: all its rows wait for another row."""
@@ -46,3 +59,4 @@ class Rounds:
     def finish(self) -> None:
         """End the round: every place counts again."""
         self._fruitless.clear()
+        self._began = time.monotonic()

@@ -2,13 +2,14 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack
 
 from faststream_outbox._engine.completer import Completer
 from faststream_outbox._engine.consumer import Consumer
 from faststream_outbox._engine.destination import Destination
 from faststream_outbox._engine.failure import FailurePolicy
 from faststream_outbox._engine.fetcher import Fetcher
-from faststream_outbox._engine.health import Health, Log
+from faststream_outbox._engine.health import Health, Log, guarded
 from faststream_outbox._engine.lane import Lane
 from faststream_outbox._engine.leases import Leases
 from faststream_outbox._engine.listening import Listening
@@ -26,6 +27,15 @@ from faststream_outbox.schema import SHARDS
 LOOKS_PER_LEASE = 6
 
 
+WRITE_SECONDS = 5.0
+"""How long a stop waits for the last outcomes to be written. A write takes milliseconds: if it takes longer, the
+database is away, and the rows are delivered again."""
+
+UPKEEP_SECONDS = 1.0
+"""How long a stop waits for the last call of the renewer and of the rescuer. Cutting it off costs a connection, and
+nothing else."""
+
+
 class Runtime:
     """What all consumers and lanes of one broker share: leases, wake-ups, upkeep, and one connection for each of two.
 
@@ -37,42 +47,39 @@ class Runtime:
 
     def __init__(self, store: Store, log: Log, *, listen: bool) -> None:
         self.store = store
-        self.log = log
-        self.health = Health("outbox database", log)
+        self.log = guarded(log)
+        self.health = Health("outbox database", self.log)
         self.wakeups = Wakeups()
         self.leases = Leases()
+        line = Health("outbox database, LISTEN connection", self.log)
         writes = asyncio.Lock()
-        self._listening = Listening(store, self.wakeups, self.health, log, enabled=listen)
-        self._completer = Completer(store, self.leases, writes, self.health)
-        self._renewer = Renewer(store, self.leases, writes, self.health, log)
-        self._rescuer = Rescuer(store, self.wakeups, writes, self.health)
-        self._upkeep: asyncio.Task[None] | None = None
+        self._listening = Listening(store, self.leases, self.wakeups, line, self.log, enabled=listen)
+        self._completer = Completer(store, self.leases, self.wakeups, writes, self.health)
+        self._renewer = Renewer(store, self.leases, writes, self.health, self.log)
+        self._rescuer = Rescuer(
+            store, self.leases, self.wakeups, writes, self.health, can_judge=self._listening.is_steady
+        )
 
     def start(self) -> None:
-        """Start listening; the upkeep of leases begins as soon as this process has a name to hold them under."""
-        self._listening.start()
-        if self._upkeep is None:
-            self._upkeep = asyncio.create_task(self._start_upkeep(), name="outbox-upkeep")
-
-    async def _start_upkeep(self) -> None:
-        token = await self._listening.token()
-        for service in (self._completer, self._renewer, self._rescuer):
-            service.token = token
+        """Start listening and the upkeep of leases."""
+        for service in (self._listening, self._completer, self._renewer, self._rescuer):
             service.start()
 
     async def stop(self, grace: float | None) -> None:
-        """Write what is still to be written, for up to ``grace`` seconds, then let go of everything.
+        """Write what is still to be written, then let go of everything.
 
-        The presence goes last, after all that was leased under it has been given back.
+        Handlers and lanes have been stopped by then, and have used up to ``grace`` for themselves. The writes get as
+        much again, but at least 1 s and at most ``WRITE_SECONDS``: whatever hangs, a whole stop takes ``grace`` and
+        these few seconds.
         """
-        if self._upkeep is not None:
-            self._upkeep.cancel()
-            await asyncio.wait([self._upkeep])
-            self._upkeep = None
-        await self._rescuer.stop(grace=1.0)
-        await self._completer.stop(grace=60.0 if grace is None else max(grace, 1.0))
-        await self._renewer.stop(grace=1.0)
-        await self._listening.stop()
+        patience = WRITE_SECONDS if grace is None else min(max(grace, 1.0), WRITE_SECONDS)
+        # The last that is pushed is stopped first. The presence goes last, after all that was leased under it has been
+        # given back, and leases are renewed until then.
+        async with AsyncExitStack() as stack:
+            stack.push_async_callback(self._listening.stop)
+            stack.push_async_callback(self._renewer.stop, UPKEEP_SECONDS)
+            stack.push_async_callback(self._completer.stop, patience)
+            stack.push_async_callback(self._rescuer.stop, UPKEEP_SECONDS)
 
     def consumer(
         self,
@@ -95,14 +102,23 @@ class Runtime:
             store=self.store,
             stock=stock,
             leases=self.leases,
+            completer=self._completer,
             rounds=rounds,
             wakeup=wakeup,
             pacer=pacer,
-            token=self._listening.token,
             lease_seconds=lease_seconds,
             health=self.health,
         )
-        return Consumer(name, execute=execute, workers=workers, fetcher=fetcher, stock=stock, completer=self._completer)
+        return Consumer(
+            name,
+            execute=execute,
+            workers=workers,
+            fetcher=fetcher,
+            stock=stock,
+            leases=self.leases,
+            completer=self._completer,
+            log=self.log,
+        )
 
     def lane(
         self,

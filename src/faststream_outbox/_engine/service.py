@@ -1,10 +1,60 @@
 """The one way in which every loop starts, fails and stops."""
 
 import asyncio
+import time
 from abc import ABC, abstractmethod
+from collections.abc import Collection
+from typing import Any
 
 from faststream_outbox._engine.backoff import Backoff
 from faststream_outbox._engine.health import Health
+
+CANCEL_SECONDS = 3.0
+"""How long cancelled work may take to end: SQLAlchemy and the listener give a connection 2 s to close."""
+
+DATABASE_SECONDS = 30.0
+"""When a call of the store is given up. In a network that drops packets, a connection can stay silent for many minutes;
+half of the default lease is left to renew over another one."""
+
+LONG_ROUND_SECONDS = 5.0
+"""A round that lasted this long before it failed had worked: its failure is the first of its kind, not the next."""
+
+
+def is_cancelled() -> bool:
+    """Tell whether the running task was cancelled, and not merely something that it awaits."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
+def forget_cancellation() -> None:
+    """Take back every cancellation that the work has swallowed.
+
+    There are libraries that cancel the running task for a time-out of theirs and do not take it back (async-timeout
+    before 4.0.3). The next error would be taken for the answer to a stop.
+    """
+    task = asyncio.current_task()
+    while task is not None and task.cancelling():
+        task.uncancel()
+
+
+async def stop_tasks(tasks: Collection[asyncio.Task[Any]], grace: float | None) -> set[asyncio.Task[Any]]:
+    """Let tasks finish for up to ``grace`` seconds (None: for ever), then cancel them.
+
+    Returns:
+        Those that did not end although they were cancelled; nobody waits for them any longer.
+    """
+    if not tasks:
+        return set()
+    pending = set(tasks)
+    try:
+        _, pending = await asyncio.wait(tasks, timeout=grace)
+    finally:
+        # Also when the wait itself is cancelled: no task may outlive its owner.
+        for task in pending:
+            task.cancel()
+    if pending:
+        _, pending = await asyncio.wait(pending, timeout=CANCEL_SECONDS)
+    return pending
 
 
 class Service(ABC):
@@ -33,24 +83,32 @@ class Service(ABC):
         return self._stopping.is_set()
 
     def start(self) -> None:
-        """Run the loop in a task of its own."""
-        if self._task is None:
-            self._stopping.clear()
-            self._task = asyncio.create_task(self._loop(), name=self.name)
+        """Run the loop in a task of its own.
 
-    async def stop(self, grace: float = 0.0) -> None:
-        """End the loop: let the present round finish for up to ``grace`` seconds, then cancel it."""
-        task, self._task = self._task, None
-        if task is None:
+        Raises:
+            RuntimeError: A stop has not ended yet; there must not be two loops.
+        """
+        if self._task is not None and not self._task.done():
+            if self.is_stopping:
+                msg = f"{self.name} is still stopping"
+                raise RuntimeError(msg)
             return
+        self._stopping.clear()
+        self._task = asyncio.create_task(self._loop(), name=self.name)
+
+    def begin_stop(self) -> None:
+        """Tell the loop to end after the present round, and do not wait for it."""
         self._stopping.set()
         self.interrupt()
-        try:
-            await asyncio.wait([task], timeout=grace)
-        finally:
-            # Also when the wait itself is cancelled: the loop must not outlive its service.
-            task.cancel()
-        await asyncio.wait([task])
+
+    async def stop(self, grace: float | None = 0.0) -> None:
+        """End the loop: let the present round finish for up to ``grace`` seconds (None: for ever), then cancel it.
+
+        Whatever hangs, this returns within ``grace`` and ``CANCEL_SECONDS``.
+        """
+        self.begin_stop()
+        if self._task is not None:
+            await stop_tasks([self._task], grace)
 
     async def sleep(self, seconds: float) -> None:
         """Sleep, but not through a stop."""
@@ -66,12 +124,20 @@ class Service(ABC):
 
     async def _loop(self) -> None:
         while not self.is_stopping or self.has_more():
+            began = time.monotonic()
             try:
                 await self.run_once()
-            except Exception as error:  # noqa: BLE001 - a loop outlives every error of its work
+            except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - a loop outlives every error of its work
+                # A client may let out a cancellation of its own making, or answer ours with an error of its own.
+                if is_cancelled() and (self.is_stopping or isinstance(error, asyncio.CancelledError)):
+                    return
+                forget_cancellation()
+                if time.monotonic() - began > LONG_ROUND_SECONDS:
+                    self._backoff.reset()
                 self.health.failed(error)
                 await self._rest_after_failure()
             else:
+                forget_cancellation()
                 self._backoff.reset()
 
     async def _rest_after_failure(self) -> None:

@@ -38,35 +38,22 @@ class Stock:
         if rows:
             self._arrived.set()
 
-    async def take(self) -> OutboxRow:
-        """Wait for a row; the taker is busy until it calls ``done``."""
-        while not self._rows:
+    async def take(self) -> OutboxRow | None:
+        """Wait for a row; the taker is busy until it calls ``done``. None once the stock is closed."""
+        while not self._rows and not self._closed:
             self._arrived.clear()
             await self._arrived.wait()
+        if self._closed:
+            return None
         self._busy += 1
-        row = self._rows.popleft()
         self._left.set()
-        return row
+        return self._rows.popleft()
 
     def done(self, seconds: float) -> None:
         """Note that a taken row was worked on for ``seconds``."""
         self._busy -= 1
         self._pace = seconds if self._pace is None else self._pace + _SMOOTHING * (seconds - self._pace)
         self._left.set()
-
-    @property
-    def busy(self) -> int:
-        """Rows that are being worked on."""
-        return self._busy
-
-    async def wait_for_change(self, seconds: float | None) -> None:
-        """Wait until a row is begun or finished."""
-        self._left.clear()
-        try:
-            async with asyncio.timeout(seconds):
-                await self._left.wait()
-        except TimeoutError:
-            pass
 
     def empty(self) -> list[OutboxRow]:
         """Take out all rows that no worker has begun."""
@@ -82,12 +69,13 @@ class Stock:
         return 0 if self._closed else room
 
     def close(self) -> None:
-        """Let no more rows in: a waiting ``room`` returns."""
+        """Let no more rows out, and ask for none: whoever waits in ``take`` or ``room`` is sent away."""
         self._closed = True
+        self._arrived.set()
         self._left.set()
 
     def open(self) -> None:
-        """Let rows in again."""
+        """Begin again after ``close``."""
         self._closed = False
 
     def _room(self) -> int:

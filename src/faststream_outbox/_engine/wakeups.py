@@ -1,8 +1,8 @@
 """Who is to be woken when a queue has new rows."""
 
 import asyncio
-from collections import defaultdict
 from collections.abc import Sequence
+from weakref import WeakSet
 
 
 class Wakeup:
@@ -11,13 +11,17 @@ class Wakeup:
     def __init__(self) -> None:
         self._rung = asyncio.Event()
 
+    @property
+    def is_rung(self) -> bool:
+        return self._rung.is_set()
+
     def ring(self) -> None:
         self._rung.set()
 
     def clear(self) -> None:
         self._rung.clear()
 
-    async def wait(self, seconds: float) -> None:
+    async def wait(self, seconds: float | None) -> None:
         """Wait until it rings, but no longer than ``seconds``."""
         try:
             async with asyncio.timeout(seconds):
@@ -27,16 +31,16 @@ class Wakeup:
 
 
 class Wakeups:
-    """All sleepers of a process, by queue."""
+    """All sleepers of a process, by queue. Whoever lets go of a bell is forgotten."""
 
     def __init__(self) -> None:
-        self._sleepers: defaultdict[str, list[Wakeup]] = defaultdict(list)
+        self._sleepers: dict[str, WeakSet[Wakeup]] = {}
 
     def register(self, queues: Sequence[str]) -> Wakeup:
         """Make a bell that rings for each of these queues."""
         wakeup = Wakeup()
         for queue in queues:
-            self._sleepers[queue].append(wakeup)
+            self._sleepers.setdefault(queue, WeakSet()).add(wakeup)
         return wakeup
 
     def wake(self, queue: str) -> None:
@@ -44,6 +48,5 @@ class Wakeups:
             wakeup.ring()
 
     def wake_all(self) -> None:
-        for wakeups in self._sleepers.values():
-            for wakeup in wakeups:
-                wakeup.ring()
+        for queue in self._sleepers:
+            self.wake(queue)

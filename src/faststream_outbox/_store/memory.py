@@ -134,6 +134,11 @@ class MemoryStore:
                 renewed.add(row.id)
         return renewed
 
+    async def give_back(self, queues: Sequence[str], *, known: Sequence[int], token: str) -> None:
+        for record in self._records.values():
+            if record.token == token and record.row.queue in queues and record.row.id not in known:
+                self._apply(record, Released(started=False))
+
     async def rescue(self, *, token: str, suspects: frozenset[str]) -> Rescue:
         now = _now()
         freed = set()

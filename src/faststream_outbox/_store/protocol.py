@@ -78,6 +78,9 @@ class Store(Protocol):
     async def renew(self, rows: Sequence[OutboxRow], *, lease_seconds: float, token: str) -> set[int]:
         """Prolong leases; return the ids of those that still were held."""
 
+    async def give_back(self, queues: Sequence[str], *, known: Sequence[int], token: str) -> None:
+        """Give back all rows of these queues that are leased to ``token``, except those that the holder knows of."""
+
     async def rescue(self, *, token: str, suspects: frozenset[str]) -> Rescue:
         """Give back rows whose lease ran out, and those of ``suspects`` whose presence is gone."""
 

@@ -92,6 +92,10 @@ def describe(exception: BaseException | None, *, limit: int = 2000) -> str | Non
     """Put an exception into the one line that ``last_exception`` keeps."""
     if exception is None:
         return None
-    text = f"{type(exception).__name__}: {exception}".replace("\x00", "\\x00")
+    try:
+        text = f"{type(exception).__name__}: {exception}"
+    except Exception:  # noqa: BLE001 - the user's __str__
+        text = f"{type(exception).__name__}: (its text cannot be made)"
+    text = text.replace("\x00", "\\x00")
     # A lone surrogate in a message would make the very write fail that keeps the row safe.
     return text.encode(errors="replace").decode()[:limit]

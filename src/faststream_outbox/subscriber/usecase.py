@@ -77,9 +77,10 @@ class OutboxSubscriber(SubscriberUsecase[Delivery]):
         if (stopping := self._stopping) is not None and stopping is not asyncio.current_task():
             # One that a handler asked for is under way; the broker must not close before it has ended.
             await asyncio.wait([stopping])
-        consumer, self._consumer = self._consumer, None
-        if consumer is not None:
+        # Kept until the stop has returned: a second one that meets it waits for it too.
+        if (consumer := self._consumer) is not None:
             await consumer.stop(self._outer_config.graceful_timeout)
+            self._consumer = None
         await super().stop()
 
     async def execute(self, row: OutboxRow) -> Outcome:

@@ -49,6 +49,7 @@ class Statements:
         self.settle_dead = self._load("settle_dead_parked" if dlq_table is None else "settle_dead_moved")
         self.settle_released = self._load("settle_released")
         self.renew = self._load("renew")
+        self.give_back = self._load("give_back")
         self.rescue = self._load("rescue")
         self.seconds_to_next_due = self._load("seconds_to_next_due")
         self.listen_presence = self._load("listen_presence")

@@ -66,6 +66,11 @@ class PostgresStore:
         parameters = {**_fence(rows), "lease_seconds": lease_seconds, "token": token}
         return {record[0] for record in await self._fetch(self._statements.renew, parameters)}
 
+    async def give_back(self, queues: Sequence[str], *, known: Sequence[int], token: str) -> None:
+        async with self._transaction() as connection:
+            parameters = {"queues": list(queues), "known": list(known), "token": token}
+            await connection.execute(self._statements.give_back, parameters)
+
     async def rescue(self, *, token: str, suspects: frozenset[str]) -> Rescue:
         parameters = {"token": token, "suspects": list(suspects), "presence_prefix": PRESENCE_PREFIX}
         found = [tuple(record) for record in await self._fetch(self._statements.rescue, parameters)]

@@ -1,6 +1,7 @@
 -- The rows of a locked place, in order: due ones first, then ready ones, and none that stands behind a waiting row of
 -- its key. A row whose retry is due still holds back the later ones until it is settled: the limit may have left it out.
--- A timer (no failed attempt yet) holds nothing back. BETWEEN pins the index: see docs/plans.md.
+-- A timer (no failed attempt yet) holds nothing back. Ready rows are waited for, not skipped, where a stranger has locked
+-- one: skipped, it would be passed by the later ones of its key. BETWEEN pins the index: see docs/plans.md.
 WITH due AS MATERIALIZED (
     SELECT id, queue, key, idempotency_key, payload, headers, attempts_count, deliveries_count, created_at,
         first_attempt_at, last_attempt_at, timer_id
@@ -33,7 +34,7 @@ ready AS MATERIALIZED (
           ))
         ORDER BY shard, id
         LIMIT CAST(:limit AS integer)
-        FOR UPDATE SKIP LOCKED
+        FOR UPDATE
     ) AS row
     LIMIT CAST(:limit AS integer) - (SELECT count(*) FROM due)
 )

@@ -1,0 +1,91 @@
+"""A failed attempt becomes a retry or a dead letter, whatever the user's strategy does."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from faststream_outbox._engine.failure import FailurePolicy
+from faststream_outbox._values.outcome import Dead, Reason, Retry
+from faststream_outbox.retry import MAX_DELAY_SECONDS, ConstantRetry, NoRetry
+from tests.engine.fakes import Trouble, make_row
+
+
+@dataclass
+class Strategy:
+    answer: Any
+    asked: Any = None
+
+    def get_next_attempt_delay(self, **asked: Any) -> Any:
+        self.asked = asked
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return self.answer
+
+
+def decide(answer: Any, **row: Any) -> Retry | Dead:
+    return FailurePolicy(retry=Strategy(answer)).after_failure(make_row(**row), Trouble("no"), elapsed=2.0)
+
+
+def test_a_delay_becomes_a_retry_with_the_reason() -> None:
+    assert decide(7) == Retry(7.0, "Trouble: no")
+
+
+def test_no_delay_becomes_a_dead_letter_with_the_reason() -> None:
+    assert decide(None) == Dead(Reason.RETRIES_EXHAUSTED, "Trouble: no")
+    assert FailurePolicy(retry=NoRetry()).after_failure(make_row(), None, elapsed=0.0) == Dead(
+        Reason.RETRIES_EXHAUSTED, None
+    )
+
+
+def test_the_strategy_is_told_the_databases_times_and_this_attempt() -> None:
+    strategy = Strategy(1.0)
+    acquired = datetime(2026, 5, 1, tzinfo=UTC)
+    row = make_row(acquired_at=acquired, attempts_count=4)
+    error = Trouble("no")
+    FailurePolicy(retry=strategy).after_failure(row, error, elapsed=2.0)
+    now = acquired + timedelta(seconds=2)
+    assert strategy.asked == {
+        "first_attempt_at": now,
+        "last_attempt_at": now,
+        "attempts_count": 5,
+        "exception": error,
+    }
+
+
+def test_the_first_attempts_time_is_kept() -> None:
+    strategy = Strategy(1.0)
+    first = datetime(2026, 1, 2, tzinfo=UTC)
+    FailurePolicy(retry=strategy).after_failure(make_row(first_attempt_at=first), None, elapsed=2.0)
+    assert strategy.asked["first_attempt_at"] == first
+
+
+@pytest.mark.parametrize("answer", [Trouble("strategy"), float("nan"), "soon", timedelta(seconds=5), object()])
+def test_a_strategy_with_a_bug_costs_no_row(answer: Any) -> None:
+    outcome = decide(answer)
+    assert isinstance(outcome, Retry)
+    assert 0 < outcome.delay <= MAX_DELAY_SECONDS
+    assert outcome.exception is not None
+    assert "Trouble: no" in outcome.exception
+    assert "the retry strategy failed with" in outcome.exception
+
+
+def test_a_strategy_with_a_bug_does_not_retry_for_ever() -> None:
+    outcome = decide(Trouble("strategy"), attempts_count=10_000)
+    assert isinstance(outcome, Dead)
+
+
+@pytest.mark.parametrize(
+    ("answer", "delay"),
+    [(-5, 0.0), (0, 0.0), (float("inf"), MAX_DELAY_SECONDS), (True, 1.0), (1e300, MAX_DELAY_SECONDS)],
+)
+def test_a_delay_is_one_that_the_database_takes(answer: float, delay: float) -> None:
+    assert decide(answer) == Retry(delay, "Trouble: no")
+
+
+def test_a_row_is_claimed_too_often_only_beyond_the_limit() -> None:
+    policy = FailurePolicy(retry=ConstantRetry(delay_seconds=1), max_deliveries=3)
+    assert not policy.too_often(make_row(deliveries=3))
+    assert policy.too_often(make_row(deliveries=4))
+    assert not FailurePolicy(retry=NoRetry()).too_often(make_row(deliveries=10**6))

@@ -1,0 +1,597 @@
+"""From the table to a destination: every verdict, every failure around it, and the order of a key through all of it."""
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from faststream_outbox._engine import lane as lane_module
+from faststream_outbox._engine.backoff import Backoff
+from faststream_outbox._engine.failure import FailurePolicy
+from faststream_outbox._engine.lane import Lane
+from faststream_outbox._engine.runtime import Runtime
+from faststream_outbox._values.outcome import Accepted, Poison, Reason, Refused, Unsent, Verdict
+from faststream_outbox._values.row import OutboxRow
+from faststream_outbox.retry import ConstantRetry, NoRetry
+from tests.engine.fakes import (
+    Lines,
+    ScriptedDestination,
+    ScriptedStore,
+    Trouble,
+    outage,
+    poison,
+    refuse,
+    until,
+)
+
+
+@pytest.fixture
+async def destination(log: Lines) -> ScriptedDestination:
+    return ScriptedDestination(log)
+
+
+@pytest.fixture
+async def make(
+    runtime: Runtime, destination: ScriptedDestination, store: ScriptedStore
+) -> AsyncIterator[Callable[..., Lane]]:
+    made: list[Lane] = []
+
+    def make(*, retry: Any = None, **options: Any) -> Lane:
+        values: dict[str, Any] = {"batch_size": 500, "send_timeout": 10.0, "min_interval": 1.0, "max_interval": 10.0}
+        failure = FailurePolicy(retry=retry or ConstantRetry(delay_seconds=60))
+        lane = runtime.lane("test", ["orders"], destination, failure, **{**values, **options})
+        # Quick probes, so that an outage costs these tests no time.
+        lane._probing = Backoff(0.001, 0.004)
+        lane._backoff = Backoff(0.001, 0.004)
+        made.append(lane)
+        return lane
+
+    yield make
+    await destination.script.let_go(*destination.script.hanging)
+    for lane in made:
+        await lane.stop()
+
+
+@pytest.fixture
+async def lane(make: Callable[..., Lane], runtime: Runtime) -> Lane:
+    lane = make()
+    runtime.start()
+    return lane
+
+
+def attempts(store: ScriptedStore) -> list[int]:
+    return [row.attempts_count for row in store.rows]
+
+
+def first_sent(destination: ScriptedDestination) -> list[int]:
+    return list(dict.fromkeys(row_id for hand_over in destination.sent for row_id in hand_over))
+
+
+# Verdicts
+
+
+async def test_accepted_rows_leave_the_table(
+    lane: Lane, destination: ScriptedDestination, store: ScriptedStore
+) -> None:
+    ids = [store.publish(key=f"key-{number % 7}") for number in range(100)]
+    lane.start()
+    await until(lambda: not store.rows)
+    assert sorted(destination.accepted) == ids
+    assert store.dead_letters == []
+
+
+async def test_a_hand_over_is_bounded(
+    make: Callable[..., Lane], destination: ScriptedDestination, store: ScriptedStore
+) -> None:
+    for _ in range(25):
+        store.publish(key="a")
+    make(batch_size=10).start()
+    await until(lambda: not store.rows)
+    assert [len(hand_over) for hand_over in destination.sent] == [10, 10, 5]
+
+
+async def test_a_refused_row_is_retried_and_counted(
+    make: Callable[..., Lane], destination: ScriptedDestination, store: ScriptedStore
+) -> None:
+    answers = deque([refuse, refuse])
+    destination.answer = lambda row: answers.popleft()(row) if answers else Accepted()
+    counts: list[list[int]] = []
+    destination.before_answer = lambda: _note(counts, attempts(store))
+    store.publish()
+    make(retry=ConstantRetry(delay_seconds=0.001), min_interval=0.01).start()
+    await until(lambda: not store.rows)
+    assert counts == [[0], [1], [2]]
+
+
+async def _note(notes: list[Any], note: Any) -> None:
+    notes.append(note)
+
+
+async def test_a_row_refused_for_the_last_time_is_dead(
+    make: Callable[..., Lane], destination: ScriptedDestination, store: ScriptedStore
+) -> None:
+    destination.answer = refuse
+    store.publish()
+    make(retry=NoRetry()).start()
+    await until(lambda: store.dead_letters)
+    ((row, dead),) = store.dead_letters
+    assert (dead.reason, dead.exception) == (Reason.RETRIES_EXHAUSTED, "Trouble: refused")
+    assert row.attempts_count == 1
+
+
+async def test_poison_is_dead_at_once_and_stalls_no_one(
+    lane: Lane, destination: ScriptedDestination, store: ScriptedStore
+) -> None:
+    bad = store.publish(key="a")
+    good = store.publish(key="a")
+    destination.answer = lambda row: poison(row) if row.id == bad else Accepted()
+    lane.start()
+    await until(lambda: not store.rows)
+    assert destination.accepted == [good]
+    ((row, dead),) = store.dead_letters
+    assert (row.id, dead.reason, dead.exception) == (bad, "too_large", "Trouble: too large")
+
+
+async def test_poison_alone_says_nothing_about_the_destination(
+    lane: Lane, destination: ScriptedDestination, store: ScriptedStore, log: Lines
+) -> None:
+    destination.health.failed(Trouble("down"))
+    destination.answer = poison
+    store.publish()
+    lane.start()
+    await until(lambda: store.dead_letters)
+    assert destination.health.is_down
+
+
+async def test_a_refusal_shows_that_the_destination_is_up(
+    lane: Lane, destination: ScriptedDestination, store: ScriptedStore
+) -> None:
+    destination.health.failed(Trouble("down"))
+    destination.answer = refuse
+    store.publish()
+    lane.start()
+    await until(lambda: not destination.health.is_down)
+
+
+async def test_a_strategy_with_a_bug_does_not_make_the_rows_come_again_and_again(
+    make: Callable[..., Lane], destination: ScriptedDestination, store: ScriptedStore
+) -> None:
+    class Broken:
+        def get_next_attempt_delay(self, **_: Any) -> float:
+            raise Trouble("bug")
+
+    destination.answer = refuse
+    store.publish()
+    make(retry=Broken()).start()
+    await until(lambda: attempts(store) == [1])
+    await asyncio.sleep(0.01)
+    assert destination.sent == [[1]]
+
+
+# Outages
+
+
+async def test_an_outage_counts_no_attempt_and_ends_by_itself(
+    lane: Lane, destination: ScriptedDestination, store: ScriptedStore, log: Lines
+) -> None:
+    ids = [store.publish(key="a") for _ in range(10)]
+    destination.answer = outage
+    lane.start()
+    await until(lambda: len(destination.sent) == 5)
+    assert attempts(store) == [0] * 10
+    assert all(row.deliveries_count == 0 for row in store.rows)
+    assert log.errors == ["destination test: Trouble: down (retrying until it works)"]
+    destination.answer = lambda row: Accepted()
+    await until(lambda: not store.rows)
+    assert destination.accepted == ids
+    assert log.recoveries == ["destination test: works again"]
+
+
+async def test_while_it_cannot_connect_no_row_is_touched(
+    lane: Lane, destination: ScriptedDestination, store: ScriptedStore, log: Lines
+) -> None:
+    store.publish()
+    destination.script.failing["connect"] = Trouble("no route")
+    lane.start()
+    await until(lambda: destination.script.calls["connect"] == 6)
+    assert store.script.calls["hand_over"] == 0
+    assert lane._probing._failures >= 5
+    assert log.errors == ["destination test: Trouble: no route (retrying until it works)"]
+    destination.script.failing.clear()
+    await until(lambda: not store.rows)
+    assert log.recoveries == ["destination test: works again"]
+
+
+async def test_a_connection_that_came_back_is_told_without_waiting_for_rows(
+    lane: Lane, destination: ScriptedDestination, log: Lines
+) -> None:
+    destination.script.failing["connect"] = Trouble("no route")
+    lane.start()
+    await until(lambda: log.errors)
+    destination.script.failing.clear()
+    await until(lambda: log.recoveries)
+
+
+async def test_connecting_without_being_able_to_send_is_one_outage(
+    lane: Lane, destination: ScriptedDestination, store: ScriptedStore, log: Lines
+) -> None:
+    store.publish()
+    destination.answer = outage
+    lane.start()
+    await until(lambda: destination.script.calls["connect"] == 8)
+    assert len(log.errors) == 1
+    assert log.recoveries == []
+
+
+async def test_a_connection_that_hangs_is_given_up(
+    make: Callable[..., Lane], destination: ScriptedDestination, store: ScriptedStore, log: Lines
+) -> None:
+    destination.script.hanging.add("connect")
+    make(send_timeout=0.01).start()
+    await until(lambda: destination.script.calls["connect"] == 2)
+    assert len(log.errors) == 1
+
+
+async def test_probes_grow_rarer_and_progress_makes_them_quick_again(
+    lane: Lane, destination: ScriptedDestination, store: ScriptedStore
+) -> None:
+    store.publish(key="up")
+    lane._probing = probing = Backoff(0.0001, 0.0001)
+    destination.answer = outage
+    lane.start()
+    await until(lambda: probing._failures >= 5)
+    # A part of the destination works: the other part is no reason to slow down.
+    destination.answer = lambda row: Accepted() if row.key == "up" else Unsent(Trouble("down"))
+    await until(lambda: not store.rows)
+    assert probing._failures == 0
+
+
+async def test_a_send_that_takes_too_long_leaves_its_rows_uncounted(
+    make: Callable[..., Lane], destination: ScriptedDestination, store: ScriptedStore, log: Lines
+) -> None:
+    row_id = store.publish()
+    destination.script.hanging.add("send")
+    make(send_timeout=0.01).start()
+    await until(lambda: len(destination.sent) == 3)
+    assert attempts(store) == [0]
+    assert len(log.errors) == 1
+    await destination.script.let_go("send")
+    await until(lambda: not store.rows)
+    assert destination.accepted == [row_id]
+
+
+@pytest.mark.parametrize("error", [Trouble("bug"), asyncio.CancelledError(), ExceptionGroup("several", [Trouble()])])
+async def test_a_destination_that_raises_although_it_must_not_costs_no_row(
+    lane: Lane, destination: ScriptedDestination, store: ScriptedStore, log: Lines, error: BaseException
+) -> None:
+    store.publish()
+    destination.script.failing["send"] = error
+    lane.start()
+    await until(lambda: len(destination.sent) == 3)
+    assert attempts(store) == [0]
+    assert destination.health.last_error is error
+    assert not lane.health.is_down
+    assert len(log.errors) == 1
+    destination.script.failing.clear()
+    await until(lambda: not store.rows)
+
+
+@pytest.mark.parametrize("verdicts", [[], [Accepted()], [Accepted()] * 3])
+async def test_verdicts_that_fit_no_rows_are_not_believed(
+    lane: Lane, destination: ScriptedDestination, store: ScriptedStore, verdicts: list[Verdict]
+) -> None:
+    store.publish(key="a")
+    store.publish(key="a")
+    destination.raw_verdicts = verdicts
+    lane.start()
+    await until(lambda: len(destination.sent) == 2)
+    assert len(store.rows) == 2
+    assert destination.health.is_down
+    destination.raw_verdicts = None
+    await until(lambda: not store.rows)
+
+
+async def test_a_connection_cancelled_by_someone_else_is_an_outage(
+    lane: Lane, destination: ScriptedDestination, store: ScriptedStore
+) -> None:
+    store.publish()
+    destination.script.next_failures["connect"] = deque([asyncio.CancelledError()])
+    lane.start()
+    await until(lambda: not store.rows)
+
+
+# The database
+
+
+@pytest.mark.parametrize("call", ["hand_over", "hand_over_settle", "commit"])
+async def test_a_failing_database_costs_no_row_and_is_told_as_such(
+    lane: Lane, destination: ScriptedDestination, store: ScriptedStore, log: Lines, call: str
+) -> None:
+    ids = [store.publish(key="a") for _ in range(3)]
+    store.script.failing[call] = Trouble("no database")
+    lane.start()
+    await until(lambda: store.script.calls[call] == 4)
+    assert len(store.rows) == 3
+    assert store._locked == set()
+    assert attempts(store) == [0, 0, 0]
+    assert not destination.health.is_down
+    assert log.errors[0].startswith("outbox database: Trouble")
+    store.script.failing.clear()
+    await until(lambda: not store.rows)
+    assert list(dict.fromkeys(destination.accepted)) == ids
+
+
+async def test_a_failing_look_for_due_rows_does_not_make_the_lane_spin(
+    lane: Lane, store: ScriptedStore, log: Lines
+) -> None:
+    lane._backoff = Backoff()
+    store.script.failing["due"] = Trouble("no")
+    lane.start()
+    await until(lambda: store.script.calls["due"] == 2)
+    assert store.script.calls["hand_over"] <= 3
+
+
+async def test_a_transaction_that_hangs_is_given_up(
+    make: Callable[..., Lane], store: ScriptedStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lane_module, "DATABASE_SECONDS", 0.01)
+    store.publish()
+    store.script.hanging.add("hand_over_settle")
+    make(send_timeout=0.01).start()
+    await until(lambda: store.script.calls["hand_over_settle"] == 2)
+    await store.script.let_go("hand_over_settle")
+    await until(lambda: not store.rows)
+
+
+# The end
+
+
+async def test_a_stop_waits_for_the_hand_over_and_writes_its_outcome(
+    lane: Lane, destination: ScriptedDestination, store: ScriptedStore
+) -> None:
+    store.publish()
+    destination.script.hanging.add("send")
+    lane.start()
+    await until(lambda: destination.sent)
+    stopping = asyncio.create_task(lane.stop(60.0))
+    await asyncio.sleep(0.005)
+    assert not stopping.done()
+    await destination.script.let_go("send")
+    async with asyncio.timeout(1):
+        await stopping
+    assert store.rows == []
+    assert destination.sent == [[1]]
+
+
+async def test_a_stop_cuts_a_hand_over_off_after_its_grace_and_the_rows_go_back(
+    lane: Lane, destination: ScriptedDestination, store: ScriptedStore
+) -> None:
+    store.publish()
+    destination.script.hanging.add("send")
+    lane.start()
+    await until(lambda: destination.sent)
+    async with asyncio.timeout(1):
+        await lane.stop(0.01)
+    assert attempts(store) == [0]
+    assert store._locked == set()
+    await destination.script.let_go("send")
+    lane.start()
+    await until(lambda: not store.rows)
+
+
+async def test_after_a_stop_no_more_rows_are_taken(
+    make: Callable[..., Lane], destination: ScriptedDestination, store: ScriptedStore
+) -> None:
+    for _ in range(10):
+        store.publish(key="a")
+    lane = make(batch_size=1)
+    destination.script.hanging.add("send")
+    lane.start()
+    await until(lambda: destination.sent)
+    stopping = asyncio.create_task(lane.stop(60.0))
+    await asyncio.sleep(0)
+    await destination.script.let_go("send")
+    await stopping
+    assert len(store.rows) == 9
+
+
+async def test_a_stop_does_not_wait_for_a_connection(lane: Lane, destination: ScriptedDestination, log: Lines) -> None:
+    destination.script.hanging.add("connect")
+    lane.start()
+    await until(lambda: destination.script.calls["connect"])
+    async with asyncio.timeout(1):
+        await lane.stop(60.0)
+    assert log.errors == []
+
+
+async def test_a_stop_while_it_connects_keeps_it_from_taking_rows(
+    lane: Lane, destination: ScriptedDestination, store: ScriptedStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def connect() -> None:
+        lane.begin_stop()
+
+    monkeypatch.setattr(destination, "connect", connect)
+    store.publish()
+    lane.start()
+    await lane.stop(60.0)
+    await lane.run_once()
+    assert store.script.calls["hand_over"] == 0
+
+
+async def test_a_stop_does_not_wait_for_the_next_probe(lane: Lane, destination: ScriptedDestination) -> None:
+    lane._probing = Backoff(60.0, 60.0)
+    destination.script.failing["connect"] = Trouble("no route")
+    lane.start()
+    await until(lambda: destination.health.is_down)
+    async with asyncio.timeout(1):
+        await lane.stop(60.0)
+
+
+# Rest and order
+
+
+async def test_idle_lanes_ask_the_database_rarely(make: Callable[..., Lane], store: ScriptedStore) -> None:
+    for _ in range(2):
+        make().start()
+    await until(lambda: store.script.calls["due"] == 2)
+    await asyncio.sleep(0.2)
+    assert store.script.calls["hand_over"] <= 4
+    assert store.script.calls["due"] <= 4
+
+
+async def test_a_held_back_key_does_not_make_the_lane_spin(
+    lane: Lane, destination: ScriptedDestination, store: ScriptedStore
+) -> None:
+    destination.answer = refuse
+    for key in "abcdefgh":
+        for _ in range(3):
+            store.publish(key=key)
+    lane.start()
+    await until(lambda: attempts(store).count(1) == 8)
+    await asyncio.sleep(0.2)
+    # One visit for each place that has rows, one more that finds them all held, and a few afterlooks.
+    assert store.script.calls["hand_over"] <= 40
+    before = store.script.calls["hand_over"]
+    await asyncio.sleep(0.1)
+    assert store.script.calls["hand_over"] == before
+
+
+async def test_rows_another_lane_has_in_hand_do_not_make_the_lane_spin(
+    make: Callable[..., Lane], destination: ScriptedDestination, store: ScriptedStore
+) -> None:
+    # Both rows are due, and the first lane is long in sending them.
+    for _ in range(2):
+        store.publish(key="a", activate_in=timedelta(0))
+    destination.script.hanging.add("send")
+    make().start()
+    await until(lambda: destination.sent)
+    make().start()
+    await asyncio.sleep(0.2)
+    assert store.script.calls["hand_over"] <= 6
+
+
+async def test_a_waiting_row_holds_back_only_its_own_key(
+    lane: Lane, destination: ScriptedDestination, store: ScriptedStore
+) -> None:
+    held = store.publish(key="a")
+    store.publish(key="a")
+    others = [store.publish(key=key) for key in "bcdefgh"]
+    destination.answer = lambda row: refuse(row) if row.id == held else Accepted()
+    lane.start()
+    await until(lambda: len(store.rows) == 2)
+    assert sorted(destination.accepted) == others
+    later = store.publish(key="b")
+    await until(lambda: later in destination.accepted)
+
+
+async def test_a_new_row_in_a_place_that_was_fruitless_is_not_slept_over(
+    make: Callable[..., Lane], destination: ScriptedDestination, store: ScriptedStore
+) -> None:
+    lane = make(min_interval=60.0)
+    held = store.publish(key="a")
+    destination.answer = lambda row: refuse(row) if row.id == held else Accepted()
+    # Refused; the place is empty-handed; the round is over and was rested from; the place is empty-handed again.
+    for _ in range(4):
+        store.publish(key="a")
+        await lane.run_once()
+    assert destination.sent[0][0] == held
+    assert lane._rounds.next() != lane._rounds.all
+    late = store.publish(key=next(key for key in map(str, range(1000)) if _place(store, key) == _place(store, "a")))
+    lane._wakeup.ring()
+    async with asyncio.timeout(1):
+        await lane.run_once()
+        await lane.run_once()
+    assert destination.accepted == [late]
+
+
+def _place(store: ScriptedStore, key: str) -> int:
+    from zlib import crc32
+
+    return crc32(key.encode()) % 16
+
+
+async def test_order_of_a_key_is_kept_through_retries_outages_and_restarts(
+    make: Callable[..., Lane], destination: ScriptedDestination, store: ScriptedStore
+) -> None:
+    import random
+
+    chance = random.Random(5)
+    ids = {key: [store.publish(key=key) for _ in range(30)] for key in "abc"}
+
+    def answer(row: OutboxRow) -> Verdict:
+        verdicts: list[Verdict] = [Accepted(), Refused(Trouble("no")), Unsent(Trouble("down"))]
+        return chance.choices(verdicts, [8, 2, 1])[0]
+
+    destination.answer = answer
+    lanes = [
+        make(retry=ConstantRetry(delay_seconds=0.001, max_attempts=None), batch_size=7, min_interval=0.002)
+        for _ in range(3)
+    ]
+    for _ in range(4):
+        for lane in lanes:
+            lane.start()
+        await asyncio.sleep(0.01)
+        for lane in lanes:
+            await lane.stop(0.0)
+    for lane in lanes:
+        lane.start()
+    await until(lambda: not store.rows, seconds=10)
+    for mine in ids.values():
+        assert [row_id for row_id in dict.fromkeys(destination.accepted) if row_id in mine] == mine
+
+
+async def test_places_take_turns(
+    make: Callable[..., Lane], destination: ScriptedDestination, store: ScriptedStore
+) -> None:
+    busy = [store.publish(key="a") for _ in range(50)]
+    other = store.publish(key="b")
+    assert _place(store, "a") != _place(store, "b")
+    make(batch_size=5).start()
+    await until(lambda: not store.rows)
+    position = destination.accepted.index(other)
+    assert position <= 5
+    assert set(busy) < set(destination.accepted)
+
+
+async def test_all_outcomes_together(
+    make: Callable[..., Lane], destination: ScriptedDestination, store: ScriptedStore
+) -> None:
+    answers: dict[int, Verdict] = {
+        store.publish(): Accepted(),
+        store.publish(): Refused(Trouble("no")),
+        store.publish(): Poison("invalid", Trouble("bad")),
+        store.publish(): Unsent(Trouble("down")),
+    }
+    destination.answer = lambda row: answers[row.id]
+    make().start()
+    await until(lambda: len(store.rows) == 2 and len(destination.sent) >= 5)
+    assert [(row.id, row.attempts_count) for row in store.rows] == [(2, 1), (4, 0)]
+    assert [row.id for row, _ in store.dead_letters] == [3]
+
+
+async def test_what_hangs_when_cancelled_does_not_keep_the_stop(
+    make: Callable[..., Lane], destination: ScriptedDestination, store: ScriptedStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("faststream_outbox._engine.service.CANCEL_SECONDS", 0.02)
+    gate = asyncio.Event()
+
+    async def stubborn() -> None:
+        while not gate.is_set():
+            try:
+                await gate.wait()
+            except asyncio.CancelledError:
+                continue
+
+    destination.before_answer = stubborn
+    store.publish()
+    lane = make()
+    lane.start()
+    await until(lambda: destination.sent)
+    async with asyncio.timeout(1):
+        await lane.stop(0.01)
+    assert lane._task is not None
+    gate.set()
+    await asyncio.wait([lane._task])

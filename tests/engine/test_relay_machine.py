@@ -1,0 +1,260 @@
+"""Any sequence of publishing, relaying, outages, refusals and crashes keeps G2, G3, G4 and G5."""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
+
+from faststream_outbox._engine.failure import FailurePolicy
+from faststream_outbox._engine.health import Health
+from faststream_outbox._engine.lane import Lane
+from faststream_outbox._engine.rounds import Rounds
+from faststream_outbox._engine.wakeups import Wakeup
+from faststream_outbox._store import memory
+from faststream_outbox._store.protocol import Place
+from faststream_outbox._values.outcome import Accepted, Poison, Reason, Refused, Unsent, Verdict
+from faststream_outbox._values.row import OutboxRow
+from faststream_outbox.retry import ConstantRetry
+from faststream_outbox.schema import SHARDS
+from tests.engine.fakes import Clock, Lines, ScriptedStore, Trouble, keep_order
+
+MAX_ATTEMPTS = 3
+RETRY_SECONDS = 10.0
+FATES: dict[str, Verdict] = {
+    "accept": Accepted(),
+    "refuse": Refused(Trouble("refused")),
+    "poison": Poison(Reason.TOO_LARGE, Trouble("too large")),
+    "outage": Unsent(Trouble("down")),
+}
+
+
+class Destination:
+    """Gives rows their fates in the order in which they come, and keeps what it accepted."""
+
+    def __init__(self) -> None:
+        self.health = Health("destination", Lines())
+        self.received: list[OutboxRow] = []
+        self.fates: list[str] = []
+        self.is_reachable = True
+        self.crash = ""
+        self.last_verdicts: list[tuple[OutboxRow, Verdict]] = []
+        self.poisoned: set[int] = set()
+
+    async def connect(self) -> None:
+        if not self.is_reachable:
+            raise Trouble("no route")
+
+    async def send(self, rows: Sequence[OutboxRow]) -> Sequence[Verdict]:
+        if self.crash == "before":
+            await _die()
+        fates = [self._fate(row) for row in rows]
+        verdicts = keep_order(rows, [FATES[fate] for fate in fates])
+        for row, verdict in zip(rows, verdicts, strict=True):
+            # Another lane may come in between.
+            await asyncio.sleep(0)
+            if isinstance(verdict, Accepted):
+                self.received.append(row)
+        if self.crash == "after":
+            await _die()
+        self.last_verdicts += zip(rows, verdicts, strict=True)
+        return verdicts
+
+    def _fate(self, row: OutboxRow) -> str:
+        fate = self.fates.pop(0) if self.fates else "accept"
+        if fate == "poison":
+            # Poison is so for good; rows behind it need not wait, as behind a refused one, until that is written.
+            self.poisoned.add(row.id)
+        return "poison" if row.id in self.poisoned else fate
+
+    async def close(self) -> None:
+        """Nothing is open."""
+
+
+class NoRest:
+    """The machine lets time pass itself."""
+
+    async def rest(self, *, found: bool) -> None:
+        await asyncio.sleep(0)
+
+
+async def _die() -> None:
+    task = asyncio.current_task()
+    assert task is not None
+    task.cancel()
+    await asyncio.sleep(0)
+
+
+class RelayMachine(RuleBasedStateMachine):
+    keys = st.sampled_from(["a", "b", "c", "d", None])
+    fates = st.lists(st.sampled_from(["accept", "accept", "accept", "refuse", "poison", "outage"]), max_size=8)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.runner = asyncio.Runner()
+        self.clock = Clock()
+        self.patch = pytest.MonkeyPatch()
+        self.patch.setattr(memory, "_now", self.clock.utc)
+        self.runner.run(self._build())
+        self.published: dict[int, tuple[str | None, str, bytes]] = {}
+        self.refusals: defaultdict[int, int] = defaultdict(int)
+
+    async def _build(self) -> None:
+        self.store = ScriptedStore()
+        self.destination = Destination()
+        self.lanes = [self._lane(number) for number in range(2)]
+
+    def _lane(self, number: int) -> Lane:
+        pacer: Any = NoRest()
+        lane = Lane(
+            str(number),
+            store=self.store,
+            destination=self.destination,
+            rounds=Rounds(["orders"], SHARDS),
+            wakeup=Wakeup(),
+            pacer=pacer,
+            failure=FailurePolicy(retry=ConstantRetry(delay_seconds=RETRY_SECONDS, max_attempts=MAX_ATTEMPTS)),
+            batch_size=3,
+            send_timeout=60.0,
+            health=Health("database", Lines()),
+        )
+        lane.sleep = lambda seconds: asyncio.sleep(0)  # type: ignore[method-assign]
+        return lane
+
+    @initialize(count=st.integers(0, 5))
+    def backlog(self, count: int) -> None:
+        for _ in range(count):
+            self.publish("a", b"backlog")
+
+    @rule(key=keys, payload=st.binary(max_size=4))
+    def publish(self, key: str | None, payload: bytes) -> None:
+        row_id = self.store.publish(key=key, payload=payload)
+        (row,) = [row for row in self.store.rows if row.id == row_id]
+        self.published[row_id] = (key, row.idempotency_key, payload)
+
+    @rule(fates=fates, rounds=st.integers(1, 4))
+    def relay(self, fates: list[str], rounds: int) -> None:
+        self.destination.fates = fates
+        self._run_lane(0, rounds)
+
+    @rule(fates=fates)
+    def relay_in_parallel(self, fates: list[str]) -> None:
+        self.destination.fates = fates
+
+        async def both() -> None:
+            await asyncio.gather(*(lane.run_once() for lane in self.lanes))
+
+        self.runner.run(both())
+        self._count_refusals()
+
+    @rule(fates=fates, moment=st.sampled_from(["before", "after"]))
+    def crash(self, fates: list[str], moment: str) -> None:
+        """The process dies in the middle of a hand-over; another takes its place."""
+        self.destination.fates, self.destination.crash = fates, moment
+        self._run_lane(0, 2)
+        self.destination.crash = ""
+        self.lanes[0] = self.runner.run(self._new_lane())
+
+    @rule(fates=fates, call=st.sampled_from(["hand_over", "hand_over_settle", "commit"]))
+    def lose_the_database(self, fates: list[str], call: str) -> None:
+        self.destination.fates = fates
+        self.store.script.failing[call] = Trouble("no database")
+        try:
+            self.runner.run(self._rounds(0, 3))
+        except Trouble:
+            self.destination.last_verdicts.clear()
+        finally:
+            self.store.script.failing.clear()
+        self._count_refusals()
+
+    @rule()
+    def go_down(self) -> None:
+        self.destination.is_reachable = False
+
+    @rule()
+    def come_back(self) -> None:
+        self.destination.is_reachable = True
+
+    @rule(seconds=st.sampled_from([1.0, RETRY_SECONDS, 3 * RETRY_SECONDS]))
+    def time_passes(self, seconds: float) -> None:
+        self.clock.now += seconds
+
+    async def _new_lane(self) -> Lane:
+        return self._lane(0)
+
+    def _run_lane(self, number: int, rounds: int) -> None:
+        async def in_a_task() -> None:
+            await asyncio.wait([asyncio.ensure_future(self._rounds(number, rounds))])
+
+        self.runner.run(in_a_task())
+        self._count_refusals()
+
+    async def _rounds(self, number: int, rounds: int) -> None:
+        for _ in range(rounds):
+            await self.lanes[number].run_once()
+
+    def _count_refusals(self) -> None:
+        for row, verdict in self.destination.last_verdicts:
+            # A poisoned row counts its one attempt too, when it is put among the dead.
+            if isinstance(verdict, Refused | Poison):
+                self.refusals[row.id] += 1
+        self.destination.last_verdicts.clear()
+
+    @invariant()
+    def nothing_is_lost(self) -> None:
+        """G2."""
+        known = {row.id for row in self.store.rows}
+        known |= {row.id for row, _ in self.store.dead_letters}
+        known |= {row.id for row in self.destination.received}
+        assert known == set(self.published)
+
+    @invariant()
+    def every_copy_is_the_same(self) -> None:
+        """G3."""
+        for row in self.destination.received:
+            assert (row.key, row.idempotency_key, row.payload) == self.published[row.id]
+
+    @invariant()
+    def each_key_is_in_order(self) -> None:
+        """G4."""
+        first_copies = list(dict.fromkeys(row.id for row in self.destination.received if row.key is not None))
+        for key in {row.key for row in self.destination.received}:
+            mine = [row_id for row_id in first_copies if self.published[row_id][0] == key]
+            assert mine == sorted(mine)
+
+    @invariant()
+    def only_refusals_count_as_attempts(self) -> None:
+        """G5."""
+        for row in (*self.store.rows, *(row for row, _ in self.store.dead_letters)):
+            assert row.attempts_count == self.refusals[row.id]
+            assert row.deliveries_count == 0
+
+    @invariant()
+    def nothing_stays_locked(self) -> None:
+        assert self.store._locked == set[Place]()
+
+    def teardown(self) -> None:
+        try:
+            self.destination.fates = []
+            self.destination.is_reachable = True
+            for _ in range(len(self.published) + 2 * SHARDS):
+                self.clock.now += RETRY_SECONDS
+                self._run_lane(0, 2)
+            # Nothing can be in the way any more: all is delivered or dead, and nothing is both gone and unseen.
+            assert self.store.rows == []
+            self.nothing_is_lost()
+            self.each_key_is_in_order()
+        finally:
+            self.patch.undo()
+            self.runner.close()
+
+
+def test_relaying_keeps_its_promises() -> None:
+    run_state_machine_as_test(
+        RelayMachine,
+        settings=settings(max_examples=35, stateful_step_count=25, deadline=None),
+    )

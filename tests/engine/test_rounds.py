@@ -1,0 +1,101 @@
+"""The order in which places are served."""
+
+from collections import Counter
+
+import pytest
+
+from faststream_outbox._engine import rounds as rounds_module
+from faststream_outbox._engine.rounds import ROUND_SECONDS, Rounds
+from faststream_outbox._store.protocol import Place
+from tests.engine.fakes import Clock
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(rounds_module, "time", clock)
+    return clock
+
+
+def test_every_place_of_every_queue_is_there_once() -> None:
+    rounds = Rounds(["a", "b"], 16)
+    assert Counter(rounds.all) == Counter(Place(queue, shard) for queue in "ab" for shard in range(16))
+    assert rounds.next() == rounds.all
+
+
+def test_places_that_all_have_work_are_served_in_turn() -> None:
+    rounds = Rounds(["a", "b"], 4)
+    served = []
+    for _ in range(80):
+        place = rounds.next()[0]
+        served.append(place)
+        rounds.visited(place)
+        rounds.fruitful()
+    assert set(Counter(served).values()) == {10}
+    assert len(set(served[:8])) == 8
+
+
+def test_a_claim_begins_one_place_later_each_time() -> None:
+    rounds = Rounds(["a"], 4)
+    first = []
+    for _ in range(8):
+        first.append(rounds.next()[0])
+        rounds.advance()
+    assert Counter(first) == {Place("a", shard): 2 for shard in range(4)}
+
+
+def test_a_busy_place_does_not_keep_others_from_their_turn() -> None:
+    rounds = Rounds(["a"], 4)
+    busy, other = rounds.next()[0], rounds.next()[3]
+    rounds.visited(busy)
+    order = rounds.next()
+    assert order.index(other) < order.index(busy)
+
+
+def test_a_fruitless_place_is_left_out_until_the_round_is_over() -> None:
+    rounds = Rounds(["a"], 3)
+    place = rounds.next()[1]
+    rounds.visited(place)
+    rounds.fruitless(place)
+    assert place not in rounds.next()
+    assert len(rounds.next()) == 2
+    rounds.finish()
+    assert place in rounds.next()
+
+
+def test_fruitless_places_alone_end_the_round() -> None:
+    rounds = Rounds(["a"], 16)
+    visits = 0
+    while places := rounds.next():
+        rounds.visited(places[len(places) // 2])
+        rounds.fruitless(places[len(places) // 2])
+        visits += 1
+    assert visits == 16
+
+
+def test_a_round_that_never_ends_leaves_no_place_out_for_long(clock: Clock) -> None:
+    rounds = Rounds(["a"], 2)
+    busy, held = rounds.next()
+    rounds.fruitless(held)
+    rounds.visited(busy)
+    rounds.fruitful()
+    assert held not in rounds.next()
+    clock.now += ROUND_SECONDS * 1.01
+    rounds.visited(busy)
+    rounds.fruitful()
+    assert held in rounds.next()
+
+
+def test_all_places_stay_known_while_some_are_left_out() -> None:
+    rounds = Rounds(["a"], 3)
+    rounds.fruitless(rounds.next()[0])
+    assert len(rounds.all) == 3
+
+
+def test_a_place_of_no_round_is_refused_instead_of_searched_for_ever() -> None:
+    with pytest.raises(ValueError, match="stranger"):
+        Rounds(["a"], 3).visited(Place("stranger", 0))
+
+
+def test_processes_do_not_begin_in_step() -> None:
+    assert len({Rounds(["a"], 16).next()[0] for _ in range(60)}) > 4
