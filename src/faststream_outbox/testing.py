@@ -1,19 +1,25 @@
 """Tests of applications without a database."""
 
-from collections.abc import Generator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+import inspect
+from collections.abc import Awaitable, Callable, Generator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
 from types import TracebackType
-from typing import Any, NamedTuple
+from typing import Any, overload
+from unittest import mock
 
 from typing_extensions import override
 
+from faststream_outbox._engine.health import Health
 from faststream_outbox._faststream import EnterType, TestBroker, broker_of, is_connected
 from faststream_outbox._store.memory import MemoryStore
-from faststream_outbox._store.protocol import Store, Writer
-from faststream_outbox._values.draft import Draft
+from faststream_outbox._values.draft import CONTENT_TYPE, CORRELATION_ID, Draft
+from faststream_outbox._values.outcome import Accepted, Unsent, Verdict
 from faststream_outbox._values.row import OutboxRow
-from faststream_outbox._values.wire import wire_headers
+from faststream_outbox._values.wire import ROW_KEY, wire_headers
 from faststream_outbox.broker.broker import OutboxBroker
+from faststream_outbox.exceptions import ConfigError
+from faststream_outbox.forwarders import forwarder as forwarder_module
+from faststream_outbox.forwarders.forwarder import OutboxForwarder
 from faststream_outbox.message import Delivery
 from faststream_outbox.publisher.usecase import OutboxPublisher
 from faststream_outbox.subscriber.factory import create_subscriber
@@ -28,8 +34,9 @@ class TestOutboxBroker(TestBroker[OutboxBroker, EnterType]):
     """Runs an ``OutboxBroker`` on memory instead of PostgreSQL.
 
     ``publish`` checks and encodes its arguments as ever, ignores the session, and runs the subscriber's handler before
-    it returns; what the handler raises, it raises. Delayed messages wait in ``store`` until ``deliver_all``. A
-    forwarder's messages go to its destination while that is connected, as inside of FastStream's ``TestKafkaBroker``.
+    it returns; what the handler raises, it raises. What is delayed, and what ``publish_sync`` wrote, waits in ``store``
+    until ``deliver_all``. A forwarder's messages go to its destination while that is connected, as inside of
+    FastStream's ``TestKafkaBroker``; until then they wait in ``store``.
 
     Args:
         *brokers: The brokers to test.
@@ -46,6 +53,26 @@ class TestOutboxBroker(TestBroker[OutboxBroker, EnterType]):
 
     __test__ = False
 
+    @overload
+    def __init__(
+        self: "TestOutboxBroker[OutboxBroker]",
+        broker: OutboxBroker,
+        /,
+        *,
+        run_loops: bool = False,
+        with_real: bool = False,
+        connect_only: bool | None = None,
+    ) -> None: ...
+
+    @overload
+    def __init__(
+        self: "TestOutboxBroker[tuple[OutboxBroker, ...]]",
+        *brokers: OutboxBroker,
+        run_loops: bool = False,
+        with_real: bool = False,
+        connect_only: bool | None = None,
+    ) -> None: ...
+
     def __init__(
         self,
         *brokers: OutboxBroker,
@@ -53,22 +80,25 @@ class TestOutboxBroker(TestBroker[OutboxBroker, EnterType]):
         with_real: bool = False,
         connect_only: bool | None = None,
     ) -> None:
+        if run_loops and with_real:
+            msg = "run_loops: with_real=True runs the loops already, on the real database"
+            raise ConfigError(msg)
         super().__init__(*brokers, with_real=with_real or run_loops, connect_only=connect_only)
         self._in_memory = not with_real
         self._run_loops = run_loops
-        self._replaced: list[_Replaced] = []
         self.store = MemoryStore()
         """The rows of this test: ``store.rows`` are alive, ``store.dead_letters`` failed for good."""
 
     async def __aenter__(self) -> EnterType:
-        if self._in_memory:
-            for broker in self.brokers:
-                self._replace(broker)
-        try:
-            return await super().__aenter__()
-        except BaseException:
-            self._restore()
-            raise
+        with ExitStack() as stack:
+            if self._in_memory:
+                for broker in self.brokers:
+                    stack.enter_context(self._on_memory(broker))
+            if self._run_loops:
+                stack.enter_context(self._forwarding_to_test_brokers())
+            entered = await super().__aenter__()
+            self._restore = stack.pop_all()
+        return entered
 
     async def __aexit__(
         self,
@@ -76,28 +106,49 @@ class TestOutboxBroker(TestBroker[OutboxBroker, EnterType]):
         exc_val: BaseException | None = None,
         exc_tb: TracebackType | None = None,
     ) -> None:
-        try:
+        with self._restore:
             await super().__aexit__(exc_type, exc_val, exc_tb)
-        finally:
-            self._restore()
 
     async def deliver_all(self) -> None:
-        """Run the handlers for all rows that wait, delayed ones included, in the order of their ids."""
+        """Run the handlers for all rows that wait, delayed ones included, in the order of their ids.
+
+        Raises:
+            ConfigError: The loops run, and deliver by themselves what is due.
+        """
+        if self._run_loops or not self._in_memory:
+            msg = "deliver_all: with run_loops or with_real, the loops deliver what is due"
+            raise ConfigError(msg)
         for row in self.store.rows:
-            await _Direct(self.store, self.brokers).deliver(row)
+            # An earlier one's handler may have cancelled it.
+            if row in self.store.rows:
+                await self._deliver(row)
 
-    def _replace(self, broker: OutboxBroker) -> None:
+    @contextmanager
+    def _on_memory(self, broker: OutboxBroker) -> Generator[None, None, None]:
         producer: Any = broker.config.producer
-        self._replaced.append(_Replaced(broker, broker._store, producer.writer, producer._begin))
-        broker._store = self.store
-        producer.writer = self.store if self._run_loops else _Direct(self.store, self.brokers)
-        producer._begin = _no_transaction
+        writer = self.store if self._run_loops else _Direct(self.store, self._deliver)
+        with (
+            mock.patch.object(broker, "_store", self.store),
+            mock.patch.object(producer, "writer", writer),
+            mock.patch.object(producer, "_begin", nullcontext),
+        ):
+            yield
 
-    def _restore(self) -> None:
-        while self._replaced:
-            broker, store, writer, begin = self._replaced.pop()
-            producer: Any = broker.config.producer
-            broker._store, producer.writer, producer._begin = store, writer, begin
+    @contextmanager
+    def _forwarding_to_test_brokers(self) -> Generator[None, None, None]:
+        """Let forwarders send through their publishers, since test brokers have no client to send through."""
+        module: Any = forwarder_module
+        create = module.create_destinations
+
+        def create_for_test(publisher: Any, *args: Any, **options: Any) -> Any:
+            # The real ones too: they check the settings of their broker.
+            made = create(publisher, *args, **options)
+            if all(publisher is not forwarder.to for forwarder in _forwarders(self.brokers)):
+                return made
+            return made._replace(lanes=[_TestDestination(publisher, self._forward, lane.health) for lane in made.lanes])
+
+        with mock.patch.object(module, "create_destinations", create_for_test):
+            yield
 
     @contextmanager
     def _patch_producer(self, broker: OutboxBroker) -> Generator[None, None, None]:
@@ -118,23 +169,45 @@ class TestOutboxBroker(TestBroker[OutboxBroker, EnterType]):
             if publisher.queue in subscriber.queues:
                 return subscriber, True
         fake = create_subscriber(publisher.queue, config=broker.config)
-        broker._subscribers.add(fake)
+        if all(publisher.queue not in forwarder.queues for forwarder in _forwarders(self.brokers)):
+            broker._subscribers.add(fake)
         return fake, False
 
+    @override
+    def _fake_start(self, broker: OutboxBroker, *args: Any, **kwargs: Any) -> None:
+        super()._fake_start(broker, *args, **kwargs)
+        for fake in self._fake_subscribers:
+            # The broker has made the others ready.
+            if fake not in broker.subscribers:
+                fake._build_fastdepends_model()
 
-class _Replaced(NamedTuple):
-    broker: OutboxBroker
-    store: Store
-    writer: Writer
-    begin: Any
+    async def _deliver(self, row: OutboxRow) -> None:
+        """Give a row to its consumer; without one, it is kept."""
+        for subscriber in _subscribers(self.brokers):
+            if row.queue in subscriber.queues:
+                self.store.forget(row.id)
+                await subscriber.process_message(Delivery(row))
+                return
+        for forwarder in _forwarders(self.brokers):
+            if row.queue in forwarder.queues and _is_up(forwarder.to):
+                self.store.forget(row.id)
+                await self._forward(row, forwarder.to)
+                return
+
+    async def _forward(self, row: OutboxRow, publisher: Any) -> None:
+        await _publish(row, publisher)
+        # For the mocks of our own publishers to the queue.
+        for fake in self._fake_subscribers:
+            if isinstance(fake, OutboxSubscriber) and row.queue in fake.queues:
+                await fake.process_message(Delivery(row))
 
 
 class _Direct:
-    """A writer that hands each message to its consumer before it returns."""
+    """A writer that has each message delivered before it returns."""
 
-    def __init__(self, store: MemoryStore, brokers: Sequence[OutboxBroker]) -> None:
+    def __init__(self, store: MemoryStore, deliver: Callable[[OutboxRow], Awaitable[None]]) -> None:
         self._store = store
-        self._brokers = brokers
+        self._deliver = deliver
 
     async def insert(self, session: Any, draft: Draft) -> int | None:
         row_id = self._store.insert_sync(None, draft)
@@ -152,44 +225,77 @@ class _Direct:
         return ids
 
     async def cancel_timer(self, session: Any, *, queue: str, timer_id: str) -> bool:
-        return await self._store.cancel_timer(session, queue=queue, timer_id=timer_id)
+        return await self._store.cancel_timer(None, queue=queue, timer_id=timer_id)
 
     async def fetch_unprocessed(self, session: Any, *, queue: str | None, limit: int) -> list[OutboxRow]:
-        return await self._store.fetch_unprocessed(session, queue=queue, limit=limit)
+        return await self._store.fetch_unprocessed(None, queue=queue, limit=limit)
 
     async def _deliver_if_ready(self, ids: Sequence[int]) -> None:
         for row in self._store.ready_among(ids):
-            await self.deliver(row)
-
-    async def deliver(self, row: OutboxRow) -> None:
-        """Give a row to its consumer; without one, it is kept."""
-        for subscriber in _subscribers(self._brokers):
-            if row.queue in subscriber.queues:
-                self._store.forget(row.id)
-                await subscriber.process_message(Delivery(row))
-                return
-        for broker in self._brokers:
-            for forwarder in broker.forwarders:
-                if row.queue in forwarder.queues and is_connected(broker_of(forwarder.to)):
-                    self._store.forget(row.id)
-                    await _forward(row, forwarder.to)
-                    return
+            await self._deliver(row)
 
 
-async def _forward(row: OutboxRow, publisher: Any) -> None:
-    key = {} if row.key is None else {"key": row.key.encode()}
-    await publisher.publish(row.payload, headers=wire_headers(row), **key)
+class _TestDestination:
+    """Sends row by row through a FastStream publisher, while its broker is connected."""
+
+    def __init__(
+        self,
+        publisher: Any,
+        forward: Callable[[OutboxRow, Any], Awaitable[None]],
+        health: Health,
+    ) -> None:
+        self.health = health
+        self._publisher = publisher
+        self._forward = forward
+
+    async def connect(self) -> None:
+        if not _is_up(self._publisher):
+            msg = "the test does not run the destination's broker"
+            raise ConnectionError(msg)
+
+    async def send(self, rows: Sequence[OutboxRow]) -> Sequence[Verdict]:
+        verdicts: list[Verdict] = []
+        for row in rows:
+            try:
+                await self._forward(row, self._publisher)
+            except Exception as error:  # noqa: BLE001 - what a consumer in the test raises
+                return [*verdicts, *[Unsent(error)] * (len(rows) - len(verdicts))]
+            verdicts.append(Accepted())
+        return verdicts
+
+    def finish(self, grace: float) -> None:
+        """Nothing takes long here."""
+
+    async def close(self) -> None:
+        """Nothing was opened."""
+
+
+def _is_up(publisher: Any) -> bool:
+    broker = broker_of(publisher)
+    # Not every test broker of FastStream's puts a connection into its broker, but each puts a mock there to start it.
+    return is_connected(broker) or isinstance(broker.start, mock.NonCallableMock)
+
+
+async def _publish(row: OutboxRow, publisher: Any) -> None:
+    """Send a row as FastStream's own publisher for that kind of broker can."""
+    parameters = inspect.signature(publisher.publish).parameters
+    headers = wire_headers(row)
+    options: dict[str, Any] = {}
+    if row.key is not None and "key" in parameters:
+        options["key"] = row.key.encode()
+    elif row.key is not None:
+        headers[ROW_KEY] = row.key
+    if "publish_kwargs" in parameters:
+        # RabbitMQ has properties beside the headers.
+        options.update(message_id=row.idempotency_key, content_type=row.headers.get(CONTENT_TYPE))
+    correlation_id = row.headers.get(CORRELATION_ID)
+    await publisher.publish(row.payload, headers=headers, correlation_id=correlation_id, **options)
 
 
 def _subscribers(brokers: Sequence[OutboxBroker]) -> list[OutboxSubscriber]:
-    return [
-        subscriber
-        for broker in brokers
-        for subscriber in broker.subscribers
-        if isinstance(subscriber, OutboxSubscriber)
-    ]
+    subscribers = (subscriber for broker in brokers for subscriber in broker.subscribers)
+    return [subscriber for subscriber in subscribers if isinstance(subscriber, OutboxSubscriber)]
 
 
-@asynccontextmanager
-async def _no_transaction() -> Any:
-    yield None
+def _forwarders(brokers: Sequence[OutboxBroker]) -> list[OutboxForwarder]:
+    return [forwarder for broker in brokers for forwarder in broker.forwarders]

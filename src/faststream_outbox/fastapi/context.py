@@ -5,10 +5,11 @@ the router that the route stands on lends its own.
 """
 
 import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Annotated, Any
 
 from fastapi import Depends
-from faststream.exceptions import IncorrectState
 from starlette.requests import HTTPConnection
 
 from faststream_outbox._faststream import EMPTY, resolve_context_by_name
@@ -19,19 +20,24 @@ from faststream_outbox.exceptions import ConfigError
 from faststream_outbox.message import OutboxMessage as _OutboxMessage
 from faststream_outbox.publisher.producer import OutboxProducer as _OutboxProducer
 
-_ROUTE_BROKER = "faststream_outbox.broker"
 _APP_BROKERS = "faststream_outbox_brokers"
 
 
-def Context(name: str, *, default: Any = EMPTY) -> Any:  # noqa: N802 - FastStream's name for it
+def Context(  # noqa: N802 - FastStream's name for it
+    name: str,
+    *,
+    default: Any = EMPTY,
+    initial: Callable[[], Any] | None = None,
+) -> Any:
     """Make a FastAPI dependency on something in FastStream's context.
 
     Args:
         name: A dotted path, as in ``"broker"`` or ``"message.headers"``.
         default: What to give where there is no such thing. Default: raise.
+        initial: Makes what is given, and kept for later, where there is no such thing.
 
     Raises:
-        ConfigError: While a request is served, if the path means nothing there.
+        ConfigError: When the dependency is resolved, if the path means nothing there.
 
     Example::
 
@@ -42,32 +48,45 @@ def Context(name: str, *, default: Any = EMPTY) -> Any:  # noqa: N802 - FastStre
     async def resolve(connection: HTTPConnection) -> Any:
         if isinstance(connection, StreamMessage):
             context: Any = connection.headers["context__"]
-            return resolve_context_by_name(name=name, default=default, initial=None, context=context)
-        return _resolve_for_request(name, default, connection)
+            value = resolve_context_by_name(name=name, default=default, initial=initial, context=context)
+        elif name.partition(".")[0] == "message":
+            value = default
+        else:
+            broker = _broker_for(connection)
+            # A scope is the task's own, so that requests do not see each other's.
+            with broker.context.scopes((("broker", broker), ("logger", _logger_of(broker)))):
+                value = resolve_context_by_name(name=name, default=default, initial=initial, context=broker.context)
+        if value is EMPTY:
+            raise _meaningless(name, connection)
+        return value
 
     return Depends(resolve)
 
 
-def _resolve_for_request(name: str, default: Any, connection: HTTPConnection) -> Any:
-    broker = _broker_for(connection)
-    # A scope is the task's own, so that requests do not see each other's.
-    with broker.context.scopes((("broker", broker), ("logger", _logger_of(broker)))):
-        value = resolve_context_by_name(name=name, default=default, initial=None, context=broker.context)
-    if value is EMPTY:
-        hint = "a subscriber has a message, a request has none" if name.startswith("message") else "it is not set"
-        msg = f"Context({name!r}) means nothing in an HTTP route: {hint}"
-        raise ConfigError(msg)
-    return value
+def _meaningless(name: str, connection: HTTPConnection) -> ConfigError:
+    if isinstance(connection, StreamMessage):
+        return ConfigError(f"Context({name!r}) means nothing in a subscriber: it is not set")
+    reason = "a subscriber has a message, a request has none" if name.startswith("message") else "it is not set"
+    return ConfigError(f"Context({name!r}) means nothing in an HTTP route: {reason}")
+
+
+class RouteBroker:
+    """Marks a router's routes with the router's broker. As a dependency, it goes wherever FastAPI takes the routes."""
+
+    def __init__(self, broker: _OutboxBroker) -> None:
+        self.broker = broker
+
+    async def __call__(self) -> None:
+        """Do nothing: dependencies of an application or an inclusion run earlier, and look for it on the route."""
 
 
 def _broker_for(connection: HTTPConnection) -> _OutboxBroker:
-    broker: _OutboxBroker | None = connection.scope.get(_ROUTE_BROKER)
-    if broker is not None:
-        return broker
-    brokers = list(getattr(connection.app.state, _APP_BROKERS, ()))
+    for dependency in getattr(connection.scope.get("route"), "dependencies", ()):
+        if isinstance(dependency.dependency, RouteBroker):
+            return dependency.dependency.broker
+    brokers: Sequence[_OutboxBroker] = getattr(connection.app.state, _APP_BROKERS, ())
     if len(brokers) == 1:
-        only: _OutboxBroker = brokers[0]
-        return only
+        return brokers[0]
     if not brokers:
         msg = "no OutboxRouter runs in this application: include one, and let the lifespan of the application run"
     else:
@@ -75,35 +94,21 @@ def _broker_for(connection: HTTPConnection) -> _OutboxBroker:
     raise ConfigError(msg)
 
 
-class RouteBroker:
-    """A router's dependency that tells the router's own routes which broker is theirs."""
-
-    def __init__(self, broker: _OutboxBroker) -> None:
-        self._broker = broker
-
-    async def __call__(self, connection: HTTPConnection) -> None:
-        """Run as a dependency of each route."""
-        connection.scope[_ROUTE_BROKER] = self._broker
-
-
-def announce(app: Any, broker: _OutboxBroker) -> None:
-    """Tell an application's other routes of a broker that runs in it."""
-    brokers = [*getattr(app.state, _APP_BROKERS, ())]
-    if broker not in brokers:
-        setattr(app.state, _APP_BROKERS, [*brokers, broker])
-
-
-def withdraw(app: Any, broker: _OutboxBroker) -> None:
-    """Tell an application's other routes that a broker runs no more."""
-    setattr(app.state, _APP_BROKERS, [other for other in getattr(app.state, _APP_BROKERS, ()) if other is not broker])
+@contextmanager
+def announced(app: Any, broker: _OutboxBroker) -> Iterator[None]:
+    """Let the routes of an application that stand on no router of ours find a broker, for as long as it runs."""
+    others = [other for other in getattr(app.state, _APP_BROKERS, ()) if other is not broker]
+    setattr(app.state, _APP_BROKERS, [*others, broker])
+    try:
+        yield
+    finally:
+        others = [other for other in getattr(app.state, _APP_BROKERS) if other is not broker]
+        setattr(app.state, _APP_BROKERS, others)
 
 
 def _logger_of(broker: _OutboxBroker) -> Any:
-    try:
-        return broker.config.logger.logger.logger
-    except IncorrectState:
-        # Before the broker has started, FastStream has no logger for it.
-        return logging.getLogger("faststream.access.outbox")
+    # FastStream has none before the broker has started, and none with logger=None.
+    return broker.config.logger.logger.logger or logging.getLogger("faststream.access.outbox")
 
 
 OutboxBroker = Annotated[_OutboxBroker, Context("broker")]

@@ -1,27 +1,31 @@
 """A FastAPI router with a broker inside."""
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+import inspect
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, cast
+from weakref import WeakSet
 
-from fastapi import Depends
+from fastapi import Depends, params
 from fastapi.datastructures import Default
+from fastapi.dependencies.utils import get_typed_signature
 from sqlalchemy import Table
 from sqlalchemy.ext.asyncio import AsyncEngine
 from typing_extensions import Unpack, override
 
 from faststream_outbox._faststream.fastapi import StreamRouter
 from faststream_outbox.broker.broker import OutboxBroker
-from faststream_outbox.fastapi.context import RouteBroker, announce, withdraw
+from faststream_outbox.config import check_options
+from faststream_outbox.fastapi.context import RouteBroker, announced
 from faststream_outbox.fastapi.options import RouterOptions, RouterSubscriberOptions
 from faststream_outbox.forwarders.forwarder import OutboxForwarder
 from faststream_outbox.forwarders.options import ForwarderOptions
 from faststream_outbox.message import Delivery
 from faststream_outbox.publisher.options import PublisherOptions
 from faststream_outbox.publisher.usecase import OutboxPublisher
+from faststream_outbox.subscriber.usecase import OutboxSubscriber
 
 _RESPONSE_DEFAULTS: Mapping[str, Any] = {
-    "dependencies": (),
     "response_model": Default(None),
     "response_model_include": None,
     "response_model_exclude": None,
@@ -51,7 +55,8 @@ class OutboxRouter(StreamRouter[Delivery]):
         **options: See ``RouterOptions``.
 
     Raises:
-        ConfigError: An option cannot work here.
+        ConfigError: An option cannot work.
+        TypeError: There is no such option, or not for this router, or ``dependencies`` are not FastAPI's.
 
     Example::
 
@@ -79,9 +84,10 @@ class OutboxRouter(StreamRouter[Delivery]):
             if option in options:
                 msg = f"OutboxRouter does not take {option}: {reason}"
                 raise TypeError(msg)
+        check_options("OutboxRouter", options, RouterOptions)
         arguments: dict[str, Any] = {"context": None, **options}
+        arguments["dependencies"] = _fastapi_dependencies(options.get("dependencies"))
         super().__init__(engine, outbox_table=outbox_table, dlq_table=dlq_table, **arguments)
-        # Last, so that a broker's own routes find it before any of their other dependencies is resolved.
         self.dependencies = [Depends(RouteBroker(self.broker)), *self.dependencies]
 
     @override
@@ -90,19 +96,27 @@ class OutboxRouter(StreamRouter[Delivery]):
         queues: str | Sequence[str],
         /,
         **options: Unpack[RouterSubscriberOptions],
-    ) -> Any:
+    ) -> OutboxSubscriber:
         """Subscribe a handler to one or more queues; its dependencies are FastAPI's.
 
         Args:
             queues: A queue's name, or several; at most 255 bytes each.
             **options: See ``RouterSubscriberOptions``.
 
+        Returns:
+            The subscriber; call it with the handler, or use it as a decorator.
+
         Raises:
             ConfigError: An option cannot work, or another consumer has the queue.
+            TypeError: There is no such option, or ``dependencies`` are not FastAPI's.
         """
-        # FastStream types it for one name, and passes on whatever it is given.
+        check_options("subscriber", options, RouterSubscriberOptions)
+        arguments: dict[str, Any] = {**_RESPONSE_DEFAULTS, **options}
+        arguments["dependencies"] = _fastapi_dependencies(options.get("dependencies"))
+        # FastStream types it as a decorator, for one name; it passes names on, and gives what the broker returns.
         names: Any = queues
-        return super().subscriber(names, **{**_RESPONSE_DEFAULTS, **options})
+        subscriber: Any = super().subscriber(names, **arguments)
+        return cast("OutboxSubscriber", subscriber)
 
     @override
     def publisher(  # type: ignore[override]  # FastStream's routers all narrow it
@@ -125,18 +139,46 @@ class OutboxRouter(StreamRouter[Delivery]):
         return self.broker.forwarder(queues, to=to, **options)
 
     @override
+    def _subscriber_compatibility_wrapper(self, *args: Any, **kwargs: Any) -> Any:
+        make_consumer = super()._subscriber_compatibility_wrapper(*args, **kwargs)
+
+        def wrap(handler: Any) -> Any:
+            # What FastAPI gets is a wrapper around the user's handler. FastAPI of old looks for the names in
+            # annotations that are strings where that wrapper was written.
+            written = inspect.unwrap(handler, stop=lambda function: hasattr(function, "__signature__"))
+            handler.__signature__ = get_typed_signature(written)
+            return make_consumer(handler)
+
+        return wrap
+
+    @override
     def _wrap_lifespan(self, lifespan: Any = None) -> Any:
         run_broker = super()._wrap_lifespan(lifespan)
+        documented: WeakSet[Any] = WeakSet()
 
         @asynccontextmanager
         async def run(app: Any) -> AsyncIterator[Any]:
-            announce(app, self.broker)
+            # Tests run the lifespan of one application many times. FastStream would add the AsyncAPI page each time,
+            # and start the broker the first time only.
+            pages = self.docs_router
+            if app in documented:
+                self.docs_router = None
+            documented.add(app)
             try:
-                async with run_broker(app) as state:
-                    yield state
+                with announced(app, self.broker):
+                    async with run_broker(app) as state:
+                        yield state
             finally:
-                withdraw(app, self.broker)
-                # FastStream starts a router's broker once in its life; tests run one application's lifespan many times.
+                self.docs_router = pages
                 self._lifespan_started = False
 
         return run
+
+
+def _fastapi_dependencies(dependencies: Iterable[Any] | None) -> list[params.Depends]:
+    checked = list(dependencies or ())
+    for dependency in checked:
+        if not isinstance(dependency, params.Depends):
+            msg = f"dependencies: must be FastAPI's Depends(...), got {dependency!r}"
+            raise TypeError(msg)
+    return checked
