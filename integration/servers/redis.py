@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any, Self
+from urllib.parse import urlsplit
 
 import redis
 from redis.asyncio import Redis
@@ -27,7 +28,14 @@ from .process import LOOPBACK, ReservedPort, ServerProcess, ServerUnavailable
 ENVIRONMENT = "OUTBOX_REDIS_URL"
 
 # What was answered survives `kill -9` of the server, as where people rely on it. That of the machine is no matter here.
-SETTINGS = {"bind": LOOPBACK, "save": "", "appendonly": "yes", "appendfsync": "no"}
+SETTINGS = {
+    "bind": LOOPBACK,
+    "save": "",
+    "appendonly": "yes",
+    "appendfsync": "no",
+    # A primary waits so many seconds for more replicas before it sends its data to the first one.
+    "repl_diskless_sync_delay": "0",
+}
 
 
 class RedisServer:
@@ -39,6 +47,12 @@ class RedisServer:
 
     def __init__(self, url: str) -> None:
         self.url = url
+
+    def url_behind(self, proxy: str, query: str = "") -> str:
+        """Its URL for clients of a proxy at "host:port", with the same login, and options of redis-py."""
+        url = urlsplit(self.url)
+        login = "".join(url.netloc.rpartition("@")[:2])
+        return url._replace(netloc=f"{login}{proxy}", query=query).geturl()
 
     @asynccontextmanager
     async def client(self, **options: Any) -> AsyncIterator[Redis]:

@@ -4,7 +4,7 @@ Everything of ``faststream._internal`` that is needed is imported in this folder
 of FastStream is a change in one place. Public names are imported from where FastStream publishes them.
 """
 
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 from faststream._internal.basic_types import LoggerProto, SendableMessage
 from faststream._internal.broker import BrokerRouter, BrokerUsecase
@@ -34,9 +34,6 @@ from faststream._internal.types import BrokerMiddleware, CustomCallable, IdGener
 from faststream._internal.utils.functions import to_async
 
 from faststream_outbox.exceptions import ConfigError
-
-if TYPE_CHECKING:
-    from aiokafka import AIOKafkaProducer
 
 __all__ = (
     "EMPTY",
@@ -77,7 +74,6 @@ __all__ = (
     "connection_options",
     "get_broker_logger",
     "is_connected",
-    "kafka_producer",
     "make_logger_state",
     "resolve_context_by_name",
     "to_async",
@@ -100,11 +96,6 @@ def broker_of(publisher: Any) -> BrokerUsecase[Any, Any, Any]:
 def connection_options(broker: BrokerUsecase[Any, Any, Any]) -> dict[str, Any]:
     """Give the options with which a broker connects its client."""
     return broker._connection_kwargs
-
-
-def kafka_producer(publisher: Any) -> "AIOKafkaProducer":
-    """Give the aiokafka producer behind a connected Kafka publisher."""
-    return cast("AIOKafkaProducer", publisher._outer_config.producer._producer.producer)
 
 
 def is_connected(broker: BrokerUsecase[Any, Any, Any]) -> bool:

@@ -9,10 +9,13 @@ from typing_extensions import Unpack
 from faststream_outbox._engine.failure import FailurePolicy
 from faststream_outbox._engine.lane import Lane
 from faststream_outbox.exceptions import ConfigError
-from faststream_outbox.forwarders.factory import NamedDestination, create_destination
+from faststream_outbox.forwarders.factory import LaneDestination, create_destinations
 from faststream_outbox.forwarders.options import ForwarderOptions
 from faststream_outbox.retry import DEFAULT_RETRY, as_strategy
 from faststream_outbox.schema import SHARDS
+
+SETTLE_SECONDS = 2.0
+"""For writing the outcomes of a hand-over that has just ended; then its lane is cut off, and gives all rows back."""
 
 
 class OutboxForwarder:
@@ -36,10 +39,12 @@ class OutboxForwarder:
         timeout = options.get("send_timeout")
         self._send_timeout = None if timeout is None else _positive("send_timeout", timeout)
         self._min_interval = _positive("min_fetch_interval", options.get("min_fetch_interval", 1.0))
-        self._max_interval = _positive("max_fetch_interval", options.get("max_fetch_interval", 10.0))
+        self._max_interval = _positive("max_fetch_interval", options.get("max_fetch_interval", 1.5))
+        self._allow_lossy = options.get("allow_lossy", False)
         retry = options.get("retry_strategy")
         self._failure = FailurePolicy(retry=DEFAULT_RETRY if retry is None else as_strategy(retry))
-        self._destination: NamedDestination | None = None
+        self._address = "forwarder"
+        self._destinations: Sequence[LaneDestination] = ()
         self._lanes: list[Lane] = []
 
     @property
@@ -50,9 +55,7 @@ class OutboxForwarder:
     @property
     def name(self) -> str:
         """The name given, or kind and address of the destination once the forwarder has started."""
-        if self._name is not None:
-            return self._name
-        return "forwarder" if self._destination is None else self._destination.name
+        return self._name or self._address
 
     def start(self) -> None:
         """Check the destination's settings and begin to carry; the broker calls it.
@@ -63,33 +66,45 @@ class OutboxForwarder:
         if self._lanes:
             return
         runtime = self._config.runtime
-        self._destination = create_destination(self.to, runtime.log)
+        self._address, send_timeout, self._destinations = create_destinations(
+            self.to,
+            runtime.log,
+            lanes=self._lane_count,
+            send_timeout=self._send_timeout,
+            allow_lossy=self._allow_lossy,
+        )
         self._lanes = [
             runtime.lane(
                 f"{self.name}-{number}",
                 self.queues,
-                self._destination,
+                destination,
                 self._failure,
                 batch_size=self._batch_size,
-                send_timeout=self._send_timeout or self._destination.send_timeout,
+                # The destination keeps to the time-out itself, and then still gives the verdicts that it has.
+                send_timeout=send_timeout + SETTLE_SECONDS,
                 min_interval=self._min_interval,
                 max_interval=self._max_interval,
             )
-            for number in range(self._lane_count)
+            for number, destination in enumerate(self._destinations)
         ]
         for lane in self._lanes:
             lane.start()
 
     async def stop(self, grace: float) -> None:
-        """Take no more rows, let hand-overs finish for up to ``grace`` seconds, give back what is cut off."""
-        lanes, self._lanes = self._lanes, []
-        await asyncio.gather(*(lane.stop(grace) for lane in lanes))
+        """Take no more rows, let hand-overs finish for up to ``grace`` seconds, give back what is cut off.
+
+        A hand-over that is cut off still writes what its destination has acknowledged.
+        """
+        for destination in self._destinations:
+            destination.finish(grace)
+        # Kept until the stop has returned: a second one that meets it waits for it too.
+        await asyncio.gather(*(lane.stop(grace + SETTLE_SECONDS) for lane in self._lanes))
+        self._lanes = []
 
     async def close(self) -> None:
         """Let go of the destination, after all forwarders have stopped."""
-        destination, self._destination = self._destination, None
-        if destination is not None:
-            await destination.close()
+        destinations, self._destinations = self._destinations, ()
+        await asyncio.gather(*(destination.close() for destination in destinations))
 
 
 def _positive(option: str, value: Any) -> Any:

@@ -20,8 +20,11 @@ class ForwarderOptions(TypedDict, total=False):
     """Hand-overs in parallel, at most 16 for each queue over all processes. Default: 2."""
 
     send_timeout: float | None
-    """Seconds after which a hand-over is given up and its rows are sent again later. Default: just above the
-    destination client's own time-out, so that an abandoned send is dead before its row is sent again."""
+    """Seconds after which a hand-over is given up and its rows are sent again later. What was given up is not sent any
+    more. Default: 5 seconds more than the destination client's own time-out (40 seconds for Kafka, 10 for Redis)."""
+
+    allow_lossy: bool
+    """True: a Redis channel will do, where a message is lost when nobody listens at that moment. Default: False."""
 
     retry_strategy: RetryStrategy | tuple[wait_base, stop_base] | None
     """When a row that the destination refused is sent again; outages do not count. Default: ``ExponentialRetry()``."""
@@ -30,4 +33,5 @@ class ForwarderOptions(TypedDict, total=False):
     """Seconds until the first look without a wake-up. Default: 1.0."""
 
     max_fetch_interval: float
-    """Seconds at which the interval stops growing while nothing is found. Default: 10.0."""
+    """Seconds at which the interval stops growing while nothing is found. So long may rows wait that a killed process
+    had in hand: nothing rings for them. Default: 1.5."""

@@ -1,0 +1,1 @@
+"""Forwarders between a real PostgreSQL and a real Apache Kafka."""

@@ -1,0 +1,207 @@
+"""G5: a destination that is down is no failure of any row."""
+
+import asyncio
+import logging
+import time
+
+import psutil
+import pytest
+from faststream.rabbit import RabbitBroker
+
+from faststream_outbox import Outgoing
+from integration.broker.observing import LogLines, Table, eventually
+from integration.faults.proxy import TcpProxy
+from integration.forwarders.carrying import Publishing
+from integration.forwarders.conftest import MakeBroker
+from integration.servers.queues import Mailbox
+from integration.servers.rabbitmq import EmbeddedRabbit
+
+from .carrying import as_records, check_complete, check_order, without_repeats
+
+
+async def _nothing_is_counted(table: Table) -> None:
+    assert await table.count("attempts_count > 0 OR failed_at IS NOT NULL") == 0
+
+
+async def test_rabbitmq_down_at_start(
+    *,
+    make_broker: MakeBroker,
+    proxied_rabbit: RabbitBroker,
+    rabbit_proxy: TcpProxy,
+    mailbox: Mailbox,
+    publishing: Publishing,
+    table: Table,
+    log: LogLines,
+    aiormq_log: pytest.LogCaptureFixture,
+) -> None:
+    rabbit_proxy.refuse()
+    broker = make_broker(logger=log)
+    broker.forwarder("orders", to=proxied_rabbit.publisher(mailbox.name))
+    handled = asyncio.Event()
+
+    @broker.subscriber("local")
+    async def handle() -> None:
+        handled.set()
+
+    began = time.monotonic()
+    await broker.start()
+    assert time.monotonic() - began < 1.0
+    ids = await publishing.many(Outgoing(b"", key=f"key-{n % 5}") for n in range(100))
+    await publishing.one(b"", queue="local")
+    await asyncio.wait_for(handled.wait(), 5)
+    connections = len(psutil.Process().net_connections("tcp"))
+    # Long enough for a handful of attempts.
+    await asyncio.sleep(1.5)
+    assert len(psutil.Process().net_connections("tcp")) <= connections
+    await _nothing_is_counted(table)
+    assert await table.count() == 100
+    assert len(log.at_least(logging.WARNING)) == 1, log.at_least(logging.WARNING)
+    assert "guest:guest" not in log.at_least(logging.WARNING)[0]
+    assert not aiormq_log.records
+    await rabbit_proxy.restore()
+    await eventually(table.is_empty, within=10)
+    check_complete(as_records(await mailbox.messages(100)), ids)
+    assert len(log.containing("works again")) == 1
+
+
+@pytest.mark.parametrize("killed", [False, True])
+async def test_a_restart_while_rows_flow(
+    *,
+    killed: bool,
+    make_broker: MakeBroker,
+    rabbit: RabbitBroker,
+    embedded: EmbeddedRabbit,
+    mailbox: Mailbox,
+    publishing: Publishing,
+    table: Table,
+    log: LogLines,
+    aiormq_log: pytest.LogCaptureFixture,
+) -> None:
+    broker = make_broker(logger=log)
+    broker.forwarder("orders", to=rabbit.publisher(mailbox.name), batch_size=50)
+    handled: list[int] = []
+
+    @broker.subscriber("local")
+    async def handle(body: int) -> None:
+        handled.append(body)
+
+    await broker.start()
+    ids: list[int] = []
+    restarted = asyncio.Event()
+
+    async def publish() -> None:
+        while not restarted.is_set() or len(ids) < 500:
+            ids.extend(await publishing.many(Outgoing(b"", key=f"key-{n % 10}") for n in range(20)))
+            await asyncio.sleep(0.05)
+
+    publisher = asyncio.create_task(publish())
+    await eventually(lambda: _got_through(table, ids), within=10)
+    await asyncio.to_thread(embedded.process.kill if killed else embedded.stop)
+    await publishing.one(1, queue="local")
+    await eventually(lambda: handled)
+    await _nothing_is_counted(table)
+    await asyncio.to_thread(embedded.start)
+    restarted.set()
+    await publisher
+    await eventually(table.is_empty, within=15)
+    records = as_records(await mailbox.messages(len(ids)))
+    assert len(records) - len(ids) <= 100, "at most what was in flight is repeated"
+    check_complete(records, ids)
+    check_order(without_repeats(records))
+    assert len(log.at_least(logging.WARNING)) <= 2, log.at_least(logging.WARNING)
+    assert len(log.containing("works again")) == 1
+    assert len(aiormq_log.records) <= 4, aiormq_log.messages
+
+
+async def _got_through(table: Table, ids: list[int]) -> bool:
+    return len(ids) - await table.count() > 50
+
+
+async def test_a_memory_alarm_is_an_outage_and_lets_nothing_through_later(
+    *,
+    make_broker: MakeBroker,
+    rabbit: RabbitBroker,
+    embedded: EmbeddedRabbit,
+    mailbox: Mailbox,
+    publishing: Publishing,
+    table: Table,
+    log: LogLines,
+    aiormq_log: pytest.LogCaptureFixture,
+) -> None:
+    broker = make_broker(logger=log)
+    broker.forwarder("orders", to=rabbit.publisher(mailbox.name))
+    await broker.start()
+    await publishing.one(b"it works")
+    await eventually(table.is_empty)
+    with embedded.memory_alarm():
+        ids = await publishing.many(Outgoing(b"x", key=f"key-{n % 5}") for n in range(50))
+        await eventually(lambda: log.containing("blocks publishers"), within=10)
+        # Long enough for some more attempts.
+        await asyncio.sleep(3.0)
+        await eventually(lambda: _are_free(table, 50))
+        await _nothing_is_counted(table)
+        # A forwarder that starts now finds out as well.
+        second = make_broker(logger=log)
+        second.forwarder("orders", to=rabbit.publisher(mailbox.name))
+        await second.start()
+        await asyncio.sleep(1.0)
+        assert len(log.at_least(logging.WARNING)) <= 2, log.at_least(logging.WARNING)
+        assert len(aiormq_log.records) <= 12, aiormq_log.messages
+    await eventually(table.is_empty, within=10)
+    messages = [message for message in await mailbox.messages(51) if message.body != b"it works"]
+    assert len(messages) == len(ids), "what was given up was not sent"
+    check_complete(as_records(messages), ids)
+
+
+async def _are_free(table: Table, count: int) -> bool:
+    return len(await table.query("SELECT id FROM outbox FOR UPDATE SKIP LOCKED")) == count
+
+
+async def test_a_hand_over_without_an_answer_is_given_up_and_sent_again(
+    *,
+    make_broker: MakeBroker,
+    proxied_rabbit: RabbitBroker,
+    rabbit_proxy: TcpProxy,
+    mailbox: Mailbox,
+    publishing: Publishing,
+    table: Table,
+    log: LogLines,
+) -> None:
+    broker = make_broker(logger=log)
+    broker.forwarder("orders", to=proxied_rabbit.publisher(mailbox.name), send_timeout=0.5)
+    await broker.start()
+    await publishing.one(b"it works")
+    await eventually(table.is_empty, within=10)
+    rabbit_proxy.black_hole()
+    ids = await publishing.many(Outgoing(b"", key=f"key-{n % 5}") for n in range(50))
+    await eventually(lambda: log.containing("TimeoutError"))
+    await _nothing_is_counted(table)
+    # Connections that were open before are dead; what the network has held back may still arrive.
+    rabbit_proxy.reset()
+    await rabbit_proxy.restore()
+    await eventually(table.is_empty, within=10)
+    messages = [message for message in await mailbox.messages(51) if message.body != b"it works"]
+    check_complete(as_records(messages), ids)
+
+
+async def test_connections_that_break_again_and_again_poison_nothing(
+    *,
+    make_broker: MakeBroker,
+    proxied_rabbit: RabbitBroker,
+    rabbit_proxy: TcpProxy,
+    mailbox: Mailbox,
+    publishing: Publishing,
+    table: Table,
+) -> None:
+    broker = make_broker()
+    broker.forwarder("orders", to=proxied_rabbit.publisher(mailbox.name), batch_size=50)
+    await broker.start()
+    ids = await publishing.many(Outgoing(b"", key=f"key-{n % 20}") for n in range(1500))
+    breaks = 0
+    while not await table.is_empty():
+        rabbit_proxy.reset()
+        breaks += 1
+        await asyncio.sleep(0.3)
+    assert breaks > 3
+    assert not await table.rows()
+    check_complete(as_records(await mailbox.messages(len(ids))), ids)

@@ -1,0 +1,1 @@
+"""Forwarders to Redis, on a real server."""

@@ -1,0 +1,255 @@
+"""What a consumer finds: section "On the wire" of the contract, message by message."""
+
+import json
+import random
+import string
+from datetime import datetime
+from typing import Any
+
+import pytest
+from faststream import Context
+from faststream.redis import ListSub, RedisBroker, RedisRouter, StreamSub
+from faststream.redis.parser import MessageFormat
+
+from faststream_outbox import OutboxBroker, OutboxRouter, Outgoing
+from faststream_outbox.exceptions import ConfigError
+from integration.broker.observing import Table, eventually
+from integration.forwarders.carrying import Publishing
+from integration.forwarders.conftest import MakeBroker
+from integration.servers.redis import RedisServer
+
+from .carrying import Box, Message
+
+TRACEPARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+OURS = {
+    *("idempotency-key", "outbox-id", "outbox-queue", "outbox-created-at", "outbox-key"),
+    *("correlation_id", "content-type", "message_id"),
+}
+KINDS = ("stream", "list")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_message_carries_the_row(
+    kind: str, broker: OutboxBroker, redis: RedisBroker, box: Box, publishing: Publishing, table: Table
+) -> None:
+    row_id = await publishing.one(
+        {"order": 1, "name": "Müller"},
+        key="kunde-ü",
+        headers={"traceparent": TRACEPARENT, "X-Größe": "☃"},
+        correlation_id="correlation 1",
+        idempotency_key="order-1",
+    )
+    [row] = await table.rows()
+    broker.forwarder("orders", to=redis.publisher(**{kind: box.name}))
+    await broker.start()
+    await eventually(table.is_empty)
+    [message] = await box.messages()
+    assert message.body == bytes(row.payload)
+    assert json.loads(message.body) == {"order": 1, "name": "Müller"}
+    headers = dict(message.headers)
+    assert datetime.fromisoformat(headers["outbox-created-at"]) == row.created_at
+    assert headers.pop("outbox-created-at").endswith("Z")
+    assert headers == {
+        "traceparent": TRACEPARENT,
+        "X-Größe": "☃",
+        "idempotency-key": "order-1",
+        "message_id": "order-1",
+        "outbox-id": str(row_id),
+        "outbox-queue": "orders",
+        "outbox-key": "kunde-ü",
+        "correlation_id": "correlation 1",
+        "content-type": "application/json",
+    }
+
+
+async def test_random_bodies_and_headers_arrive_byte_for_byte(
+    broker: OutboxBroker, redis: RedisBroker, box: Box, publishing: Publishing, table: Table
+) -> None:
+    draw = random.Random(20)
+    messages = [_random_message(draw) for _ in range(300)]
+    ids = await publishing.many(messages)
+    broker.forwarder("orders", to=redis.publisher(stream=box.name), batch_size=37)
+    await broker.start()
+    await eventually(table.is_empty)
+    received = {message.row_id: message for message in await box.messages()}
+    for row_id, message in zip(ids, messages, strict=True):
+        assert received[row_id].body == message.body
+        assert received[row_id].key == message.key
+        theirs = {name: value for name, value in received[row_id].headers.items() if name not in OURS}
+        assert theirs == message.headers
+
+
+def _random_message(draw: random.Random) -> Outgoing:
+    alphabet = string.printable + "äß€😀\u2028\x7f\x01"
+
+    def text(longest: int) -> str:
+        return "".join(draw.choices(alphabet, k=draw.randint(1, longest)))
+
+    return Outgoing(
+        draw.randbytes(draw.choice((0, 1, 100, 3000))),
+        key=draw.choice((None, text(8))),
+        headers={"x-" + text(10): draw.choice(("", text(40))) for _ in range(draw.randint(0, 4))},
+    )
+
+
+@pytest.mark.parametrize("kind", ["stream", "list", "channel"])
+async def test_a_subscriber_gets_what_a_local_subscriber_gets(
+    kind: str, broker: OutboxBroker, redis: RedisBroker, box: Box, publishing: Publishing
+) -> None:
+    bodies: list[Any] = [{"a": [1, None]}, "text", b"\x00\xff", b"", 3.5, ["list"]]
+    local, remote = [], []
+
+    @broker.subscriber("local")
+    async def handle(body: Any, message: Any = Context()) -> None:
+        local.append((body, message))
+
+    address = StreamSub(box.name, last_id="0") if kind == "stream" else box.name
+
+    @redis.subscriber(**{kind: address})
+    async def consume(body: Any, message: Any = Context()) -> None:
+        remote.append((body, message))
+
+    broker.forwarder("remote", to=redis.publisher(**{kind: box.name}), allow_lossy=kind == "channel")
+    async with redis:
+        await redis.start()
+        for queue in ("local", "remote"):
+            for number, body in enumerate(bodies):
+                its = {"idempotency_key": f"i-{number}", "correlation_id": f"c-{number}", "key": "k"}
+                await publishing.one(body, queue=queue, headers={"x": "y", "ü": "ö"}, **its)
+        await broker.start()
+        await eventually(lambda: len(local) == len(remote) == len(bodies), within=10)
+        await broker.stop()
+    its_own = ("outbox-id", "outbox-queue", "outbox-created-at", "outbox-key", "message_id")
+    for (local_body, local_message), (remote_body, remote_message) in zip(local, remote, strict=True):
+        assert remote_body == local_body
+        assert remote_message.body == local_message.body
+        assert remote_message.correlation_id == local_message.correlation_id
+        assert remote_message.message_id == local_message.message_id
+        assert {name: value for name, value in remote_message.headers.items() if name not in its_own} == {
+            name: value for name, value in local_message.headers.items() if name not in its_own
+        }
+
+
+async def test_the_publisher_says_where_messages_go_and_what_they_carry(
+    broker: OutboxBroker, redis: RedisBroker, box: Box, publishing: Publishing, table: Table
+) -> None:
+    publisher = redis.publisher(list=box.name, headers={"team": "größer", "x": "publisher"}, reply_to="answers")
+    broker.forwarder("orders", to=publisher)
+    await publishing.many([Outgoing(b"1", key="k"), Outgoing(b"2", key="k", headers={"x": "message"})])
+    await broker.start()
+    await eventually(table.is_empty)
+    first, second = await box.messages()
+    assert first.headers["team"] == second.headers["team"] == "größer"
+    assert (first.headers["x"], second.headers["x"]) == ("publisher", "message")
+    assert second.headers["reply_to"] == "answers"
+
+
+async def test_a_stream_keeps_to_its_maxlen(
+    broker: OutboxBroker, redis: RedisBroker, box: Box, publishing: Publishing, table: Table
+) -> None:
+    ids = await publishing.many([Outgoing(b"", key="k")] * 1500)
+    broker.forwarder("orders", to=redis.publisher(stream=StreamSub(box.name, maxlen=100)))
+    await broker.start()
+    await eventually(table.is_empty)
+    kept = await box.messages()
+    # Redis drops blocks of a hundred, and keeps what is not a whole block.
+    assert 100 <= len(kept) <= 200
+    assert [message.row_id for message in kept] == ids[-len(kept) :]
+
+
+async def test_a_batch_publisher_of_a_list_sends_message_by_message(
+    broker: OutboxBroker, redis: RedisBroker, box: Box, publishing: Publishing, table: Table
+) -> None:
+    broker.forwarder("orders", to=redis.publisher(list=ListSub(box.name, batch=True)))
+    ids = await publishing.many([Outgoing(b"", key="k")] * 3)
+    await broker.start()
+    await eventually(table.is_empty)
+    assert [message.row_id for message in await box.messages()] == ids
+
+
+async def test_several_queues_prefixes_and_a_redis_router(
+    broker: OutboxBroker, redis: RedisBroker, box: Box, publishing: Publishing, table: Table
+) -> None:
+    start, _, end = box.name.partition("-")
+    redis_router = RedisRouter(prefix=f"{start}-")
+    router = OutboxRouter(prefix="shop.")
+    forwarder = router.forwarder(["orders", "refunds"], to=redis_router.publisher(stream=end))
+    broker.include_router(router)
+    redis.include_router(redis_router)
+    for queue in ("shop.orders", "shop.refunds", "orders"):
+        await publishing.one(b"", queue=queue)
+    await broker.start()
+    await eventually(lambda: _is_left(table, "orders"))
+    assert forwarder.name == f"redis:{box.name}"
+    assert {message.headers["outbox-queue"] for message in await box.messages()} == {"shop.orders", "shop.refunds"}
+
+
+async def _is_left(table: Table, queue: str) -> bool:
+    return [row.queue for row in await table.rows()] == [queue]
+
+
+class TextFormat(MessageFormat):
+    """A format of the user's own, which carries text only."""
+
+    @classmethod
+    async def encode(cls, *, message: Any, headers: Any, correlation_id: str, **_: Any) -> bytes:
+        return json.dumps({"body": message.decode(), "headers": headers, "id": correlation_id}).encode()
+
+    @classmethod
+    def parse(cls, data: bytes) -> tuple[bytes, dict[str, Any]]:
+        raise NotImplementedError
+
+
+async def test_a_format_of_the_users_own_and_what_it_cannot_carry(
+    broker: OutboxBroker, redis_server: RedisServer, box: Box, publishing: Publishing, table: Table
+) -> None:
+    redis = RedisBroker(redis_server.url, message_format=TextFormat, logger=None)
+    broker.forwarder("orders", to=redis.publisher(stream=box.name))
+    ids = await publishing.many(Outgoing(body, key="k") for body in (b"one", b"\xff", b"two"))
+    await broker.start()
+    await eventually(lambda: _all_failed(table))
+    first, second = (json.loads(envelope) for envelope in await box.envelopes())
+    assert (first["body"], second["body"]) == ("one", "two")
+    assert first["headers"]["outbox-id"] == str(ids[0])
+    [parked] = await table.rows()
+    assert (parked.id, parked.failure_reason) == (ids[1], "invalid")
+    assert "UnicodeDecodeError" in parked.last_exception
+
+
+async def _all_failed(table: Table) -> bool:
+    rows = await table.rows()
+    return all(row.failed_at for row in rows)
+
+
+async def test_a_channel_must_be_asked_for(make_broker: MakeBroker, redis: RedisBroker) -> None:
+    broker = make_broker()
+    broker.forwarder("orders", to=redis.publisher(channel="news"))
+    with pytest.raises(ConfigError, match="allow_lossy=True"):
+        await broker.start()
+
+
+async def test_a_channel_without_listeners_loses_what_it_is_given(
+    broker: OutboxBroker, redis: RedisBroker, redis_key: str, publishing: Publishing, table: Table
+) -> None:
+    broker.forwarder("orders", to=redis.publisher(channel=redis_key), allow_lossy=True)
+    await publishing.one(b"")
+    await broker.start()
+    await eventually(table.is_empty)
+
+
+async def test_what_faststreams_own_writer_breaks_arrives_whole(
+    broker: OutboxBroker, redis: RedisBroker, box: Box, publishing: Publishing, table: Table
+) -> None:
+    """Its writer counts characters and its reader bytes."""
+    headers = {"ä": "1", "b": "ü"}
+    async with redis:
+        await redis.publish(b"body", stream=box.name, headers=headers)
+    [theirs] = await box.messages()
+    assert theirs.headers.get("b") != "ü"
+    broker.forwarder("orders", to=redis.publisher(stream=box.name))
+    await publishing.one(b"body", headers=headers)
+    await broker.start()
+    await eventually(table.is_empty)
+    ours: Message = (await box.messages())[-1]
+    assert ours.body == b"body"
+    assert {name: ours.headers[name] for name in headers} == headers

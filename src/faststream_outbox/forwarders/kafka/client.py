@@ -1,0 +1,119 @@
+"""One connection to a Kafka cluster: where the partitions are, and produce requests that are tried just once."""
+
+import asyncio
+import contextlib
+import math
+import time
+from typing import Any
+
+from aiokafka.client import AIOKafkaClient
+from aiokafka.cluster import ClusterMetadata
+from aiokafka.errors import KafkaError, RequestTimedOutError
+from aiokafka.protocol.metadata import MetadataRequest
+from aiokafka.protocol.produce import ProduceRequest
+from aiokafka.structs import TopicPartition
+
+from faststream_outbox.forwarders.kafka.hearsay import keep_lines_out_of_the_log
+from faststream_outbox.forwarders.kafka.settings import KafkaSettings
+from faststream_outbox.forwarders.kafka.verdicts import KafkaAnswerError
+
+CLOSE_SECONDS = 1.0
+ALL_REPLICAS = -1
+
+UNKNOWN_TOPIC_OR_PARTITION = 3
+LEADER_NOT_AVAILABLE = 5
+TOPIC_AUTHORIZATION_FAILED = 29
+
+
+class KafkaClient:
+    """Knows one topic and produces to it. After ``close`` nothing more is sent.
+
+    It uses aiokafka's connections and protocol, and nothing of aiokafka that runs in the background: each step can be
+    cancelled, and leaves nothing open then that ``close`` does not know.
+    """
+
+    def __init__(self, settings: KafkaSettings) -> None:
+        self._topic = settings.topic
+        self._timeout_ms = int(settings.request_timeout * 1000)
+        self._max_age = settings.metadata_max_age
+        self._refreshed_at = -math.inf
+        self._last_line = keep_lines_out_of_the_log()
+        self._client = AIOKafkaClient(**settings.client_options)  # type: ignore[no-untyped-call]
+        # Where its own bootstrap would begin, which forgets its connection when it is cancelled.
+        servers = settings.client_options["bootstrap_servers"]
+        self._client.cluster = ClusterMetadata(bootstrap_servers=servers)  # type: ignore[no-untyped-call]
+
+    @property
+    def is_fresh(self) -> bool:
+        """Whether it is known where the topic's partitions are, and was asked for not too long ago."""
+        return time.monotonic() - self._refreshed_at < self._max_age
+
+    async def refresh(self) -> None:
+        """Connect if need be, and ask where the topic's partitions are.
+
+        Raises:
+            KafkaAnswerError: There is no such topic (yet), or the user may not see it.
+            ConnectionError: No server answers.
+        """
+        self._client.cluster.update_metadata(await self._ask(MetadataRequest([self._topic])))  # type: ignore[no-untyped-call]
+        about = f"topic {self._topic!r}"
+        if self._topic in self._client.cluster.unauthorized_topics:
+            raise KafkaAnswerError(TOPIC_AUTHORIZATION_FAILED, about)
+        if not self.partitions():
+            raise KafkaAnswerError(UNKNOWN_TOPIC_OR_PARTITION, about)
+        self._refreshed_at = time.monotonic()
+
+    async def _ask(self, request: Any) -> Any:
+        """Ask any server of the cluster."""
+        problem: KafkaError | None = None
+        for server in self._client.cluster.brokers():  # type: ignore[no-untyped-call]
+            try:
+                return await self._client.send(server.nodeId, request)  # type: ignore[no-untyped-call]
+            except KafkaError as error:
+                problem = error
+        # What aiokafka raises does not tell why it could not connect; what it would have logged does.
+        msg = f"no server of the cluster answers: {self._last_line[-1] if self._last_line else problem}"
+        raise ConnectionError(msg) from problem
+
+    def partitions(self) -> list[int]:
+        """All partitions of the topic, in order."""
+        return sorted(self._client.cluster.partitions_for_topic(self._topic) or ())
+
+    def available_partitions(self) -> list[int]:
+        """Those that have a leader now, in order."""
+        return sorted(self._client.cluster.available_partitions_for_topic(self._topic) or ())  # type: ignore[no-untyped-call]
+
+    async def produce(self, partition: int, batch: bytes) -> None:
+        """Send a record batch; returns when all in-sync replicas have it.
+
+        Raises:
+            KafkaAnswerError: Kafka did not take the batch.
+            Exception: It is not known whether Kafka has it.
+        """
+        about = f"partition {partition} of {self._topic!r}"
+        leader = self._client.cluster.leader_for_partition(TopicPartition(self._topic, partition))  # type: ignore[no-untyped-call]
+        if leader is None or leader < 0:
+            raise KafkaAnswerError(LEADER_NOT_AVAILABLE, about)
+        request = ProduceRequest(None, ALL_REPLICAS, self._timeout_ms, [(self._topic, [(partition, batch)])])
+        try:
+            response = await self._client.send(leader, request)  # type: ignore[no-untyped-call]
+        except RequestTimedOutError as error:
+            msg = f"{about}: no answer in {self._timeout_ms / 1000:g} s"
+            raise TimeoutError(msg) from error
+        except KafkaError as error:
+            # aiokafka has many names for a connection that is not there; one keeps the log to one line.
+            msg = f"{about}: {error}"
+            raise ConnectionError(msg) from error
+        [(_, [(_, code, *_)])] = response.topics
+        if code:
+            raise KafkaAnswerError(code, about)
+
+    async def close(self) -> None:
+        """Cut all connections. A request that is still in a buffer of ours is not sent any more."""
+        # aiokafka closes a connection by first sending what is buffered: the very sends that were given up.
+        for connection in list(self._client._conns.values()):  # noqa: SLF001
+            if (writer := connection._writer) is not None:  # noqa: SLF001
+                writer.transport.abort()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(CLOSE_SECONDS):
+                await self._client.close()  # type: ignore[no-untyped-call]

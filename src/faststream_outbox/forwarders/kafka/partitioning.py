@@ -1,0 +1,63 @@
+"""Which row goes to which partition."""
+
+import random
+from collections import defaultdict
+from collections.abc import MutableMapping, Sequence
+
+from faststream_outbox._values.outcome import Refused, Verdict
+from faststream_outbox._values.row import OutboxRow
+from faststream_outbox.forwarders.kafka.settings import KafkaSettings
+
+
+class Partitioning:
+    """By key, like every other producer with this partitioner; rows without a key in equal runs, in turn."""
+
+    def __init__(self, settings: KafkaSettings) -> None:
+        self._settings = settings
+        # Lanes and processes that start together should not begin with the same partition.
+        self._turn = random.randrange(1024)  # noqa: S311 - nothing secret hangs on it
+
+    def spread(
+        self,
+        rows: Sequence[OutboxRow],
+        partitions: list[int],
+        available: list[int],
+        verdicts: MutableMapping[int, Verdict],
+    ) -> dict[int, list[OutboxRow]]:
+        """Choose a partition for each row; the rows of one partition stay in their order.
+
+        Args:
+            rows: In order.
+            partitions: All of the topic: a key keeps its partition while some have no leader.
+            available: Those with a leader.
+            verdicts: Takes the rows that the user's partitioner fails for; all of a key's do.
+        """
+        if self._settings.partition is not None:
+            return {self._settings.partition: list(rows)}
+        shares: defaultdict[int, list[OutboxRow]] = defaultdict(list)
+        keyless: list[OutboxRow] = []
+        chosen: dict[bytes, int | Refused] = {}
+        for row in rows:
+            key = self._settings.key if row.key is None else row.key.encode()
+            if key is None:
+                keyless.append(row)
+                continue
+            if key not in chosen:
+                chosen[key] = self._choose(key, partitions, available)
+            match chosen[key]:
+                case Refused() as refused:
+                    verdicts[row.id] = refused
+                case partition:
+                    shares[partition].append(row)
+        places = available or partitions
+        for position, row in enumerate(keyless):
+            turn = self._turn + position * len(places) // len(keyless)
+            shares[places[turn % len(places)]].append(row)
+        self._turn += 1
+        return shares
+
+    def _choose(self, key: bytes, partitions: list[int], available: list[int]) -> int | Refused:
+        try:
+            return self._settings.partitioner(key, partitions, available)
+        except Exception as error:  # noqa: BLE001 - the user's code
+            return Refused(error)

@@ -1,0 +1,125 @@
+"""The rows of one hand-over that go to one partition: a record batch, its answer, the next batch."""
+
+from collections.abc import MutableMapping, Sequence
+from typing import Any, Protocol
+
+from aiokafka.record.default_records import DefaultRecordBatchBuilder
+
+from faststream_outbox._values.outcome import Accepted, Poison, Reason, Refused, Unsent, Verdict
+from faststream_outbox._values.row import OutboxRow
+from faststream_outbox._values.wire import wire_headers
+from faststream_outbox.forwarders.kafka.settings import KafkaSettings
+from faststream_outbox.forwarders.kafka.verdicts import classify
+
+MAGIC = 2
+"""The record batch format that has headers."""
+
+
+class Producing(Protocol):
+    """What sending needs of a client."""
+
+    async def produce(self, partition: int, batch: bytes) -> None:
+        """Send a record batch; raise unless Kafka has it."""
+
+
+class PartitionSending:
+    """One batch in flight, and nothing behind it until it is acknowledged: so the order of each key is kept.
+
+    Args:
+        client: Sends batches.
+        settings: How records are made.
+        partition: Where they go.
+        verdicts: Takes a verdict for each row, under the row's id, as soon as it is known.
+    """
+
+    def __init__(
+        self,
+        client: Producing,
+        settings: KafkaSettings,
+        partition: int,
+        verdicts: MutableMapping[int, Verdict],
+    ) -> None:
+        self._client = client
+        self._settings = settings
+        self._partition = partition
+        self._verdicts = verdicts
+        self._held_keys: set[str] = set()
+
+    async def send(self, rows: Sequence[OutboxRow]) -> None:
+        """Send rows until all have a verdict; what stands behind an outage stays unsent."""
+        runs = [list(rows)]
+        while runs:
+            run = runs.pop()
+            members, batch = self._pack(run)
+            if run:
+                runs.append(run)
+            if not members:
+                continue
+            verdict = await self._produce(batch)
+            if isinstance(verdict, Unsent):
+                self._note([*members, *(row for run in runs for row in run)], verdict)
+                return
+            if isinstance(verdict, Accepted) or len(members) == 1:
+                self._note(members, verdict)
+            else:
+                # Kafka refuses a batch for any of its records: halving finds the guilty ones.
+                middle = len(members) // 2
+                runs += [members[middle:], members[:middle]]
+
+    async def _produce(self, batch: bytes) -> Verdict:
+        try:
+            await self._client.produce(self._partition, batch)
+        except Exception as error:  # noqa: BLE001 - each becomes a verdict
+            return classify(error)
+        return Accepted()
+
+    def _note(self, rows: Sequence[OutboxRow], verdict: Verdict) -> None:
+        for row in rows:
+            self._verdicts[row.id] = verdict
+            if isinstance(verdict, Refused) and row.key is not None:
+                self._held_keys.add(row.key)
+
+    def _pack(self, run: list[OutboxRow]) -> tuple[list[OutboxRow], bytes]:
+        """Take rows from the front of a run into a record batch, until it is full."""
+        builder = self._new_builder()
+        members: list[OutboxRow] = []
+        taken = 0
+        for row in run:
+            if row.key is not None and row.key in self._held_keys:
+                self._note([row], Unsent())
+            else:
+                # The first record of a batch is taken whatever its size.
+                if not self._append(builder, len(members), row):
+                    break
+                if builder.size() > self._settings.max_record_bytes:
+                    self._note([row], _over_limit(builder.size(), self._settings))
+                    builder = self._new_builder()
+                else:
+                    members.append(row)
+            taken += 1
+        del run[:taken]
+        return members, builder.build() if members else b""
+
+    def _new_builder(self) -> Any:
+        return DefaultRecordBatchBuilder(
+            magic=MAGIC,
+            compression_type=self._settings.compression,
+            is_transactional=0,
+            producer_id=-1,
+            producer_epoch=-1,
+            base_sequence=0,
+            batch_size=self._settings.batch_bytes,
+        )
+
+    def _append(self, builder: Any, offset: int, row: OutboxRow) -> bool:
+        headers = dict(self._settings.headers)
+        for name, value in wire_headers(row).items():
+            headers[name] = value.encode()
+        key = self._settings.key if row.key is None else row.key.encode()
+        taken = builder.append(offset, None, key, row.payload, list(headers.items()))
+        return taken is not None
+
+
+def _over_limit(size: int, settings: KafkaSettings) -> Poison:
+    problem = f"the record has {size} bytes, KafkaBroker(max_request_size=...) allows {settings.max_record_bytes}"
+    return Poison(Reason.TOO_LARGE, ValueError(problem))

@@ -1,0 +1,147 @@
+"""What a forwarder takes over from a RabbitMQ publisher and its broker."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from ssl import SSLContext
+from typing import Any
+
+from faststream.rabbit import RabbitExchange
+from faststream.rabbit.publisher import RabbitPublisher
+from yarl import URL
+
+from faststream_outbox._faststream import broker_of, connection_options
+from faststream_outbox.exceptions import ConfigError
+from faststream_outbox.forwarders.rabbit.properties import Properties
+
+MAX_ROUTING_KEY_BYTES = 255
+"""AMQP 0-9-1 carries it as a short string."""
+CONNECT_SECONDS = 10.0
+CONFIRM_SECONDS = 30.0
+SENDER_SELECTED = ("CC", "BCC")
+"""Headers with more routing keys: RabbitMQ's documentation, "Sender-selected Distribution"."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RabbitSettings:
+    """Where messages go and how they are made."""
+
+    url: URL
+    ssl_context: SSLContext | None
+    connect_timeout: float
+    """Seconds until an attempt to connect has failed."""
+    confirm_timeout: float
+    """Seconds that a hand-over waits for RabbitMQ."""
+    exchange: RabbitExchange
+    routing_key: str
+    headers: Mapping[str, Any]
+    """Of every message, beside the row's own."""
+    properties: Mapping[str, Any]
+    """Of every message, beside those that come from the row."""
+    content_type: str | None
+    """Of rows without one."""
+
+    @property
+    def address(self) -> str:
+        """Exchange and routing key, or the routing key alone on the default exchange."""
+        return ":".join(part for part in (self.exchange.name, self.routing_key) if part)
+
+    @classmethod
+    def of(cls, publisher: RabbitPublisher) -> "RabbitSettings":
+        """Read and check the settings of a publisher and its broker.
+
+        Mended without a word: ``persist=False`` (the default) and channels without publisher confirms or with
+        ``on_return_raises=False`` (the default), see the package. Refused: ``mandatory=False``, ``immediate=True``, and
+        what RabbitMQ would refuse in every single message.
+
+        Raises:
+            ConfigError: One of them is not safe or cannot work; the message says what to write instead.
+        """
+        options = connection_options(broker_of(publisher))
+        url = URL(options["url"])
+        message_options: dict[str, Any] = {**publisher.message_options}
+        message_options.pop("persist", None)
+        content_type = message_options.pop("content_type", None)
+        _check_publish_options(publisher)
+        _check_user(message_options.get("user_id"), url)
+        settings = cls(
+            url=url,
+            ssl_context=options.get("ssl_context"),
+            connect_timeout=options.get("timeout") or CONNECT_SECONDS,
+            confirm_timeout=publisher.timeout or CONFIRM_SECONDS,
+            exchange=publisher.exchange,
+            routing_key=_check_routing_key(publisher),
+            headers=_check_headers(publisher.headers),
+            properties=_as_properties(message_options, publisher.reply_to),
+            content_type=content_type,
+        )
+        try:
+            Properties(headers=settings.headers, content_type=content_type, **settings.properties)
+        except (TypeError, ValueError) as error:
+            msg = f"to: RabbitMQ cannot carry the publisher's headers or properties: {error}"
+            raise ConfigError(msg) from error
+        return settings
+
+
+def _check_publish_options(publisher: RabbitPublisher) -> None:
+    options = publisher.publish_options
+    if not options.get("mandatory", True):
+        msg = (
+            "to: with mandatory=False a message that no queue takes would be lost; leave it out, or give the exchange "
+            "an alternate exchange: RabbitExchange(..., arguments={'alternate-exchange': ...})"
+        )
+        raise ConfigError(msg)
+    if options.get("immediate", False):
+        msg = "to: RabbitMQ has no immediate=True and closes the connection over it; leave it out"
+        raise ConfigError(msg)
+
+
+def _check_routing_key(publisher: RabbitPublisher) -> str:
+    routing_key = publisher.routing()
+    if not routing_key and not publisher.exchange.name:
+        msg = "to: without an exchange the publisher needs a queue; write rabbit.publisher('the queue')"
+        raise ConfigError(msg)
+    if (size := len(routing_key.encode())) > MAX_ROUTING_KEY_BYTES:
+        msg = f"to: the routing key must be at most {MAX_ROUTING_KEY_BYTES} bytes of UTF-8, got {size}"
+        raise ConfigError(msg)
+    return routing_key
+
+
+def _check_user(user_id: str | None, url: URL) -> None:
+    if user_id is not None and url.user is not None and user_id != url.user:
+        msg = f"to: RabbitMQ refuses user_id={user_id!r} from the user {url.user!r}; write user_id={url.user!r}"
+        raise ConfigError(msg)
+
+
+def _check_headers(headers: Mapping[str, Any]) -> Mapping[str, Any]:
+    for name, value in headers.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            msg = f"to: the publisher's header {name!r} is {value}, over which RabbitMQ closes the connection"
+            raise ConfigError(msg)
+        if name in SENDER_SELECTED and not (isinstance(value, list) and all(isinstance(key, str) for key in value)):
+            msg = f"to: the publisher's header {name!r} must be a list of routing keys, got {value!r}"
+            raise ConfigError(msg)
+    return dict(headers)
+
+
+def _as_properties(message_options: dict[str, Any], reply_to: str) -> dict[str, Any]:
+    expiration = message_options.pop("expiration", None)
+    if expiration is not None:
+        message_options["expiration"] = _as_milliseconds(expiration)
+    priority = message_options.get("priority")
+    if priority is not None and not 0 <= priority <= 255:  # noqa: PLR2004 - an octet
+        msg = f"to: priority must be 0 to 255, got {priority!r}"
+        raise ConfigError(msg)
+    return {name: value for name, value in {**message_options, "reply_to": reply_to}.items() if value is not None}
+
+
+def _as_milliseconds(expiration: Any) -> str:
+    if isinstance(expiration, datetime):
+        msg = "to: expiration must be seconds or a timedelta, since one moment cannot fit all messages"
+        raise ConfigError(msg)
+    seconds = expiration.total_seconds() if isinstance(expiration, timedelta) else expiration
+    if not 0 <= seconds < math.inf:
+        msg = f"to: expiration must not be negative, got {expiration!r}"
+        raise ConfigError(msg)
+    return str(int(seconds * 1000))

@@ -1,0 +1,15 @@
+"""To a Redis stream, list or channel that a publisher of FastStream's ``RedisBroker`` or ``RedisSentinelBroker`` names.
+
+The forwarder takes address, security, prefix, ``maxlen``, headers, ``reply_to`` and message format from the publisher
+and its broker, and speaks to Redis on connections of its own, one ``RedisClient`` for each lane. The client retries
+nothing by itself, so the broker's ``retry``, ``retry_on_error`` and ``retry_on_timeout`` do not touch what a forwarder
+sends, nor do its middlewares: repeats carry the same idempotency key, and the payload goes through byte for byte.
+
+Rows go in transactions (``MULTI`` … ``EXEC``). In a plain pipeline each command stands alone: when memory becomes free
+between two of them, the second is taken and the first is not, and the order of a key is broken.
+
+Redis answers when it has a message in memory. Whether it keeps it is the server's business: persistence
+(``appendonly``), ``maxmemory-policy`` (anything but ``noeviction`` may throw away a whole stream that no consumer has
+read), ``maxlen``, and replication: a primary that has been replaced takes messages until it hears of it, and then
+forgets them, unless ``min-replicas-to-write`` says otherwise.
+"""

@@ -1,0 +1,280 @@
+"""One connection to a Redis server: transactions that are tried just once, and that are dead when they are given up."""
+
+import asyncio
+import contextlib
+import socket
+import struct
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, NamedTuple, TypeAlias, cast
+
+from redis.asyncio.client import Redis
+from redis.asyncio.connection import AbstractConnection, ConnectionPool
+from redis.asyncio.retry import Retry
+from redis.asyncio.sentinel import Sentinel
+from redis.backoff import NoBackoff
+from redis.exceptions import AuthenticationError, BusyLoadingError, RedisError, ResponseError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from faststream_outbox.forwarders.redis.settings import RedisSettings
+from faststream_outbox.forwarders.redis.verdicts import RedisAnswerError
+
+Command: TypeAlias = Sequence[str | int | bytes]
+
+LINGER_ZERO = struct.pack("ii", 1, 0)
+"""Closing then resets the connection, and the kernel throws away what has not left the machine."""
+
+DEFAULT_MAX_MESSAGE_BYTES = 512 * 1024 * 1024
+"""``proto-max-bulk-len`` where the server does not tell."""
+
+ANSWERS = (ResponseError, AuthenticationError, BusyLoadingError)
+"""What redis-py makes of error replies; the latter two are kinds of ConnectionError to it, and close the connection."""
+
+
+class Session(NamedTuple):
+    """A connection as its server knows it. The number alone begins anew when the server does."""
+
+    id: str
+    address: str
+    """The client's, as the server sees it."""
+
+
+class RedisClient:
+    """Hands over to one address. Made by ``open``; after ``close`` nothing more is sent.
+
+    Attributes:
+        session: Of this connection; None where the server does not tell.
+        max_message_bytes: A larger message makes the server close the connection.
+    """
+
+    def __init__(self, connection: AbstractConnection, pool: ConnectionPool, settings: RedisSettings) -> None:
+        self.session: Session | None = None
+        self.max_message_bytes = DEFAULT_MAX_MESSAGE_BYTES
+        self._connection = connection
+        # redis-py's sentinel connections hold theirs by a weak reference only.
+        self._pool = pool
+        self._settings = settings
+        self._about = f"{settings.command[0]} {settings.address!r}"
+        # Its writer forgets it when it closes, and then still sends what is buffered: what was given up.
+        self._transport = cast("asyncio.StreamWriter", connection._writer).transport  # noqa: SLF001
+        self._is_cut = False
+
+    @classmethod
+    async def open(cls, settings: RedisSettings, abandoned: Session | None = None) -> "RedisClient":
+        """Connect; leaves nothing open when it fails.
+
+        Args:
+            settings: Where to.
+            abandoned: The session of an earlier connection, whose last transaction may have no answer. The server
+                closes it first: what is still on its way there will not be executed.
+
+        Raises:
+            RedisAnswerError: The server does not want us.
+            ConnectionError: No server answers.
+            TimeoutError: Not in time.
+        """
+        client = cls(*await _dial(settings), settings)
+        try:
+            if abandoned is not None:
+                with contextlib.suppress(RedisAnswerError):
+                    await client.execute("CLIENT", "KILL", "ID", abandoned.id, "ADDR", abandoned.address)
+            with contextlib.suppress(RedisAnswerError):
+                client.session = _session(await client.execute("CLIENT", "INFO"))
+            with contextlib.suppress(RedisAnswerError):
+                client.max_message_bytes = _limit(await client.execute("CONFIG", "GET", "proto-max-bulk-len"))
+        except BaseException:
+            await client.close()
+            raise
+        return client
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the connection can be used, as far as that shows on this side."""
+        reader = self._connection._reader  # noqa: SLF001
+        return not self._is_cut and reader is not None and not reader.at_eof() and reader.exception() is None
+
+    async def probe(self) -> None:
+        """Find out whether messages would be taken now, without sending one.
+
+        Redis looks at memory, disk, replicas and permissions when it queues the command of a transaction.
+
+        Raises:
+            RedisAnswerError: They would not.
+            Exception: No server answers.
+        """
+        # Nothing behind it before its answer: without a transaction the command would be executed.
+        await self.execute("MULTI")
+        answers = await self._exchange([(*self._settings.command, b""), ("DISCARD",), ("TYPE", self._settings.address)])
+        for answer in answers[:2]:
+            if isinstance(answer, RedisAnswerError):
+                raise answer
+        # Asking for the type may be forbidden where writing is allowed.
+        kind = answers[2]
+        if self._settings.holds is not None and isinstance(kind, bytes) and kind not in (b"none", self._settings.holds):
+            raise RedisAnswerError(self._about, f"WRONGTYPE for a key that holds a {kind.decode()}")
+
+    async def execute(self, *command: str | int | bytes) -> Any:
+        """Execute one command.
+
+        Raises:
+            RedisAnswerError: It was not executed.
+            Exception: It is not known whether it was.
+        """
+        [answer] = await self._exchange([command])
+        if isinstance(answer, RedisAnswerError):
+            raise answer
+        return answer
+
+    async def transact(self, commands: Sequence[Command]) -> list[Any]:
+        """Execute commands in a transaction: all of them, or none.
+
+        Returns:
+            The answer to each, which may be a RedisAnswerError: a command can still fail where it meets the data.
+
+        Raises:
+            RedisAnswerError: None was executed.
+            Exception: It is not known whether they were.
+        """
+        answers: list[Any] = []
+        try:
+            await self._exchange([("MULTI",), *commands, ("EXEC",)], answers)
+        except Exception:
+            # The server closes the connection behind some of its answers, and so never comes to EXEC.
+            _raise_refusal(answers)
+            raise
+        _raise_refusal(answers)
+        if isinstance(answers[0], RedisAnswerError):
+            # Each command stood alone. So it is when the permission for transactions is taken away right now.
+            self._cut()
+            msg = f"{self._about}: {answers[0].reply} to MULTI"
+            raise ConnectionError(msg) from answers[0]
+        return [self._read(answer) for answer in answers[-1]]
+
+    async def close(self) -> None:
+        """Close the connection, at once."""
+        self._is_cut = True
+        self._transport.abort()
+        with contextlib.suppress(RedisError, OSError):
+            await self._connection.disconnect(nowait=True)
+
+    async def _exchange(self, commands: Sequence[Command], answers: list[Any] | None = None) -> list[Any]:
+        """Send commands together and read an answer to each, or cut the connection."""
+        answers = [] if answers is None else answers
+        seconds = self._settings.response_timeout
+        try:
+            async with _time_limit(self._about, seconds):
+                await self._send(commands)
+            async with _time_limit(self._about, seconds):
+                for _ in commands:
+                    answers.append(await self._receive())
+        except BaseException:
+            self._cut()
+            raise
+        return answers
+
+    async def _send(self, commands: Sequence[Command]) -> None:
+        if not self.is_alive:
+            msg = f"{self._about}: the connection is closed"
+            raise ConnectionError(msg)
+        packed = self._connection.pack_commands(commands)
+        try:
+            await self._connection.send_packed_command(packed, check_health=False)
+        except (RedisError, OSError) as error:
+            raise _trouble(self._about, error) from error
+
+    async def _receive(self) -> Any:
+        try:
+            return self._read(await self._connection.read_response())
+        except ANSWERS as error:
+            return self._read(error)
+        except (RedisError, OSError) as error:
+            raise _trouble(self._about, error) from error
+
+    def _read(self, answer: Any) -> Any:
+        return RedisAnswerError.of(self._about, answer) if isinstance(answer, RedisError) else answer
+
+    def _cut(self) -> None:
+        """Close the connection so that nothing of what is on its way leaves this machine any more."""
+        self._is_cut = True
+        sock: socket.socket | None = self._transport.get_extra_info("socket")
+        if sock is not None:
+            with contextlib.suppress(OSError):
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_ZERO)
+        self._transport.abort()
+
+
+async def _dial(settings: RedisSettings) -> tuple[AbstractConnection, ConnectionPool]:
+    """Connect and log in."""
+    # Where redis-py has a time-out for sending, it loses cancellations (those of asyncio.wait_for in Python 3.11).
+    options = {**settings.client_options, "socket_timeout": None}
+    seconds = settings.usual_timeout
+    sentinels: Sequence[Redis] = ()
+    if settings.sentinel is None:
+        pool = ConnectionPool(**options)
+    else:
+        addresses, master_name, its_options = settings.sentinel
+        its_options = {
+            "retry": Retry(NoBackoff(), 0),
+            **(its_options or {**_socket_options(options), "socket_timeout": seconds}),
+        }
+        seconds *= len(addresses) + 1
+        manager = Sentinel(list(addresses), sentinel_kwargs=its_options, **options)  # type: ignore[no-untyped-call]
+        sentinels = manager.sentinels
+        pool = manager.master_for(master_name).connection_pool
+    connection: AbstractConnection = pool.make_connection()  # type: ignore[no-untyped-call]
+    try:
+        async with _time_limit("connecting", seconds):
+            await connection.connect()  # type: ignore[no-untyped-call]
+    except BaseException as error:
+        await connection.disconnect(nowait=True)
+        if isinstance(error, ANSWERS):
+            raise RedisAnswerError.of("connecting", error) from error
+        if isinstance(error, RedisError | OSError) and not isinstance(error, TimeoutError):
+            raise _trouble("connecting", error) from error
+        raise
+    finally:
+        for sentinel in sentinels:
+            await sentinel.aclose()
+    return connection, pool
+
+
+def _socket_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if name.startswith("socket_")}
+
+
+@asynccontextmanager
+async def _time_limit(about: str, seconds: float | None) -> AsyncIterator[None]:
+    timeout = asyncio.timeout(seconds)
+    try:
+        async with timeout:
+            yield
+    except TimeoutError as error:
+        if not timeout.expired():
+            raise
+        msg = f"{about}: no answer in {seconds:g} s"
+        raise TimeoutError(msg) from error
+
+
+def _trouble(about: str, error: Exception) -> Exception:
+    """Give one of two exceptions. redis-py has many for a server that is not there; each would be a line in the log."""
+    kind = TimeoutError if isinstance(error, RedisTimeoutError | TimeoutError) else ConnectionError
+    return kind(f"{about}: {error}")
+
+
+def _raise_refusal(answers: Sequence[Any]) -> None:
+    """Raise the reason for which Redis has not executed a transaction, unless it was not one."""
+    if answers and not isinstance(answers[0], RedisAnswerError):
+        for answer in answers:
+            if isinstance(answer, RedisAnswerError):
+                raise answer
+
+
+def _session(info: bytes) -> Session:
+    fields = dict(field.partition("=")[::2] for field in info.decode().split())
+    return Session(fields["id"], fields["addr"])
+
+
+def _limit(settings: Mapping[bytes, bytes] | Sequence[bytes]) -> int:
+    """Read the answer to CONFIG GET, a mapping or a list as the protocol's version has it."""
+    values = list(settings.values()) if isinstance(settings, Mapping) else settings[1:]
+    return int(values[0]) if values else DEFAULT_MAX_MESSAGE_BYTES

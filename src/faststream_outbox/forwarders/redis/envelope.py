@@ -1,0 +1,59 @@
+"""The message as FastStream's Redis subscribers read it."""
+
+from collections.abc import Mapping
+from struct import pack
+
+from faststream.redis.parser import BinaryMessageFormatV1, MessageFormat
+
+from faststream_outbox._values.draft import CORRELATION_ID
+from faststream_outbox._values.row import OutboxRow
+from faststream_outbox._values.wire import ROW_KEY, wire_headers
+
+MESSAGE_ID = "message_id"
+"""FastStream's parser takes the message's id from there."""
+
+VERSION = 1
+PREAMBLE_BYTES = 18
+"""Identity, version, and the positions of headers and payload: 8 + 2 + 4 + 4 bytes."""
+
+
+async def encode(row: OutboxRow, headers: Mapping[str, str], message_format: type[MessageFormat]) -> bytes:
+    """Wrap a row for FastStream's subscribers.
+
+    Args:
+        row: To be sent.
+        headers: The publisher's, beside the row's own.
+        message_format: The publisher's.
+
+    Raises:
+        Exception: The format cannot carry the row; FastStream's own carries everything that a row can hold.
+    """
+    merged = {**headers, **wire_headers(row), MESSAGE_ID: row.idempotency_key}
+    if row.key is not None:
+        merged[ROW_KEY] = row.key
+    if message_format is BinaryMessageFormatV1:
+        return _encode_binary(row.payload, merged)
+    correlation_id = merged.get(CORRELATION_ID, row.idempotency_key)
+    return await message_format.encode(
+        message=row.payload, reply_to=None, headers=merged, correlation_id=correlation_id, serializer=None
+    )
+
+
+def _encode_binary(payload: bytes, headers: Mapping[str, str]) -> bytes:
+    """Write what ``BinaryMessageFormatV1`` reads.
+
+    Its own writer counts characters where its reader counts bytes: outside ASCII it cuts values short, and everything
+    behind them is read from the wrong position.
+    """
+    parts = [pack(">H", len(headers))]
+    for name, value in headers.items():
+        for text in (name.encode(), value.encode()):
+            parts += (pack(">H", len(text)), text)
+    block = b"".join(parts)
+    start = PREAMBLE_BYTES
+    return b"".join((
+        BinaryMessageFormatV1.IDENTITY_HEADER,
+        pack(">HII", VERSION, start, start + len(block)),
+        block,
+        payload,
+    ))  # fmt: skip

@@ -1,0 +1,122 @@
+"""The rows of one hand-over: a transaction, its answer, the next transaction."""
+
+from collections.abc import MutableMapping, Sequence
+from typing import Any, NamedTuple, Protocol
+
+from faststream_outbox._values.outcome import Accepted, Poison, Reason, Refused, Unsent, Verdict
+from faststream_outbox._values.row import OutboxRow
+from faststream_outbox.forwarders.redis.envelope import encode
+from faststream_outbox.forwarders.redis.settings import RedisSettings
+from faststream_outbox.forwarders.redis.verdicts import classify
+
+TRANSACTION_BYTES = 1024 * 1024
+"""A transaction is closed before it grows beyond that. Redis holds it in its memory until it is complete, and then does
+nothing else until it is executed; more bytes in one round trip make nothing faster."""
+
+
+class Transacting(Protocol):
+    """What sending needs of a client."""
+
+    max_message_bytes: int
+
+    async def transact(self, commands: Sequence[Sequence[str | int | bytes]]) -> list[Any]:
+        """Execute commands, all or none; see ``RedisClient``."""
+
+
+class Parcel(NamedTuple):
+    """A row with the message that it becomes."""
+
+    row: OutboxRow
+    message: bytes
+
+
+class Sending:
+    """One transaction in flight, and nothing behind it until it is answered: so the order of each key is kept.
+
+    Args:
+        client: Executes transactions.
+        settings: How messages are made, and where they go.
+        verdicts: Takes a verdict for each row, under the row's id, as soon as it is known.
+    """
+
+    def __init__(self, client: Transacting, settings: RedisSettings, verdicts: MutableMapping[int, Verdict]) -> None:
+        self._client = client
+        self._settings = settings
+        self._verdicts = verdicts
+        self._held_keys: set[str] = set()
+
+    async def send(self, rows: Sequence[OutboxRow]) -> None:
+        """Send rows until all have a verdict; what stands behind an outage stays unsent."""
+        runs = [await self._wrap(rows)]
+        while runs:
+            run = runs.pop()
+            parcels = self._take(run)
+            if run:
+                runs.append(run)
+            if not parcels:
+                continue
+            try:
+                answers = await self._client.transact([(*self._settings.command, each.message) for each in parcels])
+            except Exception as error:  # noqa: BLE001 - each becomes a verdict
+                if len(parcels) > 1 and not isinstance(classify(error), Unsent):
+                    # Redis refuses a transaction for any of its commands: halving finds the guilty ones.
+                    middle = len(parcels) // 2
+                    runs += [parcels[middle:], parcels[:middle]]
+                    continue
+                answers = [error] * len(parcels)
+            trouble = self._note_answers(parcels, answers)
+            if trouble is not None:
+                for parcel in (parcel for run in runs for parcel in run):
+                    self._note(parcel.row, trouble)
+                return
+
+    async def _wrap(self, rows: Sequence[OutboxRow]) -> list[Parcel]:
+        parcels: list[Parcel] = []
+        for row in rows:
+            try:
+                message = await encode(row, self._settings.headers, self._settings.message_format)
+            except Exception as error:  # noqa: BLE001 - the user's format
+                self._note(row, Poison(Reason.INVALID, error))
+                continue
+            if len(message) > self._client.max_message_bytes:
+                self._note(row, _over_limit(len(message), self._client.max_message_bytes))
+                continue
+            parcels.append(Parcel(row, message))
+        return parcels
+
+    def _take(self, run: list[Parcel]) -> list[Parcel]:
+        """Take parcels from the front of a run for one transaction, until it is full."""
+        members: list[Parcel] = []
+        taken = size = 0
+        for parcel in run:
+            if parcel.row.key is not None and parcel.row.key in self._held_keys:
+                self._note(parcel.row, Unsent())
+            else:
+                size += len(parcel.message)
+                # The first is taken whatever its size.
+                if members and size > TRANSACTION_BYTES:
+                    break
+                members.append(parcel)
+            taken += 1
+        del run[:taken]
+        return members
+
+    def _note_answers(self, parcels: Sequence[Parcel], answers: Sequence[Any]) -> Unsent | None:
+        """Note what each answer means; give the first that says that nothing can be sent now."""
+        trouble: Unsent | None = None
+        for parcel, answer in zip(parcels, answers, strict=True):
+            verdict = classify(answer) if isinstance(answer, Exception) else Accepted()
+            self._note(parcel.row, verdict)
+            if trouble is None and isinstance(verdict, Unsent):
+                trouble = verdict
+        return trouble
+
+    def _note(self, row: OutboxRow, verdict: Verdict) -> None:
+        self._verdicts[row.id] = verdict
+        if isinstance(verdict, Refused) and row.key is not None:
+            self._held_keys.add(row.key)
+
+
+def _over_limit(size: int, limit: int) -> Poison:
+    problem = f"the message has {size} bytes, the server's proto-max-bulk-len allows {limit}"
+    return Poison(Reason.TOO_LARGE, ValueError(problem))

@@ -1,0 +1,64 @@
+from collections import Counter
+
+from aiokafka.partitioner import DefaultPartitioner
+
+from faststream_outbox._values.outcome import Refused, Verdict
+from faststream_outbox.forwarders.kafka.partitioning import Partitioning
+
+from .rows import row, settings
+
+ALL = [0, 1, 2, 3, 4, 5]
+
+
+def test_a_key_goes_where_every_other_producer_sends_it_also_while_partitions_have_no_leader() -> None:
+    partitioning = Partitioning(settings())
+    rows = [row(number, key=f"key-{number % 9}") for number in range(90)]
+    shares = partitioning.spread(rows, ALL, [2, 3], {})
+    for partition, share in shares.items():
+        assert [each.id for each in share] == sorted(each.id for each in share)
+        for each in share:
+            assert each.key is not None
+            assert partition == DefaultPartitioner()(each.key.encode(), ALL, ALL)
+    assert sum(map(len, shares.values())) == 90
+
+
+def test_rows_without_a_key_are_spread_evenly_in_runs_over_partitions_that_have_a_leader() -> None:
+    shares = Partitioning(settings()).spread([row(number) for number in range(100)], ALL, [1, 2, 4, 5], {})
+    assert {partition: len(share) for partition, share in shares.items()} == {1: 25, 2: 25, 4: 25, 5: 25}
+    for share in shares.values():
+        first = share[0].id
+        assert [each.id for each in share] == list(range(first, first + 25))
+
+
+def test_single_rows_take_turns() -> None:
+    partitioning = Partitioning(settings())
+    turns = [next(iter(partitioning.spread([row(number)], ALL, ALL, {}))) for number in range(12)]
+    assert Counter(turns) == dict.fromkeys(ALL, 2)
+
+
+def test_without_any_leader_the_rows_still_have_a_place() -> None:
+    assert sum(map(len, Partitioning(settings()).spread([row(0), row(1)], ALL, [], {}).values())) == 2
+
+
+def test_the_publishers_key_and_partition() -> None:
+    rows = [row(0), row(1, key="own")]
+    assert Partitioning(settings(partition=4)).spread(rows, ALL, ALL, {}) == {4: rows}
+    shares = Partitioning(settings(key=b"default")).spread([row(number) for number in range(9)], ALL, ALL, {})
+    assert list(shares) == [DefaultPartitioner()(b"default", ALL, ALL)]
+
+
+def test_a_partitioner_that_fails_fails_all_rows_of_that_key() -> None:
+    fails = {b"bad"}
+
+    def partitioner(key: bytes, partitions: list[int], available: list[int]) -> int:
+        if key in fails:
+            fails.clear()
+            raise ValueError("cannot place it")
+        return 5
+
+    verdicts: dict[int, Verdict] = {}
+    rows = [row(0, key="good"), row(1, key="bad"), row(2, key="bad"), row(3, key="good")]
+    shares = Partitioning(settings(partitioner=partitioner)).spread(rows, ALL, ALL, verdicts)
+    assert shares == {5: [rows[0], rows[3]]}
+    assert set(verdicts) == {1, 2}
+    assert all(isinstance(verdict, Refused) for verdict in verdicts.values())

@@ -1,0 +1,14 @@
+"""Rows to send."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from faststream_outbox._values.row import OutboxRow
+
+CREATED_AT = datetime(2026, 11, 24, 12, 30, 15, 123456, tzinfo=UTC)
+
+
+def row(**values: Any) -> OutboxRow:
+    defaults: dict[str, Any] = {"id": 7, "queue": "orders", "key": None, "idempotency_key": "i", "payload": b"abc"}
+    defaults |= {"headers": {}, "attempts_count": 0, "deliveries_count": 0, "created_at": CREATED_AT}
+    return OutboxRow(**(defaults | values))

@@ -1,0 +1,146 @@
+"""How a hand-over becomes transactions, and their answers verdicts."""
+
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from faststream.redis import RedisBroker
+from faststream.redis.parser import BinaryMessageFormatV1
+from hypothesis import given
+from hypothesis import strategies as st
+
+from faststream_outbox._values.outcome import Accepted, Poison, Refused, Unsent, Verdict
+from faststream_outbox._values.row import OutboxRow
+from faststream_outbox.forwarders.redis.sending import TRANSACTION_BYTES, Sending
+from faststream_outbox.forwarders.redis.settings import RedisSettings
+from faststream_outbox.forwarders.redis.verdicts import RedisAnswerError
+
+SETTINGS = RedisSettings.of(RedisBroker(logger=None).publisher(list="orders"))
+TOO_LARGE = RedisAnswerError("x", "ERR Protocol error: invalid bulk length")
+UNFORESEEN = RedisAnswerError("x", "ERR never heard of")
+OUT_OF_MEMORY = RedisAnswerError("x", "OOM command not allowed")
+
+
+class Server:
+    """Takes transactions, or refuses them as it is told."""
+
+    def __init__(self, refuse: Callable[[list[int]], Exception | None] = lambda ids: None) -> None:
+        self.max_message_bytes = 10 * TRANSACTION_BYTES
+        self.transactions: list[list[int]] = []
+        self.bytes: list[int] = []
+        self._refuse = refuse
+
+    async def transact(self, commands: Sequence[Sequence[Any]]) -> list[Any]:
+        assert all(tuple(command[:2]) == ("RPUSH", "orders") for command in commands)
+        ids = [int(BinaryMessageFormatV1.parse(command[2])[1]["outbox-id"]) for command in commands]
+        if error := self._refuse(ids):
+            raise error
+        self.transactions.append(ids)
+        self.bytes.append(sum(len(command[2]) for command in commands))
+        return [b"1"] * len(commands)
+
+    @property
+    def taken(self) -> list[int]:
+        return [each for ids in self.transactions for each in ids]
+
+
+def rows(*keys: str | None, payload: bytes = b"") -> list[OutboxRow]:
+    return [
+        OutboxRow(
+            id=number,
+            queue="orders",
+            key=key,
+            idempotency_key=str(number),
+            payload=payload,
+            headers={},
+            attempts_count=0,
+            deliveries_count=0,
+            created_at=datetime(2026, 1, 2, tzinfo=UTC),
+        )
+        for number, key in enumerate(keys)
+    ]
+
+
+async def send(server: Server, sent: list[OutboxRow]) -> list[Verdict]:
+    verdicts: dict[int, Verdict] = {}
+    await Sending(server, SETTINGS, verdicts).send(sent)
+    return [verdicts[row.id] for row in sent]
+
+
+async def test_a_hand_over_is_one_transaction() -> None:
+    server = Server()
+    assert set(await send(server, rows(*"abcabc"))) == {Accepted()}
+    assert server.transactions == [[0, 1, 2, 3, 4, 5]]
+
+
+async def test_a_large_one_is_several() -> None:
+    server = Server()
+    sent = rows(*"ab" * 10, payload=b"x" * (TRANSACTION_BYTES // 4))
+    await send(server, sent)
+    assert server.taken == [row.id for row in sent]
+    assert len(server.transactions) > 1
+    assert max(server.bytes) <= TRANSACTION_BYTES
+
+
+async def test_a_row_over_the_limit_is_poison_without_being_sent() -> None:
+    server = Server()
+    server.max_message_bytes = 1000
+    sent = [*rows("a"), *rows("-", "a", payload=b"x" * 1000)[1:]]
+    verdicts = await send(server, sent)
+    assert verdicts[0] == Accepted()
+    assert isinstance(verdicts[1], Poison)
+    assert "proto-max-bulk-len" in str(verdicts[1].exception)
+
+
+async def test_the_row_that_redis_will_never_take_is_found_and_the_others_go_on() -> None:
+    server = Server(lambda ids: TOO_LARGE if 3 in ids else None)
+    verdicts = await send(server, rows(*"aaaaaaa"))
+    assert isinstance(verdicts[3], Poison)
+    assert server.taken == [0, 1, 2, 4, 5, 6]
+
+
+async def test_what_stands_behind_an_outage_is_not_tried() -> None:
+    calls: list[list[int]] = []
+
+    def refuse(ids: list[int]) -> Exception | None:
+        calls.append(ids)
+        return OUT_OF_MEMORY if len(calls) == 2 else None
+
+    sent = rows(*"abcd", payload=b"x" * TRANSACTION_BYTES)
+    assert await send(Server(refuse), sent) == [Accepted(), *[Unsent(OUT_OF_MEMORY)] * 3]
+    assert calls == [[0], [1]]
+
+
+async def test_an_error_that_no_server_gave_is_an_outage() -> None:
+    broken = ConnectionError("gone")
+    assert set(await send(Server(lambda ids: broken), rows(*"ab"))) == {Unsent(broken)}
+
+
+@given(
+    keys=st.lists(st.sampled_from(["a", "b", "c", None]), min_size=1, max_size=40),
+    refused=st.sets(st.integers(0, 39)),
+    poisonous=st.sets(st.integers(0, 39)),
+)
+async def test_no_row_is_taken_after_an_earlier_one_of_its_key_was_refused(
+    keys: list[str | None], refused: set[int], poisonous: set[int]
+) -> None:
+    def refuse(ids: list[int]) -> Exception | None:
+        if refused & set(ids):
+            return UNFORESEEN
+        return TOO_LARGE if poisonous & set(ids) else None
+
+    server = Server(refuse)
+    sent = rows(*keys)
+    verdicts = await send(server, sent)
+    held: set[str] = set()
+    for row, verdict in zip(sent, verdicts, strict=True):
+        if row.key in held:
+            assert verdict == Unsent()
+        elif row.id in refused:
+            assert isinstance(verdict, Refused)
+            held |= {row.key} - {None}
+        elif row.id in poisonous:
+            assert isinstance(verdict, Poison)
+        else:
+            assert verdict == Accepted()
+    assert server.taken == [row.id for row, verdict in zip(sent, verdicts, strict=True) if verdict == Accepted()]
