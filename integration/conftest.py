@@ -1,8 +1,8 @@
 """The servers of a session, and what each test gets on them: a database with our tables, a topic.
 
 `OUTBOX_POSTGRES_URL`, `OUTBOX_KAFKA_BOOTSTRAP`, `OUTBOX_RABBITMQ_URL` and `OUTBOX_REDIS_URL` name servers to use
-instead of starting them. A server that cannot be had skips the tests that ask for it; with `OUTBOX_REQUIRE_SERVERS=1` it
-fails them.
+instead of starting them. A server that cannot be had skips the tests that ask for it; with
+`OUTBOX_REQUIRE_SERVERS=1` it fails them.
 
 Session fixtures are synchronous: they outlive the event loop of any test.
 """

@@ -24,6 +24,8 @@ Command: TypeAlias = Sequence[str | int | bytes]
 LINGER_ZERO = struct.pack("ii", 1, 0)
 """Closing then resets the connection, and the kernel throws away what has not left the machine."""
 
+CLOSE_SECONDS = 1.0
+
 DEFAULT_MAX_MESSAGE_BYTES = 512 * 1024 * 1024
 """``proto-max-bulk-len`` where the server does not tell."""
 
@@ -55,8 +57,8 @@ class RedisClient:
         self._pool = pool
         self._settings = settings
         self._about = f"{settings.command[0]} {settings.address!r}"
-        # Its writer forgets it when it closes, and then still sends what is buffered: what was given up.
-        self._transport = cast("asyncio.StreamWriter", connection._writer).transport  # noqa: SLF001
+        # redis-py lets it go when it disconnects, and it then still sends what is buffered: what was given up.
+        self._writer = cast("asyncio.StreamWriter", connection._writer)  # noqa: SLF001
         self._is_cut = False
 
     @classmethod
@@ -153,9 +155,12 @@ class RedisClient:
     async def close(self) -> None:
         """Close the connection, at once."""
         self._is_cut = True
-        self._transport.abort()
+        self._writer.transport.abort()
         with contextlib.suppress(RedisError, OSError):
             await self._connection.disconnect(nowait=True)
+            # How it ended is asked, or asyncio would complain that nobody did.
+            async with asyncio.timeout(CLOSE_SECONDS):
+                await self._writer.wait_closed()
 
     async def _exchange(self, commands: Sequence[Command], answers: list[Any] | None = None) -> list[Any]:
         """Send commands together and read an answer to each, or cut the connection."""
@@ -196,11 +201,11 @@ class RedisClient:
     def _cut(self) -> None:
         """Close the connection so that nothing of what is on its way leaves this machine any more."""
         self._is_cut = True
-        sock: socket.socket | None = self._transport.get_extra_info("socket")
+        sock: socket.socket | None = self._writer.transport.get_extra_info("socket")
         if sock is not None:
             with contextlib.suppress(OSError):
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_ZERO)
-        self._transport.abort()
+        self._writer.transport.abort()
 
 
 async def _dial(settings: RedisSettings) -> tuple[AbstractConnection, ConnectionPool]:
