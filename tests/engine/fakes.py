@@ -56,6 +56,11 @@ class Lines:
         return [message for level, message in self.all if level >= logging.ERROR]
 
     @property
+    def troubles(self) -> list[str]:
+        """What was said of things that are down, whatever the level."""
+        return [message for _, message in self.all if "retrying until it works" in message]
+
+    @property
     def warnings(self) -> list[str]:
         return [message for level, message in self.all if level == logging.WARNING]
 

@@ -28,7 +28,8 @@ def test_errors_that_take_turns_are_told_once_each(log: Lines) -> None:
     for _ in range(50):
         health.failed(Trouble("gone"))
         health.failed(TimeoutError())
-    assert len(log.errors) == 2
+    assert len(log.errors) == 1, "one change of state"
+    assert len(log.troubles) == 2, "and a line for the other kind"
 
 
 def test_the_next_outage_is_told_again(log: Lines) -> None:

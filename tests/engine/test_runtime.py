@@ -135,9 +135,10 @@ async def test_a_line_that_is_down_alone_is_told_once(runtime: Runtime, store: S
         consumer._fetcher._wakeup.ring()
         await until(lambda: not store.rows)
     assert not runtime.health.is_down
-    assert len(log.errors) == 2
+    assert len(log.errors) == 1
+    assert len(log.troubles) == 2
     assert log.recoveries == []
-    assert all("LISTEN" in line for line in log.errors)
+    assert all("LISTEN" in line for line in log.troubles)
     await stop_all(runtime, consumer, grace=1.0)
 
 

@@ -41,11 +41,15 @@ class Health:
         return self.last_error is not None
 
     def failed(self, error: BaseException) -> None:
-        """Note a failure; it is logged if it is the first of its kind since all was well."""
-        self.last_error = error
+        """Note a failure: the first since all was well is an error, the first of another kind is worth a line.
+
+        During an outage a client has many names for it (reset, refused, timed out); they are not changes of state.
+        """
         if type(error) not in self._logged:
+            level = logging.INFO if self.is_down else logging.ERROR
             self._logged.add(type(error))
-            self._log(logging.ERROR, f"{self.name}: {describe(error)} (retrying until it works)", error)
+            self._log(level, f"{self.name}: {describe(error)} (retrying until it works)", error)
+        self.last_error = error
 
     def recovered(self) -> None:
         """Note a success; it is logged if there was a failure before."""

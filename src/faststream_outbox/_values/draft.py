@@ -25,9 +25,11 @@ MAX_DELAY = timedelta(days=3650)
 
 CONTENT_TYPE = "content-type"
 CORRELATION_ID = "correlation_id"
+MESSAGE_ID = "message_id"
+"""FastStream's envelope for Redis carries the idempotency key under it."""
 
 RESERVED_HEADERS = frozenset(
-    {wire.IDEMPOTENCY_KEY, wire.ROW_ID, wire.QUEUE, wire.CREATED_AT, wire.ROW_KEY, CORRELATION_ID}
+    {wire.IDEMPOTENCY_KEY, wire.ROW_ID, wire.QUEUE, wire.CREATED_AT, wire.ROW_KEY, CORRELATION_ID, MESSAGE_ID}
 )
 """Header names that the bridge writes on the wire itself."""
 

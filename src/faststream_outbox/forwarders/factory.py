@@ -83,5 +83,8 @@ def create_destinations(
             health, suspects = Health(f"destination {name}", log), Suspects()
             lanes_of_it = [RabbitDestination(rabbit, health, suspects, seconds) for _ in range(lanes)]
             return Destinations(name, seconds, lanes_of_it)
-    msg = f"to: must be a publisher of FastStream's KafkaBroker, as in kafka.publisher('orders.v1'), got {publisher!r}"
+    msg = (
+        "to: must be a publisher of FastStream's KafkaBroker, RabbitBroker or RedisBroker, "
+        f"as in kafka.publisher('orders.v1'), got {publisher!r}"
+    )
     raise ConfigError(msg)
