@@ -21,7 +21,8 @@ class ForwarderOptions(TypedDict, total=False):
 
     send_timeout: float | None
     """Seconds after which a hand-over is given up and its rows are sent again later. What was given up is not sent any
-    more. Default: 5 seconds more than the destination client's own time-out (40 seconds for Kafka, 30 for RabbitMQ, 10 for Redis)."""
+    more. Default: 5 seconds more than the destination client's own time-out (40 seconds for Kafka, 30 for RabbitMQ,
+    10 for Redis)."""
 
     allow_lossy: bool
     """True: a Redis channel will do, where a message is lost when nobody listens at that moment. Default: False."""
