@@ -285,3 +285,15 @@ async def test_g10_errors_of_the_database_pass_through_as_they_are(broker: Outbo
         await session.execute(text("SELECT * FROM nowhere"))
     with pytest.raises(DBAPIError, match="current transaction is aborted"):
         await broker.publish({}, queue="orders", session=session)
+
+
+@pytest.mark.parametrize(("argument", "value"), [("timer_id", "a\x00b"), ("timer_id", ""), ("queue", "q" * 256)])
+async def test_g10_cancel_timer_refuses_names_that_no_message_could_have(
+    make_broker: MakeBroker, engine: AsyncEngine, argument: str, value: str
+) -> None:
+    names = {"queue": "orders", "timer_id": "t", argument: value}
+    broker = make_broker()
+    async with AsyncSession(engine) as session, session.begin():
+        with pytest.raises(InvalidMessageError, match=argument):
+            await broker.cancel_timer(**names, session=session)
+        assert await broker.publish({}, queue="orders", session=session) is not None

@@ -8,6 +8,7 @@ from typing import Any, cast
 
 from faststream._internal.basic_types import LoggerProto, SendableMessage
 from faststream._internal.broker import BrokerRouter, BrokerUsecase
+from faststream._internal.broker.pub_base import BrokerPublishMixin
 from faststream._internal.broker.registrator import Registrator
 from faststream._internal.broker.router import ArgsContainer, SubscriberRoute
 from faststream._internal.configs import (
@@ -40,6 +41,7 @@ __all__ = (
     "ArgsContainer",
     "BrokerConfig",
     "BrokerMiddleware",
+    "BrokerPublishMixin",
     "BrokerRouter",
     "BrokerUsecase",
     "CallsCollection",

@@ -101,6 +101,11 @@ def check_queue(queue: str) -> None:
     _check_text("queue", queue, MAX_QUEUE_BYTES)
 
 
+def check_timer_id(timer_id: str) -> None:
+    """Refuse a timer id that no row could have."""
+    _check_text("timer_id", timer_id, MAX_IDEMPOTENCY_KEY_BYTES)
+
+
 def _merge_headers(
     headers: Mapping[str, str] | None,
     content_type: str | None,

@@ -3,17 +3,15 @@
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime, timedelta
+from collections.abc import Callable
 from types import TracebackType
-from typing import Any, cast
+from typing import Any
 
 from fast_depends import dependency_provider
 from faststream.message import gen_cor_id
 from faststream.specification.schema import BrokerSpec
-from sqlalchemy import URL, Connection, MetaData, Table
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
-from sqlalchemy.orm import Session
+from sqlalchemy import URL, MetaData, Table
+from sqlalchemy.ext.asyncio import AsyncEngine
 from typing_extensions import Unpack, override
 
 from faststream_outbox._engine.runtime import Runtime
@@ -23,31 +21,25 @@ from faststream_outbox._faststream import (
     ContextRepo,
     DefaultCodec,
     FastDependsConfig,
-    SendableMessage,
 )
 from faststream_outbox._store.postgres.store import PostgresStore
 from faststream_outbox._store.postgres.writer import PostgresWriter
 from faststream_outbox._store.protocol import Store
 from faststream_outbox._values.draft import DEFAULT_MAX_PAYLOAD_BYTES
-from faststream_outbox._values.row import OutboxRow
 from faststream_outbox.broker.logging import make_outbox_logger_state
 from faststream_outbox.broker.options import BrokerOptions
+from faststream_outbox.broker.publishing import OutboxPublishing
 from faststream_outbox.broker.registrator import OutboxRegistrator
 from faststream_outbox.config import OutboxBrokerConfig, check_options
 from faststream_outbox.exceptions import ConfigError, SchemaError
 from faststream_outbox.message import Delivery
-from faststream_outbox.publisher.message_options import MessageOptions
 from faststream_outbox.publisher.producer import OutboxProducer
-from faststream_outbox.response import OutboxPublishCommand, Outgoing
 from faststream_outbox.schema import make_dlq_table, make_outbox_table
-from faststream_outbox.subscriber.config import MAX_COUNT
 
 DEFAULT_GRACEFUL_TIMEOUT = 15.0
 
-AnySession = AsyncSession | AsyncConnection
 
-
-class OutboxBroker(OutboxRegistrator, BrokerUsecase[Delivery, AsyncEngine, OutboxBrokerConfig]):
+class OutboxBroker(OutboxPublishing, OutboxRegistrator, BrokerUsecase[Delivery, AsyncEngine, OutboxBrokerConfig]):
     """A FastStream broker whose queue is a PostgreSQL table.
 
     ``publish`` writes a row in the caller's transaction, so a message exists exactly when the work behind it does.
@@ -232,175 +224,6 @@ class OutboxBroker(OutboxRegistrator, BrokerUsecase[Delivery, AsyncEngine, Outbo
         """
         for table, problems in (await self._store.differences()).items():
             raise SchemaError(table, problems)
-
-    @override
-    async def publish(  # type: ignore[override]  # a session is what the outbox is about
-        self,
-        body: SendableMessage,
-        *,
-        queue: str,
-        session: AnySession,
-        headers: Mapping[str, str] | None = None,
-        correlation_id: str | None = None,
-        **options: Unpack[MessageOptions],
-    ) -> int | None:
-        """Write a message in the caller's transaction. It never commits.
-
-        A message with a key is written after the session's pending changes are flushed, so that ids follow the order in
-        which transactions locked their domain rows.
-
-        Args:
-            body: Anything that FastStream can encode; encoded once, and sent as these bytes ever after.
-            queue: The queue's name; at most 255 bytes.
-            session: The transaction to write in.
-            headers: Names and values are strings; 32 KiB together at most.
-            correlation_id: Default: a new one.
-            **options: See ``MessageOptions``: key, idempotency_key, activate_in, activate_at, timer_id.
-
-        Returns:
-            The row's id; None where a live row of the queue has the same idempotency key or timer id.
-
-        Raises:
-            InvalidSessionError: ``session`` cannot carry a row; it is a ``TypeError``.
-            InvalidMessageError: An argument is refused; nothing was written and the transaction stays usable.
-
-        Example::
-
-            await broker.publish({"order_id": 1}, queue="orders", key="customer-7", session=session)
-        """
-        check_options("publish", options, MessageOptions)
-        cmd = OutboxPublishCommand(
-            body,
-            queue=queue,
-            session=session,
-            headers=headers,
-            correlation_id=correlation_id or self.config.id_generator(),
-            **options,
-        )
-        row_id: int | None = await self._basic_publish(cmd, producer=self._outbox_producer)
-        return row_id
-
-    def publish_sync(
-        self,
-        body: SendableMessage,
-        *,
-        queue: str,
-        session: Session | Connection,
-        headers: Mapping[str, str] | None = None,
-        correlation_id: str | None = None,
-        **options: Unpack[MessageOptions],
-    ) -> int | None:
-        """Do what ``publish`` does for a plain SQLAlchemy ``Session`` or ``Connection``.
-
-        FastStream's publish middlewares, which are coroutines, are not called.
-        """
-        check_options("publish_sync", options, MessageOptions)
-        cmd = OutboxPublishCommand(
-            body,
-            queue=queue,
-            session=session,
-            headers=headers,
-            correlation_id=correlation_id or self.config.id_generator(),
-            **options,
-        )
-        return self._outbox_producer.publish_sync(cmd)
-
-    @override
-    async def publish_batch(  # type: ignore[override]  # a session is what the outbox is about
-        self,
-        *messages: SendableMessage | Outgoing,
-        queue: str,
-        session: AnySession,
-        headers: Mapping[str, str] | None = None,
-        correlation_id: str | None = None,
-        key: str | None = None,
-        activate_in: timedelta | None = None,
-        activate_at: datetime | None = None,
-    ) -> list[int]:
-        """Write many messages of one queue with one statement, in their order.
-
-        Args:
-            *messages: Bodies, or ``Outgoing`` where a message has its own key, headers or idempotency key.
-            queue: The queue's name.
-            session: The transaction to write in.
-            headers: Of every message; an ``Outgoing`` adds its own.
-            correlation_id: Of every message. Default: a new one.
-            key: Of every message that has none of its own.
-            activate_in: Hold the messages back for so long.
-            activate_at: Hold the messages back until then; timezone-aware.
-
-        Returns:
-            The ids of the rows that were written; live duplicates are left out.
-
-        Raises:
-            InvalidSessionError: ``session`` cannot carry a row.
-            InvalidMessageError: An argument or message is refused; nothing was written.
-        """
-        # Outgoing also keeps a body of None from being taken for no message.
-        outgoing = [message if isinstance(message, Outgoing) else Outgoing(message) for message in messages]
-        if not outgoing:
-            return []
-        cmd = OutboxPublishCommand(
-            *outgoing,
-            queue=queue,
-            session=session,
-            headers=headers,
-            correlation_id=correlation_id or self.config.id_generator(),
-            key=key,
-            activate_in=activate_in,
-            activate_at=activate_at,
-        )
-        ids: list[int] = await self._basic_publish_batch(cmd, producer=self._outbox_producer)
-        return ids
-
-    @override
-    async def request(self, message: Any = None, queue: str = "", /, timeout: float = 0.5, **options: Any) -> Any:
-        """Not supported: the answer would come after the transaction that asked.
-
-        Raises:
-            FeatureNotSupportedException: Always.
-        """
-        cmd = OutboxPublishCommand(message, queue=queue, session=None)
-        return await self._basic_request(cmd, producer=self._outbox_producer)
-
-    async def cancel_timer(self, *, queue: str, timer_id: str, session: AnySession) -> bool:
-        """Take back a message that was published with ``timer_id``, in the caller's transaction.
-
-        Returns:
-            Whether it was there and had not been handed to a consumer. While a forwarder is just sending it, the call
-            waits for the outcome.
-
-        Raises:
-            InvalidSessionError: ``session`` cannot be used.
-        """
-        return await self._outbox_producer.writer.cancel_timer(session, queue=queue, timer_id=timer_id)
-
-    async def fetch_unprocessed(
-        self,
-        *,
-        session: AnySession,
-        queue: str | None = None,
-        limit: int = 1000,
-    ) -> Sequence[OutboxRow]:
-        """Look at messages that no consumer has finished, in the order of their ids. Takes no lease and no lock.
-
-        Args:
-            session: The transaction to read in.
-            queue: Only this queue's; None: all queues'.
-            limit: The most rows.
-
-        Raises:
-            InvalidSessionError: ``session`` cannot be used.
-            ValueError: ``limit`` is not a number of rows.
-        """
-        if type(limit) is not int or not 1 <= limit <= MAX_COUNT:
-            msg = f"limit: must be an integer from 1 to {MAX_COUNT}, got {limit!r}"
-            raise ValueError(msg)
-        return await self._outbox_producer.writer.fetch_unprocessed(session, queue=queue, limit=limit)
-
-    @property
-    def _outbox_producer(self) -> OutboxProducer:
-        return cast("OutboxProducer", self.config.producer)
 
     def _log(self, level: int, message: str, error: BaseException | None) -> None:
         exception = error if isinstance(error, Exception) else None
