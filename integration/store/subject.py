@@ -7,6 +7,7 @@ from typing import Any
 from sqlalchemy import Table, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
 
+from faststream_outbox._store.postgres.dead_letters import PostgresDeadLetters
 from faststream_outbox._store.postgres.store import PostgresStore
 from faststream_outbox._store.postgres.writer import PostgresWriter
 from faststream_outbox._values.row import OutboxRow
@@ -24,6 +25,7 @@ class PostgresSubject:
         self.dlq_table = dlq_table
         self.store = PostgresStore(engine, outbox_table, dlq_table)
         self.writer = PostgresWriter(outbox_table)
+        self.dead_letters = PostgresDeadLetters(engine, outbox_table, dlq_table)
         self.parks = dlq_table is None
 
     @asynccontextmanager

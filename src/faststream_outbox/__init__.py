@@ -2,6 +2,7 @@
 
 from faststream.middlewares import AckPolicy
 
+from faststream_outbox._values.dead_letter import DeadLetter
 from faststream_outbox._values.row import OutboxRow
 from faststream_outbox.broker.broker import OutboxBroker
 from faststream_outbox.broker.router import OutboxRoute, OutboxRoutePublisher, OutboxRouter
@@ -23,6 +24,7 @@ __all__ = (
     "AckPolicy",
     "ConfigError",
     "ConstantRetry",
+    "DeadLetter",
     "ExponentialRetry",
     "InvalidMessageError",
     "InvalidSessionError",

@@ -12,6 +12,7 @@ from typing_extensions import override
 from faststream_outbox._engine.health import Health
 from faststream_outbox._faststream import EnterType, TestBroker, broker_of, is_connected
 from faststream_outbox._store.memory import MemoryStore
+from faststream_outbox._store.memory_dead_letters import MemoryDeadLetters
 from faststream_outbox._values.draft import CONTENT_TYPE, CORRELATION_ID, Draft
 from faststream_outbox._values.outcome import Accepted, Unsent, Verdict
 from faststream_outbox._values.row import OutboxRow
@@ -129,6 +130,7 @@ class TestOutboxBroker(TestBroker[OutboxBroker, EnterType]):
         writer = self.store if self._run_loops else _Direct(self.store, self._deliver)
         with (
             mock.patch.object(broker, "_store", self.store),
+            mock.patch.object(broker, "_dead_letters", MemoryDeadLetters(self.store)),
             mock.patch.object(producer, "writer", writer),
             mock.patch.object(producer, "_begin", nullcontext),
         ):

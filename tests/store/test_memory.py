@@ -7,6 +7,7 @@ import pytest
 from hypothesis import settings
 
 from faststream_outbox._store.memory import MemoryStore, MemoryTransaction
+from faststream_outbox._store.memory_dead_letters import MemoryDeadLetters
 from tests.store.machine import StoreMachine
 from tests.store.suite import Died, Stored, StoreSuite, Subject, claim, draft, ids
 
@@ -17,6 +18,7 @@ class MemorySubject:
 
     def __init__(self) -> None:
         self.store = self.writer = self.memory = MemoryStore()
+        self.dead_letters = MemoryDeadLetters(self.memory)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[MemoryTransaction]:

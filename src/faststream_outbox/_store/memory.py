@@ -208,6 +208,21 @@ class MemoryStore:
         """Take a row out, as if it had been delivered."""
         self._records.pop(row_id, None)
 
+    def revive(self, ids: Sequence[int]) -> None:
+        """Make dead letters ordinary rows again, behind all others."""
+        revived = []
+        for dead in (self._records.pop(row_id) for row_id in ids):
+            row = replace(
+                dead.row,
+                id=next(self._ids),
+                attempts_count=0,
+                deliveries_count=0,
+                first_attempt_at=None,
+                last_attempt_at=None,
+            )
+            revived.append(_Record(row, dead.shard, dead.deduplicate, None))
+        self._commit(revived)
+
     def _visible_to(self, session: Any) -> list[_Record]:
         if not isinstance(session, MemoryTransaction):
             return list(self._records.values())

@@ -5,6 +5,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
+from faststream_outbox._values.dead_letter import DeadLetter, Selection
 from faststream_outbox._values.draft import Draft
 from faststream_outbox._values.outcome import Settlement
 from faststream_outbox._values.row import OutboxRow
@@ -64,6 +65,22 @@ class Writer(Protocol):
 
     async def fetch_unprocessed(self, session: Any, *, queue: str | None, limit: int) -> list[OutboxRow]:
         """Read rows that no consumer has finished, in the order of their ids."""
+
+
+class DeadLetterStore(Protocol):
+    """What people do with rows that failed for good. ``session`` is the caller's, or None: a transaction of its own."""
+
+    async def list(self, session: Any, selection: Selection, *, limit: int) -> Sequence[DeadLetter]:
+        """Look at dead letters, the oldest first."""
+
+    async def count(self, session: Any, selection: Selection) -> int:
+        """Count dead letters."""
+
+    async def replay(self, session: Any, selection: Selection, *, limit: int) -> int:
+        """Make dead letters ordinary rows again, behind what already waits; tell how many."""
+
+    async def discard(self, session: Any, selection: Selection, *, limit: int) -> int:
+        """Delete dead letters for good; tell how many."""
 
 
 class Store(Protocol):

@@ -22,10 +22,12 @@ from faststream_outbox._faststream import (
     DefaultCodec,
     FastDependsConfig,
 )
+from faststream_outbox._store.postgres.dead_letters import PostgresDeadLetters
 from faststream_outbox._store.postgres.store import PostgresStore
 from faststream_outbox._store.postgres.writer import PostgresWriter
-from faststream_outbox._store.protocol import Store
+from faststream_outbox._store.protocol import DeadLetterStore, Store
 from faststream_outbox._values.draft import DEFAULT_MAX_PAYLOAD_BYTES
+from faststream_outbox.broker.dead_letters import DeadLetters
 from faststream_outbox.broker.logging import make_outbox_logger_state
 from faststream_outbox.broker.options import BrokerOptions
 from faststream_outbox.broker.publishing import OutboxPublishing
@@ -86,6 +88,7 @@ class OutboxBroker(OutboxPublishing, OutboxRegistrator, BrokerUsecase[Delivery, 
         self._engine = engine
         self._listen = options.get("listen", True)
         self._lifecycle = asyncio.Lock()
+        self._dead_letters: DeadLetterStore = PostgresDeadLetters(engine, outbox_table, dlq_table)
         self._store: Store = PostgresStore(engine, outbox_table, dlq_table, listen_engine=listen_engine)
         super().__init__(
             routers=options.get("routers", ()),
@@ -133,6 +136,11 @@ class OutboxBroker(OutboxPublishing, OutboxRegistrator, BrokerUsecase[Delivery, 
     def engine(self) -> AsyncEngine:
         """The caller's engine."""
         return self._engine
+
+    @property
+    def dead_letters(self) -> DeadLetters:
+        """Rows that failed for good: look at them, send them again, or let them go."""
+        return DeadLetters(self._dead_letters)
 
     @override
     async def _connect(self) -> AsyncEngine:

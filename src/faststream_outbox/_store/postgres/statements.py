@@ -19,6 +19,15 @@ _SKIP_DUPLICATES = "ON CONFLICT DO NOTHING"
 _PLANNED_ANEW = "(CAST(:planned_anew AS boolean) OR (SELECT count(*) FROM generate_series(1, 1000000000000000)) = 0)"
 
 
+# Which dead letters are meant; what is not given is NULL.
+_SELECTED = """d.failed_at IS NOT NULL
+      AND (CAST(:queue AS text) IS NULL OR d.queue = CAST(:queue AS text))
+      AND (CAST(:key AS text) IS NULL OR d.key = CAST(:key AS text))
+      AND (CAST(:reason AS text) IS NULL OR d.failure_reason = CAST(:reason AS text))
+      AND (CAST(:failed_after AS timestamptz) IS NULL OR d.failed_at >= CAST(:failed_after AS timestamptz))
+      AND (CAST(:failed_before AS timestamptz) IS NULL OR d.failed_at < CAST(:failed_before AS timestamptz))"""
+
+
 class Statements:
     """The statements for one outbox table. Only names of tables and fixed clauses are filled in; values are bound.
 
@@ -32,6 +41,8 @@ class Statements:
         self._clauses = {
             "table": _escaped(outbox_table),
             "dlq_table": "" if dlq_table is None else _escaped(dlq_table),
+            "dead_table": _escaped(outbox_table if dlq_table is None else dlq_table),
+            "selected": _SELECTED,
             "planned_anew": _PLANNED_ANEW,
         }
         wake = _WAKE if notify else ""
@@ -52,6 +63,10 @@ class Statements:
         self.give_back = self._load("give_back")
         self.rescue = self._load("rescue")
         self.seconds_to_next_due = self._load("seconds_to_next_due")
+        self.dead_letters_list = self._load("dead_letters_list")
+        self.dead_letters_count = self._load("dead_letters_count")
+        self.dead_letters_replay = self._load("dead_letters_replay")
+        self.dead_letters_discard = self._load("dead_letters_discard")
         self.listen_presence = self._load("listen_presence")
 
     def _load(self, name: str, **clauses: str) -> TextClause:

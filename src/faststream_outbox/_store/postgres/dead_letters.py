@@ -1,0 +1,67 @@
+"""What people do with rows that failed for good, in a transaction of theirs or of its own."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from typing import Any, TypeVar
+
+from sqlalchemy import Connection, Row, Table
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from faststream_outbox._store.postgres.listener import channel_of
+from faststream_outbox._store.postgres.records import to_row
+from faststream_outbox._store.postgres.sessions import run_in_session
+from faststream_outbox._store.postgres.statements import Statements
+from faststream_outbox._values.dead_letter import DeadLetter, Selection
+
+T = TypeVar("T")
+
+
+class PostgresDeadLetters:
+    """Dead letters, in the dead-letter table if there is one, or else parked in the outbox table.
+
+    Args:
+        engine: Gives a transaction where the caller has none.
+        outbox_table: Made by ``make_outbox_table``.
+        dlq_table: Made by ``make_dlq_table``, or None.
+    """
+
+    def __init__(self, engine: AsyncEngine, outbox_table: Table, dlq_table: Table | None = None) -> None:
+        self._engine = engine
+        self._statements = Statements(outbox_table, dlq_table)
+        self._channel = channel_of(outbox_table)
+
+    async def list(self, session: Any, selection: Selection, *, limit: int) -> Sequence[DeadLetter]:
+        parameters = {**asdict(selection), "limit": limit}
+        return await self._run(
+            session,
+            lambda conn: [_to_dead_letter(row) for row in conn.execute(self._statements.dead_letters_list, parameters)],
+        )
+
+    async def count(self, session: Any, selection: Selection) -> int:
+        parameters = asdict(selection)
+        return await self._run(
+            session, lambda conn: int(conn.execute(self._statements.dead_letters_count, parameters).scalar_one())
+        )
+
+    async def replay(self, session: Any, selection: Selection, *, limit: int) -> int:
+        parameters = {**asdict(selection), "limit": limit, "channel": self._channel}
+        return await self._run(
+            session, lambda conn: len(conn.execute(self._statements.dead_letters_replay, parameters).all())
+        )
+
+    async def discard(self, session: Any, selection: Selection, *, limit: int) -> int:
+        parameters = {**asdict(selection), "limit": limit}
+        return await self._run(
+            session, lambda conn: len(conn.execute(self._statements.dead_letters_discard, parameters).all())
+        )
+
+    async def _run(self, session: Any, work: Callable[[Connection], T]) -> T:
+        if session is not None:
+            return await run_in_session(session, work)
+        async with self._engine.begin() as connection:
+            return await connection.run_sync(work)
+
+
+def _to_dead_letter(record: Row[Any]) -> DeadLetter:
+    values: Sequence[Any] = tuple(record)
+    return DeadLetter(row=to_row(values), failed_at=values[13], reason=values[14], exception=values[15])
