@@ -15,6 +15,7 @@ from faststream_outbox._store.memory import MemoryStore
 from faststream_outbox._store.memory_dead_letters import MemoryDeadLetters
 from faststream_outbox._values.draft import CONTENT_TYPE, CORRELATION_ID, Draft
 from faststream_outbox._values.outcome import Accepted, Unsent, Verdict
+from faststream_outbox._values.parcel import Parcel
 from faststream_outbox._values.row import OutboxRow
 from faststream_outbox._values.wire import ROW_KEY, wire_headers
 from faststream_outbox.broker.broker import OutboxBroker
@@ -255,13 +256,13 @@ class _TestDestination:
             msg = "the test does not run the destination's broker"
             raise ConnectionError(msg)
 
-    async def send(self, rows: Sequence[OutboxRow]) -> Sequence[Verdict]:
+    async def send(self, parcels: Sequence[Parcel]) -> Sequence[Verdict]:
         verdicts: list[Verdict] = []
-        for row in rows:
+        for parcel in parcels:
             try:
-                await self._forward(row, self._publisher)
+                await self._forward(parcel.row, self._publisher)
             except Exception as error:  # noqa: BLE001 - what a consumer in the test raises
-                return [*verdicts, *[Unsent(error)] * (len(rows) - len(verdicts))]
+                return [*verdicts, *[Unsent(error)] * (len(parcels) - len(verdicts))]
             verdicts.append(Accepted())
         return verdicts
 

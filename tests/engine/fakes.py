@@ -13,6 +13,7 @@ from faststream_outbox._store.memory import MemoryHandOver, MemoryStore
 from faststream_outbox._store.protocol import Place, Rescue
 from faststream_outbox._values.draft import Draft
 from faststream_outbox._values.outcome import Accepted, Poison, Refused, Settlement, Unsent, Verdict
+from faststream_outbox._values.parcel import Parcel
 from faststream_outbox._values.row import OutboxRow
 
 TOKEN = "presence:test"
@@ -227,7 +228,8 @@ class ScriptedDestination:
     async def connect(self) -> None:
         await self.script.step("connect")
 
-    async def send(self, rows: Sequence[OutboxRow]) -> Sequence[Verdict]:
+    async def send(self, parcels: Sequence[Parcel]) -> Sequence[Verdict]:
+        rows = [parcel.row for parcel in parcels]
         self.sent.append([row.id for row in rows])
         await self.script.step("send")
         if self.before_answer is not None:

@@ -18,6 +18,7 @@ from faststream_outbox._engine.wakeups import Wakeup
 from faststream_outbox._store import memory
 from faststream_outbox._store.protocol import Place
 from faststream_outbox._values.outcome import Accepted, Poison, Reason, Refused, Unsent, Verdict
+from faststream_outbox._values.parcel import Parcel
 from faststream_outbox._values.row import OutboxRow
 from faststream_outbox.retry import ConstantRetry
 from faststream_outbox.schema import SHARDS
@@ -49,7 +50,8 @@ class Destination:
         if not self.is_reachable:
             raise Trouble("no route")
 
-    async def send(self, rows: Sequence[OutboxRow]) -> Sequence[Verdict]:
+    async def send(self, parcels: Sequence[Parcel]) -> Sequence[Verdict]:
+        rows = [parcel.row for parcel in parcels]
         if self.crash == "before":
             await _die()
         fates = [self._fate(row) for row in rows]

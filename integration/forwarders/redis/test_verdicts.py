@@ -1,7 +1,7 @@
 """Each line of the table of failure classes that a real server can be brought to, without the outbox around it."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,6 +16,7 @@ from redis.exceptions import ResponseError
 
 from faststream_outbox._engine.health import Health
 from faststream_outbox._values.outcome import Accepted, Poison, Reason, Unsent, Verdict
+from faststream_outbox._values.parcel import Parcel
 from faststream_outbox._values.row import OutboxRow
 from faststream_outbox.forwarders.redis.destination import RedisDestination
 from faststream_outbox.forwarders.redis.settings import RedisSettings
@@ -53,6 +54,10 @@ async def destination(broker: RedisBroker, send_timeout: float = 5.0, **where: s
         yield made
     finally:
         await made.close()
+
+
+async def send(to: RedisDestination, rows: Sequence[OutboxRow]) -> Sequence[Verdict]:
+    return await to.send([Parcel(row) for row in rows])
 
 
 def codes(verdicts: Any) -> set[str]:
@@ -134,9 +139,9 @@ async def test_an_outage_takes_no_row_and_is_seen_before_the_next_hand_over(
     arrange, shows_before = SITUATIONS[code]
     async with own_redis.client() as admin, destination(RedisBroker(own_redis.url)) as to:
         await to.connect()
-        assert await to.send([row()]) == [Accepted()]
+        assert await send(to, [row()]) == [Accepted()]
         await arrange(own_redis, admin)
-        assert codes(await to.send([row() for _ in range(5)])) == {code}
+        assert codes(await send(to, [row() for _ in range(5)])) == {code}
         if shows_before:
             with pytest.raises(RedisAnswerError, match=code):
                 await to.connect()
@@ -150,7 +155,7 @@ async def test_a_permission_for_transactions_that_goes_away_is_an_outage(own_red
     async with own_redis.client() as admin, destination(RedisBroker(own_redis.url)) as to:
         await to.connect()
         await take_the_permission_for_transactions(own_redis, admin)
-        [verdict] = await to.send([row()])
+        [verdict] = await send(to, [row()])
         assert isinstance(verdict, Unsent)
         assert "NOPERM" in str(verdict.exception)
         for _ in range(3):
@@ -166,14 +171,14 @@ async def test_a_script_that_does_not_end(own_redis: EmbeddedRedis) -> None:
         await admin.config_set("busy-reply-threshold", "50")
         busy = asyncio.create_task(other.eval("while true do end", 0))
         await eventually(lambda: _is_busy(admin))
-        assert codes(await to.send([row() for _ in range(5)])) == {"BUSY"}
+        assert codes(await send(to, [row() for _ in range(5)])) == {"BUSY"}
         with pytest.raises(RedisAnswerError, match="BUSY"):
             await to.connect()
         await admin.script_kill()
         with suppress(ResponseError):
             await busy
         await to.connect()
-        assert await to.send([row()]) == [Accepted()]
+        assert await send(to, [row()]) == [Accepted()]
 
 
 async def _is_busy(admin: Redis) -> bool:
@@ -198,7 +203,7 @@ async def test_passwords(own_redis: EmbeddedRedis) -> None:
     right = url._replace(netloc=f":secret@{url.netloc}").geturl()
     async with destination(RedisBroker(right)) as to:
         await to.connect()
-        assert await to.send([row()]) == [Accepted()]
+        assert await send(to, [row()]) == [Accepted()]
 
 
 async def test_a_server_that_loads_its_data(own_redis: EmbeddedRedis, own_box: Box) -> None:
@@ -217,7 +222,7 @@ async def test_a_server_that_loads_its_data(own_redis: EmbeddedRedis, own_box: B
         with pytest.raises(RedisAnswerError, match="LOADING"):
             await to.connect()
         await eventually(lambda: _connects(to), within=10)
-        assert await to.send([row()]) == [Accepted()]
+        assert await send(to, [row()]) == [Accepted()]
 
 
 async def _connects(to: RedisDestination) -> bool:
@@ -252,7 +257,7 @@ async def test_no_server(own_redis: EmbeddedRedis) -> None:
     async with destination(RedisBroker(own_redis.url)) as to:
         with pytest.raises(ConnectionError, match="connecting"):
             await to.connect()
-        assert all(isinstance(verdict, Unsent) for verdict in await to.send([row()]))
+        assert all(isinstance(verdict, Unsent) for verdict in await send(to, [row()]))
 
 
 @pytest.mark.parametrize("kind", ["stream", "list"])
@@ -264,7 +269,7 @@ async def test_a_message_over_the_servers_limit_is_poison_and_stops_no_other(
     rows = [row(), row(b"x" * 1024 * 1024), row()]
     async with destination(RedisBroker(own_redis.url), **{kind: "orders"}) as to:
         await to.connect()
-        first, second, third = await to.send(rows)
+        first, second, third = await send(to, rows)
     assert first == third == Accepted()
     assert isinstance(second, Poison)
     assert second.reason == Reason.TOO_LARGE
@@ -281,7 +286,7 @@ async def test_a_limit_that_the_server_does_not_tell(own_redis: EmbeddedRedis, o
         async with asyncio.timeout(5):
             while waiting := [each for each in rows if isinstance(verdicts.get(each.id, Unsent()), Unsent)]:
                 await to.connect()
-                verdicts |= zip((each.id for each in waiting), await to.send(waiting), strict=True)
+                verdicts |= zip((each.id for each in waiting), await send(to, waiting), strict=True)
     assert {type(verdicts.pop(rows[2].id))} == {Poison}
     assert set(verdicts.values()) == {Accepted()}
 
@@ -292,11 +297,11 @@ async def test_a_connection_that_the_server_has_closed_is_no_outage(own_redis: E
         await admin.execute_command("CLIENT", "KILL", "TYPE", "normal")
         await asyncio.sleep(0.05)
         await to.connect()
-        assert await to.send([row()]) == [Accepted()]
+        assert await send(to, [row()]) == [Accepted()]
         own_redis.stop()
         await asyncio.to_thread(own_redis.start)
         await to.connect()
-        assert await to.send([row()]) == [Accepted()]
+        assert await send(to, [row()]) == [Accepted()]
 
 
 async def test_what_was_given_up_is_dead_once_the_rows_can_be_sent_again(
@@ -312,11 +317,11 @@ async def test_what_was_given_up_is_dead_once_the_rows_can_be_sent_again(
         await to.connect()
         proxy.black_hole([Direction.TO_SERVER])
         rows = [row() for _ in range(20)]
-        assert {type(verdict) for verdict in await to.send(rows)} == {Unsent}
+        assert {type(verdict) for verdict in await send(to, rows)} == {Unsent}
         # The proxy keeps what it has read, and will deliver it to the server later.
         to._settings.client_options["port"] = other_way.port  # type: ignore[index]
         await to.connect()
-        assert set(await to.send(rows)) == {Accepted()}
+        assert set(await send(to, rows)) == {Accepted()}
         await proxy.restore()
         await asyncio.sleep(0.2)
     assert [message.row_id for message in await own_box.messages()] == [each.id for each in rows]
@@ -332,7 +337,7 @@ async def test_a_sentinel_is_asked_for_the_server_again_when_it_changes(
         broker = RedisSentinelBroker(sentinels=[(LOOPBACK, sentinel.port.number)], sentinel_master_name="shop")
         async with destination(broker) as to:
             await to.connect()
-            assert await to.send([row()]) == [Accepted()]
+            assert await send(to, [row()]) == [Accepted()]
             async with own_redis.client() as primary:
                 # Redis answers before its replicas have the message; what they do not have is lost in a failover.
                 await primary.wait(1, 5000)
@@ -346,7 +351,7 @@ async def test_a_sentinel_is_asked_for_the_server_again_when_it_changes(
 
 
 async def _connects_and_sends(to: RedisDestination, sent: OutboxRow) -> bool:
-    return await _connects(to) and await to.send([sent]) == [Accepted()]
+    return await _connects(to) and await send(to, [sent]) == [Accepted()]
 
 
 async def _is_primary(server: EmbeddedRedis) -> bool:

@@ -5,7 +5,7 @@ from typing import Protocol
 
 from faststream_outbox._engine.health import Health
 from faststream_outbox._values.outcome import Verdict
-from faststream_outbox._values.row import OutboxRow
+from faststream_outbox._values.parcel import Parcel
 
 
 class Destination(Protocol):
@@ -16,10 +16,10 @@ class Destination(Protocol):
     async def connect(self) -> None:
         """Make sure that rows can be sent; raise what the client raises if not. Cheap while connected."""
 
-    async def send(self, rows: Sequence[OutboxRow]) -> Sequence[Verdict]:
-        """Hand over rows and give a verdict for each, in their order.
+    async def send(self, parcels: Sequence[Parcel]) -> Sequence[Verdict]:
+        """Hand over parcels and give a verdict for each, in their order.
 
-        No row of a key is accepted after an earlier one of the same hand-over was not. Failures are verdicts, never
+        No parcel of a key is accepted after an earlier one of the same hand-over was not. Failures are verdicts, never
         exceptions. When the call is cancelled, nothing that was not accepted by then may arrive later than the
         destination client's own time-out.
         """

@@ -25,6 +25,7 @@ from faststream_outbox._values.outcome import (
     Verdict,
     describe,
 )
+from faststream_outbox._values.parcel import Parcel
 from faststream_outbox._values.row import OutboxRow
 
 
@@ -137,7 +138,7 @@ class Lane(Service):
             return ()
         try:
             async with asyncio.timeout(self._send_timeout):
-                verdicts = await self._destination.send(rows)
+                verdicts = await self._destination.send([Parcel(row) for row in rows])
             if len(verdicts) != len(rows):
                 msg = f"{len(verdicts)} verdicts on {len(rows)} rows"
                 raise ValueError(msg)  # noqa: TRY301 - it ends like every other failure of the destination

@@ -6,7 +6,7 @@ from aiormq.exceptions import AMQPChannelError
 
 from faststream_outbox._engine.health import Health
 from faststream_outbox._values.outcome import Unsent, Verdict
-from faststream_outbox._values.row import OutboxRow
+from faststream_outbox._values.parcel import Parcel
 from faststream_outbox.forwarders.deadline import Deadline
 from faststream_outbox.forwarders.rabbit.client import RabbitClient
 from faststream_outbox.forwarders.rabbit.sending import Sending
@@ -53,7 +53,8 @@ class RabbitDestination:
             self._suspects.forgive(accused)
             raise
 
-    async def send(self, rows: Sequence[OutboxRow]) -> Sequence[Verdict]:
+    async def send(self, parcels: Sequence[Parcel]) -> Sequence[Verdict]:
+        rows = [parcel.row for parcel in parcels]
         if self._client is None:
             return [Unsent(ConnectionError("not connected"))] * len(rows)
         verdicts: dict[int, Verdict] = {}

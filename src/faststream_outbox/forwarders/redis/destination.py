@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from faststream_outbox._engine.health import Health
 from faststream_outbox._values.outcome import Unsent, Verdict
-from faststream_outbox._values.row import OutboxRow
+from faststream_outbox._values.parcel import Parcel
 from faststream_outbox.forwarders.deadline import Deadline
 from faststream_outbox.forwarders.redis.client import RedisClient, Session
 from faststream_outbox.forwarders.redis.sending import Sending
@@ -46,7 +46,8 @@ class RedisDestination:
             raise
         self._is_ready = True
 
-    async def send(self, rows: Sequence[OutboxRow]) -> Sequence[Verdict]:
+    async def send(self, parcels: Sequence[Parcel]) -> Sequence[Verdict]:
+        rows = [parcel.row for parcel in parcels]
         client = self._client
         if client is None:
             return [Unsent(ConnectionError("not connected"))] * len(rows)
