@@ -7,10 +7,9 @@ instead of starting them. A server that cannot be had skips the tests that ask f
 Session fixtures are synchronous: they outlive the event loop of any test.
 """
 
-import os
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AbstractContextManager, ExitStack
-from typing import NoReturn, TypeVar
+from typing import TypeVar
 
 import pytest
 from sqlalchemy import MetaData, Table
@@ -20,6 +19,7 @@ from faststream_outbox import make_dlq_table, make_outbox_table
 
 from .faults.proxy import TcpProxy
 from .servers.kafka import EmbeddedKafka, KafkaServer, running_kafka
+from .servers.missing import missing
 from .servers.postgres import PostgresServer, running_postgres
 from .servers.process import LOOPBACK, ServerUnavailable
 from .servers.rabbitmq import RabbitServer, running_rabbit
@@ -28,17 +28,11 @@ from .servers.redis import EmbeddedRedis, RedisServer, running_own_redis, runnin
 S = TypeVar("S")
 
 
-def _unavailable(reason: str) -> NoReturn:
-    if os.environ.get("OUTBOX_REQUIRE_SERVERS") == "1":
-        pytest.fail(reason)
-    pytest.skip(reason)
-
-
 def _enter(stack: ExitStack, running_server: AbstractContextManager[S]) -> S:
     try:
         return stack.enter_context(running_server)
-    except ServerUnavailable as missing:
-        _unavailable(str(missing))
+    except ServerUnavailable as unavailable:
+        missing(str(unavailable))
 
 
 @pytest.fixture(scope="session")
@@ -134,6 +128,6 @@ def redis_key(redis_server: RedisServer) -> Iterator[str]:
 async def kafka_proxy(kafka_server: KafkaServer) -> AsyncIterator[TcpProxy]:
     """A proxy before the session's Kafka; clients that start from its `address` stay behind it."""
     if not isinstance(kafka_server, EmbeddedKafka):
-        _unavailable("a Kafka named by the environment sends its clients around a proxy")
+        missing("a Kafka named by the environment sends its clients around a proxy")
     async with TcpProxy(LOOPBACK, kafka_server.proxied_port, port=kafka_server.proxy_port) as proxy:
         yield proxy

@@ -78,7 +78,7 @@ def growing(draw_bounds: list[float], multiplier: float, step: float, **options:
 
 
 def test_exponential_doubles_up_to_the_maximum() -> None:
-    strategy = ExponentialRetry(jitter_factor=0, max_delay_seconds=10, max_attempts=7)
+    strategy = ExponentialRetry(jitter=0, max_delay_seconds=10, max_attempts=7)
 
     assert delays(strategy, 7) == [1, 2, 4, 8, 10, 10, None]
 
@@ -113,7 +113,7 @@ def test_without_jitter_delays_never_shrink_and_stay_within_their_bounds(
     step: float,
     n: int,
 ) -> None:
-    for strategy in growing(limits, multiplier, step, jitter_factor=0):
+    for strategy in growing(limits, multiplier, step, jitter=0):
         now, later = delay(strategy, n), delay(strategy, n + 1)
 
         assert now is not None
@@ -131,8 +131,8 @@ def test_jitter_stays_within_its_documented_window(
     factor: float,
     draw: float,
 ) -> None:
-    exact = growing(limits, multiplier, step, jitter_factor=0)
-    jittered = growing(limits, multiplier, step, jitter_factor=factor)
+    exact = growing(limits, multiplier, step, jitter=0)
+    jittered = growing(limits, multiplier, step, jitter=factor)
     for e, j in zip(exact, jittered, strict=True):
         d = delay(e, n)
         with mock.patch("random.random", return_value=draw):
@@ -140,15 +140,15 @@ def test_jitter_stays_within_its_documented_window(
 
         assert d is not None
         assert real is not None
-        assert d * (1 - factor / 2) <= real <= min(d * (1 + factor / 2), limits[1])
+        assert d * (1 - factor) <= real <= min(d * (1 + factor), limits[1])
 
 
 @given(st.floats(0, MAX_DELAY_SECONDS), factors, attempts)
 def test_constant_jitter_stays_within_its_documented_window(d: float, factor: float, n: int) -> None:
-    real = delay(ConstantRetry(delay_seconds=d, jitter_factor=factor, max_attempts=None), n)
+    real = delay(ConstantRetry(delay_seconds=d, jitter=factor, max_attempts=None), n)
 
     assert real is not None
-    assert d * (1 - factor / 2) <= real <= min(d * (1 + factor / 2), MAX_DELAY_SECONDS)
+    assert d * (1 - factor) <= real <= min(d * (1 + factor), MAX_DELAY_SECONDS)
 
 
 @pytest.mark.parametrize("n", [1, 9])
@@ -193,7 +193,7 @@ def test_no_float_noise_at_the_limit() -> None:
 
 
 def test_max_total_delay_counts_the_jitter() -> None:
-    strategy = ConstantRetry(delay_seconds=10, jitter_factor=0.5, max_total_delay_seconds=10)
+    strategy = ConstantRetry(delay_seconds=10, jitter=0.5, max_total_delay_seconds=10)
     spread = [delay(strategy) for _ in range(200)]
 
     assert None in spread
@@ -432,7 +432,7 @@ def test_a_wrong_pair_names_its_part(pair: Any, field: str) -> None:
             (LinearRetry, ["initial_delay_seconds", "max_delay_seconds", "step_seconds"]),
             (ConstantRetry, ["delay_seconds"]),
         )
-        for field in (*numbers, "max_total_delay_seconds", "jitter_factor", "max_attempts")
+        for field in (*numbers, "max_total_delay_seconds", "jitter", "max_attempts")
         for value in (-1, math.nan, math.inf, 10**400, "5", True, timedelta(seconds=5))
         if (field, value) != ("max_attempts", 10**400)
     ]
@@ -441,7 +441,7 @@ def test_a_wrong_pair_names_its_part(pair: Any, field: str) -> None:
         (ExponentialRetry, "initial_delay_seconds", 301),
         (LinearRetry, "initial_delay_seconds", 301),
         (ExponentialRetry, "multiplier", 0.99),
-        (ConstantRetry, "jitter_factor", 1.01),
+        (ConstantRetry, "jitter", 1.01),
         (ConstantRetry, "max_attempts", 0),
         (ConstantRetry, "max_attempts", 1.5),
         (ConstantRetry, "delay_seconds", None),

@@ -12,12 +12,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, NoReturn
+from typing import Any
 
 import httpx
 import psutil
 import pytest
 from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
+
+from integration.servers.missing import missing
 
 CHECKOUT = Path(__file__).parents[2]
 START_SECONDS = 60.0
@@ -307,9 +309,3 @@ def wait_until(condition: Callable[[], Any], seconds: float, explain: Callable[[
     while not condition():
         assert time.monotonic() < deadline, f"not within {seconds} s:\n{explain()}"
         time.sleep(0.05)
-
-
-def missing(reason: str) -> NoReturn:
-    if os.environ.get("OUTBOX_REQUIRE_SERVERS") == "1":
-        pytest.fail(reason)
-    pytest.skip(reason)

@@ -117,15 +117,15 @@ class _LimitedRetry(_PairRetry):
     """Attempts in all, the first included; None: no limit."""
     max_total_delay_seconds: float | None = None
     """Give up when the next attempt, jitter included, would fall later than this after the first; None: no limit."""
-    jitter_factor: float = 0.0
-    """Width of the window that a delay is drawn from, as a part of the delay: 0 (no jitter) to 1."""
+    jitter: float = 0.0
+    """By what part of itself a delay may turn out shorter or longer: 0 (no jitter) to 1."""
 
     def __post_init__(self) -> None:
         if self.max_attempts is not None and (type(self.max_attempts) is not int or self.max_attempts < 1):
             raise ConfigError(f"max_attempts must be an integer of 1 or more, or None, got {self.max_attempts!r}")
         if self.max_total_delay_seconds is not None:
             self._check("max_total_delay_seconds")
-        self._check("jitter_factor", high=1.0)
+        self._check("jitter", high=1.0)
 
     def _check(self, field: str, low: float = 0.0, high: float = MAX_DELAY_SECONDS, note: str = "") -> None:
         value = getattr(self, field)
@@ -160,8 +160,8 @@ class ExponentialRetry(_GrowingRetry):
     """Delays that grow by a factor: after failed attempt n, d = initial_delay_seconds * multiplier ** (n - 1).
 
     d is at most ``max_delay_seconds``. Jitter is on by default, so that rows which failed together do not come back
-    together: the real delay is drawn evenly from d * (1 - jitter_factor / 2) to d * (1 + jitter_factor / 2), or to
-    ``max_delay_seconds`` if that is less. The defaults give up after about 8.5 minutes.
+    together: the real delay is drawn evenly from d * (1 - jitter) to d * (1 + jitter), or to ``max_delay_seconds`` if
+    that is less. The defaults give up after about 8.5 minutes.
 
     Raises:
         ConfigError: A field is out of its range; the message names the field, the range and the value.
@@ -172,8 +172,8 @@ class ExponentialRetry(_GrowingRetry):
         async def handle(body: dict) -> None: ...
     """
 
-    jitter_factor: float = 0.2
-    """Width of the window that a delay is drawn from, as a part of the delay: 0 (no jitter) to 1."""
+    jitter: float = 0.1
+    """By what part of itself a delay may turn out shorter or longer: 0 (no jitter) to 1."""
     multiplier: float = 2.0
     """Growth of the delay from attempt to attempt; 1 or more."""
 
@@ -184,7 +184,7 @@ class ExponentialRetry(_GrowingRetry):
 
     def _wait(self) -> wait_base:
         wait = wait_exponential(self.initial_delay_seconds, self.max_delay_seconds, self.multiplier)
-        return _Jittered(wait, self.jitter_factor, self.max_delay_seconds)
+        return _Jittered(wait, self.jitter, self.max_delay_seconds)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -207,7 +207,7 @@ class LinearRetry(_GrowingRetry):
 
     def _wait(self) -> wait_base:
         wait = wait_incrementing(self.initial_delay_seconds, self.step_seconds, self.max_delay_seconds)
-        return _Jittered(wait, self.jitter_factor, self.max_delay_seconds)
+        return _Jittered(wait, self.jitter, self.max_delay_seconds)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -227,7 +227,7 @@ class ConstantRetry(_LimitedRetry):
         self._check("delay_seconds")
 
     def _wait(self) -> wait_base:
-        return _Jittered(wait_fixed(self.delay_seconds), self.jitter_factor, MAX_DELAY_SECONDS)
+        return _Jittered(wait_fixed(self.delay_seconds), self.jitter, MAX_DELAY_SECONDS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -239,8 +239,8 @@ class NoRetry(_PairRetry):
 
 
 class _Jittered(wait_base):
-    def __init__(self, wait: wait_base, factor: float, max_delay: float) -> None:
-        self.wait, self.spread, self.max_delay = wait, factor / 2, max_delay
+    def __init__(self, wait: wait_base, jitter: float, max_delay: float) -> None:
+        self.wait, self.spread, self.max_delay = wait, jitter, max_delay
 
     def __call__(self, retry_state: RetryCallState) -> float:
         delay = self.wait(retry_state)

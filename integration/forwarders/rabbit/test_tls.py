@@ -15,6 +15,7 @@ from yarl import URL
 from faststream_outbox import OutboxBroker, Outgoing
 from integration.broker.observing import Table, eventually
 from integration.forwarders.carrying import Publishing
+from integration.servers.missing import missing
 from integration.servers.queues import Mailbox
 from integration.servers.rabbitmq import RabbitServer
 
@@ -24,7 +25,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A file with a key and a self-signed certificate for "localhost"."""
     openssl = shutil.which("openssl")
     if openssl is None:
-        pytest.skip("openssl is not installed")
+        missing("openssl is not installed")
     file = tmp_path_factory.mktemp("tls") / "localhost.pem"
     name = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
     command = [openssl, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", *name]
