@@ -9,7 +9,6 @@ from unittest import mock
 
 from typing_extensions import override
 
-from faststream_outbox._engine.health import Health
 from faststream_outbox._faststream import EnterType, TestBroker, broker_of, is_connected
 from faststream_outbox._store.memory import MemoryStore
 from faststream_outbox._store.memory_dead_letters import MemoryDeadLetters
@@ -148,7 +147,7 @@ class TestOutboxBroker(TestBroker[OutboxBroker, EnterType]):
             made = create(publisher, *args, **options)
             if all(publisher is not forwarder.to for forwarder in _forwarders(self.brokers)):
                 return made
-            return made._replace(lanes=[_TestDestination(publisher, self._forward, lane.health) for lane in made.lanes])
+            return made._replace(lanes=[_TestDestination(publisher, self._forward) for _ in made.lanes])
 
         with mock.patch.object(module, "create_destinations", create_for_test):
             yield
@@ -245,9 +244,7 @@ class _TestDestination:
         self,
         publisher: Any,
         forward: Callable[[OutboxRow, Any], Awaitable[None]],
-        health: Health,
     ) -> None:
-        self.health = health
         self._publisher = publisher
         self._forward = forward
 

@@ -42,6 +42,7 @@ async def make(
     def make(*, retry: Any = None, **options: Any) -> Lane:
         values: dict[str, Any] = {"batch_size": 500, "send_timeout": 10.0, "min_interval": 1.0, "max_interval": 10.0}
         failure = FailurePolicy(retry=retry or ConstantRetry(delay_seconds=60))
+        values["destination_health"] = destination.health
         lane = runtime.lane("test", ["orders"], destination, failure, **{**values, **options})
         # Quick probes, so that an outage costs these tests no time.
         lane._probing = Backoff(0.001, 0.004)

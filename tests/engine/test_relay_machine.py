@@ -122,6 +122,7 @@ class RelayMachine(RuleBasedStateMachine):
             failure=FailurePolicy(retry=ConstantRetry(delay_seconds=RETRY_SECONDS, max_attempts=MAX_ATTEMPTS)),
             batch_size=3,
             send_timeout=60.0,
+            destination_health=self.destination.health,
             health=Health("database", Lines()),
         )
         lane.sleep = lambda seconds: asyncio.sleep(0)  # type: ignore[method-assign]

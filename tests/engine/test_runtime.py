@@ -41,6 +41,7 @@ def make_lane(runtime: Runtime, destination: ScriptedDestination, queue: str = "
         [queue],
         destination,
         FailurePolicy(retry=NoRetry()),
+        destination_health=destination.health,
         batch_size=100,
         send_timeout=10.0,
         min_interval=1.0,

@@ -101,6 +101,7 @@ class Parts:
             failure=FailurePolicy(retry=NoRetry()),
             batch_size=10,
             send_timeout=10.0,
+            destination_health=self.destination.health,
             health=self.health,
         )
 

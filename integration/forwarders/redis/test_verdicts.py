@@ -14,13 +14,13 @@ from redis import exceptions
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
-from faststream_outbox._engine.health import Health
 from faststream_outbox._values.outcome import Accepted, Poison, Reason, Unsent, Verdict
 from faststream_outbox._values.parcel import Parcel
 from faststream_outbox._values.row import OutboxRow
 from faststream_outbox.forwarders.redis.destination import RedisDestination
 from faststream_outbox.forwarders.redis.settings import RedisSettings
 from faststream_outbox.forwarders.redis.verdicts import ANSWERS, RedisAnswerError
+from faststream_outbox.forwarders.suspects import Suspects
 from integration.broker.observing import eventually
 from integration.faults.proxy import Direction, TcpProxy
 from integration.servers.process import LOOPBACK, ReservedPort
@@ -49,7 +49,7 @@ def row(payload: bytes = b"", key: str | None = "k") -> OutboxRow:
 @asynccontextmanager
 async def destination(broker: RedisBroker, send_timeout: float = 5.0, **where: str) -> AsyncIterator[RedisDestination]:
     settings = RedisSettings.of(broker.publisher(**(where or {"stream": "orders"})))
-    made = RedisDestination(settings, Health("redis", lambda *_: None), send_timeout)
+    made = RedisDestination(settings, Suspects(), send_timeout)
     try:
         yield made
     finally:

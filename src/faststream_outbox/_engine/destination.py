@@ -3,15 +3,12 @@
 from collections.abc import Sequence
 from typing import Protocol
 
-from faststream_outbox._engine.health import Health
 from faststream_outbox._values.outcome import Verdict
 from faststream_outbox._values.parcel import Parcel
 
 
 class Destination(Protocol):
     """One address of one broker."""
-
-    health: Health
 
     async def connect(self) -> None:
         """Make sure that rows can be sent; raise what the client raises if not. Cheap while connected."""

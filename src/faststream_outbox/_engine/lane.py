@@ -44,6 +44,7 @@ class Lane(Service):
         failure: Decides what becomes of refused rows.
         batch_size: The most rows of one hand-over.
         send_timeout: Seconds after which a hand-over is given up; its rows are sent again later.
+        destination_health: The destination's; its lanes share it.
         health: The database's.
     """
 
@@ -59,6 +60,7 @@ class Lane(Service):
         failure: FailurePolicy,
         batch_size: int,
         send_timeout: float,
+        destination_health: Health,
         health: Health,
     ) -> None:
         super().__init__(f"outbox-lane-{name}", health)
@@ -70,6 +72,7 @@ class Lane(Service):
         self._failure = failure
         self._batch_size = batch_size
         self._send_timeout = send_timeout
+        self._destination_health = destination_health
         self._probing = Backoff()
         self._connecting: asyncio.Timeout | None = None
         self._was_unreachable = False
@@ -107,7 +110,7 @@ class Lane(Service):
         if self._was_unreachable:
             # Told now, and not by the first row, which may be long in coming.
             self._was_unreachable = False
-            self._destination.health.recovered()
+            self._destination_health.recovered()
         return True
 
     async def _connect(self) -> None:
@@ -159,10 +162,10 @@ class Lane(Service):
         if trouble is not None:
             await self._destination_failed(trouble)
         elif has_answered:
-            self._destination.health.recovered()
+            self._destination_health.recovered()
 
     async def _destination_failed(self, error: BaseException) -> None:
-        self._destination.health.failed(error)
+        self._destination_health.failed(error)
         await self.sleep(self._probing.next())
 
     def _settlements(

@@ -127,6 +127,7 @@ class Runtime:
         destination: Destination,
         failure: FailurePolicy,
         *,
+        destination_health: Health,
         batch_size: int,
         send_timeout: float,
         min_interval: float,
@@ -144,6 +145,7 @@ class Runtime:
             failure=failure,
             batch_size=batch_size,
             send_timeout=send_timeout,
+            destination_health=destination_health,
             health=self.health,
         )
 

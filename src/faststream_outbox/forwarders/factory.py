@@ -1,12 +1,13 @@
 """Finds the destinations that go with a publisher."""
 
 import sys
-from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 from faststream_outbox._engine.destination import Destination
 from faststream_outbox._engine.health import Health, Log
 from faststream_outbox.exceptions import ConfigError
+from faststream_outbox.forwarders.suspects import Suspects
 
 MARGIN_SECONDS = 5.0
 """A hand-over's default time-out is longer than the client's own by so much: the client knows better what is wrong."""
@@ -24,9 +25,94 @@ class Destinations(NamedTuple):
 
     name: str
     """Kind and address, as in ``kafka:orders.v1``."""
+    health: Health
+    """Of the address; its lanes share it."""
     send_timeout: float
     """Seconds for one hand-over."""
     lanes: Sequence[LaneDestination]
+
+
+class Wishes(NamedTuple):
+    """What a forwarder asks of its destination, beside the publisher's own settings."""
+
+    allow_lossy: bool = False
+    """Whether a destination will do that drops what nobody listens to."""
+
+
+class Address(NamedTuple):
+    """What one kind of destination makes of a publisher."""
+
+    name: str
+    """Kind and address, as in ``kafka:orders.v1``."""
+    usual_timeout: float
+    """Seconds after which the client itself knows that something is wrong."""
+    lane: Callable[[float], LaneDestination]
+    """Makes the destination of a lane, given the seconds for one hand-over."""
+
+
+def _kafka(publisher: Any, _wishes: Wishes) -> Address | None:
+    if "faststream.kafka" not in sys.modules:
+        return None
+    from faststream.kafka.publisher.usecase import LogicPublisher  # noqa: PLC0415
+
+    from faststream_outbox.forwarders.kafka.destination import KafkaDestination  # noqa: PLC0415
+    from faststream_outbox.forwarders.kafka.settings import KafkaSettings  # noqa: PLC0415
+
+    if not isinstance(publisher, LogicPublisher):
+        return None
+    settings, suspects = KafkaSettings.of(publisher), Suspects()
+    return Address(
+        f"kafka:{settings.topic}",
+        settings.request_timeout,
+        lambda seconds: KafkaDestination(settings, suspects, seconds),
+    )
+
+
+def _rabbit(publisher: Any, _wishes: Wishes) -> Address | None:
+    if "faststream.rabbit" not in sys.modules:
+        return None
+    from faststream.rabbit.publisher import RabbitPublisher  # noqa: PLC0415
+
+    from faststream_outbox.forwarders.rabbit.destination import RabbitDestination  # noqa: PLC0415
+    from faststream_outbox.forwarders.rabbit.settings import RabbitSettings  # noqa: PLC0415
+
+    if not isinstance(publisher, RabbitPublisher):
+        return None
+    settings, suspects = RabbitSettings.of(publisher), Suspects()
+    return Address(
+        f"rabbit:{settings.address}",
+        settings.confirm_timeout,
+        lambda seconds: RabbitDestination(settings, suspects, seconds),
+    )
+
+
+def _redis(publisher: Any, wishes: Wishes) -> Address | None:
+    if "faststream.redis" not in sys.modules:
+        return None
+    from faststream.redis.publisher.usecase import LogicPublisher  # noqa: PLC0415
+
+    from faststream_outbox.forwarders.redis.destination import RedisDestination  # noqa: PLC0415
+    from faststream_outbox.forwarders.redis.settings import RedisSettings  # noqa: PLC0415
+
+    if not isinstance(publisher, LogicPublisher):
+        return None
+    settings, suspects = RedisSettings.of(publisher, allow_lossy=wishes.allow_lossy), Suspects()
+    return Address(
+        f"redis:{settings.address}",
+        settings.usual_timeout,
+        lambda seconds: RedisDestination(settings, suspects, seconds),
+    )
+
+
+Kind: TypeAlias = Callable[[Any, Wishes], Address | None]
+"""Reads a publisher of its own kind and checks its settings; gives None for every other.
+
+It imports what its extra installs only when FastStream's module was imported by somebody else: a publisher of a broker
+whose module was never imported cannot be among us.
+"""
+
+KINDS: Sequence[Kind] = (_kafka, _rabbit, _redis)
+"""The first that knows a publisher has it."""
 
 
 def create_destinations(
@@ -44,47 +130,14 @@ def create_destinations(
     Raises:
         ConfigError: There is no destination of that kind, or its settings are not safe.
     """
-    # A publisher of a broker whose module was never imported cannot be among us; importing it may need its extra.
-    if "faststream.kafka" in sys.modules:
-        from faststream.kafka.publisher.usecase import LogicPublisher  # noqa: PLC0415
-
-        from faststream_outbox.forwarders.kafka.destination import KafkaDestination  # noqa: PLC0415
-        from faststream_outbox.forwarders.kafka.settings import KafkaSettings  # noqa: PLC0415
-
-        if isinstance(publisher, LogicPublisher):
-            settings = KafkaSettings.of(publisher)
-            name = f"kafka:{settings.topic}"
-            seconds = send_timeout or settings.request_timeout + MARGIN_SECONDS
-            health = Health(f"destination {name}", log)
-            return Destinations(name, seconds, [KafkaDestination(settings, health, seconds) for _ in range(lanes)])
-    if "faststream.redis" in sys.modules:
-        from faststream.redis.publisher.usecase import LogicPublisher as RedisPublisher  # noqa: PLC0415
-
-        from faststream_outbox.forwarders.redis.destination import RedisDestination  # noqa: PLC0415
-        from faststream_outbox.forwarders.redis.settings import RedisSettings  # noqa: PLC0415
-
-        if isinstance(publisher, RedisPublisher):
-            redis = RedisSettings.of(publisher, allow_lossy=allow_lossy)
-            name = f"redis:{redis.address}"
-            seconds = send_timeout or redis.usual_timeout + MARGIN_SECONDS
-            health = Health(f"destination {name}", log)
-            return Destinations(name, seconds, [RedisDestination(redis, health, seconds) for _ in range(lanes)])
-    if "faststream.rabbit" in sys.modules:
-        from faststream.rabbit.publisher import RabbitPublisher  # noqa: PLC0415
-
-        from faststream_outbox.forwarders.rabbit.destination import RabbitDestination  # noqa: PLC0415
-        from faststream_outbox.forwarders.rabbit.settings import RabbitSettings  # noqa: PLC0415
-        from faststream_outbox.forwarders.rabbit.suspects import Suspects  # noqa: PLC0415
-
-        if isinstance(publisher, RabbitPublisher):
-            rabbit = RabbitSettings.of(publisher)
-            name = f"rabbit:{rabbit.address}"
-            seconds = send_timeout or rabbit.confirm_timeout + MARGIN_SECONDS
-            health, suspects = Health(f"destination {name}", log), Suspects()
-            lanes_of_it = [RabbitDestination(rabbit, health, suspects, seconds) for _ in range(lanes)]
-            return Destinations(name, seconds, lanes_of_it)
-    msg = (
-        "to: must be a publisher of FastStream's KafkaBroker, RabbitBroker or RedisBroker, "
-        f"as in kafka.publisher('orders.v1'), got {publisher!r}"
-    )
-    raise ConfigError(msg)
+    wishes = Wishes(allow_lossy=allow_lossy)
+    address = next((found for kind in KINDS if (found := kind(publisher, wishes)) is not None), None)
+    if address is None:
+        msg = (
+            "to: must be a publisher of FastStream's KafkaBroker, RabbitBroker or RedisBroker, "
+            f"as in kafka.publisher('orders.v1'), got {publisher!r}"
+        )
+        raise ConfigError(msg)
+    seconds = send_timeout or address.usual_timeout + MARGIN_SECONDS
+    health = Health(f"destination {address.name}", log)
+    return Destinations(address.name, health, seconds, [address.lane(seconds) for _ in range(lanes)])

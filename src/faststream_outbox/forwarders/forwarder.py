@@ -66,7 +66,7 @@ class OutboxForwarder:
         if self._lanes:
             return
         runtime = self._config.runtime
-        self._address, send_timeout, self._destinations = create_destinations(
+        self._address, health, send_timeout, self._destinations = create_destinations(
             self.to,
             runtime.log,
             lanes=self._lane_count,
@@ -79,6 +79,7 @@ class OutboxForwarder:
                 self.queues,
                 destination,
                 self._failure,
+                destination_health=health,
                 batch_size=self._batch_size,
                 # The destination keeps to the time-out itself, and then still gives the verdicts that it has.
                 send_timeout=send_timeout + SETTLE_SECONDS,

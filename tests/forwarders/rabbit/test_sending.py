@@ -11,14 +11,15 @@ from faststream.rabbit import RabbitBroker
 from pamqp import commands as spec
 from pamqp.header import ContentHeader
 
-from faststream_outbox._values.outcome import Accepted, Poison, Refused, Verdict
+from faststream_outbox._values.outcome import Accepted, Poison, Refused, Unsent, Verdict
+from faststream_outbox._values.parcel import Parcel
 from faststream_outbox._values.row import OutboxRow
 from faststream_outbox.forwarders.rabbit import sending as module
 from faststream_outbox.forwarders.rabbit.properties import Properties
 from faststream_outbox.forwarders.rabbit.sending import Sending
 from faststream_outbox.forwarders.rabbit.settings import RabbitSettings
-from faststream_outbox.forwarders.rabbit.suspects import Suspects
-from faststream_outbox.forwarders.rabbit.verdicts import BlockedError, Meaning
+from faststream_outbox.forwarders.rabbit.verdicts import BlockedError
+from faststream_outbox.forwarders.suspects import ConnectionBrokenError, OneOfThemError
 from tests.forwarders.rabbit.rows import row
 
 SETTINGS = RabbitSettings.of(RabbitBroker(logger=None).publisher("q"))
@@ -70,12 +71,11 @@ def returned() -> BaseException:
     return amqp.PublishError(DeliveredMessage(frame, ContentHeader(), b"", None), frame)  # type: ignore[arg-type]
 
 
-async def send(
-    client: FakeClient, its_rows: Sequence[OutboxRow], suspects: Suspects | None = None
-) -> tuple[Sending, dict[int, Verdict]]:
+async def send(client: FakeClient, its_rows: Sequence[OutboxRow]) -> tuple[Sending, dict[int, Verdict]]:
     verdicts: dict[int, Verdict] = {}
-    sending = Sending(client, SETTINGS, suspects or Suspects(), verdicts)
-    await sending.send(its_rows)
+    sending = Sending(client, SETTINGS, verdicts)
+    await sending.send([Parcel(row) for row in its_rows])
+    assert set(verdicts) == {row.id for row in its_rows}
     return sending, verdicts
 
 
@@ -101,7 +101,7 @@ async def test_a_refused_row_holds_its_key() -> None:
     client = FakeClient(lambda body: returned() if body == b"1" else None)
     sending, verdicts = await send(client, rows("a", "a", "a", "b"))
     assert isinstance(verdicts[1], Refused)
-    assert 2 not in verdicts
+    assert verdicts[2] == Unsent()
     assert sorted(client.taken) == [b"0", b"3"]
     assert sending.trouble is None
 
@@ -124,39 +124,49 @@ async def test_headers_beyond_the_frame_limit_are_not_sent() -> None:
     assert no_limit.taken
 
 
-async def test_when_the_channel_is_closed_those_in_flight_are_known() -> None:
+async def test_when_the_channel_is_closed_over_one_of_them_those_in_flight_are_known() -> None:
     error = amqp.ChannelPreconditionFailed("PRECONDITION_FAILED - message size 9 is larger")
     client = FakeClient(lambda body: error if body in (b"0", b"1") else None)
     sending, verdicts = await send(client, rows("a", "b", "a"))
-    assert (sending.trouble, sending.meaning, sending.in_flight) == (error, Meaning.POISON_AMONG_THEM, {0, 1})
-    assert not verdicts
+    assert sending.trouble == error
+    for number in (0, 1):
+        verdict = verdicts[number]
+        assert isinstance(verdict, Unsent)
+        assert isinstance(verdict.exception, OneOfThemError)
+        assert verdict.exception.verdict == Poison("too_large", error)
+    assert verdicts[2] == Unsent()
+
+
+async def test_the_one_that_was_alone_in_flight_is_poison() -> None:
+    error = amqp.ChannelPreconditionFailed("PRECONDITION_FAILED - invalid message")
+    client = FakeClient(lambda body: error if body == b"1" else None)
+    _, verdicts = await send(client, rows("a", "a", "a"))
+    assert verdicts == {0: Accepted(), 1: Poison("invalid", error), 2: Unsent()}
+
+
+async def test_when_the_connection_breaks_those_in_flight_are_known() -> None:
+    client = FakeClient(lambda body: amqp.ConnectionInternalError("INTERNAL_ERROR"))
+    _, verdicts = await send(client, rows("a", "b", "a"))
+    broken = [number for number, v in verdicts.items() if isinstance(v, Unsent) and v.exception is not None]
+    assert broken == [0, 1]
+    assert all(
+        isinstance(v.exception, ConnectionBrokenError | None) for v in verdicts.values() if isinstance(v, Unsent)
+    )
+    assert "INTERNAL_ERROR" in str(verdicts[0])
 
 
 async def test_the_reason_counts_and_not_that_the_channel_is_closed() -> None:
     reason = amqp.ChannelNotFoundEntity("NOT_FOUND")
     client = FakeClient(lambda body: amqp.ChannelInvalidStateError("closed") if body == b"0" else reason)
-    sending, _ = await send(client, rows("a", "b"))
-    assert (sending.trouble, sending.meaning, sending.in_flight) == (reason, Meaning.OUTAGE, {1})
+    sending, verdicts = await send(client, rows("a", "b"))
+    assert sending.trouble == reason
+    assert verdicts == {0: Unsent(), 1: Unsent(reason)}
 
 
-async def test_suspects_are_sent_alone_and_last_and_poison_is_found() -> None:
-    suspects = Suspects()
-    suspects.accuse({1, 3}, ConnectionError(), certain=True)
-    error = amqp.ChannelPreconditionFailed("PRECONDITION_FAILED - invalid message")
-    client = FakeClient(lambda body: error if body == b"3" else None)
-    _, verdicts = await send(client, rows("a", "b", "b", "c", "c"), suspects)
-    assert client.log == [("sent", b"0"), ("taken", b"0"), ("sent", b"1"), ("taken", b"1"), ("sent", b"3")]
-    assert verdicts == {0: Accepted(), 1: Accepted(), 3: Poison("invalid", error)}
-
-
-async def test_a_row_that_broke_three_connections_is_not_sent() -> None:
-    suspects, error = Suspects(), ConnectionError()
-    for _ in range(3):
-        suspects.accuse({0}, error)
-    client = FakeClient()
-    _, verdicts = await send(client, rows("a"), suspects)
-    assert verdicts == {0: Poison("invalid", error)}
-    assert not client.log
+async def test_a_channel_that_was_closed_before_anything_was_sent_is_an_outage() -> None:
+    error = amqp.ChannelInvalidStateError("closed")
+    _, verdicts = await send(FakeClient(lambda _: error), rows("a"))
+    assert verdicts == {0: Unsent(error)}
 
 
 async def test_an_alarm_ends_a_hand_over(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -165,18 +175,17 @@ async def test_an_alarm_ends_a_hand_over(monkeypatch: pytest.MonkeyPatch) -> Non
     client.blocked = True
     sending, verdicts = await send(client, rows("a", "b"))
     assert isinstance(sending.trouble, BlockedError)
-    assert sending.meaning is Meaning.OUTAGE
-    assert not verdicts
+    assert verdicts == dict.fromkeys((0, 1), Unsent(sending.trouble))
 
 
 async def test_an_idempotency_key_is_in_flight_once() -> None:
     its_rows = [row(id=number, key=key, payload=b"%d" % number) for number, key in enumerate((None, "a", "a", None))]
     its_rows[2] = row(id=2, key="a", idempotency_key="other")
     _, verdicts = await send(FakeClient(), its_rows)
-    assert verdicts == {0: Accepted()}, "behind a row that waits, its key waits"
+    assert verdicts == {0: Accepted(), **dict.fromkeys((1, 2, 3), Unsent())}, "behind a row that waits, its key waits"
 
 
 async def test_a_cancellation_of_the_clients_own_is_an_outage() -> None:
-    sending, _ = await send(FakeClient(lambda _: asyncio.CancelledError()), rows("a"))
+    sending, verdicts = await send(FakeClient(lambda _: asyncio.CancelledError()), rows("a"))
     assert isinstance(sending.trouble, ConnectionError)
-    assert sending.meaning is Meaning.OUTAGE
+    assert verdicts == {0: Unsent(sending.trouble)}

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from faststream_outbox._values.outcome import Accepted, Poison, Refused, Unsent, Verdict
+from faststream_outbox._values.parcel import Parcel
 from faststream_outbox._values.row import OutboxRow
 from faststream_outbox.forwarders.redis.sending import TRANSACTION_BYTES, Sending
 from faststream_outbox.forwarders.redis.settings import RedisSettings
@@ -63,7 +64,7 @@ def rows(*keys: str | None, payload: bytes = b"") -> list[OutboxRow]:
 
 async def send(server: Server, sent: list[OutboxRow]) -> list[Verdict]:
     verdicts: dict[int, Verdict] = {}
-    await Sending(server, SETTINGS, verdicts).send(sent)
+    await Sending(server, SETTINGS, verdicts).send([Parcel(row) for row in sent])
     return [verdicts[row.id] for row in sent]
 
 
@@ -107,7 +108,7 @@ async def test_what_stands_behind_an_outage_is_not_tried() -> None:
         return OUT_OF_MEMORY if len(calls) == 2 else None
 
     sent = rows(*"abcd", payload=b"x" * TRANSACTION_BYTES)
-    assert await send(Server(refuse), sent) == [Accepted(), *[Unsent(OUT_OF_MEMORY)] * 3]
+    assert await send(Server(refuse), sent) == [Accepted(), Unsent(OUT_OF_MEMORY), Unsent(), Unsent()]
     assert calls == [[0], [1]]
 
 

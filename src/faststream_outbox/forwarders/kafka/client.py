@@ -8,7 +8,7 @@ from typing import Any
 
 from aiokafka.client import AIOKafkaClient
 from aiokafka.cluster import ClusterMetadata
-from aiokafka.errors import KafkaError, RequestTimedOutError
+from aiokafka.errors import KafkaError, NodeNotReadyError, RequestTimedOutError
 from aiokafka.protocol.metadata import MetadataRequest
 from aiokafka.protocol.produce import ProduceRequest
 from aiokafka.structs import TopicPartition
@@ -16,6 +16,7 @@ from aiokafka.structs import TopicPartition
 from faststream_outbox.forwarders.kafka.hearsay import keep_lines_out_of_the_log
 from faststream_outbox.forwarders.kafka.settings import KafkaSettings
 from faststream_outbox.forwarders.kafka.verdicts import KafkaAnswerError
+from faststream_outbox.forwarders.suspects import ConnectionBrokenError
 
 CLOSE_SECONDS = 1.0
 ALL_REPLICAS = -1
@@ -42,6 +43,11 @@ class KafkaClient:
         # Where its own bootstrap would begin, which forgets its connection when it is cancelled.
         servers = settings.client_options["bootstrap_servers"]
         self._client.cluster = ClusterMetadata(bootstrap_servers=servers)  # type: ignore[no-untyped-call]
+
+    @property
+    def is_alive(self) -> bool:
+        """True: it opens each of its connections when it needs it."""
+        return True
 
     @property
     def is_fresh(self) -> bool:
@@ -100,10 +106,13 @@ class KafkaClient:
         except RequestTimedOutError as error:
             msg = f"{about}: no answer in {self._timeout_ms / 1000:g} s"
             raise TimeoutError(msg) from error
-        except KafkaError as error:
+        except NodeNotReadyError as error:
             # aiokafka has many names for a connection that is not there; one keeps the log to one line.
             msg = f"{about}: {error}"
             raise ConnectionError(msg) from error
+        except KafkaError as error:
+            msg = f"{about}: {error}"
+            raise ConnectionBrokenError(msg) from error
         [(_, [(_, code, *_)])] = response.topics
         if code:
             raise KafkaAnswerError(code, about)

@@ -57,7 +57,8 @@ class PartitionSending:
                 continue
             verdict = await self._produce(batch)
             if isinstance(verdict, Unsent):
-                self._note([*members, *(row for run in runs for row in run)], verdict)
+                self._note(members, verdict)
+                self._note([row for run in runs for row in run], Unsent())
                 return
             if isinstance(verdict, Accepted) or len(members) == 1:
                 self._note(members, verdict)

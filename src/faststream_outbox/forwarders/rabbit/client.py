@@ -6,7 +6,7 @@ import secrets
 from typing import Any
 
 import aiormq
-from aiormq.exceptions import AMQPChannelError, AMQPError, ChannelAccessRefused, PublishError
+from aiormq.exceptions import AMQPChannelError, AMQPError, ChannelAccessRefused, DeliveryError, PublishError
 from faststream.rabbit import RabbitExchange
 
 from faststream_outbox.forwarders.rabbit.properties import Properties
@@ -21,7 +21,7 @@ SMALL_BODY_BYTES = 16 * 1024
 
 
 class RabbitClient:
-    """Publishes to one exchange. Made by ``open``; after ``close`` or ``abandon`` nothing more is sent."""
+    """Publishes to one exchange. Made by ``open``; after ``close`` nothing more is sent."""
 
     def __init__(self, settings: RabbitSettings) -> None:
         self._settings = settings
@@ -31,6 +31,7 @@ class RabbitClient:
         )
         self._channel: Any = None
         self._probing: asyncio.Task[None] | None = None
+        self._unanswered = 0
 
     @classmethod
     async def open(cls, settings: RabbitSettings) -> "RabbitClient":
@@ -48,12 +49,12 @@ class RabbitClient:
             await client.close()
             raise
         except OSError as error:
-            await client.abandon()
+            await client._abandon()
             # aiormq has many names for a connection that is not there; one keeps the log to one line.
             msg = f"cannot connect to {settings.url.with_password('***')}: {error!r}"
             raise ConnectionError(msg) from error
         except BaseException:
-            await client.abandon()
+            await client._abandon()
             raise
         return client
 
@@ -85,8 +86,14 @@ class RabbitClient:
             )
 
     @property
-    def is_closed(self) -> bool:
-        return self._channel is None or self._channel.is_closed or self._connection.is_closed
+    def is_alive(self) -> bool:
+        """Whether it can be used, as far as that shows on this side."""
+        return self._channel is not None and not self._channel.is_closed and not self._connection.is_closed
+
+    @property
+    def has_unanswered(self) -> bool:
+        """Whether a message was given up before its answer came."""
+        return self._unanswered > 0
 
     @property
     def max_frame_size(self) -> int:
@@ -133,17 +140,26 @@ class RabbitClient:
             DeliveryError: It was returned or refused.
             Exception: It is not known whether a queue has it.
         """
-        await self._channel.basic_publish(
-            body,
-            exchange=self._settings.exchange.name,
-            routing_key=self._settings.routing_key,
-            properties=properties,
-            mandatory=True,
-            wait=len(body) > SMALL_BODY_BYTES,
-        )
+        self._unanswered += 1
+        try:
+            await self._channel.basic_publish(
+                body,
+                exchange=self._settings.exchange.name,
+                routing_key=self._settings.routing_key,
+                properties=properties,
+                mandatory=True,
+                wait=len(body) > SMALL_BODY_BYTES,
+            )
+        except DeliveryError:
+            self._unanswered -= 1
+            raise
+        self._unanswered -= 1
 
     async def close(self) -> None:
-        """Close in order, while nothing is on its way."""
+        """Close in order, or reset the connection, so that nothing of it is on its way any more."""
+        # What is on its way to a channel that RabbitMQ has closed is void.
+        if self.has_unanswered and self.is_alive:
+            self._transport.cut()
         if self._probing is not None:
             self._probing.cancel()
             await asyncio.wait([self._probing])
@@ -154,7 +170,7 @@ class RabbitClient:
                 await self._connection.close(reason)
         self._transport.cut()
 
-    async def abandon(self) -> None:
-        """Reset the connection, so that nothing of it is on its way any more."""
+    async def _abandon(self) -> None:
+        """Reset the connection: it may not even be open yet."""
         self._transport.cut()
         await self.close()

@@ -8,19 +8,20 @@ from typing import Protocol, TypeAlias
 from aiormq.exceptions import ChannelInvalidStateError
 
 from faststream_outbox._engine.service import is_cancelled
-from faststream_outbox._values.outcome import Accepted, Poison, Reason, Refused, Verdict
+from faststream_outbox._values.outcome import Accepted, Poison, Reason, Refused, Unsent, Verdict
+from faststream_outbox._values.parcel import Parcel
 from faststream_outbox._values.row import OutboxRow
 from faststream_outbox.forwarders.rabbit.properties import Properties, properties_of
 from faststream_outbox.forwarders.rabbit.settings import RabbitSettings
-from faststream_outbox.forwarders.rabbit.suspects import Suspects
 from faststream_outbox.forwarders.rabbit.verdicts import BlockedError, Meaning, meaning, poison
+from faststream_outbox.forwarders.suspects import ConnectionBrokenError, OneOfThemError
 
 MOST_IN_FLIGHT = 256
 LOOK_SECONDS = 0.5
 """How often a hand-over without answers looks whether there is an alarm."""
 
-Chain: TypeAlias = deque[OutboxRow]
-"""Rows of one key in their order."""
+Chain: TypeAlias = deque[Parcel]
+"""Parcels of one key in their order."""
 
 
 class Publishing(Protocol):
@@ -43,39 +44,44 @@ class Sending:
     Args:
         client: Publishes messages.
         settings: How they are made.
-        suspects: Rows that must have the connection for themselves.
         verdicts: Takes a verdict for each row, under the row's id, as soon as it is known.
     """
 
-    def __init__(
-        self,
-        client: Publishing,
-        settings: RabbitSettings,
-        suspects: Suspects,
-        verdicts: MutableMapping[int, Verdict],
-    ) -> None:
+    def __init__(self, client: Publishing, settings: RabbitSettings, verdicts: MutableMapping[int, Verdict]) -> None:
         self.trouble: BaseException | None = None
         """Why it has ended before all rows were sent."""
-        self.meaning: Meaning | None = None
-        """Of the trouble."""
-        self.in_flight: set[int] = set()
+        self._meaning: Meaning | None = None
+        self._in_flight: set[int] = set()
         """Ids of the rows that are sent and have no answer."""
         self._client = client
         self._settings = settings
-        self._suspects = suspects
         self._verdicts = verdicts
 
-    async def send(self, rows: Sequence[OutboxRow]) -> None:
-        """Send rows; one without a verdict afterwards stands behind another one of its key, or behind the trouble."""
-        ready = deque(_chains(rows))
-        alone: list[OutboxRow] = []
+    async def send(self, parcels: Sequence[Parcel]) -> None:
+        """Send parcels until all have a verdict; what stands behind trouble, or behind its key, is unsent."""
+        ready = deque(_chains(parcels))
         async with asyncio.TaskGroup() as group:
-            workers = [group.create_task(self._work(ready, alone)) for _ in range(min(len(ready), MOST_IN_FLIGHT))]
+            workers = [group.create_task(self._work(ready)) for _ in range(min(len(ready), MOST_IN_FLIGHT))]
             await self._watch(workers)
-        for row in alone:
-            if self.trouble is not None:
-                return
-            await self._send_alone(row)
+        self._note_waiting([parcel.row.id for parcel in parcels if parcel.row.id not in self._verdicts])
+
+    def _note_waiting(self, row_ids: Sequence[int]) -> None:
+        behind = Unsent()
+        verdict = behind if self.trouble is None else self._verdict_in_flight(self.trouble)
+        for row_id in row_ids:
+            is_met = row_id in self._in_flight or not self._in_flight
+            self._verdicts[row_id] = verdict if is_met else behind
+
+    def _verdict_in_flight(self, trouble: BaseException) -> Verdict:
+        match self._meaning:
+            case Meaning.SUSPECT:
+                broken = ConnectionBrokenError(f"{type(trouble).__name__}: {trouble}")
+                broken.__cause__ = trouble
+                return Unsent(broken)
+            case Meaning.POISON_AMONG_THEM:
+                return poison(trouble) if len(self._in_flight) == 1 else Unsent(OneOfThemError(poison(trouble)))
+            case _:
+                return Unsent(trouble)
 
     async def _watch(self, workers: Iterable[asyncio.Task[None]]) -> None:
         """Wait for workers; cut them off when there is an alarm, since RabbitMQ may not read for hours."""
@@ -88,29 +94,19 @@ class Sending:
                     worker.cancel()
                 return
 
-    async def _work(self, ready: deque[Chain], alone: list[OutboxRow]) -> None:
+    async def _work(self, ready: deque[Chain]) -> None:
         while ready:
             chain = ready.popleft()
             while chain and self.trouble is None:
-                row = chain.popleft()
-                if self._suspects.is_sent_alone(row):
-                    # What comes behind it waits for the next hand-over.
-                    alone.append(row)
+                if not isinstance(await self._send(chain.popleft().row), Accepted | Poison):
                     break
-                if not isinstance(await self._send(row), Accepted | Poison):
-                    break
-
-    async def _send_alone(self, row: OutboxRow) -> None:
-        if (sentence := self._suspects.sentence(row)) is not None:
-            self._note(row, sentence)
-        elif await self._send(row) is None and self.meaning is Meaning.POISON_AMONG_THEM and self.trouble is not None:
-            self._note(row, poison(self.trouble))
 
     async def _send(self, row: OutboxRow) -> Verdict | None:
         """Send a row; None when there is no answer and nothing more can be sent now."""
         verdict = await self._publish(row)
         if verdict is not None:
-            self._note(row, verdict)
+            self._verdicts[row.id] = verdict
+            self._in_flight.discard(row.id)
         return verdict
 
     async def _publish(self, row: OutboxRow) -> Verdict | None:
@@ -122,7 +118,7 @@ class Sending:
         if 0 < limit < properties.frame_size:
             problem = f"the headers and properties have {properties.frame_size} bytes, RabbitMQ's frame_max is {limit}"
             return Poison(Reason.TOO_LARGE, ValueError(problem))
-        self.in_flight.add(row.id)
+        self._in_flight.add(row.id)
         try:
             await self._client.publish(row.payload, properties)
         except (Exception, asyncio.CancelledError) as error:
@@ -136,7 +132,7 @@ class Sending:
         if its_meaning is Meaning.REFUSED:
             return Refused(error)
         if isinstance(error, ChannelInvalidStateError):
-            self.in_flight.discard(row.id)
+            self._in_flight.discard(row.id)
         if isinstance(error, asyncio.CancelledError):
             # aiormq's own, when it gives up a connection.
             error = ConnectionError("the connection was given up")
@@ -146,12 +142,7 @@ class Sending:
     def _note_trouble(self, error: BaseException, its_meaning: Meaning) -> None:
         # Those who find the channel closed may come before those who are told why.
         if self.trouble is None or isinstance(self.trouble, ChannelInvalidStateError):
-            self.trouble, self.meaning = error, its_meaning
-
-    def _note(self, row: OutboxRow, verdict: Verdict) -> None:
-        self._verdicts[row.id] = verdict
-        self._suspects.acquit(row)
-        self.in_flight.discard(row.id)
+            self.trouble, self._meaning = error, its_meaning
 
     def _properties(self, row: OutboxRow) -> Properties:
         settings = self._settings
@@ -160,8 +151,8 @@ class Sending:
         )
 
 
-def _chains(rows: Iterable[OutboxRow]) -> list[Chain]:
-    """Part rows by key; each row without one is on its own.
+def _chains(parcels: Iterable[Parcel]) -> list[Chain]:
+    """Part parcels by key; each one without a key is on its own.
 
     An idempotency key is in flight only once: aiormq tells returned messages apart by it and would mix up the answers.
     The second row with one, and what comes behind it, is left for the next hand-over.
@@ -170,17 +161,18 @@ def _chains(rows: Iterable[OutboxRow]) -> list[Chain]:
     by_key: dict[str, Chain] = {}
     held_keys: set[str] = set()
     seen: set[str] = set()
-    for row in rows:
-        if row.idempotency_key in seen or row.key in held_keys:
-            if row.key is not None:
-                held_keys.add(row.key)
+    for parcel in parcels:
+        key, idempotency_key = parcel.row.key, parcel.row.idempotency_key
+        if idempotency_key in seen or key in held_keys:
+            if key is not None:
+                held_keys.add(key)
             continue
-        seen.add(row.idempotency_key)
-        if row.key is not None and row.key in by_key:
-            by_key[row.key].append(row)
+        seen.add(idempotency_key)
+        if key is not None and key in by_key:
+            by_key[key].append(parcel)
             continue
-        chain = deque([row])
+        chain = deque([parcel])
         chains.append(chain)
-        if row.key is not None:
-            by_key[row.key] = chain
+        if key is not None:
+            by_key[key] = chain
     return chains

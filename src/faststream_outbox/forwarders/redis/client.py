@@ -18,6 +18,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from faststream_outbox.forwarders.redis.settings import RedisSettings
 from faststream_outbox.forwarders.redis.verdicts import RedisAnswerError
+from faststream_outbox.forwarders.suspects import ConnectionBrokenError
 
 Command: TypeAlias = Sequence[str | int | bytes]
 
@@ -193,7 +194,7 @@ class RedisClient:
         except ANSWERS as error:
             return self._read(error)
         except (RedisError, OSError) as error:
-            raise _trouble(self._about, error) from error
+            raise _trouble(self._about, error, ConnectionBrokenError) from error
 
     def _read(self, answer: Any) -> Any:
         return RedisAnswerError.of(self._about, answer) if isinstance(answer, RedisError) else answer
@@ -260,10 +261,10 @@ async def _time_limit(about: str, seconds: float | None) -> AsyncIterator[None]:
         raise TimeoutError(msg) from error
 
 
-def _trouble(about: str, error: Exception) -> Exception:
+def _trouble(about: str, error: Exception, kind: type[ConnectionError] = ConnectionError) -> Exception:
     """Give one of two exceptions. redis-py has many for a server that is not there; each would be a line in the log."""
-    kind = TimeoutError if isinstance(error, RedisTimeoutError | TimeoutError) else ConnectionError
-    return kind(f"{about}: {error}")
+    is_late = isinstance(error, RedisTimeoutError | TimeoutError)
+    return (TimeoutError if is_late else kind)(f"{about}: {error}")
 
 
 def _raise_refusal(answers: Sequence[Any]) -> None:

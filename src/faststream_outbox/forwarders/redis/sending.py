@@ -4,6 +4,7 @@ from collections.abc import MutableMapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from faststream_outbox._values.outcome import Accepted, Poison, Reason, Refused, Unsent, Verdict
+from faststream_outbox._values.parcel import Parcel
 from faststream_outbox._values.row import OutboxRow
 from faststream_outbox.forwarders.redis.envelope import encode
 from faststream_outbox.forwarders.redis.settings import RedisSettings
@@ -23,7 +24,7 @@ class Transacting(Protocol):
         """Execute commands, all or none; see ``RedisClient``."""
 
 
-class Parcel(NamedTuple):
+class _Packed(NamedTuple):
     """A row with the message that it becomes."""
 
     row: OutboxRow
@@ -45,34 +46,33 @@ class Sending:
         self._verdicts = verdicts
         self._held_keys: set[str] = set()
 
-    async def send(self, rows: Sequence[OutboxRow]) -> None:
-        """Send rows until all have a verdict; what stands behind an outage stays unsent."""
-        runs = [await self._wrap(rows)]
+    async def send(self, parcels: Sequence[Parcel]) -> None:
+        """Send parcels until all have a verdict; what stands behind an outage stays unsent."""
+        runs = [await self._pack(parcels)]
         while runs:
             run = runs.pop()
-            parcels = self._take(run)
+            members = self._take(run)
             if run:
                 runs.append(run)
-            if not parcels:
+            if not members:
                 continue
             try:
-                answers = await self._client.transact([(*self._settings.command, each.message) for each in parcels])
+                answers = await self._client.transact([(*self._settings.command, each.message) for each in members])
             except Exception as error:  # noqa: BLE001 - each becomes a verdict
-                if len(parcels) > 1 and not isinstance(classify(error), Unsent):
+                if len(members) > 1 and not isinstance(classify(error), Unsent):
                     # Redis refuses a transaction for any of its commands: halving finds the guilty ones.
-                    middle = len(parcels) // 2
-                    runs += [parcels[middle:], parcels[:middle]]
+                    middle = len(members) // 2
+                    runs += [members[middle:], members[:middle]]
                     continue
-                answers = [error] * len(parcels)
-            trouble = self._note_answers(parcels, answers)
-            if trouble is not None:
-                for parcel in (parcel for run in runs for parcel in run):
-                    self._note(parcel.row, trouble)
+                answers = [error] * len(members)
+            if self._note_answers(members, answers):
+                for packed in (packed for run in runs for packed in run):
+                    self._note(packed.row, Unsent())
                 return
 
-    async def _wrap(self, rows: Sequence[OutboxRow]) -> list[Parcel]:
-        parcels: list[Parcel] = []
-        for row in rows:
+    async def _pack(self, parcels: Sequence[Parcel]) -> list[_Packed]:
+        packed: list[_Packed] = []
+        for row in (parcel.row for parcel in parcels):
             try:
                 message = await encode(row, self._settings.headers, self._settings.message_format)
             except Exception as error:  # noqa: BLE001 - the user's format
@@ -81,35 +81,34 @@ class Sending:
             if len(message) > self._client.max_message_bytes:
                 self._note(row, _over_limit(len(message), self._client.max_message_bytes))
                 continue
-            parcels.append(Parcel(row, message))
-        return parcels
+            packed.append(_Packed(row, message))
+        return packed
 
-    def _take(self, run: list[Parcel]) -> list[Parcel]:
-        """Take parcels from the front of a run for one transaction, until it is full."""
-        members: list[Parcel] = []
+    def _take(self, run: list[_Packed]) -> list[_Packed]:
+        """Take messages from the front of a run for one transaction, until it is full."""
+        members: list[_Packed] = []
         taken = size = 0
-        for parcel in run:
-            if parcel.row.key is not None and parcel.row.key in self._held_keys:
-                self._note(parcel.row, Unsent())
+        for packed in run:
+            if packed.row.key is not None and packed.row.key in self._held_keys:
+                self._note(packed.row, Unsent())
             else:
-                size += len(parcel.message)
+                size += len(packed.message)
                 # The first is taken whatever its size.
                 if members and size > TRANSACTION_BYTES:
                     break
-                members.append(parcel)
+                members.append(packed)
             taken += 1
         del run[:taken]
         return members
 
-    def _note_answers(self, parcels: Sequence[Parcel], answers: Sequence[Any]) -> Unsent | None:
-        """Note what each answer means; give the first that says that nothing can be sent now."""
-        trouble: Unsent | None = None
-        for parcel, answer in zip(parcels, answers, strict=True):
+    def _note_answers(self, members: Sequence[_Packed], answers: Sequence[Any]) -> bool:
+        """Note what each answer means; tell whether one of them says that nothing can be sent now."""
+        is_over = False
+        for packed, answer in zip(members, answers, strict=True):
             verdict = classify(answer) if isinstance(answer, Exception) else Accepted()
-            self._note(parcel.row, verdict)
-            if trouble is None and isinstance(verdict, Unsent):
-                trouble = verdict
-        return trouble
+            self._note(packed.row, verdict)
+            is_over = is_over or isinstance(verdict, Unsent)
+        return is_over
 
     def _note(self, row: OutboxRow, verdict: Verdict) -> None:
         self._verdicts[row.id] = verdict
