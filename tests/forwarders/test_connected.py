@@ -63,6 +63,10 @@ class Destination(ConnectedDestination[Connection]):
         if self.server.answer is not None:
             raise self.server.answer
 
+    def _check_address(self, address: str) -> None:
+        if address == "bad":
+            raise ValueError("nothing can go there")
+
     def _is_settled(self, client: Connection, error: BaseException) -> bool:
         return isinstance(error, AnswerError)
 
@@ -94,7 +98,7 @@ class Destination(ConnectedDestination[Connection]):
                 self.server.taken.append(row.id)
 
 
-def parcel(number: int, key: str | None = None) -> Parcel:
+def parcel(number: int, key: str | None = None, address: str | None = None) -> Parcel:
     row = OutboxRow(
         id=number,
         queue="orders",
@@ -106,7 +110,7 @@ def parcel(number: int, key: str | None = None) -> Parcel:
         deliveries_count=0,
         created_at=datetime(2026, 1, 1, tzinfo=UTC),
     )
-    return Parcel(row)
+    return Parcel(row, address)
 
 
 @pytest.fixture
@@ -185,6 +189,21 @@ async def test_what_has_no_answer_in_time_is_unsent_and_the_connection_is_given_
 
 def _raise(error: Exception) -> None:
     raise error
+
+
+@pytest.mark.parametrize(
+    ("address", "reason"), [("", "it is empty"), ("bad", "nothing can go there"), ("\ud800", "surrogates")]
+)
+async def test_an_address_to_which_nothing_can_ever_go_is_poison_and_stops_no_other(
+    destination: Destination, server: Server, address: str, reason: str
+) -> None:
+    await destination.connect()
+    poison, *others = await destination.send([parcel(1, "a", address), parcel(2, "a"), parcel(3, "a", "good")])
+    assert isinstance(poison, Poison)
+    assert poison.reason == Reason.INVALID
+    assert reason in str(poison.exception)
+    assert others == [Accepted()] * 2
+    assert server.flights == [[2, 3]]
 
 
 async def test_closing_lets_go_of_the_connection(destination: Destination, server: Server) -> None:

@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Collection, MutableMapping, Sequence
 from typing import ClassVar, Generic, Protocol, TypeVar
 
-from faststream_outbox._values.outcome import Accepted, Poison, Unsent, Verdict
+from faststream_outbox._values.outcome import Accepted, Poison, Reason, Unsent, Verdict
 from faststream_outbox._values.parcel import Parcel
 from faststream_outbox.forwarders.deadline import Deadline
 from faststream_outbox.forwarders.suspects import ConnectionBrokenError, OneOfThemError, Suspects
@@ -67,6 +67,9 @@ class ConnectedDestination(ABC, Generic[C]):
         those that only stood behind them are unsent without an error.
         """
 
+    def _check_address(self, address: str) -> None:
+        """Raise a ValueError that says why nothing can ever be sent there. An empty one does not get so far."""
+
     def _is_ready(self, client: C) -> bool:
         return self._has_looked and client.is_alive
 
@@ -113,7 +116,8 @@ class ConnectedDestination(ABC, Generic[C]):
 
     async def _hand_over_in_turn(self, client: C, parcels: Sequence[Parcel], verdicts: Verdicts) -> None:
         """Hand over the parcels without suspicion, and then each suspect alone."""
-        together, alone, waiting = self._suspects.part(parcels)
+        sendable = [parcel for parcel in parcels if parcel.address is None or self._can_be_sent(parcel, verdicts)]
+        together, alone, waiting = self._suspects.part(sendable)
         for parcel in waiting:
             verdicts[parcel.row.id] = Unsent()
         if together:
@@ -132,6 +136,16 @@ class ConnectedDestination(ABC, Generic[C]):
             else:
                 await self._hand_over(client, [parcel], verdicts)
                 is_over = _is_trouble(verdicts[row_id])
+
+    def _can_be_sent(self, parcel: Parcel, verdicts: Verdicts) -> bool:
+        address = parcel.address or ""
+        try:
+            address.encode()
+            self._check_address(_not_empty(address))
+        except ValueError as error:
+            verdicts[parcel.row.id] = Poison(Reason.INVALID, ValueError(f"the address {address!r}: {error}"))
+            return False
+        return True
 
     def _note_suspects(self, verdicts: Verdicts) -> None:
         broken: dict[int, BaseException] = {}
@@ -171,6 +185,13 @@ class ConnectedDestination(ABC, Generic[C]):
         client, self._client = self._client, None
         if client is not None:
             await client.close()
+
+
+def _not_empty(address: str) -> str:
+    if not address:
+        msg = "it is empty"
+        raise ValueError(msg)
+    return address
 
 
 def _held_keys(parcels: Sequence[Parcel], verdicts: Sequence[Verdict]) -> set[str | None]:

@@ -13,7 +13,7 @@ ALL = [0, 1, 2, 3, 4, 5]
 def test_a_key_goes_where_every_other_producer_sends_it_also_while_partitions_have_no_leader() -> None:
     partitioning = Partitioning(settings())
     rows = [row(number, key=f"key-{number % 9}") for number in range(90)]
-    shares = partitioning.spread(rows, ALL, [2, 3], {})
+    shares = partitioning.spread("topic", rows, ALL, [2, 3], {})
     for partition, share in shares.items():
         assert [each.id for each in share] == sorted(each.id for each in share)
         for each in share:
@@ -23,7 +23,7 @@ def test_a_key_goes_where_every_other_producer_sends_it_also_while_partitions_ha
 
 
 def test_rows_without_a_key_are_spread_evenly_in_runs_over_partitions_that_have_a_leader() -> None:
-    shares = Partitioning(settings()).spread([row(number) for number in range(100)], ALL, [1, 2, 4, 5], {})
+    shares = Partitioning(settings()).spread("topic", [row(number) for number in range(100)], ALL, [1, 2, 4, 5], {})
     assert {partition: len(share) for partition, share in shares.items()} == {1: 25, 2: 25, 4: 25, 5: 25}
     for share in shares.values():
         first = share[0].id
@@ -32,18 +32,20 @@ def test_rows_without_a_key_are_spread_evenly_in_runs_over_partitions_that_have_
 
 def test_single_rows_take_turns() -> None:
     partitioning = Partitioning(settings())
-    turns = [next(iter(partitioning.spread([row(number)], ALL, ALL, {}))) for number in range(12)]
+    turns = [next(iter(partitioning.spread("topic", [row(number)], ALL, ALL, {}))) for number in range(12)]
     assert Counter(turns) == dict.fromkeys(ALL, 2)
 
 
 def test_without_any_leader_the_rows_still_have_a_place() -> None:
-    assert sum(map(len, Partitioning(settings()).spread([row(0), row(1)], ALL, [], {}).values())) == 2
+    assert sum(map(len, Partitioning(settings()).spread("topic", [row(0), row(1)], ALL, [], {}).values())) == 2
 
 
 def test_the_publishers_key_and_partition() -> None:
     rows = [row(0), row(1, key="own")]
-    assert Partitioning(settings(partition=4)).spread(rows, ALL, ALL, {}) == {4: rows}
-    shares = Partitioning(settings(key=b"default")).spread([row(number) for number in range(9)], ALL, ALL, {})
+    assert Partitioning(settings(partition=4)).spread("topic", rows, ALL, ALL, {}) == {4: rows}
+    elsewhere = Partitioning(settings(partition=4)).spread("elsewhere", rows[1:], ALL, ALL, {})
+    assert list(elsewhere) == [DefaultPartitioner()(b"own", ALL, ALL)], "the partition is one of the publisher's topic"
+    shares = Partitioning(settings(key=b"default")).spread("topic", [row(number) for number in range(9)], ALL, ALL, {})
     assert list(shares) == [DefaultPartitioner()(b"default", ALL, ALL)]
 
 
@@ -58,7 +60,7 @@ def test_a_partitioner_that_fails_fails_all_rows_of_that_key() -> None:
 
     verdicts: dict[int, Verdict] = {}
     rows = [row(0, key="good"), row(1, key="bad"), row(2, key="bad"), row(3, key="good")]
-    shares = Partitioning(settings(partitioner=partitioner)).spread(rows, ALL, ALL, verdicts)
+    shares = Partitioning(settings(partitioner=partitioner)).spread("topic", rows, ALL, ALL, verdicts)
     assert shares == {5: [rows[0], rows[3]]}
     assert set(verdicts) == {1, 2}
     assert all(isinstance(verdict, Refused) for verdict in verdicts.values())

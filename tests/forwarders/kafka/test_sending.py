@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from aiokafka.record.memory_records import MemoryRecords
+from aiokafka.structs import TopicPartition
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -17,20 +18,21 @@ from faststream_outbox.forwarders.kafka.verdicts import KafkaAnswerError
 
 from .rows import row, settings
 
-TOO_LARGE, UNKNOWN_SERVER_ERROR, NOT_LEADER, INVALID = 10, -1, 6, 87
+TOO_LARGE, UNKNOWN_SERVER_ERROR, NOT_LEADER, INVALID, UNKNOWN_TOPIC = 10, -1, 6, 87, 3
 
 
 class Partition:
     """Keeps what it takes. `refuses` looks at the records of a batch and gives an error code, or 0."""
 
-    def __init__(self, refuses: Callable[[list[Any]], int] = lambda _records: 0) -> None:
+    def __init__(self, refuses: Callable[[list[Any]], int] = lambda _records: 0, topic: str = "topic") -> None:
+        self.topic = topic
         self.log: list[Any] = []
         self.batches: list[list[Any]] = []
         self.sizes: list[int] = []
         self._refuses = refuses
 
-    async def produce(self, partition: int, batch: bytes) -> None:
-        assert partition == 3
+    async def produce(self, topic: str, partition: int, batch: bytes) -> None:
+        assert (topic, partition) == (self.topic, 3)
         records = list(MemoryRecords(bytes(batch)).next_batch())
         self.batches.append(records)
         self.sizes.append(len(batch))
@@ -41,7 +43,7 @@ class Partition:
 
 async def send(partition: Any, rows: list[OutboxRow], **options: Any) -> list[Verdict]:
     verdicts: dict[int, Verdict] = {}
-    await PartitionSending(partition, settings(**options), 3, verdicts).send(rows)
+    await PartitionSending(partition, settings(**options), TopicPartition(partition.topic, 3), verdicts).send(rows)
     assert set(verdicts) == {each.id for each in rows}, "a verdict for each row"
     return [verdicts[each.id] for each in rows]
 
@@ -142,6 +144,17 @@ async def test_an_outage_while_halving_leaves_the_rest_unsent() -> None:
     partition = Partition(lambda _records: next(answers))
     verdicts = await send(partition, [row(number) for number in range(4)])
     assert [type(verdict) for verdict in verdicts] == [Accepted, Accepted, Unsent, Unsent]
+
+
+async def test_a_missing_topic_is_an_outage_and_one_that_rows_have_named_refuses_them() -> None:
+    rows = [row(0, key="a"), row(1), row(2, key="a"), row(3, key="b"), row(4)]
+    verdicts = await send(Partition(lambda _: UNKNOWN_TOPIC), rows)
+    assert all(isinstance(verdict, Unsent) and verdict.exception is not None for verdict in verdicts)
+    elsewhere = Partition(lambda _: UNKNOWN_TOPIC, topic="elsewhere")
+    verdicts = await send(elsewhere, rows)
+    assert [type(verdict) for verdict in verdicts] == [Refused, Refused, Unsent, Refused, Refused]
+    assert verdicts[2] == Unsent(), "it waits behind the first of its key"
+    assert len(elsewhere.batches) == 1, "it is not worth asking again"
 
 
 BEHAVIOURS = st.sampled_from([b"fine"] * 8 + [b"poison", b"refused", b"large"])

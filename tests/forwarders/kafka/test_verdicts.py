@@ -31,6 +31,13 @@ def test_the_table_here_has_no_other_lines() -> None:
     assert set(TABLE) == set(ANSWERS)
 
 
+@pytest.mark.parametrize("code", sorted(ANSWERS))
+def test_what_is_wrong_with_one_topic_refuses_rows_that_have_named_it(code: int) -> None:
+    error = KafkaAnswerError(code, "it")
+    expected = Refused(error) if code in {3, 17, 29} else classify(error)
+    assert classify(error, elsewhere=True) == expected
+
+
 @pytest.mark.parametrize("code", [-1, 2, 32, 42, 44, 12345])
 def test_an_answer_that_is_not_in_the_table_refuses_the_row(code: int) -> None:
     assert isinstance(classify(KafkaAnswerError(code, "it")), Refused)

@@ -33,6 +33,7 @@ class FakeClient:
         self.answer = answer
         self.max_frame_size = max_frame_size
         self.blocked = False
+        self.routing_keys: list[str | None] = []
         self.log: list[tuple[str, bytes]] = []
         self.in_flight = 0
         self.most_in_flight = 0
@@ -40,7 +41,8 @@ class FakeClient:
     async def is_blocked(self) -> bool:
         return self.blocked
 
-    async def publish(self, body: bytes, properties: Properties) -> None:
+    async def publish(self, body: bytes, properties: Properties, routing_key: str | None) -> None:
+        self.routing_keys.append(routing_key)
         self.log.append(("sent", body))
         self.in_flight += 1
         self.most_in_flight = max(self.most_in_flight, self.in_flight)
@@ -189,3 +191,17 @@ async def test_a_cancellation_of_the_clients_own_is_an_outage() -> None:
     sending, verdicts = await send(FakeClient(lambda _: asyncio.CancelledError()), rows("a"))
     assert isinstance(sending.trouble, ConnectionError)
     assert verdicts == {0: Unsent(sending.trouble)}
+
+
+@pytest.mark.parametrize(("elsewhere", "verdict"), [(False, Unsent), (True, Refused)])
+async def test_a_routing_key_that_is_not_permitted(elsewhere: bool, verdict: type[Verdict]) -> None:
+    error = amqp.ChannelAccessRefused("ACCESS_REFUSED - access to topic 'k' in exchange 'x' refused for user 'u'")
+    client, verdicts = FakeClient(lambda _: error), dict[int, Verdict]()
+    [its_row] = rows("a")
+    await Sending(client, SETTINGS, verdicts).send([Parcel(its_row, "k" if elsewhere else None)])
+    assert verdicts == {0: verdict(error)}
+    assert client.routing_keys == ["k" if elsewhere else None]
+    verdicts.clear()
+    await Sending(client, SETTINGS, verdicts).send([Parcel(row, "k" if elsewhere else None) for row in rows("a", "b")])
+    blamed = [each.exception for each in verdicts.values() if isinstance(each, Unsent)]
+    assert [isinstance(each, OneOfThemError) for each in blamed] == [elsewhere] * 2

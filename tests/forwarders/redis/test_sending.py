@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+import pytest
 from faststream.redis import RedisBroker
 from faststream.redis.parser import BinaryMessageFormatV1
 from hypothesis import given
@@ -115,6 +116,60 @@ async def test_what_stands_behind_an_outage_is_not_tried() -> None:
 async def test_an_error_that_no_server_gave_is_an_outage() -> None:
     broken = ConnectionError("gone")
     assert set(await send(Server(lambda ids: broken), rows(*"ab"))) == {Unsent(broken)}
+
+
+WRONG_TYPE = RedisAnswerError("x", "WRONGTYPE Operation against a key holding the wrong kind of value")
+NO_PERMISSION = RedisAnswerError("x", "NOPERM this user has no permissions to access one of the keys")
+
+
+class Keys:
+    """Answers by address."""
+
+    max_message_bytes = 1000
+
+    def __init__(self, answers: dict[str, Exception], *, at_exec: bool) -> None:
+        self.taken: list[tuple[Any, int]] = []
+        self._answers = answers
+        self._at_exec = at_exec
+
+    async def transact(self, commands: Sequence[Sequence[Any]]) -> list[Any]:
+        answers: list[Any] = [self._answers.get(command[1], b"1") for command in commands]
+        for answer in answers:
+            if isinstance(answer, Exception) and not self._at_exec:
+                raise answer
+        for (verb, address, message), answer in zip(commands, answers, strict=True):
+            assert verb == "RPUSH"
+            if answer == b"1":
+                self.taken.append((address, int(BinaryMessageFormatV1.parse(message)[1]["outbox-id"])))
+        return answers
+
+
+@pytest.mark.parametrize(("error", "at_exec"), [(WRONG_TYPE, True), (NO_PERMISSION, False)])
+async def test_what_is_wrong_with_an_address_of_their_own_refuses_only_its_rows(
+    error: RedisAnswerError, at_exec: bool
+) -> None:
+    keys = Keys({"bad": error}, at_exec=at_exec)
+    addresses = ("bad", None, "good", "bad", "bad", None)
+    parcels = [
+        Parcel(row, address) for row, address in zip(rows("a", "b", "c", "a", None, "b"), addresses, strict=True)
+    ]
+    verdicts: dict[int, Verdict] = {}
+    await Sending(keys, SETTINGS, verdicts).send(parcels)
+    refused = Refused(error)
+    assert verdicts == {0: refused, 1: Accepted(), 2: Accepted(), 3: Unsent(), 4: refused, 5: Accepted()}
+    assert keys.taken == [("orders", 1), ("good", 2), ("orders", 5)]
+
+
+@pytest.mark.parametrize(("error", "at_exec"), [(WRONG_TYPE, True), (NO_PERMISSION, False)])
+@pytest.mark.parametrize("address", [None, "orders"])
+async def test_what_is_wrong_with_the_publishers_own_address_is_an_outage(
+    error: RedisAnswerError, at_exec: bool, address: str | None
+) -> None:
+    verdicts: dict[int, Verdict] = {}
+    keys = Keys({"orders": error}, at_exec=at_exec)
+    await Sending(keys, SETTINGS, verdicts).send([Parcel(row, address) for row in rows("a", "b")])
+    assert verdicts[0] == Unsent(error)
+    assert isinstance(verdicts[1], Unsent)
 
 
 @given(

@@ -42,6 +42,13 @@ def test_every_line_of_the_table(reply: str) -> None:
     assert isinstance(classify(error), Poison if "large" in reply or "bulk" in reply else Unsent)
 
 
+@pytest.mark.parametrize("reply", REPLIES, ids=lambda reply: " ".join(reply.split()[:2]))
+def test_what_is_wrong_with_one_address_refuses_rows_that_have_named_it(reply: str) -> None:
+    error = answer(reply)
+    is_its_own = reply.startswith(("NOPERM", "WRONGTYPE", "ERR The stream has exhausted"))
+    assert classify(error, elsewhere=True) == (Refused(error) if is_its_own else classify(error))
+
+
 def test_the_replies_cover_the_table() -> None:
     assert all(any(reply.startswith(line) for reply in REPLIES) for line in ANSWERS)
 

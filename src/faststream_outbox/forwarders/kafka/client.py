@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import math
 import time
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from aiokafka.client import AIOKafkaClient
@@ -15,7 +16,7 @@ from aiokafka.structs import TopicPartition
 
 from faststream_outbox.forwarders.kafka.hearsay import keep_lines_out_of_the_log
 from faststream_outbox.forwarders.kafka.settings import KafkaSettings
-from faststream_outbox.forwarders.kafka.verdicts import KafkaAnswerError
+from faststream_outbox.forwarders.kafka.verdicts import OF_A_TOPIC, KafkaAnswerError
 from faststream_outbox.forwarders.suspects import ConnectionBrokenError
 
 CLOSE_SECONDS = 1.0
@@ -23,11 +24,10 @@ ALL_REPLICAS = -1
 
 UNKNOWN_TOPIC_OR_PARTITION = 3
 LEADER_NOT_AVAILABLE = 5
-TOPIC_AUTHORIZATION_FAILED = 29
 
 
 class KafkaClient:
-    """Knows one topic and produces to it. After ``close`` nothing more is sent.
+    """Knows one topic, and others that rows name, and produces to them. After ``close`` nothing more is sent.
 
     It uses aiokafka's connections and protocol, and nothing of aiokafka that runs in the background: each step can be
     cancelled, and leaves nothing open then that ``close`` does not know.
@@ -38,6 +38,9 @@ class KafkaClient:
         self._timeout_ms = int(settings.request_timeout * 1000)
         self._max_age = settings.metadata_max_age
         self._refreshed_at = -math.inf
+        self._problems: dict[str, KafkaAnswerError] = {}
+        self._doubtful: set[str] = set()
+        """Topics that have turned out to be missing since they were looked up."""
         self._last_line = keep_lines_out_of_the_log()
         self._client = AIOKafkaClient(**settings.client_options)  # type: ignore[no-untyped-call]
         # Where its own bootstrap would begin, which forgets its connection when it is cancelled.
@@ -55,19 +58,41 @@ class KafkaClient:
         return time.monotonic() - self._refreshed_at < self._max_age
 
     async def refresh(self) -> None:
-        """Connect if need be, and ask where the topic's partitions are.
+        """Connect if need be, and ask where the topic's partitions are; others are forgotten.
 
         Raises:
             KafkaAnswerError: There is no such topic (yet), or the user may not see it.
             ConnectionError: No server answers.
         """
-        self._client.cluster.update_metadata(await self._ask(MetadataRequest([self._topic])))  # type: ignore[no-untyped-call]
-        about = f"topic {self._topic!r}"
-        if self._topic in self._client.cluster.unauthorized_topics:
-            raise KafkaAnswerError(TOPIC_AUTHORIZATION_FAILED, about)
-        if not self.partitions():
-            raise KafkaAnswerError(UNKNOWN_TOPIC_OR_PARTITION, about)
+        await self._locate({self._topic})
+        if (problem := self._problems.get(self._topic)) is not None:
+            raise problem
         self._refreshed_at = time.monotonic()
+
+    async def look_up(self, topics: Collection[str]) -> Mapping[str, KafkaAnswerError]:
+        """Ask where the partitions of other topics are, unless it is known.
+
+        Returns:
+            Why there are none, for topics without.
+
+        Raises:
+            ConnectionError: No server answers.
+        """
+        known: set[str] = self._client.cluster.topics() - self._doubtful  # type: ignore[no-untyped-call]
+        if not known.issuperset(topics):
+            await self._locate({self._topic, *known, *topics})
+        return {topic: self._problems[topic] for topic in topics if topic in self._problems}
+
+    async def _locate(self, topics: Collection[str]) -> None:
+        answer = await self._ask(MetadataRequest(list(topics)))
+        self._client.cluster.update_metadata(answer)  # type: ignore[no-untyped-call]
+        self._doubtful.clear()
+        codes = {topic: code for code, topic, *_ in answer.topics}
+        self._problems = {
+            topic: KafkaAnswerError(codes.get(topic) or UNKNOWN_TOPIC_OR_PARTITION, f"topic {topic!r}")
+            for topic in topics
+            if not self.partitions(topic)
+        }
 
     async def _ask(self, request: Any) -> Any:
         """Ask any server of the cluster."""
@@ -81,26 +106,26 @@ class KafkaClient:
         msg = f"no server of the cluster answers: {self._last_line[-1] if self._last_line else problem}"
         raise ConnectionError(msg) from problem
 
-    def partitions(self) -> list[int]:
-        """All partitions of the topic, in order."""
-        return sorted(self._client.cluster.partitions_for_topic(self._topic) or ())
+    def partitions(self, topic: str) -> list[int]:
+        """All partitions of a topic, in order."""
+        return sorted(self._client.cluster.partitions_for_topic(topic) or ())
 
-    def available_partitions(self) -> list[int]:
+    def available_partitions(self, topic: str) -> list[int]:
         """Those that have a leader now, in order."""
-        return sorted(self._client.cluster.available_partitions_for_topic(self._topic) or ())  # type: ignore[no-untyped-call]
+        return sorted(self._client.cluster.available_partitions_for_topic(topic) or ())  # type: ignore[no-untyped-call]
 
-    async def produce(self, partition: int, batch: bytes) -> None:
+    async def produce(self, topic: str, partition: int, batch: bytes) -> None:
         """Send a record batch; returns when all in-sync replicas have it.
 
         Raises:
             KafkaAnswerError: Kafka did not take the batch.
             Exception: It is not known whether Kafka has it.
         """
-        about = f"partition {partition} of {self._topic!r}"
-        leader = self._client.cluster.leader_for_partition(TopicPartition(self._topic, partition))  # type: ignore[no-untyped-call]
+        about = f"partition {partition} of {topic!r}"
+        leader = self._client.cluster.leader_for_partition(TopicPartition(topic, partition))  # type: ignore[no-untyped-call]
         if leader is None or leader < 0:
             raise KafkaAnswerError(LEADER_NOT_AVAILABLE, about)
-        request = ProduceRequest(None, ALL_REPLICAS, self._timeout_ms, [(self._topic, [(partition, batch)])])
+        request = ProduceRequest(None, ALL_REPLICAS, self._timeout_ms, [(topic, [(partition, batch)])])
         try:
             response = await self._client.send(leader, request)  # type: ignore[no-untyped-call]
         except RequestTimedOutError as error:
@@ -114,6 +139,8 @@ class KafkaClient:
             msg = f"{about}: {error}"
             raise ConnectionBrokenError(msg) from error
         [(_, [(_, code, *_)])] = response.topics
+        if code in OF_A_TOPIC:
+            self._doubtful.add(topic)
         if code:
             raise KafkaAnswerError(code, about)
 

@@ -1,17 +1,27 @@
 """A topic as the destination of one lane."""
 
 import asyncio
+import re
+from collections import defaultdict
 from collections.abc import Sequence
 from typing import ClassVar
 
+from aiokafka.structs import TopicPartition
+
+from faststream_outbox._values.outcome import Refused
 from faststream_outbox._values.parcel import Parcel
+from faststream_outbox._values.row import OutboxRow
 from faststream_outbox.forwarders.connected import ConnectedDestination, Verdicts
 from faststream_outbox.forwarders.kafka.client import KafkaClient
 from faststream_outbox.forwarders.kafka.partitioning import Partitioning
-from faststream_outbox.forwarders.kafka.sending import PartitionSending
+from faststream_outbox.forwarders.kafka.sending import PartitionSending, refuse
 from faststream_outbox.forwarders.kafka.settings import KafkaSettings
-from faststream_outbox.forwarders.kafka.verdicts import KafkaAnswerError
+from faststream_outbox.forwarders.kafka.verdicts import KafkaAnswerError, classify
 from faststream_outbox.forwarders.suspects import Suspects
+
+MAX_TOPIC_CHARACTERS = 249
+TOPIC_NAME = re.compile(rf"[a-zA-Z0-9._-]{{1,{MAX_TOPIC_CHARACTERS}}}")
+"""Kafka's own rule: class org.apache.kafka.common.internals.Topic."""
 
 
 class KafkaDestination(ConnectedDestination[KafkaClient]):
@@ -43,9 +53,37 @@ class KafkaDestination(ConnectedDestination[KafkaClient]):
         return isinstance(error, KafkaAnswerError)
 
     async def _hand_over(self, client: KafkaClient, parcels: Sequence[Parcel], verdicts: Verdicts) -> None:
-        rows = [parcel.row for parcel in parcels]
-        shares = self._partitioning.spread(rows, client.partitions(), client.available_partitions(), verdicts)
+        topics = self._by_topic(parcels)
+        problems = await client.look_up(topics.keys())
         async with asyncio.TaskGroup() as group:
-            for partition, share in shares.items():
-                sending = PartitionSending(client, self._settings, partition, verdicts)
-                group.create_task(sending.send(share))
+            for topic, rows in topics.items():
+                if topic in problems:
+                    self._note_missing(topic, rows, problems[topic], verdicts)
+                    continue
+                available = client.available_partitions(topic)
+                shares = self._partitioning.spread(topic, rows, client.partitions(topic), available, verdicts)
+                for partition, share in shares.items():
+                    sending = PartitionSending(client, self._settings, TopicPartition(topic, partition), verdicts)
+                    group.create_task(sending.send(share))
+
+    def _by_topic(self, parcels: Sequence[Parcel]) -> dict[str, list[OutboxRow]]:
+        topics: defaultdict[str, list[OutboxRow]] = defaultdict(list)
+        for parcel in parcels:
+            topics[parcel.address or self._settings.topic].append(parcel.row)
+        return topics
+
+    def _note_missing(
+        self, topic: str, rows: Sequence[OutboxRow], problem: KafkaAnswerError, verdicts: Verdicts
+    ) -> None:
+        match classify(problem, elsewhere=topic != self._settings.topic):
+            case Refused() as refused:
+                refuse(rows, refused, verdicts)
+            case verdict:
+                verdicts.update((row.id, verdict) for row in rows)
+
+    def _check_address(self, address: str) -> None:
+        if TOPIC_NAME.fullmatch(address) is None or address in {".", ".."}:
+            msg = (
+                f"a topic's name has 1 to {MAX_TOPIC_CHARACTERS} of the characters a-z A-Z 0-9 . _ -, not just . or .."
+            )
+            raise ValueError(msg)

@@ -19,6 +19,7 @@ class Partitioning:
 
     def spread(
         self,
+        topic: str,
         rows: Sequence[OutboxRow],
         partitions: list[int],
         available: list[int],
@@ -27,12 +28,13 @@ class Partitioning:
         """Choose a partition for each row; the rows of one partition stay in their order.
 
         Args:
+            topic: Where they go. The publisher's own partition is one of the publisher's own topic.
             rows: In order.
             partitions: All of the topic: a key keeps its partition while some have no leader.
             available: Those with a leader.
             verdicts: Takes the rows that the user's partitioner fails for; all of a key's do.
         """
-        if self._settings.partition is not None:
+        if self._settings.partition is not None and topic == self._settings.topic:
             return {self._settings.partition: list(rows)}
         shares: defaultdict[int, list[OutboxRow]] = defaultdict(list)
         keyless: list[OutboxRow] = []

@@ -1,15 +1,16 @@
 """The rows of one hand-over that go to one partition: a record batch, its answer, the next batch."""
 
-from collections.abc import MutableMapping, Sequence
+from collections.abc import Iterable, MutableMapping, Sequence
 from typing import Any, Protocol
 
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
+from aiokafka.structs import TopicPartition
 
 from faststream_outbox._values.outcome import Accepted, Poison, Reason, Refused, Unsent, Verdict
 from faststream_outbox._values.row import OutboxRow
 from faststream_outbox._values.wire import wire_headers
 from faststream_outbox.forwarders.kafka.settings import KafkaSettings
-from faststream_outbox.forwarders.kafka.verdicts import classify
+from faststream_outbox.forwarders.kafka.verdicts import classify, is_of_a_topic
 
 MAGIC = 2
 """The record batch format that has headers."""
@@ -18,7 +19,7 @@ MAGIC = 2
 class Producing(Protocol):
     """What sending needs of a client."""
 
-    async def produce(self, partition: int, batch: bytes) -> None:
+    async def produce(self, topic: str, partition: int, batch: bytes) -> None:
         """Send a record batch; raise unless Kafka has it."""
 
 
@@ -28,7 +29,7 @@ class PartitionSending:
     Args:
         client: Sends batches.
         settings: How records are made.
-        partition: Where they go.
+        place: Where they go.
         verdicts: Takes a verdict for each row, under the row's id, as soon as it is known.
     """
 
@@ -36,12 +37,12 @@ class PartitionSending:
         self,
         client: Producing,
         settings: KafkaSettings,
-        partition: int,
+        place: TopicPartition,
         verdicts: MutableMapping[int, Verdict],
     ) -> None:
         self._client = client
         self._settings = settings
-        self._partition = partition
+        self._place = place
         self._verdicts = verdicts
         self._held_keys: set[str] = set()
 
@@ -60,6 +61,9 @@ class PartitionSending:
                 self._note(members, verdict)
                 self._note([row for run in runs for row in run], Unsent())
                 return
+            if isinstance(verdict, Refused) and is_of_a_topic(verdict.exception):
+                refuse([*members, *(row for run in runs for row in run)], verdict, self._verdicts)
+                return
             if isinstance(verdict, Accepted) or len(members) == 1:
                 self._note(members, verdict)
             else:
@@ -69,9 +73,9 @@ class PartitionSending:
 
     async def _produce(self, batch: bytes) -> Verdict:
         try:
-            await self._client.produce(self._partition, batch)
+            await self._client.produce(*self._place, batch)
         except Exception as error:  # noqa: BLE001 - each becomes a verdict
-            return classify(error)
+            return classify(error, elsewhere=self._place.topic != self._settings.topic)
         return Accepted()
 
     def _note(self, rows: Sequence[OutboxRow], verdict: Verdict) -> None:
@@ -119,6 +123,15 @@ class PartitionSending:
         key = self._settings.key if row.key is None else row.key.encode()
         taken = builder.append(offset, None, key, row.payload, list(headers.items()))
         return taken is not None
+
+
+def refuse(rows: Iterable[OutboxRow], refused: Refused, verdicts: MutableMapping[int, Verdict]) -> None:
+    """Note that a topic takes none of its rows, in their order; of each key, the later ones wait behind the first."""
+    held_keys: set[str] = set()
+    for row in rows:
+        verdicts[row.id] = Unsent() if row.key in held_keys else refused
+        if row.key is not None:
+            held_keys.add(row.key)
 
 
 def _over_limit(size: int, settings: KafkaSettings) -> Poison:

@@ -56,6 +56,14 @@ as an attempt and is tried again, so that an unforeseen one neither stalls the q
 """
 
 
+OF_A_TOPIC = frozenset({
+    3,  # UNKNOWN_TOPIC_OR_PARTITION
+    17,  # INVALID_TOPIC_EXCEPTION
+    29,  # TOPIC_AUTHORIZATION_FAILED
+})  # fmt: skip
+"""Outages of one topic. Where a row has named it, only such rows are met, and they are refused."""
+
+
 class KafkaAnswerError(Exception):
     """Kafka has answered, and the answer was no. A record batch that it was asked to take is not in the topic.
 
@@ -70,9 +78,21 @@ class KafkaAnswerError(Exception):
         self.code = code
 
 
-def classify(error: BaseException) -> Verdict:
-    """Read what sending has raised: the row is poison, or refused, or nothing can be sent now."""
+def classify(error: BaseException, *, elsewhere: bool = False) -> Verdict:
+    """Read what sending has raised: the row is poison, or refused, or nothing can be sent now.
+
+    Args:
+        error: What was raised.
+        elsewhere: Whether the row has named the topic, which then is not the forwarder's own.
+    """
     if isinstance(error, KafkaAnswerError):
+        if elsewhere and is_of_a_topic(error):
+            return Refused(error)
         return ANSWERS.get(error.code, Refused)(error)
     # The connection, a time-out, or an error of aiokafka's own: whatever it is, it is not the row's.
     return Unsent(error)
+
+
+def is_of_a_topic(error: BaseException) -> bool:
+    """Tell whether an answer says that a topic, or its users, are missing."""
+    return isinstance(error, KafkaAnswerError) and error.code in OF_A_TOPIC

@@ -133,8 +133,13 @@ class RabbitClient:
             routing_key = f"outbox-probe-{secrets.token_hex(8)}"
             await channel.basic_publish(b"probe", routing_key=routing_key, mandatory=True)
 
-    async def publish(self, body: bytes, properties: Properties) -> None:
+    async def publish(self, body: bytes, properties: Properties, routing_key: str | None = None) -> None:
         """Send a message; returns when RabbitMQ has confirmed that at least one queue has it.
+
+        Args:
+            body: Of the message.
+            properties: Of the message.
+            routing_key: Another than the publisher's.
 
         Raises:
             DeliveryError: It was returned or refused.
@@ -145,7 +150,7 @@ class RabbitClient:
             await self._channel.basic_publish(
                 body,
                 exchange=self._settings.exchange.name,
-                routing_key=self._settings.routing_key,
+                routing_key=self._settings.routing_key if routing_key is None else routing_key,
                 properties=properties,
                 mandatory=True,
                 wait=len(body) > SMALL_BODY_BYTES,

@@ -7,7 +7,7 @@ from faststream_outbox._values.parcel import Parcel
 from faststream_outbox.forwarders.connected import ConnectedDestination, Verdicts
 from faststream_outbox.forwarders.rabbit.client import RabbitClient
 from faststream_outbox.forwarders.rabbit.sending import Sending
-from faststream_outbox.forwarders.rabbit.settings import RabbitSettings
+from faststream_outbox.forwarders.rabbit.settings import MAX_ROUTING_KEY_BYTES, RabbitSettings
 from faststream_outbox.forwarders.rabbit.verdicts import BlockedError
 from faststream_outbox.forwarders.suspects import Suspects
 
@@ -38,6 +38,11 @@ class RabbitDestination(ConnectedDestination[RabbitClient]):
 
     def _is_settled(self, client: RabbitClient, error: BaseException) -> bool:
         return client.is_alive and not client.has_unanswered
+
+    def _check_address(self, address: str) -> None:
+        if (size := len(address.encode())) > MAX_ROUTING_KEY_BYTES:
+            msg = f"a routing key must be at most {MAX_ROUTING_KEY_BYTES} bytes of UTF-8, got {size}"
+            raise ValueError(msg)
 
     async def _hand_over(self, client: RabbitClient, parcels: Sequence[Parcel], verdicts: Verdicts) -> None:
         sending = Sending(client, self._settings, verdicts)

@@ -13,7 +13,7 @@ from faststream_outbox._values.parcel import Parcel
 from faststream_outbox._values.row import OutboxRow
 from faststream_outbox.forwarders.rabbit.properties import Properties, properties_of
 from faststream_outbox.forwarders.rabbit.settings import RabbitSettings
-from faststream_outbox.forwarders.rabbit.verdicts import BlockedError, Meaning, meaning, poison
+from faststream_outbox.forwarders.rabbit.verdicts import BlockedError, Meaning, is_of_a_routing_key, meaning, poison
 from faststream_outbox.forwarders.suspects import ConnectionBrokenError, OneOfThemError
 
 MOST_IN_FLIGHT = 256
@@ -34,7 +34,7 @@ class Publishing(Protocol):
     async def is_blocked(self) -> bool:
         """Tell whether there is an alarm."""
 
-    async def publish(self, body: bytes, properties: Properties) -> None:
+    async def publish(self, body: bytes, properties: Properties, routing_key: str | None) -> None:
         """Send a message; raise unless a queue has it."""
 
 
@@ -51,8 +51,8 @@ class Sending:
         self.trouble: BaseException | None = None
         """Why it has ended before all rows were sent."""
         self._meaning: Meaning | None = None
-        self._in_flight: set[int] = set()
-        """Ids of the rows that are sent and have no answer."""
+        self._in_flight: dict[int, Parcel] = {}
+        """Those that are sent and have no answer, by the row's id."""
         self._client = client
         self._settings = settings
         self._verdicts = verdicts
@@ -79,9 +79,17 @@ class Sending:
                 broken.__cause__ = trouble
                 return Unsent(broken)
             case Meaning.POISON_AMONG_THEM:
-                return poison(trouble) if len(self._in_flight) == 1 else Unsent(OneOfThemError(poison(trouble)))
+                return self._on_one_of_them(poison(trouble))
+            case Meaning.OUTAGE if is_of_a_routing_key(trouble) and self._goes_elsewhere():
+                return self._on_one_of_them(Refused(trouble))
             case _:
                 return Unsent(trouble)
+
+    def _on_one_of_them(self, verdict: Poison | Refused) -> Verdict:
+        return verdict if len(self._in_flight) == 1 else Unsent(OneOfThemError(verdict))
+
+    def _goes_elsewhere(self) -> bool:
+        return any(parcel.address is not None for parcel in self._in_flight.values())
 
     async def _watch(self, workers: Iterable[asyncio.Task[None]]) -> None:
         """Wait for workers; cut them off when there is an alarm, since RabbitMQ may not read for hours."""
@@ -98,18 +106,19 @@ class Sending:
         while ready:
             chain = ready.popleft()
             while chain and self.trouble is None:
-                if not isinstance(await self._send(chain.popleft().row), Accepted | Poison):
+                if not isinstance(await self._send(chain.popleft()), Accepted | Poison):
                     break
 
-    async def _send(self, row: OutboxRow) -> Verdict | None:
-        """Send a row; None when there is no answer and nothing more can be sent now."""
-        verdict = await self._publish(row)
+    async def _send(self, parcel: Parcel) -> Verdict | None:
+        """Send a parcel; None when there is no answer and nothing more can be sent now."""
+        verdict = await self._publish(parcel)
         if verdict is not None:
-            self._verdicts[row.id] = verdict
-            self._in_flight.discard(row.id)
+            self._verdicts[parcel.row.id] = verdict
+            self._in_flight.pop(parcel.row.id, None)
         return verdict
 
-    async def _publish(self, row: OutboxRow) -> Verdict | None:
+    async def _publish(self, parcel: Parcel) -> Verdict | None:
+        row = parcel.row
         try:
             properties = self._properties(row)
         except (TypeError, ValueError) as error:
@@ -118,9 +127,9 @@ class Sending:
         if 0 < limit < properties.frame_size:
             problem = f"the headers and properties have {properties.frame_size} bytes, RabbitMQ's frame_max is {limit}"
             return Poison(Reason.TOO_LARGE, ValueError(problem))
-        self._in_flight.add(row.id)
+        self._in_flight[row.id] = parcel
         try:
-            await self._client.publish(row.payload, properties)
+            await self._client.publish(row.payload, properties, parcel.address)
         except (Exception, asyncio.CancelledError) as error:
             if is_cancelled():
                 raise
@@ -132,7 +141,7 @@ class Sending:
         if its_meaning is Meaning.REFUSED:
             return Refused(error)
         if isinstance(error, ChannelInvalidStateError):
-            self._in_flight.discard(row.id)
+            self._in_flight.pop(row.id, None)
         if isinstance(error, asyncio.CancelledError):
             # aiormq's own, when it gives up a connection.
             error = ConnectionError("the connection was given up")

@@ -53,6 +53,15 @@ def poison(error: BaseException) -> Poison:
     return Poison(Reason.TOO_LARGE if "message size" in str(error) else Reason.INVALID, error)
 
 
+def is_of_a_routing_key(error: BaseException) -> bool:
+    """Tell whether the user may write to the exchange, but not with the routing key of one of the rows in flight.
+
+    It is an outage of one address. Where a row has named it, only such rows are met, and they are refused. RabbitMQ's
+    documentation, "Topic Authorisation".
+    """
+    return isinstance(error, amqp.ChannelAccessRefused) and "access to topic" in str(error)
+
+
 class BlockedError(ConnectionError):
     """RabbitMQ has stopped to read from those who publish: it is short of memory or of disk."""
 

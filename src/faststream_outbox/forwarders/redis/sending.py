@@ -28,7 +28,12 @@ class _Packed(NamedTuple):
     """A row with the message that it becomes."""
 
     row: OutboxRow
+    address: str | None
+    """Another than the publisher's."""
     message: bytes
+
+    def classify(self, error: BaseException) -> Verdict:
+        return classify(error, elsewhere=self.address is not None)
 
 
 class Sending:
@@ -57,9 +62,9 @@ class Sending:
             if not members:
                 continue
             try:
-                answers = await self._client.transact([(*self._settings.command, each.message) for each in members])
+                answers = await self._client.transact([self._command(each) for each in members])
             except Exception as error:  # noqa: BLE001 - each becomes a verdict
-                if len(members) > 1 and not isinstance(classify(error), Unsent):
+                if len(members) > 1 and not all(isinstance(each.classify(error), Unsent) for each in members):
                     # Redis refuses a transaction for any of its commands: halving finds the guilty ones.
                     middle = len(members) // 2
                     runs += [members[middle:], members[:middle]]
@@ -72,7 +77,8 @@ class Sending:
 
     async def _pack(self, parcels: Sequence[Parcel]) -> list[_Packed]:
         packed: list[_Packed] = []
-        for row in (parcel.row for parcel in parcels):
+        for row, address in parcels:
+            elsewhere = None if address == self._settings.address else address
             try:
                 message = await encode(row, self._settings.headers, self._settings.message_format)
             except Exception as error:  # noqa: BLE001 - the user's format
@@ -81,8 +87,11 @@ class Sending:
             if len(message) > self._client.max_message_bytes:
                 self._note(row, _over_limit(len(message), self._client.max_message_bytes))
                 continue
-            packed.append(_Packed(row, message))
+            packed.append(_Packed(row, elsewhere, message))
         return packed
+
+    def _command(self, packed: _Packed) -> Sequence[str | int | bytes]:
+        return (*self._settings.command_to(packed.address), packed.message)
 
     def _take(self, run: list[_Packed]) -> list[_Packed]:
         """Take messages from the front of a run for one transaction, until it is full."""
@@ -105,15 +114,17 @@ class Sending:
         """Note what each answer means; tell whether one of them says that nothing can be sent now."""
         is_over = False
         for packed, answer in zip(members, answers, strict=True):
-            verdict = classify(answer) if isinstance(answer, Exception) else Accepted()
+            verdict = packed.classify(answer) if isinstance(answer, Exception) else Accepted()
             self._note(packed.row, verdict)
             is_over = is_over or isinstance(verdict, Unsent)
         return is_over
 
     def _note(self, row: OutboxRow, verdict: Verdict) -> None:
-        self._verdicts[row.id] = verdict
         if isinstance(verdict, Refused) and row.key is not None:
+            # Of each key, the later ones only wait behind the first.
+            verdict = Unsent() if row.key in self._held_keys else verdict
             self._held_keys.add(row.key)
+        self._verdicts[row.id] = verdict
 
 
 def _over_limit(size: int, limit: int) -> Poison:

@@ -38,7 +38,7 @@ class RedisSettings:
     address: str
     """Name of the stream, list or channel, with its prefixes."""
     command: Sequence[str | int]
-    """What takes a message, up to the message itself."""
+    """What takes a message, up to the message itself: the name of the command, the address, arguments."""
     holds: bytes | None
     """The type that the key must have if it exists, as Redis calls it; None for a channel, which is no key."""
     headers: Mapping[str, str]
@@ -84,6 +84,10 @@ class RedisSettings:
             client_options=options,
             sentinel=sentinel,
         )
+
+    def command_to(self, address: str | None) -> Sequence[str | int]:
+        """Give what takes a message at another address, or at the publisher's own."""
+        return self.command if address is None else (self.command[0], address, *self.command[2:])
 
     @property
     def usual_timeout(self) -> float:

@@ -43,6 +43,9 @@ Each other answer refuses the row. That counts as an attempt and is tried again,
 stalls the queue for ever nor kills a row at once.
 """
 
+OF_AN_ADDRESS = ("NOPERM", "WRONGTYPE", "ERR The stream has exhausted the last possible ID")
+"""Outages of one address. Where a row has named it, only such rows are met, and they are refused."""
+
 CODES = {
     "AskError": "ASK",
     "AuthenticationError": "NOAUTH",
@@ -86,9 +89,16 @@ class RedisAnswerError(Exception):
         return cls(about, reply if reply.split(" ", 1)[0].isupper() else f"ERR {reply}")
 
 
-def classify(error: BaseException) -> Verdict:
-    """Read what sending has raised: the row is poison, or refused, or nothing can be sent now."""
+def classify(error: BaseException, *, elsewhere: bool = False) -> Verdict:
+    """Read what sending has raised: the row is poison, or refused, or nothing can be sent now.
+
+    Args:
+        error: What was raised.
+        elsewhere: Whether the row has named the address, which then is not the forwarder's own.
+    """
     if isinstance(error, RedisAnswerError):
+        if elsewhere and error.reply.startswith(OF_AN_ADDRESS):
+            return Refused(error)
         for beginning, kind in ANSWERS.items():
             if error.reply.startswith(beginning):
                 return kind(error)
