@@ -148,21 +148,19 @@ class ConnectedDestination(ABC, Generic[C]):
         return True
 
     def _note_suspects(self, verdicts: Verdicts) -> None:
-        broken: dict[int, BaseException] = {}
-        certain: dict[int, BaseException] = {}
-        for row_id, verdict in verdicts.items():
-            match verdict:
-                case Unsent(OneOfThemError() as error):
-                    certain[row_id] = error
-                case Unsent(ConnectionBrokenError() as error):
-                    broken[row_id] = error
-        if broken:
+        troubled = {
+            row_id: verdict.exception
+            for row_id, verdict in verdicts.items()
+            if isinstance(verdict, Unsent) and verdict.exception is not None
+        }
+        if broken := {row_id: error for row_id, error in troubled.items() if isinstance(error, ConnectionBrokenError)}:
             self._accused = broken.keys()
             self._suspects.accuse(broken)
-        # No outage: the server is well, and in the next hand-over each of these rows is sent alone.
-        verdicts.update(dict.fromkeys(certain, Unsent()))
-        self._suspects.accuse_for_certain(certain)
-        self._suspects.acquit([row_id for row_id, verdict in verdicts.items() if not isinstance(verdict, Unsent)])
+        if certain := {row_id: error for row_id, error in troubled.items() if isinstance(error, OneOfThemError)}:
+            # No outage: the server is well, and in the next hand-over each of these rows is sent alone.
+            verdicts.update(dict.fromkeys(certain, Unsent()))
+            self._suspects.accuse_for_certain(certain)
+        self._suspects.acquit(row_id for row_id, verdict in verdicts.items() if not isinstance(verdict, Unsent))
 
     def finish(self, grace: float) -> None:
         """End what is in flight after ``grace`` seconds at most, with the verdicts that are known by then."""

@@ -1,6 +1,6 @@
 """Finds the row that makes a server close the connection."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from faststream_outbox._values.outcome import Poison, Reason, Refused
@@ -85,7 +85,7 @@ class Suspects:
         if len(self._charges) + count > MOST_SUSPECTS:
             self._charges.clear()
 
-    def acquit(self, row_ids: Collection[int]) -> None:
+    def acquit(self, row_ids: Iterable[int]) -> None:
         """Forget rows that have their answer."""
         if self._charges:
             for row_id in row_ids:
