@@ -4,8 +4,9 @@ import logging
 
 import pytest
 
+from faststream_outbox._engine import health as health_module
 from faststream_outbox._engine.health import Health, guarded
-from tests.engine.fakes import Lines, Trouble
+from tests.engine.fakes import Clock, Lines, Trouble
 
 
 def test_an_outage_is_told_once_and_its_end_once(log: Lines) -> None:
@@ -23,13 +24,20 @@ def test_an_outage_is_told_once_and_its_end_once(log: Lines) -> None:
     ]
 
 
-def test_errors_that_take_turns_are_told_once_each(log: Lines) -> None:
+def test_during_an_outage_other_errors_are_told_once_each_and_a_minute_apart(
+    log: Lines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock()
+    monkeypatch.setattr(health_module, "time", clock)
     health = Health("kafka", log)
-    for _ in range(50):
-        health.failed(Trouble("gone"))
-        health.failed(TimeoutError())
+    for _ in range(1200):
+        for error in (Trouble("gone"), TimeoutError(), ConnectionResetError()):
+            health.failed(error)
+        clock.now += 1.0
+        if clock.now == 1059.0:
+            assert len(log.troubles) == 1
     assert len(log.errors) == 1, "one change of state"
-    assert len(log.troubles) == 2, "and a line for the other kind"
+    assert len(log.troubles) == 3, "and a line for each other kind"
 
 
 def test_the_next_outage_is_told_again(log: Lines) -> None:

@@ -1,15 +1,18 @@
 """From the table to a destination: every verdict, every failure around it, and the order of a key through all of it."""
 
 import asyncio
+import math
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from datetime import timedelta
 from typing import Any
 
 import pytest
+from tenacity.wait import wait_fixed
 
 from faststream_outbox._engine import lane as lane_module
 from faststream_outbox._engine.backoff import Backoff
+from faststream_outbox._engine.breaker import Breaker, BreakerState
 from faststream_outbox._engine.failure import FailurePolicy
 from faststream_outbox._engine.lane import Lane
 from faststream_outbox._engine.runtime import Runtime
@@ -34,18 +37,21 @@ async def destination(log: Lines) -> ScriptedDestination:
 
 
 @pytest.fixture
+async def breaker(destination: ScriptedDestination) -> Breaker:
+    # Quick probes, so that an outage costs these tests no time.
+    return Breaker(destination.health, 1, wait_fixed(0.001))
+
+
+@pytest.fixture
 async def make(
-    runtime: Runtime, destination: ScriptedDestination, store: ScriptedStore
+    runtime: Runtime, destination: ScriptedDestination, breaker: Breaker
 ) -> AsyncIterator[Callable[..., Lane]]:
     made: list[Lane] = []
 
     def make(*, retry: Any = None, **options: Any) -> Lane:
         values: dict[str, Any] = {"batch_size": 500, "send_timeout": 10.0, "min_interval": 1.0, "max_interval": 10.0}
         failure = FailurePolicy(retry=retry or ConstantRetry(delay_seconds=60))
-        values["destination_health"] = destination.health
-        lane = runtime.lane("test", ["orders"], destination, failure, **{**values, **options})
-        # Quick probes, so that an outage costs these tests no time.
-        lane._probing = Backoff(0.001, 0.004)
+        lane = runtime.lane("test", ["orders"], destination, breaker, failure, **{**values, **options})
         lane._backoff = Backoff(0.001, 0.004)
         made.append(lane)
         return lane
@@ -136,25 +142,33 @@ async def test_poison_is_dead_at_once_and_stalls_no_one(
     assert (row.id, dead.reason, dead.exception) == (bad, "too_large", "Trouble: too large")
 
 
+def open_up(breaker: Breaker) -> None:
+    """Have something fail that no lane of these tests works on."""
+    for _ in range(2):
+        breaker.note("elsewhere", answered=False, trouble=Trouble("down"))
+    assert breaker.state is BreakerState.OPEN
+
+
 async def test_poison_alone_says_nothing_about_the_destination(
-    lane: Lane, destination: ScriptedDestination, store: ScriptedStore, log: Lines
+    lane: Lane, destination: ScriptedDestination, store: ScriptedStore, breaker: Breaker
 ) -> None:
-    destination.health.failed(Trouble("down"))
+    open_up(breaker)
     destination.answer = poison
     store.publish()
     lane.start()
-    await until(lambda: store.dead_letters)
-    assert destination.health.is_down
+    await until(lambda: store.dead_letters and store.script.calls["hand_over"] > 1)
+    assert breaker.state is BreakerState.HALF_OPEN
 
 
 async def test_a_refusal_shows_that_the_destination_is_up(
-    lane: Lane, destination: ScriptedDestination, store: ScriptedStore
+    lane: Lane, destination: ScriptedDestination, store: ScriptedStore, breaker: Breaker
 ) -> None:
-    destination.health.failed(Trouble("down"))
+    open_up(breaker)
     destination.answer = refuse
     store.publish()
     lane.start()
-    await until(lambda: not destination.health.is_down)
+    await until(lambda: breaker.state is BreakerState.CLOSED)
+    assert attempts(store) == [1]
 
 
 async def test_a_strategy_with_a_bug_does_not_make_the_rows_come_again_and_again(
@@ -192,14 +206,14 @@ async def test_an_outage_counts_no_attempt_and_ends_by_itself(
 
 
 async def test_while_it_cannot_connect_no_row_is_touched(
-    lane: Lane, destination: ScriptedDestination, store: ScriptedStore, log: Lines
+    lane: Lane, destination: ScriptedDestination, store: ScriptedStore, breaker: Breaker, log: Lines
 ) -> None:
     store.publish()
     destination.script.failing["connect"] = Trouble("no route")
     lane.start()
     await until(lambda: destination.script.calls["connect"] == 6)
     assert store.script.calls["hand_over"] == 0
-    assert lane._probing._failures >= 5
+    assert breaker.state is not BreakerState.CLOSED
     assert log.errors == ["destination test: Trouble: no route (retrying until it works)"]
     destination.script.failing.clear()
     await until(lambda: not store.rows)
@@ -236,18 +250,67 @@ async def test_a_connection_that_hangs_is_given_up(
     assert len(log.errors) == 1
 
 
-async def test_probes_grow_rarer_and_progress_makes_them_quick_again(
-    lane: Lane, destination: ScriptedDestination, store: ScriptedStore
+async def test_a_part_that_is_down_keeps_nothing_from_the_rest(
+    lane: Lane, destination: ScriptedDestination, store: ScriptedStore, breaker: Breaker, log: Lines
 ) -> None:
-    store.publish(key="up")
-    lane._probing = probing = Backoff(0.0001, 0.0001)
-    destination.answer = outage
+    store.publish(key="down")
+    destination.answer = lambda row: Accepted() if row.key == "up" else outage(row)
     lane.start()
-    await until(lambda: probing._failures >= 5)
-    # A part of the destination works: the other part is no reason to slow down.
-    destination.answer = lambda row: Accepted() if row.key == "up" else Unsent(Trouble("down"))
+    for _ in range(5):
+        store.publish(key="up")
+        await until(lambda: len(store.rows) == 1)
+    assert str(breaker.last_error) == "down"
+    assert len(log.errors) == 1, "successes in between do not end the outage of that part"
+    assert log.recoveries == []
+    destination.answer = lambda row: Accepted()
+    await until(lambda: log.recoveries)
+    assert log.recoveries == ["destination test: works again"]
+    assert breaker.last_error is None
+
+
+async def test_one_lane_tries_while_the_others_wait(
+    make: Callable[..., Lane], destination: ScriptedDestination, store: ScriptedStore, breaker: Breaker
+) -> None:
+    for number in range(30):
+        store.publish(key=f"key-{number}")
+    destination.answer = outage
+    lanes = [make() for _ in range(3)]
+    for lane in lanes:
+        lane.start()
+    await until(lambda: breaker.state is BreakerState.OPEN)
+    destination.script.hanging.add("send")
+    await until(lambda: breaker.state is BreakerState.HALF_OPEN and len(store._locked) == 1)
+    sent = len(destination.sent)
+    for _ in range(20):
+        await asyncio.sleep(0.001)
+        assert len(store._locked) == 1, "the rows of one place"
+    assert len(destination.sent) == sent
+    destination.answer = lambda row: Accepted()
+    await destination.script.let_go("send")
     await until(lambda: not store.rows)
-    assert probing._failures == 0
+    assert breaker.state is BreakerState.CLOSED
+
+
+async def test_while_it_is_open_nothing_is_locked_and_the_database_is_not_asked(
+    make: Callable[..., Lane], destination: ScriptedDestination, store: ScriptedStore, breaker: Breaker
+) -> None:
+    breaker._delay = wait_fixed(60)
+    for number in range(30):
+        store.publish(key=f"key-{number}")
+    destination.answer = outage
+    lanes = [make() for _ in range(3)]
+    for lane in lanes:
+        lane.start()
+    # It opens while other lanes may still have rows in hand.
+    breaker._delay = wait_fixed(0.001)
+    await until(lambda: breaker.state is BreakerState.OPEN)
+    breaker._next_probe = math.inf
+    breaker.wake()
+    await until(lambda: not breaker._turns)
+    calls = store.script.calls.copy()
+    assert store._locked == set()
+    await asyncio.sleep(0.02)
+    assert store.script.calls == calls
 
 
 async def test_a_send_that_takes_too_long_leaves_its_rows_uncounted(
@@ -422,13 +485,38 @@ async def test_a_stop_while_it_connects_keeps_it_from_taking_rows(
     assert store.script.calls["hand_over"] == 0
 
 
-async def test_a_stop_does_not_wait_for_the_next_probe(lane: Lane, destination: ScriptedDestination) -> None:
-    lane._probing = Backoff(60.0, 60.0)
+@pytest.mark.parametrize("lanes", [1, 2])
+async def test_a_stop_does_not_wait_for_the_next_probe(
+    make: Callable[..., Lane], destination: ScriptedDestination, breaker: Breaker, lanes: int
+) -> None:
     destination.script.failing["connect"] = Trouble("no route")
-    lane.start()
-    await until(lambda: destination.health.is_down)
+    made = [make() for _ in range(lanes)]
+    for lane in made:
+        lane.start()
+    await until(lambda: breaker.state is BreakerState.OPEN)
+    breaker._next_probe = math.inf
+    breaker.wake()
     async with asyncio.timeout(1):
-        await lane.stop(60.0)
+        for lane in made:
+            await lane.stop(60.0)
+
+
+async def test_a_lane_that_stops_while_it_probes_leaves_the_probe_to_another(
+    make: Callable[..., Lane], destination: ScriptedDestination, store: ScriptedStore, breaker: Breaker
+) -> None:
+    destination.script.failing["connect"] = Trouble("no route")
+    lanes = [make() for _ in range(2)]
+    store.publish()
+    for lane in lanes:
+        lane.start()
+    await until(lambda: breaker.state is BreakerState.OPEN)
+    destination.script.failing.clear()
+    destination.script.hanging.add("connect")
+    await until(lambda: breaker._is_probing)
+    [probing] = [lane for lane in lanes if lane._connecting._current is not None]
+    await probing.stop(60.0)
+    await destination.script.let_go("connect")
+    await until(lambda: not store.rows)
 
 
 # Rest and order

@@ -9,7 +9,9 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
+from tenacity.wait import wait_none
 
+from faststream_outbox._engine.breaker import Breaker
 from faststream_outbox._engine.failure import FailurePolicy
 from faststream_outbox._engine.health import Health
 from faststream_outbox._engine.lane import Lane
@@ -108,6 +110,8 @@ class RelayMachine(RuleBasedStateMachine):
     async def _build(self) -> None:
         self.store = ScriptedStore()
         self.destination = Destination()
+        # Without delays: the machine lets time pass itself.
+        self.breaker = Breaker(self.destination.health, 2, wait_none())
         self.lanes = [self._lane(number) for number in range(2)]
 
     def _lane(self, number: int) -> Lane:
@@ -116,13 +120,13 @@ class RelayMachine(RuleBasedStateMachine):
             str(number),
             store=self.store,
             destination=self.destination,
+            breaker=self.breaker,
             rounds=Rounds(["orders"], SHARDS),
             wakeup=Wakeup(),
             pacer=pacer,
             failure=FailurePolicy(retry=ConstantRetry(delay_seconds=RETRY_SECONDS, max_attempts=MAX_ATTEMPTS)),
             batch_size=3,
             send_timeout=60.0,
-            destination_health=self.destination.health,
             health=Health("database", Lines()),
         )
         lane.sleep = lambda seconds: asyncio.sleep(0)  # type: ignore[method-assign]

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from faststream_outbox._engine import service as service_module
+from faststream_outbox._engine.breaker import Breaker
 from faststream_outbox._engine.completer import Completer
 from faststream_outbox._engine.failure import FailurePolicy
 from faststream_outbox._engine.fetcher import Fetcher
@@ -95,13 +96,13 @@ class Parts:
             "test",
             store=self.store,
             destination=self.destination,
+            breaker=Breaker(self.destination.health, 1),
             rounds=rounds,
             wakeup=wakeup,
             pacer=Pacer(wakeup, lambda: self.store.seconds_to_next_due(rounds.all), shortest=1.0, longest=10.0),
             failure=FailurePolicy(retry=NoRetry()),
             batch_size=10,
             send_timeout=10.0,
-            destination_health=self.destination.health,
             health=self.health,
         )
 

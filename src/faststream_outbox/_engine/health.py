@@ -1,10 +1,15 @@
 """Says once that something is down, and once that it is back."""
 
 import logging
+import math
+import time
 from collections.abc import Callable
 from typing import TypeAlias
 
 from faststream_outbox._values.outcome import describe
+
+QUIET_SECONDS = 60.0
+"""During an outage, further lines are at least so far apart."""
 
 Log: TypeAlias = Callable[[int, str, BaseException | None], None]
 """Takes a level of ``logging``, a message, and the exception behind it."""
@@ -35,21 +40,27 @@ class Health:
         self.last_error: BaseException | None = None
         self._log = log
         self._logged: set[type[BaseException]] = set()
+        self._last_line = -math.inf
 
     @property
     def is_down(self) -> bool:
         return self.last_error is not None
 
     def failed(self, error: BaseException) -> None:
-        """Note a failure: the first since all was well is an error, the first of another kind is worth a line.
+        """Note a failure: the first since all was well is an error; one of another kind is worth a line now and then.
 
         During an outage a client has many names for it (reset, refused, timed out); they are not changes of state.
         """
-        if type(error) not in self._logged:
-            level = logging.INFO if self.is_down else logging.ERROR
-            self._logged.add(type(error))
-            self._log(level, f"{self.name}: {describe(error)} (retrying until it works)", error)
+        if not self.is_down:
+            self._tell(logging.ERROR, error)
+        elif type(error) not in self._logged and time.monotonic() - self._last_line >= QUIET_SECONDS:
+            self._tell(logging.INFO, error)
         self.last_error = error
+
+    def _tell(self, level: int, error: BaseException) -> None:
+        self._logged.add(type(error))
+        self._last_line = time.monotonic()
+        self._log(level, f"{self.name}: {describe(error)} (retrying until it works)", error)
 
     def recovered(self) -> None:
         """Note a success; it is logged if there was a failure before."""

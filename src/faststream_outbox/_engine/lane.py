@@ -4,7 +4,8 @@ import asyncio
 import time
 from collections.abc import Sequence
 
-from faststream_outbox._engine.backoff import Backoff
+from faststream_outbox._engine.breaker import Breaker, BreakerState
+from faststream_outbox._engine.connecting import Connecting
 from faststream_outbox._engine.destination import Destination
 from faststream_outbox._engine.failure import FailurePolicy
 from faststream_outbox._engine.health import Health
@@ -38,13 +39,13 @@ class Lane(Service):
         name: The forwarder's name with the lane's number.
         store: Where rows are.
         destination: Where they go.
+        breaker: Says when the destination may be used; all lanes to it share one.
         rounds: The places to take rows from.
         wakeup: Rings when there may be new rows.
         pacer: Decides when to look again.
         failure: Decides what becomes of refused rows.
         batch_size: The most rows of one hand-over.
         send_timeout: Seconds after which a hand-over is given up; its rows are sent again later.
-        destination_health: The destination's; its lanes share it.
         health: The database's.
     """
 
@@ -54,75 +55,67 @@ class Lane(Service):
         *,
         store: Store,
         destination: Destination,
+        breaker: Breaker,
         rounds: Rounds,
         wakeup: Wakeup,
         pacer: Pacer,
         failure: FailurePolicy,
         batch_size: int,
         send_timeout: float,
-        destination_health: Health,
         health: Health,
     ) -> None:
         super().__init__(f"outbox-lane-{name}", health)
         self._store = store
         self._destination = destination
+        self._breaker = breaker
+        self._connecting = Connecting(destination, send_timeout)
         self._rounds = rounds
         self._wakeup = wakeup
         self._pacer = pacer
         self._failure = failure
         self._batch_size = batch_size
         self._send_timeout = send_timeout
-        self._destination_health = destination_health
-        self._probing = Backoff()
-        self._connecting: asyncio.Timeout | None = None
-        self._was_unreachable = False
         self._found = False
 
     def interrupt(self) -> None:
         self._wakeup.ring()
-        if self._connecting is not None and not self._connecting.expired():
-            # No row hangs on it: there is nothing to wait for.
-            self._connecting.reschedule(0.0)
+        self._breaker.wake()
+        self._connecting.give_up()
 
     async def run_once(self) -> None:
-        if not await self._is_destination_up() or self.is_stopping:
+        async with self._breaker.turn() as may_go:
+            if not may_go:
+                return
+            rest = await self._use_turn()
+        # From here on the transaction is over: while the lane rests, its rows and its connection are free, and another
+        # lane may try the destination.
+        if rest is not None:
+            await self.sleep(rest)
             return
+        self._rounds.finish()
+        found, self._found = self._found, False
+        await self._pacer.rest(found=found)
+
+    async def _use_turn(self) -> float | None:
+        """Make a hand-over; return the seconds to rest then, or None where there was nothing to take."""
+        error = await self._connecting.attempt()
+        if self.is_stopping:
+            return 0.0
+        if error is not None:
+            return self._breaker.note(self.name, answered=False, trouble=error)
+        self._breaker.connected(self.name)
+        asked = self._rounds.next()
         async with asyncio.timeout(self._send_timeout + DATABASE_SECONDS):
-            place, verdicts = await self._hand_over()
-        # From here on the transaction is over: while the lane rests, its rows and its connection are free.
-        self._found = self._found or bool(verdicts)
-        await self._note(verdicts)
+            place, verdicts = await self._hand_over(asked)
         if place is None:
-            self._rounds.finish()
-            found, self._found = self._found, False
-            await self._pacer.rest(found=found)
+            self._breaker.idle(asked)
+            return None
+        self._found = self._found or bool(verdicts)
+        return self._note(place, verdicts)
 
-    async def _is_destination_up(self) -> bool:
-        try:
-            await self._connect()
-        except (Exception, asyncio.CancelledError) as error:
-            if isinstance(error, asyncio.CancelledError) and is_cancelled():
-                raise
-            if not self.is_stopping:
-                self._was_unreachable = True
-                await self._destination_failed(error)
-            return False
-        if self._was_unreachable:
-            # Told now, and not by the first row, which may be long in coming.
-            self._was_unreachable = False
-            self._destination_health.recovered()
-        return True
-
-    async def _connect(self) -> None:
-        try:
-            async with asyncio.timeout(self._send_timeout) as self._connecting:
-                await self._destination.connect()
-        finally:
-            self._connecting = None
-
-    async def _hand_over(self) -> tuple[Place | None, Sequence[Verdict]]:
+    async def _hand_over(self, places: Sequence[Place]) -> tuple[Place | None, Sequence[Verdict]]:
         """Make one hand-over; no place means that none has work for us."""
-        async with self._store.hand_over(self._rounds.next(), limit=self._batch_size) as hand_over:
+        async with self._store.hand_over(places, limit=self._batch_size) as hand_over:
             self.health.recovered()
             if hand_over is None:
                 return None, ()
@@ -130,10 +123,6 @@ class Lane(Service):
             began = time.monotonic()
             verdicts = await self._send(hand_over.rows)
             await hand_over.settle(self._settlements(hand_over.rows, verdicts, time.monotonic() - began))
-        if any(isinstance(verdict, Accepted | Refused | Poison) for verdict in verdicts):
-            self._rounds.fruitful()
-        else:
-            self._rounds.fruitless(hand_over.place)
         return hand_over.place, verdicts
 
     async def _send(self, rows: Sequence[OutboxRow]) -> Sequence[Verdict]:
@@ -152,21 +141,26 @@ class Lane(Service):
             return [Unsent(error)] * len(rows)
         return verdicts
 
-    async def _note(self, verdicts: Sequence[Verdict]) -> None:
-        """Draw from the verdicts whether the destination is up, and wait if it is not."""
-        trouble = next((v.exception for v in verdicts if isinstance(v, Unsent) and v.exception is not None), None)
-        # Poison says nothing: it may have been found without asking the destination.
-        has_answered = any(isinstance(verdict, Accepted | Refused) for verdict in verdicts)
-        if has_answered:
-            self._probing.reset()
-        if trouble is not None:
-            await self._destination_failed(trouble)
-        elif has_answered:
-            self._destination_health.recovered()
-
-    async def _destination_failed(self, error: BaseException) -> None:
-        self._destination_health.failed(error)
-        await self.sleep(self._probing.next())
+    def _note(self, place: Place, verdicts: Sequence[Verdict]) -> float:
+        """Draw from the verdicts whether the place is worth another visit, and whether the destination is up."""
+        if any(isinstance(verdict, Accepted | Refused | Poison) for verdict in verdicts):
+            self._rounds.fruitful()
+        else:
+            self._rounds.fruitless(place)
+        if not verdicts:
+            # All its rows wait for another row, so there is nothing to send.
+            self._breaker.idle([place])
+            return 0.0
+        rest = self._breaker.note(
+            place,
+            # Poison says nothing: it may have been found without asking the destination.
+            answered=any(isinstance(verdict, Accepted | Refused) for verdict in verdicts),
+            trouble=next((v.exception for v in verdicts if isinstance(v, Unsent) and v.exception is not None), None),
+        )
+        if self._breaker.state is BreakerState.OPEN:
+            # It is not the places' fault: the next probe may go to any of them.
+            self._rounds.finish()
+        return rest
 
     def _settlements(
         self,

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 
+from faststream_outbox._engine.breaker import Breaker
 from faststream_outbox._engine.completer import Completer
 from faststream_outbox._engine.consumer import Consumer
 from faststream_outbox._engine.destination import Destination
@@ -125,9 +126,9 @@ class Runtime:
         name: str,
         queues: Sequence[str],
         destination: Destination,
+        breaker: Breaker,
         failure: FailurePolicy,
         *,
-        destination_health: Health,
         batch_size: int,
         send_timeout: float,
         min_interval: float,
@@ -139,13 +140,13 @@ class Runtime:
             name,
             store=self.store,
             destination=destination,
+            breaker=breaker,
             rounds=rounds,
             wakeup=wakeup,
             pacer=pacer,
             failure=failure,
             batch_size=batch_size,
             send_timeout=send_timeout,
-            destination_health=destination_health,
             health=self.health,
         )
 

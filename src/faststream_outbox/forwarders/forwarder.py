@@ -6,6 +6,7 @@ from typing import Any
 
 from typing_extensions import Unpack
 
+from faststream_outbox._engine.breaker import Breaker
 from faststream_outbox._engine.failure import FailurePolicy
 from faststream_outbox._engine.lane import Lane
 from faststream_outbox.exceptions import ConfigError
@@ -73,13 +74,14 @@ class OutboxForwarder:
             send_timeout=self._send_timeout,
             allow_lossy=self._allow_lossy,
         )
+        breaker = Breaker(health, self._lane_count)
         self._lanes = [
             runtime.lane(
                 f"{self.name}-{number}",
                 self.queues,
                 destination,
+                breaker,
                 self._failure,
-                destination_health=health,
                 batch_size=self._batch_size,
                 # The destination keeps to the time-out itself, and then still gives the verdicts that it has.
                 send_timeout=send_timeout + SETTLE_SECONDS,
