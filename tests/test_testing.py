@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack, nullcontext, suppress
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 
@@ -19,6 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from faststream_outbox import (
     ConstantRetry,
+    Forward,
     NoRetry,
     OutboxBroker,
     OutboxResponse,
@@ -375,6 +376,71 @@ async def test_a_forwarder_into_a_test_redis(broker: OutboxBroker, run_loops: bo
         await until(lambda: arrived.mock.called)
         headers = {"idempotency-key": "once", "outbox-queue": "orders", "outbox-key": "k"}
         await arrived.assert_called_once_with({"id": 1}, headers=headers, correlation_id="c")
+
+
+def divert(message: OutboxMessage) -> Forward | None:
+    if message.body == b"tea":
+        return Forward(to="teas", key="new", headers={"old": None, "h": "v"})
+    if message.body == b"milk":
+        raise Trouble("milk")
+    return None if message.body == b"water" else Forward()
+
+
+@pytest.mark.parametrize("run_loops", [False, True])
+async def test_a_transform_into_a_test_kafka(broker: OutboxBroker, run_loops: bool) -> None:
+    kafka = KafkaBroker(acks="all")
+    got: list[Any] = []
+
+    @kafka.subscriber("orders.v1", "teas")
+    async def arrived(body: str, message: KafkaMessage) -> None:
+        record = message.raw_message
+        got.append((body, record.topic, record.key, message.headers.get("old"), message.headers.get("h")))
+
+    broker.forwarder("orders", to=kafka.publisher("orders.v1"), transform=divert, retry_strategy=NoRetry())
+    tester = TestOutboxBroker(broker, run_loops=run_loops)
+    async with tester, AsyncExitStack() as stack:
+        await stack.enter_async_context(TestKafkaBroker(kafka))
+        for body in ("tea", "water", "rum"):
+            await broker.publish(body, queue="orders", session=NO_SESSION, key="k", headers={"old": "x"})
+        with nullcontext() if run_loops else pytest.raises(Trouble, match="milk"):
+            await broker.publish("milk", queue="orders", session=NO_SESSION, key="k")
+        if run_loops:
+            await until(lambda: not tester.store.rows)
+            [(row, dead)] = tester.store.dead_letters
+            assert (row.payload, dead.exception) == (b"milk", "Trouble: milk")
+        else:
+            assert [row.payload for row in tester.store.rows] == [b"milk"]
+    assert got == [("tea", "teas", b"new", None, "v"), ("rum", "orders.v1", b"k", "x", None)]
+
+
+async def test_a_transform_into_test_brokers_of_other_kinds(make_broker: Callable[..., OutboxBroker]) -> None:
+    pytest.importorskip("redis")
+    from faststream.rabbit import RabbitBroker, TestRabbitBroker
+    from faststream.redis import RedisBroker, TestRedisBroker
+
+    redis, rabbit = RedisBroker(logger=None), RabbitBroker(logger=None)
+
+    @redis.subscriber(stream="teas")
+    async def to_stream(body: str) -> None: ...
+
+    @redis.subscriber(list="teas-list")
+    async def to_list(body: str) -> None: ...
+
+    @rabbit.subscriber("teas")
+    async def to_rabbit(body: str) -> None: ...
+
+    def to_teas(message: OutboxMessage) -> Forward:
+        return Forward(to="teas-list" if message.queue == "lists" else "teas")
+
+    broker = make_broker()
+    broker.forwarder("streams", to=redis.publisher(stream="orders"), transform=to_teas)
+    broker.forwarder("lists", to=redis.publisher(list="orders-list"), transform=to_teas)
+    broker.forwarder("rabbits", to=rabbit.publisher("orders", persist=True), transform=to_teas)
+    async with TestOutboxBroker(broker), TestRedisBroker(redis), TestRabbitBroker(rabbit):
+        for queue in ("streams", "lists", "rabbits"):
+            await broker.publish("tea", queue=queue, session=NO_SESSION)
+        for handler in (to_stream, to_list, to_rabbit):
+            handler.mock.assert_called_once_with("tea")
 
 
 async def test_without_the_destination_rows_wait(broker: OutboxBroker) -> None:

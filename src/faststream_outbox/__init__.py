@@ -3,6 +3,7 @@
 from faststream.middlewares import AckPolicy
 
 from faststream_outbox._values.dead_letter import DeadLetter
+from faststream_outbox._values.forward import Forward
 from faststream_outbox._values.row import OutboxRow
 from faststream_outbox.broker.broker import OutboxBroker
 from faststream_outbox.broker.router import OutboxRoute, OutboxRoutePublisher, OutboxRouter
@@ -26,6 +27,7 @@ __all__ = (
     "ConstantRetry",
     "DeadLetter",
     "ExponentialRetry",
+    "Forward",
     "InvalidMessageError",
     "InvalidSessionError",
     "LinearRetry",

@@ -15,17 +15,22 @@ class OutboxParser:
     @staticmethod
     async def parse_message(delivery: Delivery) -> OutboxMessage:
         """Give the row's body and headers the shape that FastStream's consumers know."""
-        row = delivery.row
-        return OutboxMessage(
-            raw_message=delivery,
-            body=row.payload,
-            headers=wire_headers(row),
-            content_type=row.headers.get(CONTENT_TYPE),
-            correlation_id=row.headers.get(CORRELATION_ID),
-            message_id=row.idempotency_key,
-        )
+        return message_of(delivery)
 
     @staticmethod
     async def decode_message(message: StreamMessage[Any]) -> Any:
         """Decode the body by its content type."""
         return decode_message(message)
+
+
+def message_of(delivery: Delivery) -> OutboxMessage:
+    """Make the message that a delivery's row is for whoever looks at it here."""
+    row = delivery.row
+    return OutboxMessage(
+        raw_message=delivery,
+        body=row.payload,
+        headers=wire_headers(row),
+        content_type=row.headers.get(CONTENT_TYPE),
+        correlation_id=row.headers.get(CORRELATION_ID),
+        message_id=row.idempotency_key,
+    )

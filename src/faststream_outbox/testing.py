@@ -13,7 +13,7 @@ from faststream_outbox._faststream import EnterType, TestBroker, broker_of, is_c
 from faststream_outbox._store.memory import MemoryStore
 from faststream_outbox._store.memory_dead_letters import MemoryDeadLetters
 from faststream_outbox._values.draft import CONTENT_TYPE, CORRELATION_ID, Draft
-from faststream_outbox._values.outcome import Accepted, Unsent, Verdict
+from faststream_outbox._values.outcome import Accepted, Refused, Unsent, Verdict
 from faststream_outbox._values.parcel import Parcel
 from faststream_outbox._values.row import OutboxRow
 from faststream_outbox._values.wire import ROW_KEY, wire_headers
@@ -192,12 +192,17 @@ class TestOutboxBroker(TestBroker[OutboxBroker, EnterType]):
                 return
         for forwarder in _forwarders(self.brokers):
             if row.queue in forwarder.queues and _is_up(forwarder.to):
+                prepared = forwarder.prepare(row)
+                if isinstance(prepared, Refused):
+                    raise prepared.exception
                 self.store.forget(row.id)
-                await self._forward(row, forwarder.to)
+                if isinstance(prepared, Parcel):
+                    await self._forward(prepared, forwarder.to)
                 return
 
-    async def _forward(self, row: OutboxRow, publisher: Any) -> None:
-        await _publish(row, publisher)
+    async def _forward(self, parcel: Parcel, publisher: Any) -> None:
+        await _publish(parcel, publisher)
+        row = parcel.row
         # For the mocks of our own publishers to the queue.
         for fake in self._fake_subscribers:
             if isinstance(fake, OutboxSubscriber) and row.queue in fake.queues:
@@ -243,7 +248,7 @@ class _TestDestination:
     def __init__(
         self,
         publisher: Any,
-        forward: Callable[[OutboxRow, Any], Awaitable[None]],
+        forward: Callable[[Parcel, Any], Awaitable[None]],
     ) -> None:
         self._publisher = publisher
         self._forward = forward
@@ -257,7 +262,7 @@ class _TestDestination:
         verdicts: list[Verdict] = []
         for parcel in parcels:
             try:
-                await self._forward(parcel.row, self._publisher)
+                await self._forward(parcel, self._publisher)
             except Exception as error:  # noqa: BLE001 - what a consumer in the test raises
                 return [*verdicts, *[Unsent(error)] * (len(parcels) - len(verdicts))]
             verdicts.append(Accepted())
@@ -276,11 +281,24 @@ def _is_up(publisher: Any) -> bool:
     return is_connected(broker) or isinstance(broker.start, mock.NonCallableMock)
 
 
-async def _publish(row: OutboxRow, publisher: Any) -> None:
+_ADDRESSES = ("topic", "routing_key", "subject", "stream", "list", "channel")
+"""What publishers call an address of a message's own; the first that one has counts."""
+
+
+async def _publish(parcel: Parcel, publisher: Any) -> None:
     """Send a row as FastStream's own publisher for that kind of broker can."""
+    row, address = parcel
     parameters = inspect.signature(publisher.publish).parameters
     headers = wire_headers(row)
     options: dict[str, Any] = {}
+    if address is not None:
+        name = next((name for name in _ADDRESSES if name in parameters), None)
+        if name is None:
+            msg = (
+                f"transform: {type(publisher).__name__} cannot publish to an address of a message's own, as {address!r}"
+            )
+            raise ConfigError(msg)
+        options[name] = address
     if row.key is not None and "key" in parameters:
         options["key"] = row.key.encode()
     elif row.key is not None:

@@ -220,6 +220,8 @@ class ScriptedDestination:
         self.answer = answer or (lambda row: Accepted())
         self.sent: list[list[int]] = []
         """The rows of each hand-over."""
+        self.parcels: list[list[Parcel]] = []
+        """The same as they were sent."""
         self.accepted: list[int] = []
         self.raw_verdicts: Sequence[Verdict] | None = None
         """Returned instead of an answer."""
@@ -231,6 +233,7 @@ class ScriptedDestination:
     async def send(self, parcels: Sequence[Parcel]) -> Sequence[Verdict]:
         rows = [parcel.row for parcel in parcels]
         self.sent.append([row.id for row in rows])
+        self.parcels.append(list(parcels))
         await self.script.step("send")
         if self.before_answer is not None:
             await self.before_answer()

@@ -3,6 +3,7 @@
 import asyncio
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -19,7 +20,7 @@ from faststream_outbox._engine.rounds import Rounds
 from faststream_outbox._engine.wakeups import Wakeup
 from faststream_outbox._store import memory
 from faststream_outbox._store.protocol import Place
-from faststream_outbox._values.outcome import Accepted, Poison, Reason, Refused, Unsent, Verdict
+from faststream_outbox._values.outcome import Accepted, Dropped, Poison, Reason, Refused, Unsent, Verdict
 from faststream_outbox._values.parcel import Parcel
 from faststream_outbox._values.row import OutboxRow
 from faststream_outbox.retry import ConstantRetry
@@ -94,11 +95,16 @@ async def _die() -> None:
 
 
 class RelayMachine(RuleBasedStateMachine):
-    keys = st.sampled_from(["a", "b", "c", "d", None])
+    keys = st.sampled_from(["a", "a", "b", "c", None])
     fates = st.lists(st.sampled_from(["accept", "accept", "accept", "refuse", "poison", "outage"]), max_size=8)
+
+    is_preparing = False
 
     def __init__(self) -> None:
         super().__init__()
+        self.cannot_prepare = False
+        self.unprepared: set[int] = set()
+        self.dropped: set[int] = set()
         self.runner = asyncio.Runner()
         self.clock = Clock()
         self.patch = pytest.MonkeyPatch()
@@ -127,17 +133,31 @@ class RelayMachine(RuleBasedStateMachine):
             failure=FailurePolicy(retry=ConstantRetry(delay_seconds=RETRY_SECONDS, max_attempts=MAX_ATTEMPTS)),
             batch_size=3,
             send_timeout=60.0,
+            prepare=self._prepare if self.is_preparing else None,
             health=Health("database", Lines()),
         )
         lane.sleep = lambda seconds: asyncio.sleep(0)  # type: ignore[method-assign]
         return lane
 
-    @initialize(count=st.integers(0, 5))
+    @initialize(count=st.integers(2, 5))
     def backlog(self, count: int) -> None:
-        for _ in range(count):
-            self.publish("a", b"backlog")
+        for number in range(count):
+            self.publish("a", b"backlog"[number:])
 
-    @rule(key=keys, payload=st.binary(max_size=4))
+    def _prepare(self, row: OutboxRow) -> Parcel | Dropped | Refused:
+        """Send every other row of a key with another key, and leave out some."""
+        if self.cannot_prepare and row.payload.startswith(b"f"):
+            self.unprepared.add(row.id)
+            return Refused(Trouble("cannot be prepared"))
+        if row.payload == b"drop":
+            self.dropped.add(row.id)
+            return Dropped()
+        return Parcel(replace(row, key=self._sent_key(row.key, row.payload)))
+
+    def _sent_key(self, key: str | None, payload: bytes) -> str | None:
+        return f"{key}-{len(payload) % 2}" if self.is_preparing and key is not None else key
+
+    @rule(key=keys, payload=st.sampled_from([b"", b"1", b"f", b"f1", b"drop"]))
     def publish(self, key: str | None, payload: bytes) -> None:
         row_id = self.store.publish(key=key, payload=payload)
         (row,) = [row for row in self.store.rows if row.id == row_id]
@@ -190,6 +210,10 @@ class RelayMachine(RuleBasedStateMachine):
     def time_passes(self, seconds: float) -> None:
         self.clock.now += seconds
 
+    @rule(cannot=st.booleans())
+    def break_the_preparing(self, cannot: bool) -> None:
+        self.cannot_prepare = cannot
+
     async def _new_lane(self) -> Lane:
         return self._lane(0)
 
@@ -216,20 +240,22 @@ class RelayMachine(RuleBasedStateMachine):
         """G2."""
         known = {row.id for row in self.store.rows}
         known |= {row.id for row, _ in self.store.dead_letters}
-        known |= {row.id for row in self.destination.received}
+        known |= {row.id for row in self.destination.received} | self.dropped
         assert known == set(self.published)
 
     @invariant()
     def every_copy_is_the_same(self) -> None:
         """G3."""
         for row in self.destination.received:
-            assert (row.key, row.idempotency_key, row.payload) == self.published[row.id]
+            key, idempotency_key, payload = self.published[row.id]
+            assert row.key == self._sent_key(key, payload)
+            assert (row.idempotency_key, row.payload) == (idempotency_key, payload)
 
     @invariant()
     def each_key_is_in_order(self) -> None:
         """G4."""
         first_copies = list(dict.fromkeys(row.id for row in self.destination.received if row.key is not None))
-        for key in {row.key for row in self.destination.received}:
+        for key in {key for key, _, _ in self.published.values()}:
             mine = [row_id for row_id in first_copies if self.published[row_id][0] == key]
             assert mine == sorted(mine)
 
@@ -237,7 +263,8 @@ class RelayMachine(RuleBasedStateMachine):
     def only_refusals_count_as_attempts(self) -> None:
         """G5."""
         for row in (*self.store.rows, *(row for row, _ in self.store.dead_letters)):
-            assert row.attempts_count == self.refusals[row.id]
+            if row.id not in self.unprepared:
+                assert row.attempts_count == self.refusals[row.id]
             assert row.deliveries_count == 0
 
     @invariant()
@@ -248,6 +275,7 @@ class RelayMachine(RuleBasedStateMachine):
         try:
             self.destination.fates = []
             self.destination.is_reachable = True
+            self.cannot_prepare = False
             for _ in range(len(self.published) + 2 * SHARDS):
                 self.clock.now += RETRY_SECONDS
                 self._run_lane(0, 2)
@@ -260,8 +288,13 @@ class RelayMachine(RuleBasedStateMachine):
             self.runner.close()
 
 
-def test_relaying_keeps_its_promises() -> None:
+class PreparingMachine(RelayMachine):
+    is_preparing = True
+
+
+@pytest.mark.parametrize("machine", [RelayMachine, PreparingMachine])
+def test_relaying_keeps_its_promises(machine: type[RelayMachine]) -> None:
     run_state_machine_as_test(
-        RelayMachine,
+        machine,
         settings=settings(max_examples=35, stateful_step_count=25, deadline=None),
     )

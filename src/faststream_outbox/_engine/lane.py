@@ -11,22 +11,23 @@ from faststream_outbox._engine.failure import FailurePolicy
 from faststream_outbox._engine.health import Health
 from faststream_outbox._engine.pacer import Pacer
 from faststream_outbox._engine.rounds import Rounds
-from faststream_outbox._engine.service import DATABASE_SECONDS, Service, is_cancelled
+from faststream_outbox._engine.sending import Prepare, Sending, Sent
+from faststream_outbox._engine.service import DATABASE_SECONDS, Service
 from faststream_outbox._engine.wakeups import Wakeup
 from faststream_outbox._store.protocol import Place, Store
 from faststream_outbox._values.outcome import (
     Accepted,
     Dead,
     Delivered,
+    Dropped,
+    Fate,
     Outcome,
     Poison,
     Refused,
     Settlement,
     Unsent,
-    Verdict,
     describe,
 )
-from faststream_outbox._values.parcel import Parcel
 from faststream_outbox._values.row import OutboxRow
 
 
@@ -46,6 +47,7 @@ class Lane(Service):
         failure: Decides what becomes of refused rows.
         batch_size: The most rows of one hand-over.
         send_timeout: Seconds after which a hand-over is given up; its rows are sent again later.
+        prepare: Makes of each row what is sent; None sends rows as they are.
         health: The database's.
     """
 
@@ -62,13 +64,14 @@ class Lane(Service):
         failure: FailurePolicy,
         batch_size: int,
         send_timeout: float,
+        prepare: Prepare | None = None,
         health: Health,
     ) -> None:
         super().__init__(f"outbox-lane-{name}", health)
         self._store = store
-        self._destination = destination
         self._breaker = breaker
         self._connecting = Connecting(destination, send_timeout)
+        self._sending = Sending(destination, send_timeout, prepare)
         self._rounds = rounds
         self._wakeup = wakeup
         self._pacer = pacer
@@ -106,74 +109,48 @@ class Lane(Service):
         self._breaker.connected(self.name)
         asked = self._rounds.next()
         async with asyncio.timeout(self._send_timeout + DATABASE_SECONDS):
-            place, verdicts = await self._hand_over(asked)
+            place, sent = await self._hand_over(asked)
         if place is None:
             self._breaker.idle(asked)
             return None
-        self._found = self._found or bool(verdicts)
-        return self._note(place, verdicts)
+        self._found = self._found or bool(sent.fates)
+        return self._note(place, sent)
 
-    async def _hand_over(self, places: Sequence[Place]) -> tuple[Place | None, Sequence[Verdict]]:
+    async def _hand_over(self, places: Sequence[Place]) -> tuple[Place | None, Sent]:
         """Make one hand-over; no place means that none has work for us."""
         async with self._store.hand_over(places, limit=self._batch_size) as hand_over:
             self.health.recovered()
             if hand_over is None:
-                return None, ()
+                return None, Sent()
             self._rounds.visited(hand_over.place)
             began = time.monotonic()
-            verdicts = await self._send(hand_over.rows)
-            await hand_over.settle(self._settlements(hand_over.rows, verdicts, time.monotonic() - began))
-        return hand_over.place, verdicts
+            sent = await self._sending.send(hand_over.rows)
+            await hand_over.settle(self._settlements(hand_over.rows, sent.fates, time.monotonic() - began))
+        return hand_over.place, sent
 
-    async def _send(self, rows: Sequence[OutboxRow]) -> Sequence[Verdict]:
-        if not rows:
-            return ()
-        try:
-            async with asyncio.timeout(self._send_timeout):
-                verdicts = await self._destination.send([Parcel(row) for row in rows])
-            if len(verdicts) != len(rows):
-                msg = f"{len(verdicts)} verdicts on {len(rows)} rows"
-                raise ValueError(msg)  # noqa: TRY301 - it ends like every other failure of the destination
-        except (Exception, asyncio.CancelledError) as error:
-            if isinstance(error, asyncio.CancelledError) and is_cancelled():
-                raise
-            # The outcome is unknown: the rows stay and are sent again with the same keys.
-            return [Unsent(error)] * len(rows)
-        return verdicts
-
-    def _note(self, place: Place, verdicts: Sequence[Verdict]) -> float:
-        """Draw from the verdicts whether the place is worth another visit, and whether the destination is up."""
-        if any(isinstance(verdict, Accepted | Refused | Poison) for verdict in verdicts):
+    def _note(self, place: Place, sent: Sent) -> float:
+        """Say whether the place is worth another visit, and what the destination answered; return seconds to rest."""
+        if any(not isinstance(fate, Unsent) for fate in sent.fates):
             self._rounds.fruitful()
         else:
             self._rounds.fruitless(place)
-        if not verdicts:
+        if not sent.fates:
             # All its rows wait for another row, so there is nothing to send.
             self._breaker.idle([place])
             return 0.0
-        rest = self._breaker.note(
-            place,
-            # Poison says nothing: it may have been found without asking the destination.
-            answered=any(isinstance(verdict, Accepted | Refused) for verdict in verdicts),
-            trouble=next((v.exception for v in verdicts if isinstance(v, Unsent) and v.exception is not None), None),
-        )
+        rest = self._breaker.note(place, answered=sent.has_answer, trouble=sent.trouble)
         if self._breaker.state is BreakerState.OPEN:
             # It is not the places' fault: the next probe may go to any of them.
             self._rounds.finish()
         return rest
 
-    def _settlements(
-        self,
-        rows: Sequence[OutboxRow],
-        verdicts: Sequence[Verdict],
-        elapsed: float,
-    ) -> list[Settlement]:
-        outcomes = ((row, self._outcome(row, verdict, elapsed)) for row, verdict in zip(rows, verdicts, strict=True))
+    def _settlements(self, rows: Sequence[OutboxRow], fates: Sequence[Fate], elapsed: float) -> list[Settlement]:
+        outcomes = ((row, self._outcome(row, fate, elapsed)) for row, fate in zip(rows, fates, strict=True))
         return [Settlement(row, outcome) for row, outcome in outcomes if outcome is not None]
 
-    def _outcome(self, row: OutboxRow, verdict: Verdict, elapsed: float) -> Outcome | None:
-        match verdict:
-            case Accepted():
+    def _outcome(self, row: OutboxRow, fate: Fate, elapsed: float) -> Outcome | None:
+        match fate:
+            case Accepted() | Dropped():
                 return Delivered()
             case Refused(exception):
                 return self._failure.after_failure(row, exception, elapsed=elapsed)

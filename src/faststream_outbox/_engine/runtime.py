@@ -18,6 +18,7 @@ from faststream_outbox._engine.pacer import Pacer
 from faststream_outbox._engine.renewer import Renewer
 from faststream_outbox._engine.rescuer import Rescuer
 from faststream_outbox._engine.rounds import Rounds
+from faststream_outbox._engine.sending import Prepare
 from faststream_outbox._engine.stock import Stock
 from faststream_outbox._engine.wakeups import Wakeup, Wakeups
 from faststream_outbox._store.protocol import Store
@@ -131,6 +132,7 @@ class Runtime:
         *,
         batch_size: int,
         send_timeout: float,
+        prepare: Prepare | None = None,
         min_interval: float,
         max_interval: float,
     ) -> Lane:
@@ -147,6 +149,7 @@ class Runtime:
             failure=failure,
             batch_size=batch_size,
             send_timeout=send_timeout,
+            prepare=prepare,
             health=self.health,
         )
 

@@ -13,6 +13,7 @@ from faststream_outbox.exceptions import InvalidMessageError
 
 MAX_QUEUE_BYTES = 255
 MAX_KEY_BYTES = 1024
+MAX_ADDRESS_BYTES = 1024
 MAX_IDEMPOTENCY_KEY_BYTES = 255
 """AMQP 0-9-1 carries it as ``message-id``, a short string of at most 255 bytes."""
 MAX_HEADER_NAME_BYTES = 255
@@ -104,6 +105,21 @@ def check_queue(queue: str) -> None:
 def check_timer_id(timer_id: str) -> None:
     """Refuse a timer id that no row could have."""
     _check_text("timer_id", timer_id, MAX_IDEMPOTENCY_KEY_BYTES)
+
+
+def check_key(key: str | None) -> None:
+    """Refuse a key that no row could have."""
+    _check_optional_text("key", key, MAX_KEY_BYTES)
+
+
+def check_address(address: str) -> None:
+    """Refuse an address that no destination could have; each kind has narrower limits of its own."""
+    _check_text("to", address, MAX_ADDRESS_BYTES)
+
+
+def check_headers(headers: Mapping[str, str]) -> None:
+    """Refuse headers that no message could be published with."""
+    _check_headers(headers)
 
 
 def _merge_headers(

@@ -1,4 +1,4 @@
-"""How it ended: the verdict of a destination, and the outcome that is written to the table."""
+"""How it ended: the verdict of a destination, the fate of a row in a hand-over, and the outcome that is written."""
 
 from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
@@ -86,6 +86,15 @@ class Unsent:
 
 
 Verdict: TypeAlias = Accepted | Refused | Poison | Unsent
+
+
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    """The forwarder's transform has left the row out, on purpose: nobody is to get it."""
+
+
+Fate: TypeAlias = Verdict | Dropped
+"""What a hand-over has come to for a row."""
 
 
 def describe(exception: BaseException | None, *, limit: int = 2000) -> str | None:

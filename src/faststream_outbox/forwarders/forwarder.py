@@ -9,9 +9,13 @@ from typing_extensions import Unpack
 from faststream_outbox._engine.breaker import Breaker
 from faststream_outbox._engine.failure import FailurePolicy
 from faststream_outbox._engine.lane import Lane
+from faststream_outbox._values.outcome import Dropped, Refused
+from faststream_outbox._values.parcel import Parcel
+from faststream_outbox._values.row import OutboxRow
 from faststream_outbox.exceptions import ConfigError
 from faststream_outbox.forwarders.factory import LaneDestination, create_destinations
 from faststream_outbox.forwarders.options import ForwarderOptions
+from faststream_outbox.forwarders.transform import Preparing
 from faststream_outbox.retry import DEFAULT_RETRY, as_strategy
 from faststream_outbox.schema import SHARDS
 
@@ -42,6 +46,8 @@ class OutboxForwarder:
         self._min_interval = _positive("min_fetch_interval", options.get("min_fetch_interval", 1.0))
         self._max_interval = _positive("max_fetch_interval", options.get("max_fetch_interval", 1.5))
         self._allow_lossy = options.get("allow_lossy", False)
+        transform = options.get("transform")
+        self._prepare = None if transform is None else Preparing(transform)
         retry = options.get("retry_strategy")
         self._failure = FailurePolicy(retry=DEFAULT_RETRY if retry is None else as_strategy(retry))
         self._address = "forwarder"
@@ -57,6 +63,10 @@ class OutboxForwarder:
     def name(self) -> str:
         """The name given, or kind and address of the destination once the forwarder has started."""
         return self._name or self._address
+
+    def prepare(self, row: OutboxRow) -> Parcel | Dropped | Refused:
+        """Make of a row what is sent of it, as ``transform`` says; what that raises is the row's failure."""
+        return Parcel(row) if self._prepare is None else self._prepare(row)
 
     def start(self) -> None:
         """Check the destination's settings and begin to carry; the broker calls it.
@@ -85,6 +95,7 @@ class OutboxForwarder:
                 batch_size=self._batch_size,
                 # The destination keeps to the time-out itself, and then still gives the verdicts that it has.
                 send_timeout=send_timeout + SETTLE_SECONDS,
+                prepare=self._prepare,
                 min_interval=self._min_interval,
                 max_interval=self._max_interval,
             )

@@ -4,6 +4,7 @@ from tenacity.stop import stop_base
 from tenacity.wait import wait_base
 from typing_extensions import TypedDict
 
+from faststream_outbox.forwarders.transform import Transform
 from faststream_outbox.retry import RetryStrategy
 
 
@@ -12,6 +13,12 @@ class ForwarderOptions(TypedDict, total=False):
 
     name: str | None
     """A stable name for logs. Default: kind and address of the destination, as in ``kafka:orders.v1``."""
+
+    transform: Transform | None
+    """Called with each message before it is sent: returns a ``Forward``, which says what is to be other than published,
+    or None to drop the message, which counts as delivered. A plain function, quick, and always with the same result for
+    the same message, since it is called again for each attempt. When it raises, that message alone has failed: it is
+    retried by ``retry_strategy``, and holds back the later ones of its key. Default: messages are sent as they are."""
 
     batch_size: int
     """The most rows of one hand-over. Default: 500."""

@@ -1,0 +1,85 @@
+"""Lets the user's function change what is sent of a row."""
+
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any, TypeAlias
+
+from faststream_outbox._values.draft import RESERVED_HEADERS, check_address, check_headers, check_key
+from faststream_outbox._values.forward import Forward, Unchanged
+from faststream_outbox._values.outcome import Dropped, Refused
+from faststream_outbox._values.parcel import Parcel
+from faststream_outbox._values.row import OutboxRow
+from faststream_outbox.exceptions import ConfigError
+from faststream_outbox.message import Delivery, OutboxMessage
+from faststream_outbox.parser import message_of
+
+Transform: TypeAlias = Callable[[OutboxMessage], Forward | None]
+"""Says how a message is sent; None drops it."""
+
+
+class Preparing:
+    """Makes of a row what is sent of it, as the user's function says.
+
+    Args:
+        transform: The function.
+
+    Raises:
+        ConfigError: It cannot be called, or it would have to be awaited.
+    """
+
+    def __init__(self, transform: Transform) -> None:
+        if not callable(transform):
+            msg = f"transform: must be a function of an OutboxMessage, got {transform!r}"
+            raise ConfigError(msg)
+        if _is_coroutine_function(transform):
+            msg = (
+                f"transform: must be a plain function, {transform!r} is async; whoever waits for something writes a "
+                "handler, with the destination's publisher over it"
+            )
+            raise ConfigError(msg)
+        self._transform = transform
+
+    def __call__(self, row: OutboxRow) -> Parcel | Dropped | Refused:
+        """Prepare a row; whatever goes wrong is this row's failure alone."""
+        try:
+            changes = self._transform(message_of(Delivery(row)))
+            return Dropped() if changes is None else _apply(row, changes)
+        except Exception as error:  # noqa: BLE001 - the user's code
+            return Refused(error)
+
+
+def _apply(row: OutboxRow, changes: Any) -> Parcel:
+    if not isinstance(changes, Forward):
+        if inspect.iscoroutine(changes):
+            changes.close()
+        msg = f"transform must return a Forward or None, got {type(changes).__name__}"
+        raise TypeError(msg)
+    if changes.to is not None:
+        check_address(changes.to)
+    if changes.headers:
+        row = replace(row, headers=_merged(row, changes.headers))
+    if not isinstance(changes.key, Unchanged):
+        check_key(changes.key)
+        row = replace(row, key=changes.key)
+    return Parcel(row, changes.to)
+
+
+def _merged(row: OutboxRow, changes: Mapping[str, str | None]) -> dict[str, str]:
+    merged: dict[str, Any] = {**row.headers, **changes}
+    # Those that the bridge has put there are left out; an empty value stands for a header that is to be removed.
+    check_headers(
+        {
+            name: "" if value is None else value
+            for name, value in merged.items()
+            if name in changes or name not in RESERVED_HEADERS
+        }
+    )
+    return {name: value for name, value in merged.items() if value is not None}
+
+
+def _is_coroutine_function(function: Any) -> bool:
+    while isinstance(function, functools.partial):
+        function = function.func
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(getattr(function, "__call__", None))  # noqa: B004
