@@ -712,3 +712,27 @@ def test_the_asyncapi_page_offers_no_way_to_publish() -> None:
 
     engine = create_async_engine("postgresql+asyncpg://database.invalid/shop")
     assert find_test_broker(OutboxBroker(engine, outbox_table=make_outbox_table(MetaData()))) is None
+
+
+@pytest.mark.parametrize("run_loops", [False, True])
+async def test_a_forwarder_with_tee_gets_its_copy_beside_the_handler(broker: OutboxBroker, run_loops: bool) -> None:
+    kafka = KafkaBroker(acks="all")
+    handled: list[str] = []
+    consumed: list[Any] = []
+
+    @broker.subscriber("orders")
+    async def handle(body: str) -> None:
+        handled.append(body)
+
+    @kafka.subscriber("orders.v1")
+    async def consume(body: str, message: KafkaMessage) -> None:
+        consumed.append((body, message.headers["outbox-queue"], message.headers["idempotency-key"]))
+
+    broker.forwarder("orders", to=kafka.publisher("orders.v1"), tee=True)
+    tester = TestOutboxBroker(broker, run_loops=run_loops)
+    async with TestKafkaBroker(kafka, connect_only=False), tester:
+        await broker.publish("tea", queue="orders", session=NO_SESSION, idempotency_key="i")
+        await until(lambda: handled and consumed)
+        await until(lambda: not tester.store.rows)
+    assert handled == ["tea"]
+    assert consumed == [("tea", "orders", "i")]

@@ -8,6 +8,7 @@ from sqlalchemy import Transaction
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 from sqlalchemy.orm import SessionTransaction
 
+from faststream_outbox._values.copies import origin_of
 from faststream_outbox._values.row import OutboxRow
 
 
@@ -64,7 +65,7 @@ class OutboxMessage(StreamMessage[Delivery]):
     @property
     def queue(self) -> str:
         """The queue it was published to."""
-        return self.row.queue
+        return origin_of(self.row.queue)
 
     @property
     def key(self) -> str | None:

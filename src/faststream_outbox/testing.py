@@ -171,7 +171,7 @@ class TestOutboxBroker(TestBroker[OutboxBroker, EnterType]):
             if publisher.queue in subscriber.queues:
                 return subscriber, True
         fake = create_subscriber(publisher.queue, config=broker.config)
-        if all(publisher.queue not in forwarder.queues for forwarder in _forwarders(self.brokers)):
+        if all(publisher.queue not in forwarder.taken_queues for forwarder in _forwarders(self.brokers)):
             broker._subscribers.add(fake)
         return fake, False
 
@@ -191,7 +191,7 @@ class TestOutboxBroker(TestBroker[OutboxBroker, EnterType]):
                 await subscriber.process_message(Delivery(row))
                 return
         for forwarder in _forwarders(self.brokers):
-            if row.queue in forwarder.queues and _is_up(forwarder.to):
+            if row.queue in forwarder.taken_queues and _is_up(forwarder.to):
                 prepared = forwarder.prepare(row)
                 if isinstance(prepared, Refused):
                     raise prepared.exception
@@ -217,22 +217,20 @@ class _Direct:
         self._deliver = deliver
 
     async def insert(self, session: Any, draft: Draft) -> int | None:
-        row_id = self._store.insert_sync(None, draft)
-        if row_id is not None:
-            await self._deliver_if_ready([row_id])
-        return row_id
+        ids = await self.insert_many(session, [draft])
+        return ids[0] if ids else None
 
     def insert_sync(self, session: Any, draft: Draft) -> int | None:
         # Nothing can be awaited here: the row waits for ``deliver_all``.
         return self._store.insert_sync(None, draft)
 
     async def insert_many(self, session: Any, drafts: Sequence[Draft]) -> list[int]:
-        ids = await self._store.insert_many(None, drafts)
-        await self._deliver_if_ready(ids)
-        return ids
+        written = self._store.write(None, drafts)
+        await self._deliver_if_ready([row.id for row in written])
+        return [row.id for row in written if row.queue == drafts[0].queue]
 
-    async def cancel_timer(self, session: Any, *, queue: str, timer_id: str) -> bool:
-        return await self._store.cancel_timer(None, queue=queue, timer_id=timer_id)
+    async def cancel_timer(self, session: Any, *, queue: str, timer_id: str, copies: Sequence[str] = ()) -> bool:
+        return await self._store.cancel_timer(None, queue=queue, timer_id=timer_id, copies=copies)
 
     async def fetch_unprocessed(self, session: Any, *, queue: str | None, limit: int) -> list[OutboxRow]:
         return await self._store.fetch_unprocessed(None, queue=queue, limit=limit)

@@ -75,6 +75,7 @@ __all__ = (
     "change_producer",
     "connection_options",
     "get_broker_logger",
+    "has_broker",
     "is_connected",
     "make_logger_state",
     "resolve_context_by_name",
@@ -93,6 +94,12 @@ def broker_of(publisher: Any) -> BrokerUsecase[Any, Any, Any]:
         msg = f"to: {type(publisher).__name__} stands on a router that is not included in a broker"
         raise ConfigError(msg)
     return cast("BrokerUsecase[Any, Any, Any]", broker)
+
+
+def has_broker(publisher: Any) -> bool:
+    """Tell whether a publisher stands on a broker, or on a router that a broker has included."""
+    config = getattr(publisher, "_outer_config", None)
+    return config is None or config.extra_context.get("broker") is not None
 
 
 def connection_options(broker: BrokerUsecase[Any, Any, Any]) -> dict[str, Any]:

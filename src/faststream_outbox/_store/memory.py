@@ -86,19 +86,21 @@ class MemoryStore:
         return self.insert_sync(session, draft)
 
     def insert_sync(self, session: Any, draft: Draft) -> int | None:
-        ids = self._insert(session, [draft])
-        return ids[0] if ids else None
+        written = self.write(session, [draft])
+        return written[0].id if written else None
 
     async def insert_many(self, session: Any, drafts: Sequence[Draft]) -> list[int]:
-        return self._insert(session, drafts)
+        return [row.id for row in self.write(session, drafts) if row.queue == drafts[0].queue]
 
-    async def cancel_timer(self, session: Any, *, queue: str, timer_id: str) -> bool:
-        for record in self._visible_to(session):
-            row = record.row
-            if row.queue == queue and row.timer_id == timer_id and record.is_untouched:
-                self._cancel(session, record)
-                return True
-        return False
+    async def cancel_timer(self, session: Any, *, queue: str, timer_id: str, copies: Sequence[str] = ()) -> bool:
+        cancelled = [
+            record
+            for record in self._visible_to(session)
+            if record.row.queue in (queue, *copies) and record.row.timer_id == timer_id and record.is_untouched
+        ]
+        for record in cancelled:
+            self._cancel(session, record)
+        return any(record.row.queue == queue for record in cancelled)
 
     async def fetch_unprocessed(self, session: Any, *, queue: str | None, limit: int) -> list[OutboxRow]:
         alive = (record.row for record in self._visible_to(session) if record.dead is None)
@@ -237,17 +239,21 @@ class MemoryStore:
         else:
             session.cancelled.add(record.row.id)
 
-    def _insert(self, session: Any, drafts: Sequence[Draft]) -> list[int]:
+    def write(self, session: Any, drafts: Sequence[Draft]) -> list[OutboxRow]:
+        """Write messages; give their rows, each followed by its copies."""
         visible = self._visible_to(session)
         records: list[_Record] = []
         for draft in drafts:
-            if not self._is_duplicate(draft, itertools.chain(visible, records)):
-                records.append(_record(next(self._ids), draft))
+            if self._is_duplicate(draft, itertools.chain(visible, records)):
+                continue
+            for message in (draft, *(replace(draft, queue=queue) for queue in draft.copies)):
+                if not self._is_duplicate(message, itertools.chain(visible, records)):
+                    records.append(_record(next(self._ids), message))
         if isinstance(session, MemoryTransaction):
             session.records.extend(records)
         else:
             self._commit(records)
-        return [record.row.id for record in records]
+        return [record.row for record in records]
 
     @staticmethod
     def _is_duplicate(draft: Draft, records: Iterable[_Record]) -> bool:

@@ -52,16 +52,19 @@ class Writer(Protocol):
     """What publishers do with rows. ``session`` is the caller's: nothing here commits."""
 
     async def insert(self, session: Any, draft: Draft) -> int | None:
-        """Write one message and return its id; None where it is a live duplicate."""
+        """Write one message and its copies, and return its id; None where it is a live duplicate."""
 
     def insert_sync(self, session: Any, draft: Draft) -> int | None:
         """The same for callers that cannot await."""
 
     async def insert_many(self, session: Any, drafts: Sequence[Draft]) -> list[int]:
-        """Write messages of one queue in their order; live duplicates are left out."""
+        """Write messages of one queue and their copies, in order; live duplicates are left out.
 
-    async def cancel_timer(self, session: Any, *, queue: str, timer_id: str) -> bool:
-        """Delete a timer that no consumer has taken; tell whether there was one."""
+        All have the same ``copies``. A live duplicate gets no copies; a copy that is one is left out alone.
+        """
+
+    async def cancel_timer(self, session: Any, *, queue: str, timer_id: str, copies: Sequence[str] = ()) -> bool:
+        """Delete a timer that no consumer has taken; tell whether there was one. Its copies go likewise."""
 
     async def fetch_unprocessed(self, session: Any, *, queue: str | None, limit: int) -> list[OutboxRow]:
         """Read rows that no consumer has finished, in the order of their ids."""

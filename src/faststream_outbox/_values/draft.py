@@ -2,12 +2,13 @@
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from faststream_outbox._values import wire
+from faststream_outbox._values.copies import SEPARATOR
 from faststream_outbox._values.uuid7 import uuid7
 from faststream_outbox.exceptions import InvalidMessageError
 
@@ -48,6 +49,8 @@ class Draft:
     activate_in: timedelta | None = None
     activate_at: datetime | None = None
     timer_id: str | None = None
+    copies: Sequence[str] = ()
+    """Queues that get a row of their own for the same message."""
 
     @property
     def headers_json(self) -> str:
@@ -100,6 +103,15 @@ class Draft:
 def check_queue(queue: str) -> None:
     """Refuse a queue name that no row could have."""
     _check_text("queue", queue, MAX_QUEUE_BYTES)
+    if SEPARATOR in queue:
+        raise InvalidMessageError(
+            "queue", f"must not contain {SEPARATOR!r}, which names queues of copies; got {queue!r}"
+        )
+
+
+def check_copy_queue(queue: str) -> None:
+    """Refuse a queue of copies whose name is too long for a row."""
+    _check_text("name", queue, MAX_QUEUE_BYTES, what=f"the queue of copies {queue!r}")
 
 
 def check_timer_id(timer_id: str) -> None:

@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime
 
+from faststream_outbox._values.copies import origin_of
 from faststream_outbox._values.row import OutboxRow
 
 IDEMPOTENCY_KEY = "idempotency-key"
@@ -17,7 +18,7 @@ def wire_headers(row: OutboxRow) -> dict[str, str]:
         **row.headers,
         IDEMPOTENCY_KEY: row.idempotency_key,
         ROW_ID: str(row.id),
-        QUEUE: row.queue,
+        QUEUE: origin_of(row.queue),
         CREATED_AT: rfc3339(row.created_at),
     }
 

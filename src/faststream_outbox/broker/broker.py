@@ -101,6 +101,7 @@ class OutboxBroker(OutboxPublishing, OutboxRegistrator, BrokerUsecase[Delivery, 
                     serializer=lambda: self.config.fd_config._serializer,  # noqa: SLF001
                     parser=options.get("parser"),
                     decoder=options.get("decoder"),
+                    copies=self.copies_of,
                 ),
                 broker_middlewares=options.get("middlewares", ()),
                 broker_parser=options.get("parser"),

@@ -41,12 +41,15 @@ class OutboxPublishing(BrokerPublishMixin[Delivery]):
     ) -> int | None:
         """Write a message in the caller's transaction. It never commits.
 
+        Each forwarder of the queue with ``tee=True`` on this broker gets a copy, a row of its own, in the same
+        statement; so a process that only publishes declares these forwarders too, though it starts none of them.
+
         A message with a key is written after the session's pending changes are flushed, so that ids follow the order in
         which transactions locked their domain rows.
 
         Args:
             body: Anything that FastStream can encode; encoded once, and sent as these bytes ever after.
-            queue: The queue's name; at most 255 bytes.
+            queue: The queue's name; at most 255 bytes, without ``=>``.
             session: The transaction to write in.
             headers: Names and values are strings; 32 KiB together at most.
             correlation_id: Default: a new one.
@@ -161,9 +164,11 @@ class OutboxPublishing(BrokerPublishMixin[Delivery]):
     async def cancel_timer(self, *, queue: str, timer_id: str, session: AnySession) -> bool:
         """Take back a message that was published with ``timer_id``, in the caller's transaction.
 
+        Copies for forwarders with ``tee=True`` are taken back too, each as far as its forwarder has not taken it.
+
         Returns:
-            Whether it was there and had not been handed to a consumer. While a forwarder is just sending it, the call
-            waits for the outcome.
+            Whether it was there and had not been handed to a consumer; copies do not count. While a forwarder is just
+            sending it, the call waits for the outcome.
 
         Raises:
             InvalidSessionError: ``session`` cannot be used.
@@ -171,7 +176,7 @@ class OutboxPublishing(BrokerPublishMixin[Delivery]):
         """
         check_queue(queue)
         check_timer_id(timer_id)
-        return await self._outbox_producer.writer.cancel_timer(session, queue=queue, timer_id=timer_id)
+        return await self._outbox_producer.cancel_timer(session, queue=queue, timer_id=timer_id)
 
     async def fetch_unprocessed(
         self,
@@ -184,7 +189,8 @@ class OutboxPublishing(BrokerPublishMixin[Delivery]):
 
         Args:
             session: The transaction to read in.
-            queue: Only this queue's; None: all queues'.
+            queue: Only this queue's, without copies for forwarders with ``tee=True``, whose queues are named as in
+                ``orders=>redis:orders``; None: all queues'.
             limit: The most rows.
 
         Raises:

@@ -1,12 +1,12 @@
 """What brokers and routers share: declaring subscribers, publishers and forwarders."""
 
-from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
 from typing_extensions import Unpack, override
 
 from faststream_outbox._faststream import BrokerMiddleware, Registrator
+from faststream_outbox.broker.consumers import Copies, refuse_competition, taken_queues
 from faststream_outbox.config import OutboxBrokerConfig
 from faststream_outbox.exceptions import ConfigError
 from faststream_outbox.forwarders.forwarder import OutboxForwarder
@@ -25,6 +25,7 @@ class OutboxRegistrator(Registrator[Delivery, OutboxBrokerConfig]):
 
     def __init__(self, **kwargs: Any) -> None:
         self._forwarders: list[OutboxForwarder] = []
+        self._copies = Copies(lambda: self.forwarders)
         super().__init__(**kwargs)
 
     @property
@@ -32,6 +33,14 @@ class OutboxRegistrator(Registrator[Delivery, OutboxBrokerConfig]):
         """All forwarders, those of included routers among them."""
         included = [forwarder for router in self.routers for forwarder in getattr(router, "forwarders", ())]
         return [*self._forwarders, *included]
+
+    def copies_of(self, queue: str) -> Sequence[str]:
+        """Name the queues in which forwarders with ``tee=True`` get their copies of what is published to a queue.
+
+        Raises:
+            ConfigError: Two of them have one name, or the name of one cannot be known yet.
+        """
+        return self._copies.of(queue)
 
     @override
     def subscriber(  # type: ignore[override]  # FastStream's registrators all narrow it
@@ -59,7 +68,7 @@ class OutboxRegistrator(Registrator[Delivery, OutboxBrokerConfig]):
             async def handle(body: dict) -> None: ...
         """
         subscriber = create_subscriber(queues, config=self.config, **options)
-        self._refuse_second_consumer(subscriber.queues)
+        self._refuse_competition_with(subscriber)
         super().subscriber(subscriber, persistent=options.get("persistent", True))
         return subscriber.add_call(
             parser_=options.get("parser") or self._parser,
@@ -118,16 +127,17 @@ class OutboxRegistrator(Registrator[Delivery, OutboxBrokerConfig]):
             The forwarder; it starts and stops with the broker.
 
         Raises:
-            ConfigError: An option cannot work, or another consumer has the queue. Whether the destination's settings
-                are safe is checked when the broker starts.
+            ConfigError: An option cannot work, or another consumer has the queue and ``tee=True`` is not given. Whether
+                the destination's settings are safe is checked when the broker starts.
 
         Example::
 
             kafka = KafkaBroker("localhost:9092", acks="all")
             broker.forwarder("orders", to=kafka.publisher("orders.v1"))
+            broker.forwarder("orders", to=redis.publisher(stream="orders"), tee=True)  # its own copy of each message
         """
         forwarder = OutboxForwarder(as_queues(queues), to=to, config=self.config, **options)
-        self._refuse_second_consumer(forwarder.queues)
+        self._refuse_competition_with(forwarder)
         self._forwarders.append(forwarder)
         return forwarder
 
@@ -152,32 +162,19 @@ class OutboxRegistrator(Registrator[Delivery, OutboxBrokerConfig]):
             middlewares=middlewares,
             include_in_schema=include_in_schema,
         )
-        self.check_consumers()
+        self.check_consumers(is_final=False)
 
-    def check_consumers(self) -> None:
+    def check_consumers(self, *, is_final: bool = True) -> None:
         """Refuse two consumers of one queue, which would compete for its rows.
+
+        Args:
+            is_final: False: routers have still to be included, and with them the names of forwarders may be missing.
 
         Raises:
             ConfigError: Names the queue.
         """
-        counts = Counter(self._consumed_queues())
-        for queue, count in counts.items():
-            if count > 1:
-                raise _second_consumer(queue)
+        refuse_competition(taken_queues((*self.subscribers, *self.forwarders), is_final=is_final))
 
-    def _refuse_second_consumer(self, queues: Sequence[str]) -> None:
-        taken = set(self._consumed_queues())
-        for queue in queues:
-            if queue in taken:
-                raise _second_consumer(queue)
-
-    def _consumed_queues(self) -> list[str]:
-        consumers = (*self.subscribers, *self.forwarders)
-        return [queue for consumer in consumers for queue in getattr(consumer, "queues", ())]
-
-
-def _second_consumer(queue: str) -> ConfigError:
-    return ConfigError(
-        f"queues: {queue!r} has a consumer already, and a row is for one consumer; "
-        "publish to one queue for each, or handle both in one place",
-    )
+    def _refuse_competition_with(self, consumer: OutboxSubscriber | OutboxForwarder) -> None:
+        consumers = (*self.subscribers, *self.forwarders, consumer)
+        refuse_competition(taken_queues(consumers, is_final=False))

@@ -8,12 +8,16 @@ from typing_extensions import Unpack
 
 from faststream_outbox._engine.breaker import Breaker
 from faststream_outbox._engine.failure import FailurePolicy
+from faststream_outbox._engine.health import Log
 from faststream_outbox._engine.lane import Lane
+from faststream_outbox._faststream import has_broker
+from faststream_outbox._values.copies import copy_queue
+from faststream_outbox._values.draft import check_copy_queue
 from faststream_outbox._values.outcome import Dropped, Refused
 from faststream_outbox._values.parcel import Parcel
 from faststream_outbox._values.row import OutboxRow
-from faststream_outbox.exceptions import ConfigError
-from faststream_outbox.forwarders.factory import LaneDestination, create_destinations
+from faststream_outbox.exceptions import ConfigError, InvalidMessageError
+from faststream_outbox.forwarders.factory import Destinations, LaneDestination, create_destinations
 from faststream_outbox.forwarders.options import ForwarderOptions
 from faststream_outbox.forwarders.transform import Preparing
 from faststream_outbox.retry import DEFAULT_RETRY, as_strategy
@@ -35,7 +39,9 @@ class OutboxForwarder:
         self.to = to
         """The publisher of the destination."""
         self._config = config
-        self._name = options.get("name")
+        self._name = _checked_name(options.get("name"))
+        self.tee = options.get("tee", False)
+        """Whether it takes its own copy of each message."""
         self._batch_size = _positive("batch_size", options.get("batch_size", 500))
         self._lane_count = _positive("lanes", options.get("lanes", 2))
         if self._lane_count > SHARDS * len(queues):
@@ -50,7 +56,6 @@ class OutboxForwarder:
         self._prepare = None if transform is None else Preparing(transform)
         retry = options.get("retry_strategy")
         self._failure = FailurePolicy(retry=DEFAULT_RETRY if retry is None else as_strategy(retry))
-        self._address = "forwarder"
         self._destinations: Sequence[LaneDestination] = ()
         self._lanes: list[Lane] = []
 
@@ -61,8 +66,40 @@ class OutboxForwarder:
 
     @property
     def name(self) -> str:
-        """The name given, or kind and address of the destination once the forwarder has started."""
-        return self._name or self._address
+        """The name given, or kind and address of the destination.
+
+        Raises:
+            ConfigError: The destination's publisher stands on a router that is not included in a broker, or its
+                settings are not safe.
+        """
+        if self._name is None:
+            self._name = self._create_destinations(lambda *_: None, lanes=0).name
+        return self._name
+
+    @property
+    def has_name(self) -> bool:
+        """Whether the name can be known by now: an address has the prefixes of the routers that its publisher is on."""
+        return self._name is not None or has_broker(self.to)
+
+    @property
+    def taken_queues(self) -> Sequence[str]:
+        """The names of the queues that rows are taken from: those of its copies if it has ``tee=True``."""
+        return [self.taken_from(queue) for queue in self.queues]
+
+    def taken_from(self, queue: str) -> str:
+        """Name the queue that rows are taken from which were published to ``queue``.
+
+        Raises:
+            ConfigError: See ``name``; or the queue of copies has a name that is too long.
+        """
+        if not self.tee:
+            return queue
+        copies = copy_queue(queue, self.name)
+        try:
+            check_copy_queue(copies)
+        except InvalidMessageError as error:
+            raise ConfigError(str(error)) from None
+        return copies
 
     def prepare(self, row: OutboxRow) -> Parcel | Dropped | Refused:
         """Make of a row what is sent of it, as ``transform`` says; what that raises is the row's failure."""
@@ -77,18 +114,13 @@ class OutboxForwarder:
         if self._lanes:
             return
         runtime = self._config.runtime
-        self._address, health, send_timeout, self._destinations = create_destinations(
-            self.to,
-            runtime.log,
-            lanes=self._lane_count,
-            send_timeout=self._send_timeout,
-            allow_lossy=self._allow_lossy,
-        )
+        name, health, send_timeout, self._destinations = self._create_destinations(runtime.log, lanes=self._lane_count)
+        self._name = self._name or name
         breaker = Breaker(health, self._lane_count)
         self._lanes = [
             runtime.lane(
                 f"{self.name}-{number}",
-                self.queues,
+                self.taken_queues,
                 destination,
                 breaker,
                 self._failure,
@@ -103,6 +135,11 @@ class OutboxForwarder:
         ]
         for lane in self._lanes:
             lane.start()
+
+    def _create_destinations(self, log: Log, *, lanes: int) -> Destinations:
+        return create_destinations(
+            self.to, log, lanes=lanes, send_timeout=self._send_timeout, allow_lossy=self._allow_lossy
+        )
 
     async def stop(self, grace: float) -> None:
         """Take no more rows, let hand-overs finish for up to ``grace`` seconds, give back what is cut off.
@@ -119,6 +156,13 @@ class OutboxForwarder:
         """Let go of the destination, after all forwarders have stopped."""
         destinations, self._destinations = self._destinations, ()
         await asyncio.gather(*(destination.close() for destination in destinations))
+
+
+def _checked_name(name: Any) -> str | None:
+    if name is None or (isinstance(name, str) and name):
+        return name
+    msg = f"name: must be a str that is not empty, or None, got {name!r}"
+    raise ConfigError(msg)
 
 
 def _positive(option: str, value: Any) -> Any:

@@ -12,7 +12,14 @@ class ForwarderOptions(TypedDict, total=False):
     """Options of ``broker.forwarder(queues, to=..., ...)``."""
 
     name: str | None
-    """A stable name for logs. Default: kind and address of the destination, as in ``kafka:orders.v1``."""
+    """A stable name for logs and for the queue of copies. Default: kind and address of the destination, as in
+    ``kafka:orders.v1``."""
+
+    tee: bool
+    """True: a consumer of its own copy of each message, beside the queue's other consumers. Publishing on this broker
+    writes one more row for it in the same statement, with the same idempotency key, into a queue named as in
+    ``orders=>kafka:orders.v1``: under that name its dead letters are found. What another broker object publishes has no
+    copy. Under another name it is another consumer, and the copies under the old one stay. Default: False."""
 
     transform: Transform | None
     """Called with each message before it is sent: returns a ``Forward``, which says what is to be other than published,

@@ -1,7 +1,8 @@
 """Where every published message becomes a row."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from faststream.exceptions import FeatureNotSupportedException
@@ -31,6 +32,7 @@ class OutboxProducer(ProducerProto[OutboxPublishCommand]):
         serializer: Gives the broker's serializer, which an application may replace after the broker is made.
         parser: The broker's parser.
         decoder: The broker's decoder.
+        copies: Names the queues that get a copy of what is published to a queue.
     """
 
     def __init__(
@@ -43,11 +45,13 @@ class OutboxProducer(ProducerProto[OutboxPublishCommand]):
         serializer: "Callable[[], SerializerProto | None]",
         parser: CustomCallable | None = None,
         decoder: CustomCallable | None = None,
+        copies: Callable[[str], Sequence[str]] = lambda _queue: (),
     ) -> None:
         self.writer = writer
         self.codec = codec
         self._max_payload_bytes = max_payload_bytes
         self._begin = begin
+        self._copies = copies
         self._serializer = serializer
         self._parser = ParserComposition(parser, OutboxParser.parse_message)
         self._decoder = ParserComposition(decoder, OutboxParser.decode_message)
@@ -73,6 +77,10 @@ class OutboxProducer(ProducerProto[OutboxPublishCommand]):
         if not drafts:
             return []
         return await self.writer.insert_many(cmd.session, drafts)
+
+    async def cancel_timer(self, session: Any, *, queue: str, timer_id: str) -> bool:
+        """Take a message back, with its copies, as far as no consumer has taken them; tell of the message itself."""
+        return await self.writer.cancel_timer(session, queue=queue, timer_id=timer_id, copies=self._copies(queue))
 
     async def request(self, cmd: OutboxPublishCommand) -> Any:
         msg = "The outbox has no request and reply: the answer would come after the transaction that asked."
@@ -107,7 +115,7 @@ class OutboxProducer(ProducerProto[OutboxPublishCommand]):
         payload: bytes,
         content_type: str | None,
     ) -> Draft:
-        return Draft.make(
+        draft = Draft.make(
             payload,
             queue=cmd.destination,
             content_type=content_type,
@@ -120,3 +128,5 @@ class OutboxProducer(ProducerProto[OutboxPublishCommand]):
             activate_at=cmd.activate_at,
             timer_id=cmd.timer_id,
         )
+        copies = self._copies(draft.queue)
+        return replace(draft, copies=copies) if copies else draft

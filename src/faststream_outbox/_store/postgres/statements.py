@@ -11,6 +11,7 @@ from sqlalchemy.dialects.postgresql.base import PGDialect
 _IDENTIFIERS = PGDialect(paramstyle="named").identifier_preparer  # type: ignore[no-untyped-call]
 
 _WAKE = ", pg_notify(CAST(:channel AS text), CAST(:queue AS text))"
+_WAKE_EACH = ", pg_notify(CAST(:channel AS text), woken.queue)"
 _SKIP_DUPLICATES = "ON CONFLICT DO NOTHING"
 
 # PostgreSQL keeps one plan for a prepared statement when it seems no dearer than plans made for the values at hand. A
@@ -50,6 +51,11 @@ class Statements:
         self.insert_deduplicated = self._load("insert", notify=wake, on_conflict=_SKIP_DUPLICATES)
         self.insert_many = self._load("insert_many", notify=wake, on_conflict="")
         self.insert_many_deduplicated = self._load("insert_many", notify=wake, on_conflict=_SKIP_DUPLICATES)
+        wake_each = _WAKE_EACH if notify else ""
+        self.insert_with_copies = self._load("insert_with_copies", notify=wake_each, on_conflict="")
+        self.insert_with_copies_deduplicated = self._load(
+            "insert_with_copies", notify=wake_each, on_conflict=_SKIP_DUPLICATES
+        )
         self.cancel_timer = self._load("cancel_timer")
         self.fetch_unprocessed = self._load("fetch_unprocessed")
         self.claim = self._load("claim")

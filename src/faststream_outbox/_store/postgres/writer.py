@@ -42,12 +42,12 @@ class PostgresWriter:
         has_keys = any(draft.key is not None for draft in drafts)
         return await run_in_session(session, lambda conn: self._insert_many(conn, drafts), flush=has_keys)
 
-    async def cancel_timer(self, session: Any, *, queue: str, timer_id: str) -> bool:
-        """Delete a timer that no consumer has taken; tell whether there was one."""
-        parameters = {"queue": queue, "timer_id": timer_id}
+    async def cancel_timer(self, session: Any, *, queue: str, timer_id: str, copies: Sequence[str] = ()) -> bool:
+        """Delete a timer and its copies as far as no consumer has taken them; tell whether the timer was there."""
+        parameters = {"queues": [queue, *copies], "timer_id": timer_id}
 
         def run(connection: Connection) -> bool:
-            return connection.execute(self._statements.cancel_timer, parameters).first() is not None
+            return queue in connection.execute(self._statements.cancel_timer, parameters).scalars().all()
 
         return await run_in_session(session, run)
 
@@ -61,6 +61,9 @@ class PostgresWriter:
         return await run_in_session(session, run)
 
     def _insert(self, connection: Connection, draft: Draft) -> int | None:
+        if draft.copies:
+            ids = self._insert_many(connection, [draft])
+            return ids[0] if ids else None
         may_collide = draft.deduplicate or draft.timer_id is not None
         statement = self._statements.insert_deduplicated if may_collide else self._statements.insert
         parameters = {
@@ -81,8 +84,12 @@ class PostgresWriter:
     def _insert_many(self, connection: Connection, drafts: Sequence[Draft]) -> list[int]:
         first = drafts[0]
         may_collide = first.timer_id is not None or any(draft.deduplicate for draft in drafts)
-        statement = self._statements.insert_many_deduplicated if may_collide else self._statements.insert_many
-        parameters = {
+        plain, deduplicated = (
+            (self._statements.insert_with_copies, self._statements.insert_with_copies_deduplicated)
+            if first.copies
+            else (self._statements.insert_many, self._statements.insert_many_deduplicated)
+        )
+        parameters: dict[str, Any] = {
             "queue": first.queue,
             "timer_id": first.timer_id,
             "activate_at": first.activate_at,
@@ -94,5 +101,7 @@ class PostgresWriter:
             "payloads": [draft.payload for draft in drafts],
             "headers": [draft.headers_json for draft in drafts],
         }
-        written = connection.execute(statement, parameters).first()
+        if first.copies:
+            parameters["copies"] = list(first.copies)
+        written = connection.execute(deduplicated if may_collide else plain, parameters).first()
         return [] if written is None else list(written[0])
