@@ -1,7 +1,9 @@
 """G11: what Kafka refuses for good goes to the dead letters with its reason, and stalls nothing."""
 
+import asyncio
 from typing import Any
 
+import pytest
 from faststream.kafka import KafkaBroker
 from sqlalchemy import Table as SqlTable
 
@@ -9,7 +11,7 @@ from faststream_outbox import OutboxBroker, Outgoing
 from integration.broker.observing import Table, eventually
 from integration.servers.kafka import KafkaServer
 
-from .carrying import Publishing, Topic, row_id
+from .carrying import Publishing, Topic, check_order, headers_of, row_id
 from .conftest import MakeBroker
 
 LIMIT = "20000"
@@ -91,3 +93,82 @@ async def test_a_record_that_kafka_finds_invalid_is_parked(
     assert parked.id == ids[1]
     assert parked.failure_reason == "invalid"
     assert "(87)" in parked.last_exception
+
+
+@pytest.mark.parametrize("has_table", [False, True], ids=["parked", "with a dead-letter table"])
+async def test_g4_a_dead_letter_holds_its_key_until_it_is_replayed_or_discarded(
+    *,
+    make_broker: MakeBroker,
+    dlq_table: SqlTable,
+    kafka: KafkaBroker,
+    kafka_server: KafkaServer,
+    publishing: Publishing,
+    table: Table,
+    has_table: bool,
+) -> None:
+    tables = {"dlq_table": dlq_table} if has_table else {}
+    with kafka_server.topic(1, max_message_bytes=LIMIT) as name:
+        brokers = [make_broker(**tables) for _ in range(2)]
+        for broker in brokers:
+            broker.forwarder("orders", to=kafka.publisher(name), hold_key=True, batch_size=20)
+        [broker, _] = brokers
+        messages = [Outgoing(b"%d" % n, key=f"k{n % 3}") for n in range(60)]
+        # One behind the other in one hand-over: the second of them is found only when the first has gone.
+        messages[15] = Outgoing(b"x" * 30_000, key="k0", idempotency_key="first")
+        messages[18] = Outgoing(b"y" * 30_000, key="k0", idempotency_key="second")
+        poison = Outgoing(b"z" * 30_000)
+        ids = await publishing.many([*messages, poison])
+        await asyncio.gather(*(each.start() for each in brokers))
+        topic = Topic(kafka_server.bootstrap, name)
+        await eventually(lambda: _dead(broker, 2))
+        records = await topic.records(45)
+        assert sorted(row_id(record) for record in records) == sorted(
+            [*(i for n, i in enumerate(ids[:60]) if n % 3), *(ids[n] for n in range(0, 15, 3))]
+        )
+        check_order(records)
+        assert await table.count(name="outbox_dlq") == (1 if has_table else 0), "only the one without a key moves"
+        letters = await broker.dead_letters.list(key="k0")
+        assert [letter.row.id for letter in letters] == [ids[15]]
+
+        await _raise_the_limit(kafka_server, name)
+        assert await broker.dead_letters.replay(key="k0") == 1
+        await eventually(lambda: _dead(broker, 1, key=None), within=10)
+        records = await topic.records(60)
+        assert len(records) == 60
+        of_key = [row_id(record) for record in records if record.key == b"k0"]
+        assert of_key == [ids[n] for n in range(0, 60, 3)]
+        assert [headers_of(r)["idempotency-key"] for r in records if r.value == messages[15].body] == ["first"]
+
+
+async def test_a_discarded_dead_letter_lets_its_key_go_on(
+    broker: OutboxBroker, kafka: KafkaBroker, kafka_server: KafkaServer, publishing: Publishing, table: Table
+) -> None:
+    with kafka_server.topic(1, max_message_bytes=LIMIT) as name:
+        broker.forwarder("orders", to=kafka.publisher(name), hold_key=True)
+        ids = await publishing.many([Outgoing(b"x" * 30_000, key="k"), Outgoing(b"1", key="k"), Outgoing(b"2")])
+        await broker.start()
+        topic = Topic(kafka_server.bootstrap, name)
+        [record] = await topic.records(1)
+        assert row_id(record) == ids[2]
+        await eventually(lambda: _dead(broker, 1))
+        assert await broker.dead_letters.discard() == 1
+        records = await topic.records(2)
+        assert [row_id(record) for record in records] == [ids[2], ids[1]]
+        await eventually(table.is_empty)
+
+
+async def _dead(broker: OutboxBroker, count: int, **selection: Any) -> bool:
+    return await broker.dead_letters.count(**selection) == count
+
+
+async def _raise_the_limit(server: KafkaServer, name: str) -> None:
+    from aiokafka.admin import AIOKafkaAdminClient
+    from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+
+    admin = AIOKafkaAdminClient(bootstrap_servers=server.bootstrap)
+    await admin.start()
+    try:
+        limit = {"max.message.bytes": "1000000"}
+        await admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, name, configs=limit)])
+    finally:
+        await admin.close()

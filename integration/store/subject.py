@@ -50,10 +50,11 @@ class PostgresSubject:
         parked = [record for record in await self._all(self.outbox_table) if record["failed_at"] is not None]
         moved = [] if self.dlq_table is None else await self._all(self.dlq_table)
         assert {record["id"] for record in moved}.isdisjoint(record["id"] for record in await self._all())
-        assert not (parked and moved)
+        if self.dlq_table is not None:
+            assert all(record["next_attempt_at"] is not None for record in parked), "only what holds its key"
         return {
             record["id"]: Died(_row(record), record["failure_reason"], record["last_exception"])
-            for record in parked or moved
+            for record in (*parked, *moved)
         }
 
     async def _all(self, table: Table | None = None) -> Sequence[Any]:

@@ -37,7 +37,7 @@ _READY = "next_attempt_at IS NULL AND failed_at IS NULL"
 _WAITING = "next_attempt_at IS NOT NULL AND acquired_token IS NULL AND failed_at IS NULL"
 _LEASED = "acquired_token IS NOT NULL"
 _PARKED = "failed_at IS NOT NULL"
-_RETRIED = "attempts_count > 0 AND key IS NOT NULL AND failed_at IS NULL"
+_HOLDING = "last_attempt_at IS NOT NULL AND key IS NOT NULL AND next_attempt_at IS NOT NULL"
 
 
 def make_outbox_table(metadata: MetaData, table_name: str = "outbox", *, schema: str | None = None) -> Table:
@@ -95,8 +95,8 @@ def make_outbox_table(metadata: MetaData, table_name: str = "outbox", *, schema:
         index("waiting", "queue", "shard", "next_attempt_at", where=_WAITING),
         index("leased", "acquired_token", "next_attempt_at", where=_LEASED),
         index("parked", "queue", "failed_at", where=_PARKED),
-        # Only rows that failed before: finds the row that holds back the later ones of its key.
-        index("retried", "queue", "shard", "key", where=_RETRIED),
+        # Only rows that were tried before, and wait or are held: finds the one that holds back the rest of its key.
+        index("holding", "queue", "shard", "key", where=_HOLDING),
         # Only rows whose publisher asked for it.
         index("idempotency", "queue", "idempotency_key", where="deduplicate", unique=True),
         index("timer", "queue", "timer_id", where="timer_id IS NOT NULL", unique=True),

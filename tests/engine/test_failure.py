@@ -89,3 +89,12 @@ def test_a_row_is_claimed_too_often_only_beyond_the_limit() -> None:
     assert not policy.too_often(make_row(deliveries=3))
     assert policy.too_often(make_row(deliveries=4))
     assert not FailurePolicy(retry=NoRetry()).too_often(make_row(deliveries=10**6))
+
+
+@pytest.mark.parametrize("reason", ["retries_exhausted", "too_large"])
+def test_a_dead_letter_holds_its_key_where_that_is_wanted(reason: str) -> None:
+    dead, policy = Dead(reason, "no"), FailurePolicy(retry=NoRetry(), hold_key=True)
+    assert policy.holding(make_row(key="k"), dead) == Dead(reason, "no", holds_key=True)
+    assert policy.holding(make_row(key=None), dead) == dead, "nothing to hold"
+    assert policy.holding(make_row(key="k"), Retry(1.0)) == Retry(1.0)
+    assert FailurePolicy(retry=NoRetry()).holding(make_row(key="k"), dead) == dead

@@ -48,9 +48,9 @@ async def make(
 ) -> AsyncIterator[Callable[..., Lane]]:
     made: list[Lane] = []
 
-    def make(*, retry: Any = None, **options: Any) -> Lane:
+    def make(*, retry: Any = None, hold_key: bool = False, **options: Any) -> Lane:
         values: dict[str, Any] = {"batch_size": 500, "send_timeout": 10.0, "min_interval": 1.0, "max_interval": 10.0}
-        failure = FailurePolicy(retry=retry or ConstantRetry(delay_seconds=60))
+        failure = FailurePolicy(retry=retry or ConstantRetry(delay_seconds=60), hold_key=hold_key)
         lane = runtime.lane("test", ["orders"], destination, breaker, failure, **{**values, **options})
         lane._backoff = Backoff(0.001, 0.004)
         made.append(lane)
@@ -127,6 +127,24 @@ async def test_a_row_refused_for_the_last_time_is_dead(
     ((row, dead),) = store.dead_letters
     assert (dead.reason, dead.exception) == (Reason.RETRIES_EXHAUSTED, "Trouble: refused")
     assert row.attempts_count == 1
+
+
+@pytest.mark.parametrize("answer", [refuse, poison])
+async def test_a_dead_letter_holds_its_key_where_that_is_wanted(
+    make: Callable[..., Lane], destination: ScriptedDestination, store: ScriptedStore, answer: Any
+) -> None:
+    destination.answer = answer
+    bad = store.publish(key="a")
+    lane = make(retry=NoRetry(), hold_key=True)
+    lane.start()
+    await until(lambda: store.dead_letters)
+    destination.answer = lambda row: Accepted()
+    behind, other = store.publish(key="a"), store.publish(key="b")
+    await until(lambda: other in destination.accepted)
+    assert [row.id for row in store.rows] == [behind]
+    store.revive([bad])
+    await until(lambda: not store.rows)
+    assert destination.accepted[-2:] == [bad, behind]
 
 
 async def test_poison_is_dead_at_once_and_stalls_no_one(

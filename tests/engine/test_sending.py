@@ -120,6 +120,25 @@ async def test_a_row_that_was_not_accepted_holds_back_the_next_waves_of_its_key(
     assert sent.has_answer
 
 
+@pytest.mark.parametrize("prepare", [None, sent_as(_2=None)])
+async def test_singly_the_nth_row_of_each_key_goes_in_the_nth_wave(
+    destination: ScriptedDestination, prepare: Prepare | None
+) -> None:
+    sent = await Sending(destination, 10, prepare, singly=True).send(rows("a", "a", "b", None, "a", None, "b"))
+    assert destination.sent == [[1, 3, 4, 6], [2, 7], [5]]
+    assert kinds(sent.fates) == ["Accepted"] * 7
+
+
+@pytest.mark.parametrize(("answer", "kind"), [(refuse, "Refused"), (poison, "Poison")])
+async def test_singly_nothing_goes_behind_a_row_that_was_not_accepted(
+    destination: ScriptedDestination, answer: Callable[[OutboxRow], Any], kind: str
+) -> None:
+    destination.answer = lambda row: answer(row) if row.id in {2, 6} else Accepted()
+    sent = await Sending(destination, 10, singly=True).send(rows("a", "a", "a", "b", "b", None, None))
+    assert destination.sent == [[1, 4, 6, 7], [2, 5]]
+    assert kinds(sent.fates) == ["Accepted", kind, "Unsent", "Accepted", "Accepted", kind, "Accepted"]
+
+
 async def test_after_trouble_there_is_no_next_wave(destination: ScriptedDestination) -> None:
     destination.answer = lambda row: outage(row) if row.id == 1 else Accepted()
     sent = await Sending(destination, 10, sent_as(_2="x", _4="x")).send(rows("a", "a", "b", "b"))

@@ -9,6 +9,7 @@ from typing import Any
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from faststream_outbox._values.dead_letter import Selection
 from faststream_outbox._values.draft import Draft
 from faststream_outbox._values.outcome import Dead, Delivered, Outcome, Released, Retry, Settlement
 from faststream_outbox._values.row import OutboxRow
@@ -17,7 +18,12 @@ from tests.store.suite import LONG, ME, OTHER, PAST, Failed, Subject, draft, ids
 QUEUES = st.sampled_from(["a", "b"])
 TOKENS = st.sampled_from([ME, OTHER])
 KEYS = st.sampled_from([None, "k", "l"])
-OUTCOMES = st.sampled_from([Delivered(), Retry(0), Retry(LONG), Dead("rejected"), Released(), Released(started=True)])
+OUTCOMES = st.sampled_from(
+    [
+        *(Delivered(), Retry(0), Retry(LONG), Dead("rejected"), Dead("rejected", holds_key=True)),
+        *(Released(), Released(started=True)),
+    ]
+)
 
 
 @dataclass
@@ -30,6 +36,8 @@ class Model:
     attempts: int = 0
     deliveries: int = 0
     dead: bool = False
+    holds_key: bool = False
+    was_tried: bool = False
 
     @property
     def is_free(self) -> bool:
@@ -37,7 +45,7 @@ class Model:
 
     @property
     def holds_back(self) -> bool:
-        return self.attempts > 0 and self.due != "" and not self.dead
+        return self.holds_key if self.dead else self.was_tried and self.due != ""
 
     def free(self, due: str = "") -> None:
         self.due, self.token = due, ""
@@ -105,7 +113,7 @@ class StoreMachine(RuleBasedStateMachine):
         return written
 
     def _is_live(self, model: Model) -> bool:
-        return not model.dead or self.subject.parks
+        return not model.dead or model.holds_key or self.subject.parks
 
     @staticmethod
     def _are_duplicates(one: Draft, other: Draft) -> bool:
@@ -180,10 +188,13 @@ class StoreMachine(RuleBasedStateMachine):
                 del self.model[row_id]
             case Retry(delay):
                 model.attempts += 1
+                model.was_tried = True
                 model.free("future" if delay else "past")
-            case Dead():
+            case Dead(holds_key=holds_key):
                 model.attempts += 1
-                model.dead = True
+                model.dead = model.was_tried = True
+                # A message without a key has none to hold; the engine asks for it only with a key.
+                model.holds_key = holds_key
                 model.free()
             case Released(started):
                 model.deliveries -= not started
@@ -233,6 +244,26 @@ class StoreMachine(RuleBasedStateMachine):
                     if fails:
                         raise Failed
         return taken
+
+    # --- people
+
+    @precondition(lambda self: any(model.holds_key for model in self.model.values()))
+    @rule(key=KEYS, discards=st.booleans())
+    def decide_on_held_dead_letters(self, key: str | None, discards: bool) -> None:
+        held = {i: m for i, m in self.model.items() if m.holds_key and key in (None, m.message.key)}
+        others = [m for m in self.model.values() if m.dead and not m.holds_key and key in (None, m.message.key)]
+        if others:
+            return
+        letters = self.subject.dead_letters
+        change = letters.discard if discards else letters.replay
+        assert self.run(change(None, Selection(key=key), limit=100)) == len(held)
+        for row_id, model in held.items():
+            if discards:
+                del self.model[row_id]
+            else:
+                model.attempts = model.deliveries = 0
+                model.dead = model.holds_key = False
+                model.free("past")
 
     # --- at every step
 

@@ -1,12 +1,15 @@
 """The one place where a failed attempt becomes an outcome."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from typing import TypeVar
 
 from faststream_outbox._values.outcome import Dead, Reason, Retry, describe
 from faststream_outbox._values.row import OutboxRow
 from faststream_outbox.retry import DEFAULT_RETRY, MAX_DELAY_SECONDS, RetryStrategy
+
+OutcomeT = TypeVar("OutcomeT")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -16,6 +19,8 @@ class FailurePolicy:
     retry: RetryStrategy
     max_deliveries: int | None = None
     """A row claimed more often than this is dead: it kills its worker before it can fail. None: no limit."""
+    hold_key: bool = False
+    """Whether a dead letter holds back the later rows of its key."""
 
     def too_often(self, row: OutboxRow) -> bool:
         """Tell whether the row was claimed more often than allowed."""
@@ -40,6 +45,12 @@ class FailurePolicy:
         if delay is None:
             return Dead(Reason.RETRIES_EXHAUSTED, text)
         return Retry(delay, text)
+
+    def holding(self, row: OutboxRow, outcome: OutcomeT) -> OutcomeT | Dead:
+        """Let a dead letter hold its key, if that is wanted; other outcomes stay as they are."""
+        if self.hold_key and row.key is not None and isinstance(outcome, Dead):
+            return replace(outcome, holds_key=True)
+        return outcome
 
     @staticmethod
     def _delay(strategy: RetryStrategy, row: OutboxRow, now: datetime, exception: BaseException | None) -> float | None:

@@ -71,7 +71,7 @@ class Lane(Service):
         self._store = store
         self._breaker = breaker
         self._connecting = Connecting(destination, send_timeout)
-        self._sending = Sending(destination, send_timeout, prepare)
+        self._sending = Sending(destination, send_timeout, prepare, singly=failure.hold_key)
         self._rounds = rounds
         self._wakeup = wakeup
         self._pacer = pacer
@@ -146,7 +146,9 @@ class Lane(Service):
 
     def _settlements(self, rows: Sequence[OutboxRow], fates: Sequence[Fate], elapsed: float) -> list[Settlement]:
         outcomes = ((row, self._outcome(row, fate, elapsed)) for row, fate in zip(rows, fates, strict=True))
-        return [Settlement(row, outcome) for row, outcome in outcomes if outcome is not None]
+        return [
+            Settlement(row, self._failure.holding(row, outcome)) for row, outcome in outcomes if outcome is not None
+        ]
 
     def _outcome(self, row: OutboxRow, fate: Fate, elapsed: float) -> Outcome | None:
         match fate:

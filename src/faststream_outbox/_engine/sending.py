@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import NamedTuple, TypeAlias
 
 from faststream_outbox._engine.destination import Destination
@@ -32,28 +32,33 @@ class Sent(NamedTuple):
 class Sending:
     """The rows of a lane on their way to its destination.
 
-    A destination keeps the order of the keys that rows are sent with. Where rows of one key are prepared for different
-    keys or addresses, they are sent in waves: the next wave has the rows behind those that were accepted.
+    A destination keeps the order of the keys that rows are sent with, and goes on with a key after poison. Where rows
+    of one key are prepared for different keys or addresses, or none may follow a dead letter, they are sent in waves:
+    the next wave has the rows behind those that were accepted.
 
     Args:
         destination: Where rows go.
         seconds: For one wave; then it is given up.
         prepare: Makes of each row what is sent; None sends rows as they are.
+        singly: Whether a row is sent only when the one before it of its key is accepted.
     """
 
-    def __init__(self, destination: Destination, seconds: float, prepare: Prepare | None = None) -> None:
+    def __init__(
+        self, destination: Destination, seconds: float, prepare: Prepare | None = None, *, singly: bool = False
+    ) -> None:
         self._destination = destination
         self._seconds = seconds
         self._prepare = prepare
+        self._singly = singly
 
     async def send(self, rows: Sequence[OutboxRow]) -> Sent:
         """Send rows in order; failures of the destination are fates of rows, never exceptions."""
         if not rows:
             return Sent()
-        if self._prepare is None:
+        if self._prepare is None and not self._singly:
             verdicts = await self._wave([Parcel(row) for row in rows])
             return Sent(verdicts, *_reading(verdicts))
-        return await self._in_waves(rows, self._prepare)
+        return await self._in_waves(rows, self._prepare or Parcel)
 
     async def _in_waves(self, rows: Sequence[OutboxRow], prepare: Prepare) -> Sent:
         fates: dict[int, Fate] = {}
@@ -61,7 +66,7 @@ class Sending:
         has_answer, trouble = False, None
         began = time.monotonic()
         while pending and trouble is None and time.monotonic() - began < WAVES_SECONDS:
-            wave, pending = _part(pending)
+            wave, pending = _part(pending, singly=self._singly)
             verdicts = await self._wave([parcel for _, parcel in wave])
             fates.update((row.id, verdict) for (row, _), verdict in zip(wave, verdicts, strict=True))
             # Behind poison too: whether that holds its key back is seen when it is settled.
@@ -107,15 +112,15 @@ def _prepared(rows: Sequence[OutboxRow], prepare: Prepare, fates: dict[int, Fate
     return pending
 
 
-def _part(pending: _Pending) -> tuple[_Pending, _Pending]:
+def _part(pending: _Pending, *, singly: bool) -> tuple[_Pending, _Pending]:
     """Take out what can be sent at once: for each key, the first rows that go the same way."""
     wave: _Pending = []
     later: _Pending = []
-    ways: dict[str, tuple[str | None, str | None] | None] = {}
+    ways: dict[str, Hashable] = {}
     for row, parcel in pending:
         # A row that has lost its key, or never had one, has no order to keep.
-        if row.key is not None and parcel.row.key is not None:
-            way = (parcel.row.key, parcel.address)
+        if row.key is not None and (singly or parcel.row.key is not None):
+            way: Hashable = row.id if singly else (parcel.row.key, parcel.address)
             if ways.setdefault(row.key, way) != way:
                 ways[row.key] = None
                 later.append((row, parcel))

@@ -43,6 +43,13 @@ class _Record:
         return self.next_attempt_at is not None and self.token is None and self.dead is None
 
     @property
+    def holds_key(self) -> bool:
+        """The later rows of its key wait: it failed before and waits itself, or it is a dead letter that holds them."""
+        if self.row.key is None or self.row.last_attempt_at is None:
+            return False
+        return self.next_attempt_at is not None if self.dead is None else self.dead.holds_key
+
+    @property
     def is_untouched(self) -> bool:
         """No consumer has it, or had it to the end."""
         return self.token is None and self.dead is None and not self.locked
@@ -211,19 +218,20 @@ class MemoryStore:
         self._records.pop(row_id, None)
 
     def revive(self, ids: Sequence[int]) -> None:
-        """Make dead letters ordinary rows again, behind all others."""
+        """Make dead letters ordinary rows again: in place where they held their key, others behind all."""
         revived = []
-        for dead in (self._records.pop(row_id) for row_id in ids):
-            row = replace(
-                dead.row,
-                id=next(self._ids),
-                attempts_count=0,
-                deliveries_count=0,
-                first_attempt_at=None,
-                last_attempt_at=None,
-            )
-            revived.append(_Record(row, dead.shard, dead.deduplicate, None))
+        for record in (self._records.pop(row_id) for row_id in ids):
+            row = replace(record.row, attempts_count=0, deliveries_count=0, first_attempt_at=None)
+            if record.dead is not None and record.dead.holds_key:
+                revived.append(_Record(row, record.shard, record.deduplicate, _now()))
+            else:
+                row = replace(row, id=next(self._ids), last_attempt_at=None)
+                revived.append(_Record(row, record.shard, record.deduplicate, None))
         self._commit(revived)
+
+    def discard(self, ids: Sequence[int]) -> None:
+        """Delete dead letters; what they held back can be taken."""
+        self._ring({self._records.pop(row_id).row.queue for row_id in ids})
 
     def _visible_to(self, session: Any) -> list[_Record]:
         if not isinstance(session, MemoryTransaction):
@@ -271,7 +279,10 @@ class MemoryStore:
         for record in records:
             self._records[record.row.id] = record
         self._records = dict(sorted(self._records.items()))
-        for queue in {record.row.queue for record in records}:
+        self._ring({record.row.queue for record in records})
+
+    def _ring(self, queues: set[str]) -> None:
+        for queue in queues:
             for listener in self._listeners:
                 listener.signals.put_nowait(queue)
 
@@ -289,9 +300,8 @@ class MemoryStore:
 
     def _take(self, place: Place, limit: int, now: datetime) -> list[_Record]:
         # The first row of each key that failed and is not settled holds back those behind it.
-        waiting = self._at([place], lambda r: r.dead is None and bool(r.next_attempt_at) and r.row.attempts_count > 0)
         first: dict[str, int] = {}
-        for record in waiting:
+        for record in self._at([place], lambda r: r.holds_key):
             if record.row.key is not None:
                 first[record.row.key] = min(record.row.id, first.get(record.row.key, record.row.id))
 

@@ -26,8 +26,7 @@ class MemoryDeadLetters:
 
     async def discard(self, session: Any, selection: Selection, *, limit: int) -> int:
         ids = self._ids(selection)[:limit]
-        for row_id in ids:
-            self._store.forget(row_id)
+        self._store.discard(ids)
         return len(ids)
 
     def _ids(self, selection: Selection) -> Sequence[int]:

@@ -80,7 +80,10 @@ class DeadLetterStore(Protocol):
         """Count dead letters."""
 
     async def replay(self, session: Any, selection: Selection, *, limit: int) -> int:
-        """Make dead letters ordinary rows again, behind what already waits; tell how many."""
+        """Make dead letters ordinary rows again; tell how many.
+
+        One that held its key keeps its id and comes first of its key; others stand behind what already waits.
+        """
 
     async def discard(self, session: Any, selection: Selection, *, limit: int) -> int:
         """Delete dead letters for good; tell how many."""

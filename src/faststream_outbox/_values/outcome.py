@@ -27,6 +27,8 @@ class Dead:
     reason: str
     """A short stable word, see ``Reason``."""
     exception: str | None = None
+    holds_key: bool = False
+    """Whether later rows of its key wait until it is replayed or discarded. It is parked then, in any case."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,7 +38,8 @@ class DeadLetterOptions(TypedDict, total=False):
 class DeadLetters:
     """Dead letters of handlers and forwarders alike, parked or in the dead-letter table.
 
-    Each call works on at most ``limit`` of them, the oldest first: in the caller's transaction if a session is given,
+    Each call works on at most ``limit`` of them, the oldest first (``replay`` takes those that hold their key before
+    others, and both changes take parked ones before moved ones): in the caller's transaction if a session is given,
     or else in one of its own.
 
     Example::
@@ -84,8 +85,9 @@ class DeadLetters:
     ) -> int:
         """Make dead letters ordinary messages again.
 
-        They keep idempotency key, bytes, headers and the time of publishing, start with fresh attempts, and stand
-        behind what already waits. One that a live message stands for (same queue, and same idempotency key given at
+        They keep idempotency key, bytes, headers and the time of publishing, and start with fresh attempts. One that
+        holds its key (``hold_key=True``) comes first of its key, under the id that it had; others stand behind what
+        already waits, under new ids. One that a live message stands for (same queue, and same idempotency key given at
         publish or same timer id) stays a dead letter.
 
         Returns:
@@ -104,7 +106,7 @@ class DeadLetters:
         limit: int = DEFAULT_LIMIT,
         **options: Unpack[DeadLetterOptions],
     ) -> int:
-        """Delete dead letters for good.
+        """Delete dead letters for good. What one of them held back (``hold_key=True``) goes on.
 
         Returns:
             How many were; call again while it is ``limit``.

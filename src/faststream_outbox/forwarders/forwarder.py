@@ -55,7 +55,9 @@ class OutboxForwarder:
         transform = options.get("transform")
         self._prepare = None if transform is None else Preparing(transform)
         retry = options.get("retry_strategy")
-        self._failure = FailurePolicy(retry=DEFAULT_RETRY if retry is None else as_strategy(retry))
+        self._failure = FailurePolicy(
+            retry=DEFAULT_RETRY if retry is None else as_strategy(retry), hold_key=options.get("hold_key", False)
+        )
         self._destinations: Sequence[LaneDestination] = ()
         self._lanes: list[Lane] = []
 

@@ -44,6 +44,12 @@ class ForwarderOptions(TypedDict, total=False):
     retry_strategy: RetryStrategy | tuple[wait_base, stop_base] | None
     """When a row that the destination refused is sent again; outages do not count. Default: ``ExponentialRetry()``."""
 
+    hold_key: bool
+    """True: where a message with a key becomes a dead letter, the later messages of that key wait until it is replayed
+    or discarded (``broker.dead_letters``). It is parked in the outbox table, even if there is a dead-letter table. Of
+    each key one message is sent at a time, so that none has gone ahead when an earlier one fails for good: with few
+    keys this is slower. False: its key goes on without it. Default: False."""
+
     min_fetch_interval: float
     """Seconds until the first look without a wake-up. Default: 1.0."""
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Row, Table
+from sqlalchemy import Connection, Row, Table, TextClause
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from faststream_outbox._store.postgres.listener import channel_of
@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 
 class PostgresDeadLetters:
-    """Dead letters, in the dead-letter table if there is one, or else parked in the outbox table.
+    """Dead letters, parked in the outbox table or moved to the dead-letter table, seen as one.
 
     Args:
         engine: Gives a transaction where the caller has none.
@@ -44,16 +44,21 @@ class PostgresDeadLetters:
         )
 
     async def replay(self, session: Any, selection: Selection, *, limit: int) -> int:
-        parameters = {**asdict(selection), "limit": limit, "channel": self._channel}
-        return await self._run(
-            session, lambda conn: len(conn.execute(self._statements.dead_letters_replay, parameters).all())
-        )
+        statements = [self._statements.dead_letters_free, *self._statements.dead_letters_replay]
+        return await self._run(session, lambda conn: self._change(conn, statements, selection, limit))
 
     async def discard(self, session: Any, selection: Selection, *, limit: int) -> int:
-        parameters = {**asdict(selection), "limit": limit}
-        return await self._run(
-            session, lambda conn: len(conn.execute(self._statements.dead_letters_discard, parameters).all())
-        )
+        statements = self._statements.dead_letters_discard
+        return await self._run(session, lambda conn: self._change(conn, statements, selection, limit))
+
+    def _change(
+        self, connection: Connection, statements: Sequence[TextClause], selection: Selection, limit: int
+    ) -> int:
+        changed = 0
+        for statement in statements:
+            parameters = {**asdict(selection), "limit": limit - changed, "channel": self._channel}
+            changed += len(connection.execute(statement, parameters).all())
+        return changed
 
     async def _run(self, session: Any, work: Callable[[Connection], T]) -> T:
         if session is not None:

@@ -29,6 +29,10 @@ _SELECTED = """d.failed_at IS NOT NULL
       AND (CAST(:failed_before AS timestamptz) IS NULL OR d.failed_at < CAST(:failed_before AS timestamptz))"""
 
 
+_DEAD_LETTER = """id, queue, key, idempotency_key, payload, headers, attempts_count, deliveries_count, created_at,
+    first_attempt_at, last_attempt_at, timer_id, failed_at, failure_reason, last_exception"""
+
+
 class Statements:
     """The statements for one outbox table. Only names of tables and fixed clauses are filled in; values are bound.
 
@@ -42,7 +46,7 @@ class Statements:
         self._clauses = {
             "table": _escaped(outbox_table),
             "dlq_table": "" if dlq_table is None else _escaped(dlq_table),
-            "dead_table": _escaped(outbox_table if dlq_table is None else dlq_table),
+            "dead_letters": _both(outbox_table, dlq_table),
             "selected": _SELECTED,
             "planned_anew": _PLANNED_ANEW,
         }
@@ -63,7 +67,8 @@ class Statements:
         self.take = self._load("take")
         self.settle_delivered = self._load("settle_delivered")
         self.settle_retry = self._load("settle_retry")
-        self.settle_dead = self._load("settle_dead_parked" if dlq_table is None else "settle_dead_moved")
+        self.settle_dead_parked = self._load("settle_dead_parked")
+        self.settle_dead_moved = None if dlq_table is None else self._load("settle_dead_moved")
         self.settle_released = self._load("settle_released")
         self.renew = self._load("renew")
         self.give_back = self._load("give_back")
@@ -71,8 +76,12 @@ class Statements:
         self.seconds_to_next_due = self._load("seconds_to_next_due")
         self.dead_letters_list = self._load("dead_letters_list")
         self.dead_letters_count = self._load("dead_letters_count")
-        self.dead_letters_replay = self._load("dead_letters_replay")
-        self.dead_letters_discard = self._load("dead_letters_discard")
+        self.dead_letters_free = self._load("dead_letters_free")
+        parked = {"dead_table": _escaped(outbox_table), "not_held": "d.next_attempt_at IS NULL"}
+        # Parked ones first: most of them are from before there was a table to move them to.
+        tables = [parked, *([] if dlq_table is None else [{"dead_table": _escaped(dlq_table), "not_held": "true"}])]
+        self.dead_letters_replay = [self._load("dead_letters_replay", **table) for table in tables]
+        self.dead_letters_discard = [self._load("dead_letters_discard", **table) for table in tables]
         self.listen_presence = self._load("listen_presence")
 
     def _load(self, name: str, **clauses: str) -> TextClause:
@@ -92,6 +101,15 @@ def quote_table(table: Table) -> str:
 def _escaped(table: Table) -> str:
     # A colon in a quoted name would be taken for a bound parameter.
     return quote_table(table).replace(":", "\\:")
+
+
+def _both(outbox_table: Table, dlq_table: Table | None) -> str:
+    """Give all dead letters as one table: parked ones and moved ones."""
+    if dlq_table is None:
+        return _escaped(outbox_table)
+    # Fixed columns, and names of tables, which are quoted.
+    parked, moved = (f"SELECT {_DEAD_LETTER} FROM {_escaped(table)}" for table in (outbox_table, dlq_table))  # noqa: S608
+    return f"({parked} UNION ALL {moved})"
 
 
 @cache

@@ -1,6 +1,6 @@
 """What the loops do with rows, in transactions of their own."""
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
@@ -12,7 +12,7 @@ from faststream_outbox._store.postgres.listener import channel_of, listen
 from faststream_outbox._store.postgres.records import to_row
 from faststream_outbox._store.postgres.statements import Statements, quote_table
 from faststream_outbox._store.protocol import PRESENCE_PREFIX, Listener, Place, Rescue
-from faststream_outbox._values.outcome import Dead, Delivered, Released, Retry, Settlement
+from faststream_outbox._values.outcome import Dead, Delivered, Outcome, Released, Retry, Settlement
 from faststream_outbox._values.row import OutboxRow
 
 
@@ -26,6 +26,7 @@ class PostgresStore:
         engine: The caller's engine, on asyncpg.
         outbox_table: Made by ``make_outbox_table``.
         dlq_table: Made by ``make_dlq_table``, or None: rows that failed for good are parked in the outbox table.
+            Those that hold their key are parked in any case.
         listen_engine: Where to listen, if not on ``engine``.
     """
 
@@ -39,6 +40,7 @@ class PostgresStore:
     ) -> None:
         self._tables = [outbox_table] if dlq_table is None else [outbox_table, dlq_table]
         self._statements = Statements(outbox_table, dlq_table)
+        self._ways_to_settle = _ways_to_settle(self._statements)
         self._channel = channel_of(outbox_table)
         self._lock_scope = f"{quote_table(outbox_table)}/"
         # AUTOCOMMIT spares a single statement the round trips of BEGIN and COMMIT.
@@ -136,13 +138,8 @@ class PostgresStore:
         *,
         token: str | None,
     ) -> None:
-        for kind, statement, columns in (
-            (Delivered, self._statements.settle_delivered, {}),
-            (Retry, self._statements.settle_retry, {"delays": "delay", "exceptions": "exception"}),
-            (Dead, self._statements.settle_dead, {"reasons": "reason", "exceptions": "exception"}),
-            (Released, self._statements.settle_released, {"started": "started"}),
-        ):
-            chosen = [settlement for settlement in settlements if isinstance(settlement.outcome, kind)]
+        for is_meant, statement, columns in self._ways_to_settle:
+            chosen = [settlement for settlement in settlements if is_meant(settlement.outcome)]
             if chosen:
                 parameters: dict[str, Any] = {**_fence([row for row, _ in chosen]), "token": token}
                 for name, attribute in columns.items():
@@ -165,6 +162,32 @@ class PostgresHandOver:
 
     async def settle(self, settlements: Sequence[Settlement]) -> None:
         await self._settle(settlements)
+
+
+def _ways_to_settle(
+    statements: Statements,
+) -> Sequence[tuple[Callable[[Outcome], bool], TextClause, Mapping[str, str]]]:
+    """Say which outcomes each statement writes, and which of their parts it takes under which name."""
+    reason = {"reasons": "reason", "exceptions": "exception"}
+    moved = statements.settle_dead_moved
+
+    def is_parked(outcome: Outcome) -> bool:
+        return isinstance(outcome, Dead) and (moved is None or outcome.holds_key)
+
+    def is_moved(outcome: Outcome) -> bool:
+        return isinstance(outcome, Dead) and not is_parked(outcome)
+
+    return [
+        (lambda outcome: isinstance(outcome, Delivered), statements.settle_delivered, {}),
+        (
+            lambda outcome: isinstance(outcome, Retry),
+            statements.settle_retry,
+            {"delays": "delay", "exceptions": "exception"},
+        ),
+        (is_parked, statements.settle_dead_parked, {**reason, "holds": "holds_key"}),
+        *([] if moved is None else [(is_moved, moved, reason)]),
+        (lambda outcome: isinstance(outcome, Released), statements.settle_released, {"started": "started"}),
+    ]
 
 
 def _places(places: Sequence[Place]) -> dict[str, Any]:

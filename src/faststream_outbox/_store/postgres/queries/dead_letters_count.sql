@@ -1,2 +1,2 @@
 -- How many dead letters there are.
-SELECT count(*) FROM {dead_table} AS d WHERE {selected}
+SELECT count(*) FROM {dead_letters} AS d WHERE {selected}

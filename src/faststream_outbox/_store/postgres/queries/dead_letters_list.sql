@@ -2,7 +2,7 @@
 SELECT id, queue, key, idempotency_key, payload, headers, attempts_count, deliveries_count, created_at,
     first_attempt_at, last_attempt_at, CAST(NULL AS timestamptz) AS acquired_at, timer_id,
     failed_at, failure_reason, last_exception
-FROM {dead_table} AS d
+FROM {dead_letters} AS d
 WHERE {selected}
 ORDER BY failed_at, id
 LIMIT CAST(:limit AS integer)

@@ -1,11 +1,11 @@
--- Make dead letters ordinary rows again, in one statement: each is always in just one place. They keep identity, bytes,
+-- Make dead letters of one table ordinary rows again, in one statement: each is always in just one place. They keep identity, bytes,
 -- headers and the time of publishing; a new id puts them behind what already waits. One that a live row of its queue
 -- stands for (same idempotency key or timer id) stays, and so does the later of two that would stand for one another.
 -- Scalar subqueries go by their index for each dead letter; see docs/plans.md.
 WITH chosen AS MATERIALIZED (
     SELECT d.id, d.queue, CASE WHEN d.deduplicate THEN d.idempotency_key END AS identity, d.timer_id
     FROM {dead_table} AS d
-    WHERE {selected}
+    WHERE {selected} AND {not_held}
       AND (NOT d.deduplicate OR (
           SELECT id FROM {table} AS live
           WHERE live.queue = d.queue AND live.idempotency_key = d.idempotency_key

@@ -1,6 +1,6 @@
 -- The rows of a locked place, in order: due ones first, then ready ones, and none that stands behind a waiting row of
 -- its key. A row whose retry is due still holds back the later ones until it is settled: the limit may have left it out.
--- A timer (no failed attempt yet) holds nothing back. Ready rows are waited for, not skipped, where a stranger has locked
+-- A held dead letter is such a row, with a time that never comes. A timer (not tried yet) holds nothing back. Ready rows are waited for, not skipped, where a stranger has locked
 -- one: skipped, it would be passed by the later ones of its key. BETWEEN pins the index: see docs/plans.md.
 WITH due AS MATERIALIZED (
     SELECT id, queue, key, idempotency_key, payload, headers, attempts_count, deliveries_count, created_at,
@@ -11,8 +11,7 @@ WITH due AS MATERIALIZED (
       AND (key IS NULL OR NOT EXISTS (
           SELECT FROM {table} AS earlier
           WHERE earlier.queue = o.queue AND earlier.shard = o.shard AND earlier.key = o.key
-            AND earlier.attempts_count > 0 AND earlier.failed_at IS NULL
-            AND earlier.id < o.id AND earlier.next_attempt_at IS NOT NULL
+            AND earlier.last_attempt_at IS NOT NULL AND earlier.next_attempt_at IS NOT NULL AND earlier.id < o.id
       ))
     ORDER BY next_attempt_at
     LIMIT CAST(:limit AS integer)
@@ -29,8 +28,7 @@ ready AS MATERIALIZED (
           AND (key IS NULL OR NOT EXISTS (
               SELECT FROM {table} AS earlier
               WHERE earlier.queue = o.queue AND earlier.shard = o.shard AND earlier.key = o.key
-                AND earlier.attempts_count > 0 AND earlier.failed_at IS NULL
-                AND earlier.id < o.id AND earlier.next_attempt_at IS NOT NULL
+                AND earlier.last_attempt_at IS NOT NULL AND earlier.next_attempt_at IS NOT NULL AND earlier.id < o.id
           ))
         ORDER BY shard, id
         LIMIT CAST(:limit AS integer)
