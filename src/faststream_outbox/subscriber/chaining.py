@@ -5,15 +5,14 @@ from functools import partial, wraps
 from typing import Any
 
 from faststream.message import StreamMessage
-from faststream.response import Response
 from sqlalchemy import Transaction
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 from sqlalchemy.orm import SessionTransaction
 
 from faststream_outbox._faststream import BrokerConfig, to_async
-from faststream_outbox._values.draft import RESERVED_HEADERS
 from faststream_outbox.message import Delivery, OutboxMessage
 from faststream_outbox.response import OutboxResponse
+from faststream_outbox.subscriber.inheritance import inherited_headers
 
 
 class UncommittedResponseError(RuntimeError):
@@ -37,10 +36,6 @@ def publish_in_scope(config: BrokerConfig) -> Callable[[Callable[..., Any]], Cal
         async def handle(*args: Any, **kwargs: Any) -> Any:
             result = await call(*args, **kwargs)
             message: StreamMessage[Any] | None = config.context.get_local("message")
-            # Asked at run time: a handler with several subscribers is wrapped once for all of them.
-            subscriber = config.context.get_local("handler_")
-            if isinstance(message, OutboxMessage) and getattr(subscriber, "propagates_headers", False):
-                result = _with_headers(result, message)
             if isinstance(result, OutboxResponse) and message is not None:
                 await _publish(config, result, message)
             return result
@@ -53,6 +48,10 @@ def publish_in_scope(config: BrokerConfig) -> Callable[[Callable[..., Any]], Cal
 async def _publish(config: BrokerConfig, response: OutboxResponse, message: StreamMessage[Any]) -> None:
     if response.correlation_id is None:
         response.correlation_id = message.correlation_id
+    # Asked at run time: a handler with several subscribers is wrapped once for all of them.
+    subscriber = config.context.get_local("handler_")
+    if isinstance(message, OutboxMessage) and getattr(subscriber, "propagates_headers", False):
+        response.headers = {**inherited_headers(message.row), **response.headers}
     publish = config.producer.publish
     for middleware in reversed(config.broker_middlewares):
         publish = partial(middleware(None, context=config.context).publish_scope, publish)
@@ -84,16 +83,3 @@ def _transaction_of(session: AsyncSession | AsyncConnection) -> Transaction | Se
     if isinstance(session, AsyncSession):
         return session.sync_session.get_transaction()
     return session.sync_connection.get_transaction() if session.sync_connection else None
-
-
-def _with_headers(result: Any, message: OutboxMessage) -> Any:
-    """Add the caller's headers of the inbound message; those that say who the message is are its own."""
-    inbound = {name: value for name, value in message.row.headers.items() if name not in _OWN_HEADERS}
-    if result is None or not inbound:
-        return result
-    response = result if isinstance(result, Response) else Response(result)
-    response.headers = {**inbound, **response.headers}
-    return response
-
-
-_OWN_HEADERS = RESERVED_HEADERS | {"content-type"}

@@ -11,7 +11,13 @@ from faststream.message import AckStatus, StreamMessage
 
 from faststream_outbox._engine.consumer import Consumer
 from faststream_outbox._engine.failure import FailurePolicy
-from faststream_outbox._faststream import CallsCollection, PublisherProto, SubscriberSpecification, SubscriberUsecase
+from faststream_outbox._faststream import (
+    BrokerMiddleware,
+    CallsCollection,
+    PublisherProto,
+    SubscriberSpecification,
+    SubscriberUsecase,
+)
 from faststream_outbox._values.outcome import Dead, Delivered, Outcome, Reason, Released, describe
 from faststream_outbox._values.row import OutboxRow
 from faststream_outbox.config import OutboxBrokerConfig
@@ -23,10 +29,20 @@ from faststream_outbox.subscriber.chaining import (
     take_back_what_nobody_commits,
 )
 from faststream_outbox.subscriber.config import OutboxSubscriberConfig
+from faststream_outbox.subscriber.inheritance import Inheritance
 
 
 class OutboxSubscriber(SubscriberUsecase[Delivery]):
-    """Handles the messages of one or more queues in this process."""
+    """Handles the messages of one or more queues in this process.
+
+    With a publisher of another broker over it, what the handler returns is published there before the row leaves the
+    table, with the row's idempotency key as header ``idempotency-key`` (on RabbitMQ also as ``message_id``), unless the
+    handler returns a response with headers of its own. Handled again, the row is published again with the same key::
+
+        @kafka.publisher("invoices.v1")
+        @broker.subscriber("orders", propagate_inbound_headers=True)
+        async def invoice(order: Order) -> Invoice: ...
+    """
 
     _outer_config: OutboxBrokerConfig
 
@@ -54,6 +70,11 @@ class OutboxSubscriber(SubscriberUsecase[Delivery]):
     def queues(self) -> Sequence[str]:
         """The names of the queues, with the prefixes of the routers that the subscriber stands on."""
         return [f"{self._outer_config.prefix}{queue}" for queue in self._config.queues]
+
+    @property
+    def _broker_middlewares(self) -> Sequence[BrokerMiddleware[Delivery, Any]]:
+        # The outermost, so that others can change what it sets.
+        return (Inheritance, *super()._broker_middlewares)
 
     async def start(self) -> None:
         """Begin to claim rows; the broker calls it."""
