@@ -29,6 +29,7 @@ class Server:
         self.misfits: set[int] = set()
         self.refused: set[int] = set()
         self.is_up = True
+        self.has_stayed = True
         self.answer: Exception | None = None
         self.connections: list[Connection] = []
         self.taken: list[int] = []
@@ -62,6 +63,9 @@ class Destination(ConnectedDestination[Connection]):
     async def _look(self, client: Connection) -> None:
         if self.server.answer is not None:
             raise self.server.answer
+
+    async def _has_stayed(self, client: Connection) -> bool:
+        return self.server.has_stayed
 
     def _check_address(self, address: str) -> None:
         if address == "bad":
@@ -249,6 +253,17 @@ async def test_a_server_that_goes_away_accuses_nobody(destination: Destination, 
     destination.before_answer = lambda: None
     await destination.connect()
     assert await destination.send(parcels) == [Accepted()] * 3
+    assert server.flights[-1] == [0, 1, 2]
+
+
+async def test_a_server_that_was_replaced_meanwhile_accuses_nobody(destination: Destination, server: Server) -> None:
+    parcels = [parcel(number) for number in range(3)]
+    server.has_stayed = False
+    for _ in range(10):
+        await destination.connect()
+        destination.before_answer = lambda: setattr(server, "is_up", False)
+        assert all(isinstance(verdict, Unsent) for verdict in await destination.send(parcels))
+        server.is_up = True
     assert server.flights[-1] == [0, 1, 2]
 
 

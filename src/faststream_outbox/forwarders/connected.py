@@ -55,6 +55,10 @@ class ConnectedDestination(ABC, Generic[C]):
     async def _look(self, client: C) -> None:
         """Find out whether rows would be taken; raise if not."""
 
+    async def _has_stayed(self, client: C) -> bool:
+        """Tell whether the server that ended the last connection has been there all the time, as far as one can see."""
+        return True
+
     @abstractmethod
     def _is_settled(self, client: C, error: BaseException) -> bool:
         """Tell whether all that was sent has an answer after this error, so that the connection can be kept."""
@@ -81,16 +85,18 @@ class ConnectedDestination(ABC, Generic[C]):
         if self._client is not None and self._is_ready(self._client):
             return
         accused, self._accused = self._accused, frozenset()
+        is_proven = False
         try:
             if self._client is None:
                 self._client = await self._open()
             await self._look(self._client)
+            is_proven = bool(accused) and await self._has_stayed(self._client)
         except BaseException as error:
-            self._suspects.forgive(accused)
             await self._after_trouble(error)
             raise
-        # A server that is there at the first attempt has not crashed.
-        self._suspects.prove(accused)
+        finally:
+            # A server that is there at the first attempt has not crashed: it was the connection alone that broke.
+            (self._suspects.prove if is_proven else self._suspects.forgive)(accused)
         self._has_looked = True
 
     async def send(self, parcels: Sequence[Parcel]) -> Sequence[Verdict]:

@@ -20,6 +20,7 @@ from faststream_outbox.forwarders.kafka.verdicts import OF_A_TOPIC, KafkaAnswerE
 from faststream_outbox.forwarders.suspects import ConnectionBrokenError
 
 CLOSE_SECONDS = 1.0
+REACH_SECONDS = 2.0
 ALL_REPLICAS = -1
 
 UNKNOWN_TOPIC_OR_PARTITION = 3
@@ -39,6 +40,8 @@ class KafkaClient:
         self._max_age = settings.metadata_max_age
         self._refreshed_at = -math.inf
         self._problems: dict[str, KafkaAnswerError] = {}
+        self.broken_nodes: set[int] = set()
+        """Servers to which a connection broke while a batch was on its way."""
         self._doubtful: set[str] = set()
         """Topics that have turned out to be missing since they were looked up."""
         self._last_line = keep_lines_out_of_the_log()
@@ -136,6 +139,7 @@ class KafkaClient:
             msg = f"{about}: {error}"
             raise ConnectionError(msg) from error
         except KafkaError as error:
+            self.broken_nodes.add(leader)
             msg = f"{about}: {error}"
             raise ConnectionBrokenError(msg) from error
         [(_, [(_, code, *_)])] = response.topics
@@ -143,6 +147,13 @@ class KafkaClient:
             self._doubtful.add(topic)
         if code:
             raise KafkaAnswerError(code, about)
+
+    async def reaches(self, node: int) -> bool:
+        """Tell whether a server of the cluster can be connected to, in a moment."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(REACH_SECONDS):
+                return bool(await self._client.ready(node))  # type: ignore[no-untyped-call]
+        return False
 
     async def close(self) -> None:
         """Cut all connections. A request that is still in a buffer of ours is not sent any more."""

@@ -3,7 +3,7 @@
 import asyncio
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import ClassVar
 
 from aiokafka.structs import TopicPartition
@@ -39,12 +39,17 @@ class KafkaDestination(ConnectedDestination[KafkaClient]):
         super().__init__(suspects, send_timeout)
         self._settings = settings
         self._partitioning = Partitioning(settings)
+        self._broken_nodes: Collection[int] = ()
 
     async def _open(self) -> KafkaClient:
         return KafkaClient(self._settings)
 
     async def _look(self, client: KafkaClient) -> None:
         await client.refresh()
+
+    async def _has_stayed(self, client: KafkaClient) -> bool:
+        # Another server of the cluster has told where the partitions are, perhaps.
+        return all([await client.reaches(node) for node in self._broken_nodes])
 
     def _is_ready(self, client: KafkaClient) -> bool:
         return super()._is_ready(client) and client.is_fresh
@@ -55,6 +60,7 @@ class KafkaDestination(ConnectedDestination[KafkaClient]):
     async def _hand_over(self, client: KafkaClient, parcels: Sequence[Parcel], verdicts: Verdicts) -> None:
         topics = self._by_topic(parcels)
         problems = await client.look_up(topics.keys())
+        self._broken_nodes = client.broken_nodes
         async with asyncio.TaskGroup() as group:
             for topic, rows in topics.items():
                 if topic in problems:

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import socket
 import struct
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, NamedTuple, TypeAlias, cast
 
@@ -40,6 +40,8 @@ class Session(NamedTuple):
     id: str
     address: str
     """The client's, as the server sees it."""
+    run: str | None
+    """What the server calls itself until it is started again; None where it does not tell."""
 
 
 class RedisClient:
@@ -82,13 +84,20 @@ class RedisClient:
                 with contextlib.suppress(RedisAnswerError):
                     await client.execute("CLIENT", "KILL", "ID", abandoned.id, "ADDR", abandoned.address)
             with contextlib.suppress(RedisAnswerError):
-                client.session = _session(await client.execute("CLIENT", "INFO"))
+                client.session = _session(await client.execute("CLIENT", "INFO"), await client._run())
             with contextlib.suppress(RedisAnswerError):
                 client.max_message_bytes = _limit(await client.execute("CONFIG", "GET", "proto-max-bulk-len"))
         except BaseException:
             await client.close()
             raise
         return client
+
+    async def _run(self) -> str | None:
+        try:
+            info: bytes = await self.execute("INFO", "server")
+        except RedisAnswerError:
+            return None
+        return _fields(info.decode().splitlines(), ":").get("run_id")
 
     @property
     def is_alive(self) -> bool:
@@ -275,9 +284,13 @@ def _raise_refusal(answers: Sequence[Any]) -> None:
                 raise answer
 
 
-def _session(info: bytes) -> Session:
-    fields = dict(field.partition("=")[::2] for field in info.decode().split())
-    return Session(fields["id"], fields["addr"])
+def _session(info: bytes, run: str | None) -> Session:
+    fields = _fields(info.decode().split(), "=")
+    return Session(fields["id"], fields["addr"], run)
+
+
+def _fields(lines: Iterable[str], separator: str) -> dict[str, str]:
+    return dict(line.partition(separator)[::2] for line in lines)
 
 
 def _limit(settings: Mapping[bytes, bytes] | Sequence[bytes]) -> int:

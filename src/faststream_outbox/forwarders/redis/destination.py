@@ -26,12 +26,18 @@ class RedisDestination(ConnectedDestination[RedisClient]):
     def __init__(self, settings: RedisSettings, suspects: Suspects, send_timeout: float) -> None:
         super().__init__(suspects, send_timeout)
         self._settings = settings
-        self._abandoned: Session | None = None
+        self._sessions: tuple[Session | None, Session | None] = (None, None)
+        """That of the connection before, and that of the last one."""
 
     async def _open(self) -> RedisClient:
-        client = await RedisClient.open(self._settings, self._abandoned)
-        self._abandoned = client.session
+        _, abandoned = self._sessions
+        client = await RedisClient.open(self._settings, abandoned)
+        self._sessions = (abandoned, client.session)
         return client
+
+    async def _has_stayed(self, client: RedisClient) -> bool:
+        before, now = self._sessions
+        return before is None or now is None or before.run == now.run
 
     async def _look(self, client: RedisClient) -> None:
         await client.probe()
