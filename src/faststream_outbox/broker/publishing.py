@@ -51,7 +51,8 @@ class OutboxPublishing(BrokerPublishMixin[Delivery]):
             body: Anything that FastStream can encode; encoded once, and sent as these bytes ever after.
             queue: The queue's name; at most 255 bytes, without ``=>``.
             session: The transaction to write in.
-            headers: Names and values are strings; 32 KiB together at most.
+            headers: Names and values are strings; 32 KiB together at most. A ``traceparent`` is sent unchanged; without
+                one, and with a current span of OpenTelemetry, the application's propagators add theirs.
             correlation_id: Default: a new one.
             **options: See ``MessageOptions``: key, idempotency_key, activate_in, activate_at, timer_id.
 

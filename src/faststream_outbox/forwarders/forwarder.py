@@ -19,6 +19,7 @@ from faststream_outbox._values.row import OutboxRow
 from faststream_outbox.exceptions import ConfigError, InvalidMessageError
 from faststream_outbox.forwarders.factory import Destinations, LaneDestination, create_destinations
 from faststream_outbox.forwarders.options import ForwarderOptions
+from faststream_outbox.forwarders.tracing import TracedDestination
 from faststream_outbox.forwarders.transform import Preparing
 from faststream_outbox.retry import DEFAULT_RETRY, as_strategy
 from faststream_outbox.schema import SHARDS
@@ -116,7 +117,8 @@ class OutboxForwarder:
         if self._lanes:
             return
         runtime = self._config.runtime
-        name, health, send_timeout, self._destinations = self._create_destinations(runtime.log, lanes=self._lane_count)
+        name, health, send_timeout, destinations = self._create_destinations(runtime.log, lanes=self._lane_count)
+        self._destinations = [TracedDestination(one, name) for one in destinations]
         self._name = self._name or name
         breaker = Breaker(health, self._lane_count)
         self._lanes = [

@@ -1,8 +1,9 @@
 """Where every published message becomes a row."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from faststream.exceptions import FeatureNotSupportedException
@@ -12,6 +13,7 @@ from faststream_outbox._store.protocol import Writer
 from faststream_outbox._values.draft import Draft
 from faststream_outbox.exceptions import ConfigError, InvalidMessageError
 from faststream_outbox.parser import OutboxParser
+from faststream_outbox.publisher.tracing import current_trace_headers, with_trace
 from faststream_outbox.response import OutboxPublishCommand, Outgoing, merge_headers
 
 if TYPE_CHECKING:
@@ -58,7 +60,7 @@ class OutboxProducer(ProducerProto[OutboxPublishCommand]):
 
     async def publish(self, cmd: OutboxPublishCommand) -> int | None:
         """Write one row; None where it is a live duplicate."""
-        draft = self._draft(cmd, Outgoing(cmd.body), *await self._encode(cmd.body))
+        draft = self._draft(cmd, Outgoing(cmd.body), current_trace_headers(), *await self._encode(cmd.body))
         if cmd.session is OWN_TRANSACTION:
             async with self._begin() as session:
                 return await self.writer.insert(session, draft)
@@ -66,14 +68,15 @@ class OutboxProducer(ProducerProto[OutboxPublishCommand]):
 
     def publish_sync(self, cmd: OutboxPublishCommand) -> int | None:
         """The same for a caller that cannot await."""
-        return self.writer.insert_sync(cmd.session, self._draft(cmd, Outgoing(cmd.body), *self._encode_now(cmd.body)))
+        draft = self._draft(cmd, Outgoing(cmd.body), current_trace_headers(), *self._encode_now(cmd.body))
+        return self.writer.insert_sync(cmd.session, draft)
 
     async def publish_batch(self, cmd: OutboxPublishCommand) -> list[int]:
         """Write a row for each body, in their order; live duplicates are left out."""
-        drafts = []
+        drafts, trace = [], current_trace_headers()
         for body in cmd.batch_bodies:
             message = body if isinstance(body, Outgoing) else Outgoing(body)
-            drafts.append(self._draft(cmd, message, *await self._encode(message.body)))
+            drafts.append(self._draft(cmd, message, trace, *await self._encode(message.body)))
         if not drafts:
             return []
         return await self.writer.insert_many(cmd.session, drafts)
@@ -112,21 +115,28 @@ class OutboxProducer(ProducerProto[OutboxPublishCommand]):
         self,
         cmd: OutboxPublishCommand,
         message: Outgoing,
+        trace: Mapping[str, str],
         payload: bytes,
         content_type: str | None,
     ) -> Draft:
-        draft = Draft.make(
+        headers = merge_headers(cmd.headers, message.headers)
+        make = partial(
+            Draft.make,
             payload,
             queue=cmd.destination,
             content_type=content_type,
             max_payload_bytes=self._max_payload_bytes,
             key=cmd.key if message.key is None else message.key,
-            headers=merge_headers(cmd.headers, message.headers),
             correlation_id=cmd.correlation_id,
             idempotency_key=cmd.idempotency_key if message.idempotency_key is None else message.idempotency_key,
             activate_in=cmd.activate_in,
             activate_at=cmd.activate_at,
             timer_id=cmd.timer_id,
         )
+        try:
+            draft = make(headers=with_trace(headers, trace))
+        except InvalidMessageError:
+            # Baggage may be too much for a message that is fine; if it is the message, that is told without the trace.
+            draft = make(headers=headers)
         copies = self._copies(draft.queue)
         return replace(draft, copies=copies) if copies else draft
