@@ -1,7 +1,7 @@
 """The servers of a session, and what each test gets on them: a database with our tables, a topic.
 
-`OUTBOX_POSTGRES_URL`, `OUTBOX_KAFKA_BOOTSTRAP`, `OUTBOX_RABBITMQ_URL` and `OUTBOX_REDIS_URL` name servers to use
-instead of starting them. A server that cannot be had skips the tests that ask for it; with
+`OUTBOX_POSTGRES_URL`, `OUTBOX_KAFKA_BOOTSTRAP`, `OUTBOX_RABBITMQ_URL`, `OUTBOX_REDIS_URL` and `OUTBOX_NATS_URL` name
+servers to use instead of starting them. A server that cannot be had skips the tests that ask for it; with
 `OUTBOX_REQUIRE_SERVERS=1` it fails them.
 
 Session fixtures are synchronous: they outlive the event loop of any test.
@@ -20,6 +20,7 @@ from faststream_outbox import make_dlq_table, make_outbox_table
 from .faults.proxy import TcpProxy
 from .servers.kafka import EmbeddedKafka, KafkaServer, running_kafka
 from .servers.missing import missing
+from .servers.nats import NatsServer, running_nats
 from .servers.postgres import PostgresServer, running_postgres
 from .servers.process import LOOPBACK, ServerUnavailable
 from .servers.rabbitmq import RabbitServer, running_rabbit
@@ -82,6 +83,13 @@ def rabbit_server() -> Iterator[RabbitServer]:
     """The session's RabbitMQ: an `EmbeddedRabbit`, which tests can stop, unless the environment names one."""
     with ExitStack() as stack:
         yield _enter(stack, running_rabbit())
+
+
+@pytest.fixture(scope="session")
+def nats_server() -> Iterator[NatsServer]:
+    """The session's NATS with JetStream: an `EmbeddedNats`, which tests can stop, unless the environment names one."""
+    with ExitStack() as stack:
+        yield _enter(stack, running_nats())
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """Tests of applications without a database."""
 
-import inspect
 from collections.abc import Awaitable, Callable, Generator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from types import TracebackType
@@ -12,15 +11,15 @@ from typing_extensions import override
 from faststream_outbox._faststream import EnterType, TestBroker, broker_of, is_connected
 from faststream_outbox._store.memory import MemoryStore
 from faststream_outbox._store.memory_dead_letters import MemoryDeadLetters
-from faststream_outbox._values.draft import CONTENT_TYPE, CORRELATION_ID, Draft
+from faststream_outbox._values.draft import Draft
 from faststream_outbox._values.outcome import Accepted, Refused, Unsent, Verdict
 from faststream_outbox._values.parcel import Parcel
 from faststream_outbox._values.row import OutboxRow
-from faststream_outbox._values.wire import ROW_KEY, wire_headers
 from faststream_outbox.broker.broker import OutboxBroker
 from faststream_outbox.exceptions import ConfigError
 from faststream_outbox.forwarders import forwarder as forwarder_module
 from faststream_outbox.forwarders.forwarder import OutboxForwarder
+from faststream_outbox.forwarders.general.publishing import Publishing
 from faststream_outbox.message import Delivery
 from faststream_outbox.publisher.usecase import OutboxPublisher
 from faststream_outbox.subscriber.factory import create_subscriber
@@ -201,7 +200,7 @@ class TestOutboxBroker(TestBroker[OutboxBroker, EnterType]):
                 return
 
     async def _forward(self, parcel: Parcel, publisher: Any) -> None:
-        await _publish(parcel, publisher)
+        await Publishing(publisher).publish(parcel)
         row = parcel.row
         # For the mocks of our own publishers to the queue.
         for fake in self._fake_subscribers:
@@ -277,35 +276,6 @@ def _is_up(publisher: Any) -> bool:
     broker = broker_of(publisher)
     # Not every test broker of FastStream's puts a connection into its broker, but each puts a mock there to start it.
     return is_connected(broker) or isinstance(broker.start, mock.NonCallableMock)
-
-
-_ADDRESSES = ("topic", "routing_key", "subject", "stream", "list", "channel")
-"""What publishers call an address of a message's own; the first that one has counts."""
-
-
-async def _publish(parcel: Parcel, publisher: Any) -> None:
-    """Send a row as FastStream's own publisher for that kind of broker can."""
-    row, address = parcel
-    parameters = inspect.signature(publisher.publish).parameters
-    headers = wire_headers(row)
-    options: dict[str, Any] = {}
-    if address is not None:
-        name = next((name for name in _ADDRESSES if name in parameters), None)
-        if name is None:
-            msg = (
-                f"transform: {type(publisher).__name__} cannot publish to an address of a message's own, as {address!r}"
-            )
-            raise ConfigError(msg)
-        options[name] = address
-    if row.key is not None and "key" in parameters:
-        options["key"] = row.key.encode()
-    elif row.key is not None:
-        headers[ROW_KEY] = row.key
-    if "publish_kwargs" in parameters:
-        # RabbitMQ has properties beside the headers.
-        options.update(message_id=row.idempotency_key, content_type=row.headers.get(CONTENT_TYPE))
-    correlation_id = row.headers.get(CORRELATION_ID)
-    await publisher.publish(row.payload, headers=headers, correlation_id=correlation_id, **options)
 
 
 def _subscribers(brokers: Sequence[OutboxBroker]) -> list[OutboxSubscriber]:

@@ -74,6 +74,7 @@ __all__ = (
     "broker_of",
     "change_producer",
     "connection_options",
+    "forget_connection",
     "get_broker_logger",
     "has_broker",
     "is_connected",
@@ -110,3 +111,8 @@ def connection_options(broker: BrokerUsecase[Any, Any, Any]) -> dict[str, Any]:
 def is_connected(broker: BrokerUsecase[Any, Any, Any]) -> bool:
     """Tell whether a broker holds a connection; FastStream has no public word for it."""
     return broker._connection is not None
+
+
+def forget_connection(broker: BrokerUsecase[Any, Any, Any]) -> None:
+    """Let the next ``connect`` make a new connection; a ``stop`` that fails keeps the old one for ever."""
+    broker._connection = None

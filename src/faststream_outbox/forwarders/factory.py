@@ -7,6 +7,8 @@ from typing import Any, NamedTuple, Protocol, TypeAlias
 from faststream_outbox._engine.destination import Destination
 from faststream_outbox._engine.health import Health, Log
 from faststream_outbox.exceptions import ConfigError
+from faststream_outbox.forwarders.general.destination import GeneralDestination
+from faststream_outbox.forwarders.general.kinds import outlet_of
 from faststream_outbox.forwarders.suspects import Suspects
 
 MARGIN_SECONDS = 5.0
@@ -104,6 +106,13 @@ def _redis(publisher: Any, wishes: Wishes) -> Address | None:
     )
 
 
+def _general(publisher: Any, wishes: Wishes) -> Address | None:
+    outlet = outlet_of(publisher, allow_lossy=wishes.allow_lossy)
+    if outlet is None:
+        return None
+    return Address(outlet.name, outlet.usual_timeout, lambda seconds: GeneralDestination(outlet, seconds))
+
+
 Kind: TypeAlias = Callable[[Any, Wishes], Address | None]
 """Reads a publisher of its own kind and checks its settings; gives None for every other.
 
@@ -111,7 +120,7 @@ It imports what its extra installs only when FastStream's module was imported by
 whose module was never imported cannot be among us.
 """
 
-KINDS: Sequence[Kind] = (_kafka, _rabbit, _redis)
+KINDS: Sequence[Kind] = (_kafka, _rabbit, _redis, _general)
 """The first that knows a publisher has it."""
 
 
@@ -134,8 +143,8 @@ def create_destinations(
     address = next((found for kind in KINDS if (found := kind(publisher, wishes)) is not None), None)
     if address is None:
         msg = (
-            "to: must be a publisher of FastStream's KafkaBroker, RabbitBroker or RedisBroker, "
-            f"as in kafka.publisher('orders.v1'), got {publisher!r}"
+            "to: must be a publisher of another FastStream broker, as in kafka.publisher('orders.v1'), "
+            f"got {publisher!r}"
         )
         raise ConfigError(msg)
     seconds = send_timeout or address.usual_timeout + MARGIN_SECONDS

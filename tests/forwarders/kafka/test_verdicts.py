@@ -2,7 +2,8 @@ import aiokafka.errors
 import pytest
 
 from faststream_outbox._values.outcome import Poison, Refused, Unsent, Verdict
-from faststream_outbox.forwarders.kafka.verdicts import ANSWERS, KafkaAnswerError, classify
+from faststream_outbox.forwarders.kafka.answers import ANSWERS
+from faststream_outbox.forwarders.kafka.verdicts import KafkaAnswerError, classify
 
 # Error codes that Kafka's protocol guide marks as retriable and that a produce or metadata request can meet.
 RETRIABLE = {3, 5, 6, 7, 9, 13, 19, 20, 56, 72, 74, 75, 89, 100, 103}

@@ -1,0 +1,68 @@
+"""MQTT 5."""
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import zmqtt
+
+from faststream_outbox._faststream import connection_options
+from faststream_outbox._values.outcome import Poison, Reason, Refused, Unsent, Verdict
+from faststream_outbox._values.parcel import Parcel
+from faststream_outbox.exceptions import ConfigError
+from faststream_outbox.forwarders.general.outlet import Answer, Outlet, invalid, outage
+
+AT_MOST_ONCE = 0
+
+NOT_AUTHORIZED = 0x87
+TOPIC_NAME_INVALID = 0x90
+QUOTA_EXCEEDED = 0x97
+PAYLOAD_FORMAT_INVALID = 0x99
+"""MQTT 5.0, section 3.4.2.1, "PUBACK Reason Code"."""
+
+
+def _publish_error(error: zmqtt.MQTTPublishError) -> Verdict:
+    if error.reason_code == PAYLOAD_FORMAT_INVALID:
+        return Poison(Reason.INVALID, error)
+    if error.reason_code in {NOT_AUTHORIZED, TOPIC_NAME_INVALID, QUOTA_EXCEEDED}:
+        return Unsent(error)
+    return Refused(error)
+
+
+class MqttOutlet(Outlet):
+    """A topic. Each row waits for the broker's PUBACK or PUBCOMP.
+
+    The broker then passes it on to the sessions that have subscribed, connected or not. What no session wants, it
+    drops: that is MQTT's nature, and nobody is told. Headers are user properties, and so is the content type.
+
+    Raises:
+        ConfigError: The publisher has QoS 0 and losses were not asked for, or its broker speaks MQTT 3.1.1.
+    """
+
+    answers: ClassVar[Sequence[Answer]] = (
+        (zmqtt.MQTTPublishError, _publish_error),
+        (zmqtt.MQTTInvalidTopicError, invalid),
+        (zmqtt.MQTTError, outage),  # disconnected, no answer, more than this server offers
+        (RuntimeError, outage),  # no packet identifier is free
+    )
+
+    def __init__(self, publisher: Any, *, allow_lossy: bool = False) -> None:
+        super().__init__(publisher, allow_lossy=allow_lossy)
+        if connection_options(self.broker)["version"] == "3.1.1":
+            msg = "to: MQTT 3.1.1 has no headers for a row's identity; write MQTTBroker(..., version='5.0')"
+            raise ConfigError(msg)
+        if publisher.qos == AT_MOST_ONCE and not allow_lossy:
+            msg = (
+                "to: with QoS 0, the default, nobody knows whether a message arrives; write "
+                "mqtt.publisher(..., qos=QoS.AT_LEAST_ONCE), or forwarder(..., allow_lossy=True)"
+            )
+            raise ConfigError(msg)
+
+    @property
+    def kind(self) -> str:
+        return "mqtt"
+
+    def classify(self, error: BaseException, parcel: Parcel) -> Verdict:
+        verdict = super().classify(error, parcel)
+        if parcel.address is not None and isinstance(error, zmqtt.MQTTPublishError) and isinstance(verdict, Unsent):
+            return Refused(error)
+        return verdict

@@ -1,0 +1,21 @@
+"""Ends connections so that nothing of what is on its way leaves this machine any more."""
+
+import asyncio
+import contextlib
+import socket
+import struct
+
+LINGER_ZERO = struct.pack("ii", 1, 0)
+"""Closing then resets the connection, and the kernel throws away what has not left the machine."""
+
+
+def reset(transport: asyncio.BaseTransport) -> None:
+    """Reset a connection, and drop what is buffered."""
+    sock: socket.socket | None = transport.get_extra_info("socket")
+    if sock is not None:
+        with contextlib.suppress(OSError):
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_ZERO)
+    if isinstance(transport, asyncio.WriteTransport):
+        transport.abort()
+    else:
+        transport.close()
