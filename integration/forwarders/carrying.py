@@ -1,5 +1,6 @@
-"""Rows in, records out, and what must hold between the two."""
+"""Rows in, messages out, and what must hold between the two."""
 
+import random
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -9,7 +10,9 @@ from sqlalchemy import Table as SqlTable
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from faststream_outbox import OutboxBroker, Outgoing
-from integration.servers.topics import Record, read_topic
+from integration.broker.observing import Table
+
+from .boxes import Box, Received
 
 HAND_OVERS = """
     SELECT DISTINCT pid FROM pg_stat_activity JOIN pg_locks USING (pid)
@@ -34,63 +37,67 @@ class Publishing:
             return await self._broker.publish_batch(*messages, queue=queue, session=connection)
 
 
-class Topic:
-    """A topic seen by a plain consumer."""
+def random_message(draw: random.Random, box: Box) -> Outgoing:
+    """A message with such headers as the box can carry."""
 
-    def __init__(self, bootstrap: str, name: str) -> None:
-        self.bootstrap = bootstrap
-        self.name = name
+    def text(longest: int, letters: str) -> str:
+        return "".join(draw.choices(letters, k=draw.randint(1, longest)))
 
-    async def records(self, expected: int) -> list[Record]:
-        """All records there are, once they are as many as expected."""
-        return await read_topic(self.bootstrap, self.name, expected)
-
-    async def count(self) -> int:
-        return len(await self.records(0))
-
-
-def headers_of(record: Record) -> dict[str, str]:
-    headers = {name: value.decode() for name, value in record.headers}
-    assert len(headers) == len(record.headers), "a header twice"
-    return headers
+    return Outgoing(
+        # The longest is more than one body frame of RabbitMQ or segment of the network.
+        draw.randbytes(draw.choice((0, 1, 100, 3000, 50_000 if draw.random() < 0.2 else 5))),
+        key=draw.choice((None, text(8, box.header_values))),
+        headers={
+            "x-" + text(10, box.header_names): draw.choice(("", text(40, box.header_values)))
+            for _ in range(draw.randint(0, 4))
+        },
+    )
 
 
-def row_id(record: Record) -> int:
-    return int(headers_of(record)["outbox-id"])
-
-
-def without_repeats(records: Sequence[Record]) -> list[Record]:
-    """The first of each idempotency key, as an inbox would let through; repeats must be the same in all but offset."""
-    first: dict[str, Record] = {}
-    for record in sorted(records, key=lambda record: (record.partition, record.offset)):
-        kept = first.setdefault(headers_of(record)["idempotency-key"], record)
-        assert (kept.key, kept.value, kept.headers, kept.partition) == (
-            record.key,
-            record.value,
-            record.headers,
-            kept.partition if record.key is None else record.partition,
-        )
+def without_repeats(messages: Sequence[Received]) -> list[Received]:
+    """The first of each idempotency key, as an inbox would let through; repeats must be the same."""
+    first: dict[str, Received] = {}
+    for message in messages:
+        kept = first.setdefault(message.headers["idempotency-key"], message)
+        # Where there are several places, a message without a key may go to any of them.
+        assert kept == (message if message.key is not None else message._replace(place=kept.place))
     return list(first.values())
 
 
-def check_order(records: Sequence[Record]) -> None:
-    """Rows of a key are in one partition, in the order of their ids."""
-    by_key: defaultdict[bytes | None, list[Record]] = defaultdict(list)
-    for record in records:
-        by_key[record.key].append(record)
-    for key, its_records in by_key.items():
+def check_order(messages: Sequence[Received]) -> None:
+    """Rows of a key are in one place, in the order of their ids."""
+    by_key: defaultdict[str | None, list[Received]] = defaultdict(list)
+    for message in messages:
+        by_key[message.key].append(message)
+    for key, its_messages in by_key.items():
         if key is None:
             continue
-        assert len({record.partition for record in its_records}) == 1, key
-        ids = [row_id(record) for record in sorted(its_records, key=lambda record: record.offset)]
+        assert len({message.place for message in its_messages}) == 1, key
+        ids = [message.row_id for message in its_messages]
         assert ids == sorted(ids), f"{key!r} out of order"
 
 
-def check_complete(records: Sequence[Record], ids: Iterable[int]) -> None:
+def check_complete(messages: Sequence[Received], ids: Iterable[int]) -> None:
     """Every row once, in order, after repeats are removed."""
-    unique = without_repeats(records)
-    assert sorted(row_id(record) for record in unique) == sorted(ids)
+    unique = without_repeats(messages)
+    assert sorted(message.row_id for message in unique) == sorted(ids)
     check_order(unique)
+
+
+async def lanes_at_work(table: Table) -> int:
+    return len(await table.query(HAND_OVERS))
+
+
+async def nothing_is_counted(table: Table) -> None:
+    assert await table.count("attempts_count > 0 OR failed_at IS NOT NULL") == 0
+
+
+async def all_failed(table: Table) -> bool:
+    return await table.count("failed_at IS NULL") == 0
+
+
+async def fewer_than(table: Table, before: int) -> bool:
+    return await table.count() < before
 
 
 def connections_to(port: int) -> set[int]:

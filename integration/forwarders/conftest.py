@@ -2,21 +2,23 @@ import asyncio
 import gc
 import logging
 from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
-from faststream.kafka import KafkaBroker
 from sqlalchemy import Table as SqlTable
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from faststream_outbox import OutboxBroker
 from integration.broker.observing import LogLines, Table, eventually
-from integration.faults.proxy import TcpProxy
-from integration.servers.kafka import KafkaServer
 
-from .carrying import Publishing, Topic
+from .boxes import BOXES, Box
+from .boxes.memory import MemoryBox
+from .carriers import Carrier, MemoryCarrier, TableCarrier
+from .carrying import Publishing
 
 MakeBroker = Callable[..., OutboxBroker]
+NOWHERE = "postgresql+asyncpg://nowhere.invalid/outbox"
 
 
 @pytest.fixture(autouse=True)
@@ -72,20 +74,27 @@ def broker(make_broker: MakeBroker) -> OutboxBroker:
 
 
 @pytest.fixture
-def kafka(kafka_server: KafkaServer) -> KafkaBroker:
-    """The destination's broker; nobody connects it."""
-    return KafkaBroker(kafka_server.bootstrap, acks="all", logger=None)
+async def box(request: pytest.FixtureRequest, nothing_is_left_behind: None) -> AsyncIterator[Box]:
+    """An address for this test alone, of the kind that its `parametrize` names."""
+    async with BOXES[request.param].open(request) as box:
+        yield box
 
 
 @pytest.fixture
-def proxied_kafka(kafka_proxy: TcpProxy) -> KafkaBroker:
-    """The same behind the proxy."""
-    return KafkaBroker(kafka_proxy.address, acks="all", logger=None)
+async def stack(nothing_is_left_behind: None) -> AsyncIterator[AsyncExitStack]:
+    """What is entered there ends with the test."""
+    async with AsyncExitStack() as stack:
+        yield stack
 
 
 @pytest.fixture
-def topic(kafka_server: KafkaServer, kafka_topic: str) -> Topic:
-    return Topic(kafka_server.bootstrap, kafka_topic)
+def carrier(request: pytest.FixtureRequest, box: Box, outbox_table: SqlTable) -> Carrier:
+    """Brings rows to the box, in memory if the box is there."""
+    if isinstance(box, MemoryBox):
+        broker = OutboxBroker(create_async_engine(NOWHERE), outbox_table=outbox_table, logger=None)
+        return MemoryCarrier(broker, box, request.getfixturevalue("stack"))
+    make_broker, publishing, table = map(request.getfixturevalue, ("make_broker", "publishing", "table"))
+    return TableCarrier(make_broker, publishing, table, box)
 
 
 @pytest.fixture
@@ -94,7 +103,7 @@ def log() -> LogLines:
 
 
 @pytest.fixture
-def aiokafka_log(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
-    """What aiokafka says from WARNING on."""
-    caplog.set_level(logging.WARNING, "aiokafka")
+def client_log(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
+    """What the destinations' clients say from WARNING on."""
+    caplog.set_level(logging.WARNING)
     return caplog

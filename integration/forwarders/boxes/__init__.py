@@ -1,0 +1,22 @@
+"""The destinations that the shared suite is run on: what differs between them is data."""
+
+from .base import Box, Received
+from .confluent import ConfluentBox
+from .kafka import KafkaBox
+from .memory import MemoryBox
+from .nats import NatsBox
+from .rabbit import ExchangeBox, QueueBox
+from .redis import ListBox, StreamBox
+
+__all__ = ("BOXES", "EVERY", "REAL", "SERVERS", "Box", "Received")
+
+BOXES: dict[str, type[Box]] = {
+    box.kind: box for box in (KafkaBox, QueueBox, ExchangeBox, StreamBox, ListBox, NatsBox, ConfluentBox, MemoryBox)
+}
+
+SERVERS = [kind for kind, box in BOXES.items() if box.is_server and box.is_main]
+"""One for each way to a server."""
+REAL = [kind for kind, box in BOXES.items() if box.is_server]
+"""Those, and what is different about addresses of the same server."""
+EVERY = list(BOXES)
+"""And the one in memory."""

@@ -1,0 +1,122 @@
+"""A place on a destination where messages arrive, and what a test needs to know of it."""
+
+import string
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from typing import Any, ClassVar, NamedTuple, Self
+
+import pytest
+
+from integration.broker.observing import eventually
+from integration.faults.proxy import TcpProxy
+
+TEXT = string.printable + "äß€😀\u2028\x7f\x01"
+
+
+class Received(NamedTuple):
+    """A message as a plain client of the destination's sees it."""
+
+    place: int
+    """Where it is: messages of one place are in an order."""
+    key: str | None
+    body: bytes
+    headers: dict[str, str]
+
+    @property
+    def row_id(self) -> int:
+        return int(self.headers["outbox-id"])
+
+
+class Box(ABC):
+    """An address for one test alone.
+
+    Args:
+        url: of the server.
+        name: of the address.
+        proxy: stands before the server.
+    """
+
+    kind: ClassVar[str]
+    is_server: ClassVar[bool] = True
+    is_main: ClassVar[bool] = True
+    """Whether it stands for its kind in tests that are about the server and not about the address."""
+    shares_connections: ClassVar[bool] = False
+    """Whether a forwarder uses the connection of the publisher's broker, if it has one."""
+    key_is_header: ClassVar[bool] = True
+    adds_headers: ClassVar[frozenset[str]] = frozenset()
+    """What every message has beside what the row brings along."""
+    header_names: ClassVar[str] = TEXT
+    header_values: ClassVar[str] = TEXT
+    """Letters that headers can be made of."""
+    too_large: ClassVar[bytes | None] = None
+    """A body that it never takes."""
+    can_refuse: ClassVar[bool] = False
+    """Whether it has ``options_that_refuse``."""
+    impatient: ClassVar[dict[str, Any]] = {}
+    """Options of its FastStream broker that let a forwarder have a ``send_timeout`` of a second."""
+    patient: ClassVar[dict[str, Any]] = {}
+    """Options of its FastStream broker that make it wait a minute for answers."""
+
+    def __init__(self, url: str, name: str, proxy: TcpProxy | None = None) -> None:
+        self.url = url
+        self.name = name
+        self._proxy = proxy
+
+    @classmethod
+    @abstractmethod
+    def open(cls, request: pytest.FixtureRequest) -> AbstractAsyncContextManager[Self]:
+        """Make one on the session's server."""
+
+    @classmethod
+    @abstractmethod
+    def publisher_at(cls, url: str, name: str, **options: Any) -> Any:
+        """A publisher of a FastStream broker of its own, which nobody has connected."""
+
+    @abstractmethod
+    async def _read(self) -> list[Received]:
+        """All that is there, in the order of each place."""
+
+    def subscribe(self, broker: Any, handler: Callable[..., Any]) -> None:
+        """Let a FastStream broker hand everything here to a handler."""
+        raise NotImplementedError
+
+    def options_that_refuse(self, key: str, times: int) -> dict[str, Any]:
+        """Options of a FastStream broker by which it refuses a key so many times."""
+        raise NotImplementedError
+
+    @property
+    def proxy(self) -> TcpProxy:
+        assert self._proxy is not None
+        return self._proxy
+
+    @property
+    def proxied_url(self) -> str:
+        """Of the server for those who shall meet the proxy."""
+        return self.proxy.address
+
+    @property
+    def port(self) -> int:
+        """Of the server, as direct clients use it."""
+        return int(self.url.rstrip("/").rpartition(":")[2])
+
+    def publisher(self, **options: Any) -> Any:
+        return self.publisher_at(self.url, self.name, **options)
+
+    def proxied_publisher(self, **options: Any) -> Any:
+        return self.publisher_at(self.proxied_url, self.name, **options)
+
+    async def received(self, expected: int, *, within: float = 15.0) -> list[Received]:
+        """All messages, once they are as many as expected, and whatever else is there: a repeat is one too many."""
+        messages: list[Received] = []
+
+        async def are_there() -> bool:
+            messages[:] = await self._read()
+            return len(messages) >= expected
+
+        await eventually(are_there, within=within)
+        return messages
+
+    async def bodies(self, expected: int) -> list[bytes]:
+        """The bodies of all messages, those of others too."""
+        return [message.body for message in await self.received(expected)]

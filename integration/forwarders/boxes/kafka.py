@@ -1,0 +1,66 @@
+"""A Kafka topic."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any, ClassVar, Self
+
+import pytest
+from faststream.kafka import KafkaBroker
+
+from integration.faults.proxy import TcpProxy
+from integration.servers.kafka import EmbeddedKafka
+from integration.servers.process import LOOPBACK
+from integration.servers.topics import Record, read_topic
+
+from .base import Box, Received
+
+LIMIT = 60_000
+
+
+class KafkaBox(Box):
+    kind = "kafka"
+    key_is_header = False
+    can_refuse = True
+    too_large = b"x" * (LIMIT + 10_000)
+    patient: ClassVar[dict[str, Any]] = {"request_timeout_ms": 60_000}
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, request: pytest.FixtureRequest) -> AsyncIterator[Self]:
+        server = request.getfixturevalue("kafka_server")
+        with server.topic(6, max_message_bytes=str(LIMIT)) as name:
+            if not isinstance(server, EmbeddedKafka):
+                # Its clients would go around a proxy.
+                yield cls(server.bootstrap, name)
+                return
+            async with TcpProxy(LOOPBACK, server.proxied_port, port=server.proxy_port) as proxy:
+                yield cls(server.bootstrap, name, proxy)
+
+    @classmethod
+    def publisher_at(cls, url: str, name: str, **options: Any) -> Any:
+        return KafkaBroker(url, acks="all", logger=None, **options).publisher(name)
+
+    def subscribe(self, broker: KafkaBroker, handler: Callable[..., Any]) -> None:
+        broker.subscriber(self.name, auto_offset_reset="earliest")(handler)
+
+    def options_that_refuse(self, key: str, times: int) -> dict[str, Any]:
+        left = [times]
+
+        def partitioner(its_key: bytes, partitions: list[int], available: list[int]) -> int:
+            if its_key == key.encode() and left[0]:
+                left[0] -= 1
+                raise ValueError("no partition for this key yet")
+            return partitions[0]
+
+        return {"partitioner": partitioner}
+
+    async def _read(self) -> list[Received]:
+        return [as_received(record) for record in await read_topic(self.url, self.name, 0)]
+
+
+def as_received(record: Record) -> Received:
+    headers = {name: value.decode() for name, value in record.headers}
+    assert len(headers) == len(record.headers), "a header twice"
+    # FastStream's test broker makes an empty key of none.
+    key = record.key.decode() if record.key else None
+    return Received(record.partition, key, record.value or b"", headers)

@@ -1,0 +1,77 @@
+"""A Redis stream or list."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any, Self
+from urllib.parse import urlsplit
+
+import pytest
+from faststream.redis import RedisBroker, StreamSub
+from faststream.redis.parser import BinaryMessageFormatV1
+
+from integration.faults.proxy import TcpProxy
+from integration.servers.process import LOOPBACK
+from integration.servers.redis import RedisServer
+
+from .base import Box, Received
+
+
+class StreamBox(Box):
+    kind = "redis-stream"
+    adds_headers = frozenset({"message_id"})
+
+    def __init__(self, server: RedisServer, name: str, proxy: TcpProxy) -> None:
+        super().__init__(server.url, name, proxy)
+        self._server = server
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, request: pytest.FixtureRequest) -> AsyncIterator[Self]:
+        server: RedisServer = request.getfixturevalue("redis_server")
+        address = urlsplit(server.url)
+        with server.key() as name:
+            async with TcpProxy(address.hostname or LOOPBACK, address.port or 6379) as proxy:
+                yield cls(server, name, proxy)
+
+    @classmethod
+    def publisher_at(cls, url: str, name: str, **options: Any) -> Any:
+        return RedisBroker(url, logger=None, **options).publisher(stream=name)
+
+    def subscribe(self, broker: RedisBroker, handler: Callable[..., Any]) -> None:
+        broker.subscriber(stream=StreamSub(self.name, last_id="0"))(handler)
+
+    @property
+    def proxied_url(self) -> str:
+        return self._server.url_behind(self.proxy.address)
+
+    @property
+    def port(self) -> int:
+        return urlsplit(self.url).port or 6379
+
+    async def _read(self) -> list[Received]:
+        return [_as_received(envelope) for envelope in await self._envelopes()]
+
+    async def _envelopes(self) -> list[bytes]:
+        async with self._server.client() as client:
+            return [fields[b"__data__"] for _, fields in await client.xrange(self.name)]
+
+
+class ListBox(StreamBox):
+    kind = "redis-list"
+    is_main = False
+
+    @classmethod
+    def publisher_at(cls, url: str, name: str, **options: Any) -> Any:
+        return RedisBroker(url, logger=None, **options).publisher(list=name)
+
+    def subscribe(self, broker: RedisBroker, handler: Callable[..., Any]) -> None:
+        broker.subscriber(list=self.name)(handler)
+
+    async def _envelopes(self) -> list[bytes]:
+        async with self._server.client() as client:
+            return list(await client.lrange(self.name, 0, -1))
+
+
+def _as_received(envelope: bytes) -> Received:
+    body, headers = BinaryMessageFormatV1.parse(envelope)
+    return Received(0, headers.pop("outbox-key", None), body, headers)
