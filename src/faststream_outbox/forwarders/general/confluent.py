@@ -78,7 +78,19 @@ class ConfluentOutlet(Outlet):
     async def publish(self, parcel: Parcel) -> None:
         # FastStream's callback for the report fails if its future was cancelled meanwhile.
         report: asyncio.Future[Any] = await self._publishing.publish(parcel, no_confirm=True)
+        report.add_done_callback(_take_note)
         await asyncio.shield(report)
 
-    async def cut(self) -> None:
-        producer_of(self.broker).purge()
+    async def stop(self, *, cut: bool) -> None:
+        producer = producer_of(self.broker)
+        if cut:
+            producer.purge()
+        await super().stop(cut=cut)
+        # Or its connections stay until Python happens to free it.
+        await asyncio.to_thread(producer.close)
+
+
+def _take_note(report: asyncio.Future[Any]) -> None:
+    """Look at the report, or asyncio would complain about a failure after its hand-over was given up."""
+    if not report.cancelled():
+        report.exception()

@@ -107,7 +107,5 @@ class Link:
         # Whatever its client says: it is not used again.
         with contextlib.suppress(Exception):
             async with asyncio.timeout(CLOSE_SECONDS):
-                if cut:
-                    await self._outlet.cut()
-                await broker.stop()
+                await self._outlet.stop(cut=cut)
         forget_connection(broker)

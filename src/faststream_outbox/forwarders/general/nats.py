@@ -134,16 +134,21 @@ class NatsOutlet(Outlet):
             return Refused(error) if isinstance(verdict, Unsent) else verdict
         return verdict
 
-    async def cut(self) -> None:
-        client = _client_of(self.broker)
-        # It would send what is buffered before it closes.
-        client._pending.clear()  # noqa: SLF001
-        client._pending_data_size = 0  # noqa: SLF001
-        transport = getattr(client._transport, "_io_writer", None)  # noqa: SLF001
-        if transport is not None:
-            reset(transport.transport)
-        with contextlib.suppress(errors.Error, OSError):
-            await client.close()
+    async def stop(self, *, cut: bool) -> None:
+        if cut:
+            with contextlib.suppress(errors.Error, OSError):
+                await _cut(_client_of(self.broker))
+        await super().stop(cut=cut)
+
+
+async def _cut(client: Client) -> None:
+    # It would send what is buffered before it closes.
+    client._pending.clear()  # noqa: SLF001
+    client._pending_data_size = 0  # noqa: SLF001
+    writer = getattr(client._transport, "_io_writer", None)  # noqa: SLF001 - there is none before it has connected
+    if writer is not None:
+        reset(writer.transport)
+    await client.close()
 
 
 def _client_of(broker: Any) -> Client:

@@ -94,5 +94,10 @@ class Outlet:
         answers = (*self.answers, *ANSWERS)
         return next((verdict(error) for kind, verdict in answers if isinstance(error, kind)), Refused(error))
 
-    async def cut(self) -> None:
-        """Throw away what the connected client has not sent yet, before the broker is stopped."""
+    async def stop(self, *, cut: bool) -> None:
+        """Stop the connected broker.
+
+        Args:
+            cut: Throw away first what its client has not sent yet.
+        """
+        await self.broker.stop()
