@@ -44,8 +44,7 @@ def random_message(draw: random.Random, box: Box) -> Outgoing:
         return "".join(draw.choices(letters, k=draw.randint(1, longest)))
 
     return Outgoing(
-        # The longest is more than one body frame of RabbitMQ or segment of the network.
-        draw.randbytes(draw.choice((0, 1, 100, 3000, 50_000 if draw.random() < 0.2 else 5))),
+        draw.randbytes(draw.choice((0, 1, 100, 3000, box.longest_body if draw.random() < 0.1 else 5))),
         key=draw.choice((None, text(8, box.header_values))),
         headers={
             "x-" + text(10, box.header_names): draw.choice(("", text(40, box.header_values)))

@@ -54,7 +54,9 @@ async def test_another_process_finishes_the_rows_of_one_that_was_killed(
         assert time.monotonic() - killed_at < TAKEOVER_SECONDS
     assert 0 < held <= IN_FLIGHT_AT_MOST
     received = await box.received(len(ids))
-    assert len(received) - len(without_repeats(received)) <= held, "no more than what was in flight is there twice"
+    repeats = len(received) - len(without_repeats(received))
+    assert (repeats == 0) == box.drops_repeats
+    assert repeats <= held, "no more than what was in flight is there twice"
     check_complete(received, ids)
 
 

@@ -42,12 +42,12 @@ async def test_keys_keep_their_order_while_rows_are_published(box: Box, carrier:
 async def test_a_hot_key_keeps_its_order(
     box: Box, make_broker: MakeBroker, publishing: Publishing, table: Table
 ) -> None:
-    # 2 MB: several batches, frames or transactions in one hand-over, several hand-overs.
-    ids = await publishing.many(Outgoing(b"h" * 4000, key="hot") for _ in range(500))
+    # 2.8 MB: several batches, frames or transactions in one hand-over, several hand-overs.
+    ids = await publishing.many(Outgoing(b"h" * 4000, key="hot") for _ in range(700))
     ids += await publishing.many(Outgoing(b"c", key=f"cold-{number}") for number in range(50))
     for _ in range(2):
         broker = make_broker()
-        broker.forwarder("orders", to=box.publisher(), batch_size=100)
+        broker.forwarder("orders", to=box.publisher())
         await broker.start()
     await eventually(table.is_empty, within=20)
     check_complete(await box.received(len(ids)), ids)

@@ -67,6 +67,7 @@ async def test_an_outage_while_rows_flow(
 ) -> None:
     broker = make_broker(logger=log)
     broker.forwarder("orders", to=box.proxied_publisher(**box.impatient), batch_size=BATCH_SIZE, send_timeout=1.0)
+    broker.forwarder("others", to=box.publisher())
     handled: list[Any] = []
 
     @broker.subscriber("local")
@@ -91,6 +92,8 @@ async def test_an_outage_while_rows_flow(
         for number in range(10):
             await publishing.one(number, queue="local")
         await eventually(lambda: len(handled) == 10)
+        ids += await publishing.many([Outgoing(b"", key="others")] * 10, queue="others")
+        await eventually(lambda: _none_of(table, "others"))
         await nothing_is_counted(table)
         await box.proxy.restore()
     finally:
@@ -103,6 +106,10 @@ async def test_an_outage_while_rows_flow(
     check_order(without_repeats(received))
     assert len(log.at_least(logging.ERROR)) == 1, log.at_least(logging.WARNING)
     assert len(log.containing("works again")) == 1
+
+
+async def _none_of(table: Table, queue: str) -> bool:
+    return await table.count(f"queue = '{queue}'") == 0
 
 
 async def _got_through(table: Table, ids: list[int], count: int) -> bool:

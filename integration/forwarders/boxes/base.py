@@ -51,6 +51,12 @@ class Box(ABC):
     """Letters that headers can be made of."""
     too_large: ClassVar[bytes | None] = None
     """A body that it never takes."""
+    has_message_id: ClassVar[bool] = False
+    """Whether its message ids are the idempotency keys."""
+    drops_repeats: ClassVar[bool] = False
+    """Whether the server itself keeps the first of each idempotency key only."""
+    longest_body: ClassVar[int] = 50_000
+    """Bytes: several segments of the network, or frames."""
     can_refuse: ClassVar[bool] = False
     """Whether it has ``options_that_refuse``."""
     impatient: ClassVar[dict[str, Any]] = {}

@@ -19,6 +19,7 @@ LIMIT = 60_000
 
 class NatsBox(Box):
     kind = "nats"
+    drops_repeats = True
     shares_connections = True
     adds_headers = frozenset({"content-type", "Nats-Msg-Id", "Nats-Expected-Stream"})
     header_names = string.ascii_letters + string.digits + "-_"

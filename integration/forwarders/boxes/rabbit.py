@@ -18,6 +18,8 @@ from .base import Box, Received
 
 class QueueBox(Box):
     kind = "rabbit"
+    has_message_id = True
+    longest_body = 300_000
     too_large = b"x" * (MAX_MESSAGE_BYTES + 1)
 
     def __init__(self, server: RabbitServer, mailbox: Mailbox, proxy: TcpProxy) -> None:
@@ -57,7 +59,7 @@ class QueueBox(Box):
         return URL(self.url).port or 5672
 
     async def _read(self) -> list[Received]:
-        return [_as_received(message) for message in await self._mailbox.messages(0)]
+        return [as_received(message) for message in await self._mailbox.messages(0)]
 
 
 class ExchangeBox(QueueBox):
@@ -80,7 +82,7 @@ class ExchangeBox(QueueBox):
         return RabbitBroker(url, logger=None, **options).publisher(exchange=exchange, routing_key="orders.created")
 
 
-def _as_received(message: aio_pika.abc.AbstractIncomingMessage) -> Received:
+def as_received(message: aio_pika.abc.AbstractIncomingMessage) -> Received:
     headers = {name: str(value) for name, value in message.headers.items()}
     assert message.message_id == headers.get("idempotency-key", message.message_id)
     return Received(0, headers.pop("outbox-key", None), message.body, headers)

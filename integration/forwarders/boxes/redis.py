@@ -18,6 +18,7 @@ from .base import Box, Received
 
 class StreamBox(Box):
     kind = "redis-stream"
+    has_message_id = True
     adds_headers = frozenset({"message_id"})
 
     def __init__(self, server: RedisServer, name: str, proxy: TcpProxy) -> None:
@@ -74,4 +75,5 @@ class ListBox(StreamBox):
 
 def _as_received(envelope: bytes) -> Received:
     body, headers = BinaryMessageFormatV1.parse(envelope)
+    assert headers["message_id"] == headers.get("idempotency-key", headers["message_id"])
     return Received(0, headers.pop("outbox-key", None), body, headers)

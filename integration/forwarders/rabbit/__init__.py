@@ -1,1 +1,1 @@
-"""Forwarders between a real PostgreSQL and a real RabbitMQ."""
+"""What is RabbitMQ's own; what every destination does is shown by the suite above."""

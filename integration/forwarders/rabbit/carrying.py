@@ -1,39 +1,19 @@
 """Messages of a queue in the shape in which the checks of all destinations look at them."""
 
 from collections.abc import Sequence
-from typing import Any
 
 from aio_pika.abc import AbstractIncomingMessage
-from aiokafka import ConsumerRecord
 
-from integration.forwarders.carrying import check_complete, check_order, row_id, without_repeats
-from integration.servers.topics import Record
+from integration.forwarders.boxes import Received
+from integration.forwarders.boxes.rabbit import as_received
+from integration.forwarders.carrying import check_complete, check_order, without_repeats
 
-__all__ = ("as_records", "check_complete", "check_order", "row_id", "text_headers", "without_repeats")
-
-
-def text_headers(message: AbstractIncomingMessage) -> dict[str, Any]:
-    return dict(message.headers)
+__all__ = ("as_records", "check_complete", "check_order", "row_id", "without_repeats")
 
 
-def as_records(messages: Sequence[AbstractIncomingMessage]) -> list[Record]:
-    """The messages of one queue, as if it were a partition."""
-    return [_as_record(offset, message) for offset, message in enumerate(messages)]
+def as_records(messages: Sequence[AbstractIncomingMessage]) -> list[Received]:
+    return [as_received(message) for message in messages]
 
 
-def _as_record(offset: int, message: AbstractIncomingMessage) -> Record:
-    headers = [(name, str(value).encode()) for name, value in message.headers.items()]
-    key = message.headers.get("outbox-key")
-    return ConsumerRecord(
-        topic="",
-        partition=0,
-        offset=offset,
-        timestamp=0,
-        timestamp_type=0,
-        key=None if key is None else str(key).encode(),
-        value=message.body,
-        checksum=None,
-        serialized_key_size=0,
-        serialized_value_size=len(message.body),
-        headers=headers,
-    )
+def row_id(record: Received) -> int:
+    return record.row_id

@@ -2,66 +2,19 @@
 
 import asyncio
 import logging
-import time
 
-import psutil
 import pytest
 from faststream.rabbit import RabbitBroker
 
 from faststream_outbox import Outgoing
 from integration.broker.observing import LogLines, Table, eventually
 from integration.faults.proxy import TcpProxy
-from integration.forwarders.carrying import Publishing
+from integration.forwarders.carrying import Publishing, nothing_is_counted
 from integration.forwarders.conftest import MakeBroker
 from integration.servers.queues import Mailbox
 from integration.servers.rabbitmq import EmbeddedRabbit
 
 from .carrying import as_records, check_complete, check_order, without_repeats
-
-
-async def _nothing_is_counted(table: Table) -> None:
-    assert await table.count("attempts_count > 0 OR failed_at IS NOT NULL") == 0
-
-
-async def test_rabbitmq_down_at_start(
-    *,
-    make_broker: MakeBroker,
-    proxied_rabbit: RabbitBroker,
-    rabbit_proxy: TcpProxy,
-    mailbox: Mailbox,
-    publishing: Publishing,
-    table: Table,
-    log: LogLines,
-    aiormq_log: pytest.LogCaptureFixture,
-) -> None:
-    rabbit_proxy.refuse()
-    broker = make_broker(logger=log)
-    broker.forwarder("orders", to=proxied_rabbit.publisher(mailbox.name))
-    handled = asyncio.Event()
-
-    @broker.subscriber("local")
-    async def handle() -> None:
-        handled.set()
-
-    began = time.monotonic()
-    await broker.start()
-    assert time.monotonic() - began < 1.0
-    ids = await publishing.many(Outgoing(b"", key=f"key-{n % 5}") for n in range(100))
-    await publishing.one(b"", queue="local")
-    await asyncio.wait_for(handled.wait(), 5)
-    connections = len(psutil.Process().net_connections("tcp"))
-    # Long enough for a handful of attempts.
-    await asyncio.sleep(1.5)
-    assert len(psutil.Process().net_connections("tcp")) <= connections
-    await _nothing_is_counted(table)
-    assert await table.count() == 100
-    assert len(log.at_least(logging.WARNING)) == 1, log.at_least(logging.WARNING)
-    assert "guest:guest" not in log.at_least(logging.WARNING)[0]
-    assert not aiormq_log.records
-    await rabbit_proxy.restore()
-    await eventually(table.is_empty, within=10)
-    check_complete(as_records(await mailbox.messages(100)), ids)
-    assert len(log.containing("works again")) == 1
 
 
 @pytest.mark.parametrize("killed", [False, True])
@@ -99,7 +52,7 @@ async def test_a_restart_while_rows_flow(
     await asyncio.to_thread(embedded.process.kill if killed else embedded.stop)
     await publishing.one(1, queue="local")
     await eventually(lambda: handled)
-    await _nothing_is_counted(table)
+    await nothing_is_counted(table)
     await asyncio.to_thread(embedded.start)
     restarted.set()
     await publisher
@@ -139,7 +92,7 @@ async def test_a_memory_alarm_is_an_outage_and_lets_nothing_through_later(
         # Long enough for some more attempts.
         await asyncio.sleep(3.0)
         await eventually(lambda: _are_free(table, 50))
-        await _nothing_is_counted(table)
+        await nothing_is_counted(table)
         # A forwarder that starts now finds out as well.
         second = make_broker(logger=log)
         second.forwarder("orders", to=rabbit.publisher(mailbox.name))
@@ -155,33 +108,6 @@ async def test_a_memory_alarm_is_an_outage_and_lets_nothing_through_later(
 
 async def _are_free(table: Table, count: int) -> bool:
     return len(await table.query("SELECT id FROM outbox FOR UPDATE SKIP LOCKED")) == count
-
-
-async def test_a_hand_over_without_an_answer_is_given_up_and_sent_again(
-    *,
-    make_broker: MakeBroker,
-    proxied_rabbit: RabbitBroker,
-    rabbit_proxy: TcpProxy,
-    mailbox: Mailbox,
-    publishing: Publishing,
-    table: Table,
-    log: LogLines,
-) -> None:
-    broker = make_broker(logger=log)
-    broker.forwarder("orders", to=proxied_rabbit.publisher(mailbox.name), send_timeout=0.5)
-    await broker.start()
-    await publishing.one(b"it works")
-    await eventually(table.is_empty, within=10)
-    rabbit_proxy.black_hole()
-    ids = await publishing.many(Outgoing(b"", key=f"key-{n % 5}") for n in range(50))
-    await eventually(lambda: log.containing("TimeoutError"))
-    await _nothing_is_counted(table)
-    # Connections that were open before are dead; what the network has held back may still arrive.
-    rabbit_proxy.reset()
-    await rabbit_proxy.restore()
-    await eventually(table.is_empty, within=10)
-    messages = [message for message in await mailbox.messages(51) if message.body != b"it works"]
-    check_complete(as_records(messages), ids)
 
 
 async def test_connections_that_break_again_and_again_poison_nothing(

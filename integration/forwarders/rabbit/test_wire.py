@@ -1,16 +1,12 @@
-"""What a consumer of the queue finds: section "On the wire" of the contract, message by message."""
+"""What is special about RabbitMQ's messages: section "On the wire" of the contract."""
 
 import json
-import random
-import string
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from datetime import datetime
-from typing import Any
 
 import aio_pika
 import pytest
 from aio_pika.abc import AbstractChannel
-from faststream import Context
 from faststream.rabbit import ExchangeType, RabbitBroker, RabbitExchange, RabbitQueue, RabbitRouter
 
 from faststream_outbox import OutboxBroker, OutboxRouter, Outgoing
@@ -20,15 +16,6 @@ from integration.servers.queues import Mailbox
 from integration.servers.rabbitmq import RabbitServer
 
 TRACEPARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
-OURS = {
-    "idempotency-key",
-    "outbox-id",
-    "outbox-queue",
-    "outbox-created-at",
-    "outbox-key",
-    "correlation_id",
-    "content-type",
-}
 
 
 @pytest.fixture
@@ -84,69 +71,6 @@ async def test_a_message_carries_the_row(
     await eventually(table.is_empty)
 
 
-async def test_random_bodies_and_headers_arrive_byte_for_byte(
-    broker: OutboxBroker, rabbit: RabbitBroker, mailbox: Mailbox, publishing: Publishing
-) -> None:
-    draw = random.Random(20)
-    messages = [_random_message(draw) for _ in range(300)]
-    ids = await publishing.many(messages)
-    broker.forwarder("orders", to=rabbit.publisher(mailbox.name), batch_size=37)
-    await broker.start()
-    received = {int(str(message.headers["outbox-id"])): message for message in await mailbox.messages(len(messages))}
-    for row_id, message in zip(ids, messages, strict=True):
-        record = received[row_id]
-        assert record.body == message.body
-        assert record.headers.get("outbox-key") == message.key
-        assert {name: value for name, value in record.headers.items() if name not in OURS} == message.headers
-
-
-def _random_message(draw: random.Random) -> Outgoing:
-    alphabet = string.printable + "äß€😀\u2028\x7f\x01"
-
-    def text(longest: int) -> str:
-        return "".join(draw.choices(alphabet, k=draw.randint(1, longest)))
-
-    return Outgoing(
-        # The last is more than one body frame.
-        draw.randbytes(draw.choice((0, 1, 100, 3000, 300_000 if draw.random() < 0.1 else 5))),
-        key=draw.choice((None, text(8))),
-        headers={"x-" + text(10): draw.choice(("", text(40))) for _ in range(draw.randint(0, 4))},
-    )
-
-
-@pytest.mark.parametrize("body", [{"a": [1, None]}, "text", b"\x00\xff", b"", 3.5, ["list"]], ids=repr)
-async def test_a_consumer_of_the_queue_gets_what_a_local_subscriber_gets(
-    body: Any, broker: OutboxBroker, rabbit: RabbitBroker, mailbox: Mailbox, publishing: Publishing
-) -> None:
-    local, remote = [], []
-
-    @broker.subscriber("local")
-    async def handle(body: Any, message: Any = Context()) -> None:
-        local.append((body, message))
-
-    @rabbit.subscriber(RabbitQueue(mailbox.name, durable=True, declare=False))
-    async def consume(body: Any, message: Any = Context()) -> None:
-        remote.append((body, message))
-
-    broker.forwarder("remote", to=rabbit.publisher(mailbox.name))
-    for queue in ("local", "remote"):
-        await publishing.one(body, queue=queue, headers={"x": "y"}, correlation_id="c", idempotency_key="i")
-    async with rabbit:
-        await rabbit.start()
-        await broker.start()
-        await eventually(lambda: local and remote, within=10)
-    [(local_body, local_message)], [(remote_body, remote_message)] = local, remote
-    assert remote_body == local_body
-    assert remote_message.body == local_message.body
-    assert remote_message.content_type == local_message.content_type
-    assert remote_message.message_id == local_message.message_id == "i"
-    assert remote_message.correlation_id == local_message.correlation_id == "c"
-    its_own = ("outbox-id", "outbox-queue", "outbox-created-at")
-    assert {name: value for name, value in remote_message.headers.items() if name not in its_own} == {
-        name: value for name, value in local_message.headers.items() if name not in its_own
-    }
-
-
 async def test_the_publisher_says_what_messages_carry(
     broker: OutboxBroker, rabbit_server: RabbitServer, mailbox: Mailbox, publishing: Publishing
 ) -> None:
@@ -173,9 +97,6 @@ async def test_the_publisher_says_what_messages_carry(
         assert (message.reply_to, message.priority, message.content_encoding) == ("answers", 7, "identity")
         assert (message.expiration, message.type, message.user_id) == (90.0, "order.created", "guest")
         assert message.app_id == "shop"
-
-
-Bound = Callable[..., Any]
 
 
 @pytest.mark.parametrize(

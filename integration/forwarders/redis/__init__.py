@@ -1,1 +1,1 @@
-"""Forwarders to Redis, on a real server."""
+"""What is Redis's own; what every destination does is shown by the suite above."""

@@ -1,9 +1,6 @@
-"""What a consumer finds: section "On the wire" of the contract, message by message."""
+"""What is special about Redis: section "On the wire" of the contract."""
 
 import json
-import random
-import string
-from datetime import datetime
 from typing import Any
 
 import pytest
@@ -20,81 +17,9 @@ from integration.servers.redis import RedisServer
 
 from .carrying import Box, Message
 
-TRACEPARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
-OURS = {
-    *("idempotency-key", "outbox-id", "outbox-queue", "outbox-created-at", "outbox-key"),
-    *("correlation_id", "content-type", "message_id"),
-}
-KINDS = ("stream", "list")
 
-
-@pytest.mark.parametrize("kind", KINDS)
-async def test_a_message_carries_the_row(
-    kind: str, broker: OutboxBroker, redis: RedisBroker, box: Box, publishing: Publishing, table: Table
-) -> None:
-    row_id = await publishing.one(
-        {"order": 1, "name": "Müller"},
-        key="kunde-ü",
-        headers={"traceparent": TRACEPARENT, "X-Größe": "☃"},
-        correlation_id="correlation 1",
-        idempotency_key="order-1",
-    )
-    [row] = await table.rows()
-    broker.forwarder("orders", to=redis.publisher(**{kind: box.name}))
-    await broker.start()
-    await eventually(table.is_empty)
-    [message] = await box.messages()
-    assert message.body == bytes(row.payload)
-    assert json.loads(message.body) == {"order": 1, "name": "Müller"}
-    headers = dict(message.headers)
-    assert datetime.fromisoformat(headers["outbox-created-at"]) == row.created_at
-    assert headers.pop("outbox-created-at").endswith("Z")
-    assert headers == {
-        "traceparent": TRACEPARENT,
-        "X-Größe": "☃",
-        "idempotency-key": "order-1",
-        "message_id": "order-1",
-        "outbox-id": str(row_id),
-        "outbox-queue": "orders",
-        "outbox-key": "kunde-ü",
-        "correlation_id": "correlation 1",
-        "content-type": "application/json",
-    }
-
-
-async def test_random_bodies_and_headers_arrive_byte_for_byte(
-    broker: OutboxBroker, redis: RedisBroker, box: Box, publishing: Publishing, table: Table
-) -> None:
-    draw = random.Random(20)
-    messages = [_random_message(draw) for _ in range(300)]
-    ids = await publishing.many(messages)
-    broker.forwarder("orders", to=redis.publisher(stream=box.name), batch_size=37)
-    await broker.start()
-    await eventually(table.is_empty)
-    received = {message.row_id: message for message in await box.messages()}
-    for row_id, message in zip(ids, messages, strict=True):
-        assert received[row_id].body == message.body
-        assert received[row_id].key == message.key
-        theirs = {name: value for name, value in received[row_id].headers.items() if name not in OURS}
-        assert theirs == message.headers
-
-
-def _random_message(draw: random.Random) -> Outgoing:
-    alphabet = string.printable + "äß€😀\u2028\x7f\x01"
-
-    def text(longest: int) -> str:
-        return "".join(draw.choices(alphabet, k=draw.randint(1, longest)))
-
-    return Outgoing(
-        draw.randbytes(draw.choice((0, 1, 100, 3000))),
-        key=draw.choice((None, text(8))),
-        headers={"x-" + text(10): draw.choice(("", text(40))) for _ in range(draw.randint(0, 4))},
-    )
-
-
-@pytest.mark.parametrize("kind", ["stream", "list", "channel"])
-async def test_a_subscriber_gets_what_a_local_subscriber_gets(
-    kind: str, broker: OutboxBroker, redis: RedisBroker, box: Box, publishing: Publishing
+async def test_a_subscriber_of_a_channel_gets_what_a_local_subscriber_gets(
+    broker: OutboxBroker, redis: RedisBroker, box: Box, publishing: Publishing
 ) -> None:
     bodies: list[Any] = [{"a": [1, None]}, "text", b"\x00\xff", b"", 3.5, ["list"]]
     local, remote = [], []
@@ -103,13 +28,11 @@ async def test_a_subscriber_gets_what_a_local_subscriber_gets(
     async def handle(body: Any, message: Any = Context()) -> None:
         local.append((body, message))
 
-    address = StreamSub(box.name, last_id="0") if kind == "stream" else box.name
-
-    @redis.subscriber(**{kind: address})
+    @redis.subscriber(channel=box.name)
     async def consume(body: Any, message: Any = Context()) -> None:
         remote.append((body, message))
 
-    broker.forwarder("remote", to=redis.publisher(**{kind: box.name}), allow_lossy=kind == "channel")
+    broker.forwarder("remote", to=redis.publisher(channel=box.name), allow_lossy=True)
     async with redis:
         await redis.start()
         for queue in ("local", "remote"):

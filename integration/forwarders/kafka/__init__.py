@@ -1,0 +1,1 @@
+"""What is Kafka's own; what every destination does is shown by the suite above."""

@@ -1,0 +1,46 @@
+"""G5: a topic that is not there is an outage."""
+
+import asyncio
+import logging
+
+import pytest
+from faststream.kafka import KafkaBroker
+
+from faststream_outbox import Outgoing
+from integration.broker.observing import LogLines, Table, eventually
+from integration.forwarders.carrying import nothing_is_counted
+from integration.servers.kafka import KafkaServer
+from integration.servers.topics import create_topic, delete_topic
+
+from .carrying import Publishing, Topic
+from .conftest import MakeBroker
+
+
+async def test_a_topic_that_does_not_exist_yet(
+    *,
+    make_broker: MakeBroker,
+    kafka: KafkaBroker,
+    kafka_server: KafkaServer,
+    publishing: Publishing,
+    table: Table,
+    log: LogLines,
+    aiokafka_log: pytest.LogCaptureFixture,
+) -> None:
+    name = "not-there-yet"
+    broker = make_broker(logger=log)
+    broker.forwarder("orders", to=kafka.publisher(name))
+    await publishing.many([Outgoing(b"", key="k")] * 10)
+    await broker.start()
+    [line] = await eventually(lambda: log.at_least(logging.WARNING))
+    assert "UNKNOWN_TOPIC_OR_PARTITION" in line
+    await asyncio.sleep(1.0)
+    await nothing_is_counted(table)
+    await create_topic(kafka_server.bootstrap, name, 2)
+    try:
+        await eventually(table.is_empty, within=10)
+        assert len(await Topic(kafka_server.bootstrap, name).records(10)) == 10
+    finally:
+        await broker.stop()
+        await delete_topic(kafka_server.bootstrap, name)
+    assert len(log.at_least(logging.WARNING)) == 1
+    assert not aiokafka_log.records

@@ -1,0 +1,64 @@
+"""What is special about records: section "On the wire" of the contract."""
+
+from typing import Any
+
+from faststream.kafka import KafkaBroker, KafkaRouter
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from faststream_outbox import OutboxBroker, OutboxRouter, Outgoing
+from integration.broker.observing import Table, eventually
+
+from .carrying import Publishing, Topic, headers_of
+
+
+async def test_the_publisher_says_where_records_go_and_what_they_carry(
+    broker: OutboxBroker, kafka: KafkaBroker, topic: Topic, publishing: Publishing
+) -> None:
+    publisher = kafka.publisher(
+        topic.name, partition=4, key=b"default", headers={"team": "shop", "x": "publisher"}, reply_to="answers"
+    )
+    broker.forwarder("orders", to=publisher)
+    await publishing.many([Outgoing(b"1"), Outgoing(b"2", key="own", headers={"x": "message"})])
+    await broker.start()
+    without_key, with_key = sorted(await topic.records(2), key=lambda record: record.value or b"")
+    assert {without_key.partition, with_key.partition} == {4}
+    assert (without_key.key, with_key.key) == (b"default", b"own")
+    assert headers_of(without_key)["team"] == headers_of(with_key)["team"] == "shop"
+    assert headers_of(without_key)["x"] == "publisher"
+    assert headers_of(with_key)["x"] == "message"
+    assert headers_of(with_key)["reply_to"] == "answers"
+
+
+async def test_several_queues_prefixes_and_a_kafka_router(
+    make_broker: Any, kafka: KafkaBroker, topic: Topic, publishing: Publishing, table: Table
+) -> None:
+    broker = make_broker()
+    start, _, end = topic.name.partition("-")
+    kafka_router = KafkaRouter(prefix=f"{start}-")
+    router = OutboxRouter(prefix="shop.")
+    forwarder = router.forwarder(["orders", "refunds"], to=kafka_router.publisher(end))
+    broker.include_router(router)
+    kafka.include_router(kafka_router)
+    for queue in ("shop.orders", "shop.refunds", "orders"):
+        await publishing.one(b"", queue=queue)
+    await broker.start()
+    assert forwarder.name == f"kafka:{topic.name}"
+    records = await topic.records(2)
+    assert {headers_of(record)["outbox-queue"] for record in records} == {"shop.orders", "shop.refunds"}
+    assert await eventually(lambda: _is_left(table, "orders"))
+
+
+async def _is_left(table: Table, queue: str) -> bool:
+    return [row.queue for row in await table.rows()] == [queue]
+
+
+async def test_records_are_compressed_as_the_broker_says(
+    broker: OutboxBroker, kafka_server: Any, topic: Topic, publishing: Publishing, engine: AsyncEngine
+) -> None:
+    kafka = KafkaBroker(kafka_server.bootstrap, acks=-1, compression_type="gzip", logger=None)
+    broker.forwarder("orders", to=kafka.publisher(topic.name))
+    body = b"the same again and again " * 4000
+    await publishing.one(body)
+    await broker.start()
+    [record] = await topic.records(1)
+    assert record.value == body
