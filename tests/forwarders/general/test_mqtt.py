@@ -1,0 +1,62 @@
+"""What is refused at start, and what errors of MQTT mean for a row."""
+
+from typing import Any
+
+import pytest
+
+zmqtt = pytest.importorskip("zmqtt")
+
+from faststream.mqtt import MQTTBroker  # noqa: E402
+
+from faststream_outbox._values.outcome import Poison, Refused, Unsent  # noqa: E402
+from faststream_outbox.exceptions import ConfigError  # noqa: E402
+from faststream_outbox.forwarders.general.kinds import outlet_of  # noqa: E402
+from faststream_outbox.forwarders.general.mqtt import MqttOutlet  # noqa: E402
+
+from .rows import parcel  # noqa: E402
+
+
+def outlet(qos: Any = zmqtt.QoS.AT_LEAST_ONCE, *, allow_lossy: bool = False, **options: Any) -> MqttOutlet:
+    found = outlet_of(MQTTBroker(**options).publisher("orders/created", qos=qos), allow_lossy=allow_lossy)
+    assert isinstance(found, MqttOutlet)
+    return found
+
+
+def rejected(code: int) -> Exception:
+    return zmqtt.MQTTPublishError(code, None, None)
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (rejected(0x80), Refused),
+        (rejected(0x87), Unsent),
+        (rejected(0x90), Unsent),
+        (rejected(0x97), Unsent),
+        (rejected(0x99), "invalid"),
+        (zmqtt.MQTTInvalidTopicError(), "invalid"),
+        (zmqtt.MQTTDisconnectedError(), Unsent),
+        (zmqtt.MQTTTimeoutError(), Unsent),
+        (RuntimeError("no packet id"), Unsent),
+    ],
+    ids=repr,
+)
+def test_what_errors_mean(error: Exception, expected: type | str) -> None:
+    verdict = outlet().classify(error, parcel())
+    assert verdict == (Poison(expected, error) if isinstance(expected, str) else expected(error))
+
+
+def test_an_address_of_the_rows_own_is_that_rows_trouble_alone() -> None:
+    error = rejected(0x87)
+    assert outlet().classify(error, parcel(address="elsewhere")) == Refused(error)
+
+
+def test_qos_0_must_be_asked_for() -> None:
+    with pytest.raises(ConfigError, match="AT_LEAST_ONCE"):
+        outlet(zmqtt.QoS.AT_MOST_ONCE)
+    assert outlet(zmqtt.QoS.AT_MOST_ONCE, allow_lossy=True).name == "mqtt:orders/created"
+
+
+def test_mqtt_3_has_no_headers() -> None:
+    with pytest.raises(ConfigError, match=r"version=.5\.0."):
+        outlet(version="3.1.1")
