@@ -15,6 +15,7 @@ from faststream_outbox.exceptions import (
     SchemaError,
 )
 from faststream_outbox.forwarders.forwarder import OutboxForwarder
+from faststream_outbox.forwarders.status import ForwarderState, ForwarderStatus
 from faststream_outbox.message import OutboxMessage
 from faststream_outbox.response import OutboxResponse, Outgoing
 from faststream_outbox.retry import ConstantRetry, ExponentialRetry, LinearRetry, NoRetry, RetryStrategy
@@ -28,6 +29,8 @@ __all__ = (
     "DeadLetter",
     "ExponentialRetry",
     "Forward",
+    "ForwarderState",
+    "ForwarderStatus",
     "InvalidMessageError",
     "InvalidSessionError",
     "LinearRetry",

@@ -190,7 +190,7 @@ class TestOutboxBroker(TestBroker[OutboxBroker, EnterType]):
                 await subscriber.process_message(Delivery(row))
                 return
         for forwarder in _forwarders(self.brokers):
-            if row.queue in forwarder.taken_queues and _is_up(forwarder.to):
+            if row.queue in forwarder.taken_queues and _is_up(forwarder.to) and not forwarder.is_paused:
                 prepared = forwarder.prepare(row)
                 if isinstance(prepared, Refused):
                     raise prepared.exception

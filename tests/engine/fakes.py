@@ -156,9 +156,9 @@ class ScriptedStore(MemoryStore):
         return await super().seconds_to_next_due(places)
 
     @asynccontextmanager
-    async def hand_over(self, places: Sequence[Place], *, limit: int) -> AsyncIterator[Any]:
+    async def hand_over(self, places: Sequence[Place], **limits: Any) -> AsyncIterator[Any]:
         await self.script.step("hand_over")
-        async with super().hand_over(places, limit=limit) as hand_over:
+        async with super().hand_over(places, **limits) as hand_over:
             yield None if hand_over is None else ScriptedHandOver(hand_over, self.script)
             if hand_over is not None:
                 await self.script.step("commit")

@@ -16,7 +16,9 @@ from faststream_outbox._engine.breaker import Breaker, BreakerState
 from faststream_outbox._engine.failure import FailurePolicy
 from faststream_outbox._engine.lane import Lane
 from faststream_outbox._engine.runtime import Runtime
-from faststream_outbox._values.outcome import Accepted, Poison, Reason, Refused, Unsent, Verdict
+from faststream_outbox._engine.team import Tally, Team
+from faststream_outbox._values.outcome import Accepted, Dropped, Poison, Reason, Refused, Unsent, Verdict
+from faststream_outbox._values.parcel import Parcel
 from faststream_outbox._values.row import OutboxRow
 from faststream_outbox.retry import ConstantRetry, NoRetry
 from tests.engine.fakes import (
@@ -43,15 +45,18 @@ async def breaker(destination: ScriptedDestination) -> Breaker:
 
 
 @pytest.fixture
-async def make(
-    runtime: Runtime, destination: ScriptedDestination, breaker: Breaker
-) -> AsyncIterator[Callable[..., Lane]]:
+async def team(breaker: Breaker) -> Team:
+    return Team(breaker)
+
+
+@pytest.fixture
+async def make(runtime: Runtime, destination: ScriptedDestination, team: Team) -> AsyncIterator[Callable[..., Lane]]:
     made: list[Lane] = []
 
     def make(*, retry: Any = None, hold_key: bool = False, **options: Any) -> Lane:
         values: dict[str, Any] = {"batch_size": 500, "send_timeout": 10.0, "min_interval": 1.0, "max_interval": 10.0}
         failure = FailurePolicy(retry=retry or ConstantRetry(delay_seconds=60), hold_key=hold_key)
-        lane = runtime.lane("test", ["orders"], destination, breaker, failure, **{**values, **options})
+        lane = runtime.lane("test", ["orders"], destination, team, failure, **{**values, **options})
         lane._backoff = Backoff(0.001, 0.004)
         made.append(lane)
         return lane
@@ -98,6 +103,16 @@ async def test_a_hand_over_is_bounded(
     make(batch_size=10).start()
     await until(lambda: not store.rows)
     assert [len(hand_over) for hand_over in destination.sent] == [10, 10, 5]
+
+
+async def test_a_hand_over_is_bounded_in_bytes(
+    make: Callable[..., Lane], destination: ScriptedDestination, store: ScriptedStore
+) -> None:
+    for size in (40, 40, 40, 500, 10):
+        store.publish(key="a", payload=b"x" * size)
+    make(batch_bytes=100).start()
+    await until(lambda: not store.rows)
+    assert [len(hand_over) for hand_over in destination.sent] == [2, 1, 1, 1]
 
 
 async def test_a_refused_row_is_retried_and_counted(
@@ -535,6 +550,104 @@ async def test_a_lane_that_stops_while_it_probes_leaves_the_probe_to_another(
     await probing.stop(60.0)
     await destination.script.let_go("connect")
     await until(lambda: not store.rows)
+
+
+# Pauses and counts
+
+
+async def test_a_paused_lane_takes_no_rows_and_lets_go_of_its_connection(
+    make: Callable[..., Lane], destination: ScriptedDestination, store: ScriptedStore, team: Team
+) -> None:
+    team.pause.begin()
+    lane = make()
+    lane.start()
+    store.publish()
+    lane._wakeup.ring()
+    await until(lambda: destination.script.calls["close"])
+    await asyncio.sleep(0.01)
+    assert destination.script.calls == {"close": 1}
+    assert not store.script.calls["hand_over"]
+    team.pause.end()
+    await until(lambda: not store.rows)
+
+
+async def test_a_pause_lets_what_is_in_flight_be_finished(
+    lane: Lane, destination: ScriptedDestination, store: ScriptedStore, team: Team
+) -> None:
+    first = store.publish()
+    destination.script.hanging.add("send")
+    lane.start()
+    await until(lambda: destination.sent)
+    second = store.publish()
+    team.pause.begin()
+    lane.interrupt()
+    await destination.script.let_go("send")
+    await until(lambda: destination.script.calls["close"])
+    assert destination.accepted == [first]
+    assert [row.id for row in store.rows] == [second]
+    team.pause.end()
+    await until(lambda: not store.rows)
+
+
+async def test_a_pause_while_it_connects_is_no_outage(
+    lane: Lane, destination: ScriptedDestination, store: ScriptedStore, team: Team, log: Lines
+) -> None:
+    destination.script.hanging.add("connect")
+    store.publish()
+    lane.start()
+    await until(lambda: destination.script.calls["connect"])
+    team.pause.begin()
+    lane.interrupt()
+    await until(lambda: destination.script.calls["close"])
+    assert log.errors == []
+    assert len(store.rows) == 1
+
+
+@pytest.mark.parametrize("error", [Trouble("bug"), TimeoutError()])
+async def test_a_pause_is_kept_although_closing_fails(
+    lane: Lane, destination: ScriptedDestination, store: ScriptedStore, team: Team, log: Lines, error: Exception
+) -> None:
+    destination.script.failing["close"] = error
+    team.pause.begin()
+    lane.start()
+    await until(lambda: destination.script.calls["close"])
+    await asyncio.sleep(0.01)
+    assert destination.script.calls["close"] == 1
+    assert log.errors == []
+
+
+async def test_a_pause_does_not_keep_a_stop(lane: Lane, destination: ScriptedDestination, team: Team) -> None:
+    team.pause.begin()
+    lane.start()
+    await until(lambda: destination.script.calls["close"])
+    async with asyncio.timeout(1):
+        await lane.stop(60.0)
+
+
+async def test_outcomes_are_counted(
+    make: Callable[..., Lane], destination: ScriptedDestination, store: ScriptedStore, team: Team
+) -> None:
+    for payload in (b"good", b"good", b"bad", b"poison", b"drop", b"later"):
+        store.publish(payload=payload)
+    answers = {b"bad": refuse, b"poison": poison, b"later": lambda row: Unsent()}
+    destination.answer = lambda row: answers.get(row.payload, lambda row: Accepted())(row)
+    prepare = lambda row: Dropped() if row.payload == b"drop" else Parcel(row)  # noqa: E731
+    make(retry=NoRetry(), prepare=prepare).start()
+    await until(lambda: len(store.rows) == 1)
+    await until(lambda: team.tally == Tally(sent=2, refused=1, dead=2, dropped=1))
+
+
+async def test_what_was_not_committed_is_not_counted(
+    lane: Lane, destination: ScriptedDestination, store: ScriptedStore, team: Team
+) -> None:
+    store.script.failing["commit"] = Trouble("no database")
+    store.publish()
+    lane.start()
+    await until(lambda: store.script.calls["commit"] == 3)
+    assert team.tally == Tally()
+    store.script.failing.clear()
+    await until(lambda: not store.rows)
+    await until(lambda: team.tally == Tally(sent=1))
 
 
 # Rest and order

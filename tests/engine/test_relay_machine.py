@@ -17,6 +17,7 @@ from faststream_outbox._engine.failure import FailurePolicy
 from faststream_outbox._engine.health import Health
 from faststream_outbox._engine.lane import Lane
 from faststream_outbox._engine.rounds import Rounds
+from faststream_outbox._engine.team import Team
 from faststream_outbox._engine.wakeups import Wakeup
 from faststream_outbox._store import memory
 from faststream_outbox._store.protocol import Place
@@ -126,7 +127,7 @@ class RelayMachine(RuleBasedStateMachine):
             str(number),
             store=self.store,
             destination=self.destination,
-            breaker=self.breaker,
+            team=Team(self.breaker),
             rounds=Rounds(["orders"], SHARDS),
             wakeup=Wakeup(),
             pacer=pacer,

@@ -13,6 +13,7 @@ from faststream_outbox._engine.consumer import Consumer
 from faststream_outbox._engine.failure import FailurePolicy
 from faststream_outbox._engine.lane import Lane
 from faststream_outbox._engine.runtime import Runtime
+from faststream_outbox._engine.team import Team
 from faststream_outbox._store.protocol import PRESENCE_PREFIX
 from faststream_outbox._values.outcome import Delivered, Outcome
 from faststream_outbox._values.row import OutboxRow
@@ -41,7 +42,7 @@ def make_lane(runtime: Runtime, destination: ScriptedDestination, queue: str = "
         "test",
         [queue],
         destination,
-        Breaker(destination.health, 1),
+        Team(Breaker(destination.health, 1)),
         FailurePolicy(retry=NoRetry()),
         batch_size=100,
         send_timeout=10.0,

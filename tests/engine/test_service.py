@@ -21,6 +21,7 @@ from faststream_outbox._engine.rescuer import Rescuer
 from faststream_outbox._engine.rounds import Rounds
 from faststream_outbox._engine.service import Service, is_cancelled, stop_tasks
 from faststream_outbox._engine.stock import Stock
+from faststream_outbox._engine.team import Team
 from faststream_outbox._engine.wakeups import Wakeups
 from faststream_outbox._values.outcome import Delivered, Settlement
 from faststream_outbox.retry import NoRetry
@@ -96,7 +97,7 @@ class Parts:
             "test",
             store=self.store,
             destination=self.destination,
-            breaker=Breaker(self.destination.health, 1),
+            team=Team(Breaker(self.destination.health, 1)),
             rounds=rounds,
             wakeup=wakeup,
             pacer=Pacer(wakeup, lambda: self.store.seconds_to_next_due(rounds.all), shortest=1.0, longest=10.0),

@@ -747,6 +747,59 @@ class StoreSuite:
         async with subject.store.hand_over(places(), limit=2) as hand_over:
             assert hand_over is None
 
+    async def test_a_hand_over_is_bounded_in_bytes(self, subject: Subject) -> None:
+        # Beyond 2 kB PostgreSQL keeps a payload out of line, and compressed if that helps; its own size counts.
+        sizes = [4000, 4000, 4000, 30_000, 4000, 1, 1]
+        written = await put(subject, *(draft(key="k", body=b"x" * size) for size in sizes))
+        expected = [written[:2], written[2:3], written[3:4], written[4:]]
+        for part in expected:
+            async with subject.store.hand_over(places(), limit=10, max_bytes=10_000) as hand_over:
+                assert hand_over is not None
+                assert ids(hand_over.rows) == part
+                assert all(set(row.payload) == {ord("x")} for row in hand_over.rows)
+                await hand_over.settle([Settlement(row, Delivered()) for row in hand_over.rows])
+
+    async def test_headers_count_among_the_bytes_of_a_hand_over(self, subject: Subject) -> None:
+        headers = {f"h{number}": "x" * 100 for number in range(10)}
+        written = await put(subject, *(draft(key="k", headers=headers) for _ in range(4)))
+        async with subject.store.hand_over(places(), limit=10, max_bytes=2600) as hand_over:
+            assert parts(hand_over) == written[:2]
+
+    async def test_rows_left_out_for_their_bytes_come_in_their_turn(self, subject: Subject) -> None:
+        [retried] = await fail_once(subject, draft(key="k", body=b"x" * 600), delay=0)
+        later = await put(subject, *(draft(key="k", body=b"x" * 600) for _ in range(2)))
+        taken = []
+        for _ in range(3):
+            async with subject.store.hand_over(places(), limit=9, max_bytes=1000) as hand_over:
+                assert hand_over is not None
+                taken += ids(hand_over.rows)
+                await hand_over.settle([Settlement(row, Delivered()) for row in hand_over.rows])
+        assert taken == [retried, *later]
+
+    # --- lag
+
+    async def test_there_is_no_lag_without_rows(self, subject: Subject) -> None:
+        await put(subject, draft("other"), draft(activate_in=timedelta(hours=1)), draft("q2"))
+        await claim(subject, "q2")
+        assert await subject.store.lag(places("q", "q2")) == (0, 0.0)
+
+    async def test_the_lag_counts_what_is_ready_or_due(self, subject: Subject) -> None:
+        await put(subject, *(draft(key=f"k{n}") for n in range(20)), draft("q2"), draft("other"))
+        lag = await subject.store.lag(places("q", "q2"))
+        assert lag.rows == 21
+        assert 0.0 <= lag.seconds < 60.0
+        await put(subject, draft(activate_at=datetime.now(UTC) - timedelta(hours=1)))
+        await fail_once(subject, draft("q2", key="k"), delay=0)
+        await put(subject, draft("q2", key="k"))
+        lag = await subject.store.lag(places("q", "q2"))
+        assert lag.rows == 24, "the one behind a retry of its key too"
+        assert 3600.0 <= lag.seconds < 3660.0
+
+    async def test_dead_letters_are_no_lag(self, subject: Subject) -> None:
+        await put(subject, draft())
+        await settle(subject, await claim(subject), Dead("rejected"))
+        assert (await subject.store.lag(places())).rows == 0
+
     async def test_no_place_is_taken_without_work(self, subject: Subject) -> None:
         await put(subject, draft("other"), draft(activate_in=timedelta(hours=1)), draft("leased"))
         await claim(subject, "leased")

@@ -8,7 +8,6 @@ from faststream.nats import NatsBroker
 from nats.js.api import StreamConfig
 
 from faststream_outbox import OutboxBroker, Outgoing
-from faststream_outbox._engine.health import Health
 from faststream_outbox._values.outcome import Accepted, Poison, Refused
 from faststream_outbox._values.parcel import Parcel
 from faststream_outbox.forwarders.general.destination import GeneralDestination
@@ -145,7 +144,7 @@ async def test_what_is_just_within_the_limit_is_sent(
     """To the byte: what we count is what the server counts."""
     with nats_server.stream() as name:
         publisher = nats_broker.publisher(name, stream=name, headers={"team": "shop"}, reply_to="answers")
-        destination = GeneralDestination(outlet_of(publisher, allow_lossy=False), Health("it", _say_nothing), 5.0)
+        destination = GeneralDestination(outlet_of(publisher, allow_lossy=False), 5.0)
         await destination.connect()
         sizes = range(1024 * 1024 - 700, 1024 * 1024 - 200)
         fits = 0
@@ -164,10 +163,6 @@ async def test_what_is_just_within_the_limit_is_sent(
         assert size == 1024 * 1024
 
 
-def _say_nothing(*_: object) -> None:
-    """A log for tests that do not look at it."""
-
-
 @pytest.mark.parametrize("header", [{"X-Größe": "1"}, {"x": " blank"}, {"x": "two\nlines"}], ids=repr)
 async def test_headers_that_nats_would_change_are_poison(
     header: dict[str, str], broker: OutboxBroker, box: NatsBox, publishing: Publishing, table: Table
@@ -182,7 +177,7 @@ async def test_headers_that_nats_would_change_are_poison(
 
 
 async def test_an_address_of_a_rows_own_is_its_subject(box: NatsBox) -> None:
-    destination = GeneralDestination(outlet_of(box.publisher(), allow_lossy=False), Health("it", _say_nothing), 5.0)
+    destination = GeneralDestination(outlet_of(box.publisher(), allow_lossy=False), 5.0)
     await destination.connect()
     parcels: list[Parcel] = [
         parcel(1),

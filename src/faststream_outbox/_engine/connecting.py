@@ -1,9 +1,12 @@
 """Connects a destination, and can be told not to go on with it."""
 
 import asyncio
+from contextlib import suppress
 
 from faststream_outbox._engine.destination import Destination
 from faststream_outbox._engine.service import is_cancelled
+
+CLOSE_SECONDS = 5.0
 
 
 class Connecting:
@@ -31,6 +34,13 @@ class Connecting:
         finally:
             self._current = None
         return None
+
+    async def let_go(self) -> None:
+        """Close what an attempt has opened; the next attempt opens it again."""
+        # What cannot be closed is not used any more either.
+        with suppress(Exception):
+            async with asyncio.timeout(CLOSE_SECONDS):
+                await self._destination.close()
 
     def give_up(self) -> None:
         """End an attempt that is under way: no row hangs on it."""

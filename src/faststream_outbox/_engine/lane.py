@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import Sequence
 
-from faststream_outbox._engine.breaker import Breaker, BreakerState
+from faststream_outbox._engine.breaker import BreakerState
 from faststream_outbox._engine.connecting import Connecting
 from faststream_outbox._engine.destination import Destination
 from faststream_outbox._engine.failure import FailurePolicy
@@ -13,8 +13,9 @@ from faststream_outbox._engine.pacer import Pacer
 from faststream_outbox._engine.rounds import Rounds
 from faststream_outbox._engine.sending import Prepare, Sending, Sent
 from faststream_outbox._engine.service import DATABASE_SECONDS, Service
+from faststream_outbox._engine.team import Team
 from faststream_outbox._engine.wakeups import Wakeup
-from faststream_outbox._store.protocol import Place, Store
+from faststream_outbox._store.protocol import DEFAULT_BATCH_BYTES, Place, Store
 from faststream_outbox._values.outcome import (
     Accepted,
     Dead,
@@ -40,12 +41,13 @@ class Lane(Service):
         name: The forwarder's name with the lane's number.
         store: Where rows are.
         destination: Where they go.
-        breaker: Says when the destination may be used; all lanes to it share one.
+        team: What it shares with the other lanes of its forwarder.
         rounds: The places to take rows from.
         wakeup: Rings when there may be new rows.
         pacer: Decides when to look again.
         failure: Decides what becomes of refused rows.
         batch_size: The most rows of one hand-over.
+        batch_bytes: The most bytes of their payloads and headers; a single row may have more.
         send_timeout: Seconds after which a hand-over is given up; its rows are sent again later.
         prepare: Makes of each row what is sent; None sends rows as they are.
         health: The database's.
@@ -57,19 +59,20 @@ class Lane(Service):
         *,
         store: Store,
         destination: Destination,
-        breaker: Breaker,
+        team: Team,
         rounds: Rounds,
         wakeup: Wakeup,
         pacer: Pacer,
         failure: FailurePolicy,
         batch_size: int,
+        batch_bytes: int = DEFAULT_BATCH_BYTES,
         send_timeout: float,
         prepare: Prepare | None = None,
         health: Health,
     ) -> None:
         super().__init__(f"outbox-lane-{name}", health)
         self._store = store
-        self._breaker = breaker
+        self._breaker, self._pause, self._tally = team.breaker, team.pause, team.tally
         self._connecting = Connecting(destination, send_timeout)
         self._sending = Sending(destination, send_timeout, prepare, singly=failure.hold_key)
         self._rounds = rounds
@@ -77,15 +80,20 @@ class Lane(Service):
         self._pacer = pacer
         self._failure = failure
         self._batch_size = batch_size
+        self._batch_bytes = batch_bytes
         self._send_timeout = send_timeout
         self._found = False
 
     def interrupt(self) -> None:
         self._wakeup.ring()
+        self._pause.wake()
         self._breaker.wake()
         self._connecting.give_up()
 
     async def run_once(self) -> None:
+        if self._pause.is_on:
+            await self._sit_out()
+            return
         async with self._breaker.turn() as may_go:
             if not may_go:
                 return
@@ -99,10 +107,16 @@ class Lane(Service):
         found, self._found = self._found, False
         await self._pacer.rest(found=found)
 
+    async def _sit_out(self) -> None:
+        """Wait for the end of the pause, without a connection."""
+        await self._connecting.let_go()
+        if self._pause.is_on and not self.is_stopping:
+            await self._pause.change()
+
     async def _use_turn(self) -> float | None:
         """Make a hand-over; return the seconds to rest then, or None where there was nothing to take."""
         error = await self._connecting.attempt()
-        if self.is_stopping:
+        if self.is_stopping or self._pause.is_on:
             return 0.0
         if error is not None:
             return self._breaker.note(self.name, answered=False, trouble=error)
@@ -118,14 +132,17 @@ class Lane(Service):
 
     async def _hand_over(self, places: Sequence[Place]) -> tuple[Place | None, Sent]:
         """Make one hand-over; no place means that none has work for us."""
-        async with self._store.hand_over(places, limit=self._batch_size) as hand_over:
+        limits = {"limit": self._batch_size, "max_bytes": self._batch_bytes}
+        async with self._store.hand_over(places, **limits) as hand_over:
             self.health.recovered()
             if hand_over is None:
                 return None, Sent()
             self._rounds.visited(hand_over.place)
             began = time.monotonic()
             sent = await self._sending.send(hand_over.rows)
-            await hand_over.settle(self._settlements(hand_over.rows, sent.fates, time.monotonic() - began))
+            settlements = self._settlements(hand_over.rows, sent.fates, time.monotonic() - began)
+            await hand_over.settle(settlements)
+        self._tally.add(sent.fates, settlements)
         return hand_over.place, sent
 
     def _note(self, place: Place, sent: Sent) -> float:

@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 
-from faststream_outbox._engine.breaker import Breaker
 from faststream_outbox._engine.completer import Completer
 from faststream_outbox._engine.consumer import Consumer
 from faststream_outbox._engine.destination import Destination
@@ -19,9 +18,11 @@ from faststream_outbox._engine.renewer import Renewer
 from faststream_outbox._engine.rescuer import Rescuer
 from faststream_outbox._engine.rounds import Rounds
 from faststream_outbox._engine.sending import Prepare
+from faststream_outbox._engine.service import DATABASE_SECONDS
 from faststream_outbox._engine.stock import Stock
+from faststream_outbox._engine.team import Team
 from faststream_outbox._engine.wakeups import Wakeup, Wakeups
-from faststream_outbox._store.protocol import Store
+from faststream_outbox._store.protocol import DEFAULT_BATCH_BYTES, Lag, Store
 from faststream_outbox._values.outcome import Outcome
 from faststream_outbox._values.row import OutboxRow
 from faststream_outbox.schema import SHARDS
@@ -127,10 +128,11 @@ class Runtime:
         name: str,
         queues: Sequence[str],
         destination: Destination,
-        breaker: Breaker,
+        team: Team,
         failure: FailurePolicy,
         *,
         batch_size: int,
+        batch_bytes: int = DEFAULT_BATCH_BYTES,
         send_timeout: float,
         prepare: Prepare | None = None,
         min_interval: float,
@@ -142,16 +144,22 @@ class Runtime:
             name,
             store=self.store,
             destination=destination,
-            breaker=breaker,
+            team=team,
             rounds=rounds,
             wakeup=wakeup,
             pacer=pacer,
             failure=failure,
             batch_size=batch_size,
+            batch_bytes=batch_bytes,
             send_timeout=send_timeout,
             prepare=prepare,
             health=self.health,
         )
+
+    async def lag(self, queues: Sequence[str]) -> Lag:
+        """Ask how many rows of these queues could be taken now, and how long they could have been."""
+        async with asyncio.timeout(DATABASE_SECONDS):
+            return await self.store.lag(Rounds(queues, SHARDS).all)
 
     def _watch(self, queues: Sequence[str], shortest: float, longest: float) -> tuple[Rounds, Wakeup, Pacer]:
         rounds = Rounds(queues, SHARDS)

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from zlib import crc32
 
-from faststream_outbox._store.protocol import Listener, Place, Rescue
+from faststream_outbox._store.protocol import DEFAULT_BATCH_BYTES, Lag, Listener, Place, Rescue
 from faststream_outbox._values.draft import Draft
 from faststream_outbox._values.outcome import Dead, Delivered, Released, Retry, Settlement
 from faststream_outbox._values.row import OutboxRow
@@ -161,14 +161,25 @@ class MemoryStore:
         times = [r.next_attempt_at for r in self._at(places, lambda record: record.is_waiting) if r.next_attempt_at]
         return (min(times) - _now()).total_seconds() if times else None
 
+    async def lag(self, places: Sequence[Place]) -> Lag:
+        now = _now()
+        since = [r.next_attempt_at or r.row.created_at for r in self._at(places, lambda r: r.is_ready or r.is_due(now))]
+        return Lag(len(since), (now - min(since)).total_seconds() if since else 0.0)
+
     @asynccontextmanager
-    async def hand_over(self, places: Sequence[Place], *, limit: int) -> AsyncIterator["MemoryHandOver | None"]:
+    async def hand_over(
+        self,
+        places: Sequence[Place],
+        *,
+        limit: int,
+        max_bytes: int = DEFAULT_BATCH_BYTES,
+    ) -> AsyncIterator["MemoryHandOver | None"]:
         now = _now()
         place = next((place for place in places if self._has_work(place, now)), None)
         if place is None:
             yield None
             return
-        taken = self._take(place, limit, now)
+        taken = self._take(place, limit, max_bytes, now)
         hand_over = MemoryHandOver(place, [replace(record.row, acquired_at=now) for record in taken])
         self._locked.add(place)
         for record in taken:
@@ -298,7 +309,7 @@ class MemoryStore:
     def _has_work(self, place: Place, now: datetime) -> bool:
         return place not in self._locked and bool(self._at([place], lambda r: r.is_ready or r.is_due(now)))
 
-    def _take(self, place: Place, limit: int, now: datetime) -> list[_Record]:
+    def _take(self, place: Place, limit: int, max_bytes: int, now: datetime) -> list[_Record]:
         # The first row of each key that failed and is not settled holds back those behind it.
         first: dict[str, int] = {}
         for record in self._at([place], lambda r: r.holds_key):
@@ -310,7 +321,7 @@ class MemoryStore:
 
         due = self._at([place], lambda r: r.is_due(now) and is_free(r))
         ready = self._at([place], lambda r: r.is_ready and is_free(r))
-        return sorted((due + ready)[:limit], key=lambda record: record.row.id)
+        return sorted(_fitting((due + ready)[:limit], max_bytes), key=lambda record: record.row.id)
 
     def _apply(self, record: _Record, outcome: Any) -> None:
         now = _now()
@@ -375,6 +386,13 @@ def _record(row_id: int, draft: Draft) -> _Record:
     )
     shard = row_id % SHARDS if key is None else crc32(key) % SHARDS
     return _Record(row, shard, draft.deduplicate, at)
+
+
+def _fitting(records: Sequence[_Record], max_bytes: int) -> Sequence[_Record]:
+    """Give as many from the front as have so many bytes together, but at least one."""
+    sizes = (len(r.row.payload) + sum(len(n) + len(v) for n, v in r.row.headers.items()) for r in records)
+    fitting = sum(1 for size in itertools.accumulate(sizes) if size <= max_bytes)
+    return records[: max(1, fitting)]
 
 
 def _failed(row: OutboxRow, now: datetime) -> OutboxRow:

@@ -13,6 +13,9 @@ from faststream_outbox._values.row import OutboxRow
 PRESENCE_PREFIX = "presence:"
 """A holder's token begins with it when an advisory lock proves that the holder lives; its loss frees the leases."""
 
+DEFAULT_BATCH_BYTES = 8 * 1024 * 1024
+"""Payloads and headers of one hand-over, in bytes. A lane holds about twice as much: the rows, and what it sends."""
+
 
 class Place(NamedTuple):
     """A shard of a queue: what one lane works on at a time."""
@@ -29,6 +32,15 @@ class Rescue:
     """Queues of the rows that were given back."""
     absent: frozenset[str]
     """Tokens of leases whose holder's presence is gone."""
+
+
+class Lag(NamedTuple):
+    """How far consumers are behind."""
+
+    rows: int
+    """Those that could be taken now."""
+    seconds: float
+    """For how long the one that waits longest could have been; 0.0 where there is none."""
 
 
 class HandOver(Protocol):
@@ -110,14 +122,19 @@ class Store(Protocol):
     async def seconds_to_next_due(self, places: Sequence[Place]) -> float | None:
         """Tell how long until the first waiting row of these places is due; None if none waits."""
 
+    async def lag(self, places: Sequence[Place]) -> Lag:
+        """Count the rows of these places that are ready or due, and tell how old the oldest is."""
+
     def hand_over(
         self,
         places: Sequence[Place],
         *,
         limit: int,
+        max_bytes: int = DEFAULT_BATCH_BYTES,
     ) -> AbstractAsyncContextManager[HandOver | None]:
         """Take the first of ``places`` that has work and no other taker, and lock up to ``limit`` of its rows in order.
 
+        Payloads and headers have up to ``max_bytes`` together; a single row may have more.
         Rows behind a waiting row of their key are left out, so the rows may be none. The context yields None where no
         place can be taken. Leaving it normally commits; leaving it with an error gives all rows back unchanged.
         """

@@ -10,15 +10,19 @@ from faststream_outbox._engine.breaker import Breaker
 from faststream_outbox._engine.failure import FailurePolicy
 from faststream_outbox._engine.health import Log
 from faststream_outbox._engine.lane import Lane
+from faststream_outbox._engine.pause import Pause
+from faststream_outbox._engine.team import Tally, Team
 from faststream_outbox._faststream import has_broker
+from faststream_outbox._store.protocol import DEFAULT_BATCH_BYTES
 from faststream_outbox._values.copies import copy_queue
 from faststream_outbox._values.draft import check_copy_queue
-from faststream_outbox._values.outcome import Dropped, Refused
+from faststream_outbox._values.outcome import Dropped, Refused, describe
 from faststream_outbox._values.parcel import Parcel
 from faststream_outbox._values.row import OutboxRow
 from faststream_outbox.exceptions import ConfigError, InvalidMessageError
 from faststream_outbox.forwarders.factory import Destinations, LaneDestination, create_destinations
 from faststream_outbox.forwarders.options import ForwarderOptions
+from faststream_outbox.forwarders.status import ForwarderState, ForwarderStatus
 from faststream_outbox.forwarders.tracing import TracedDestination
 from faststream_outbox.forwarders.transform import Preparing
 from faststream_outbox.retry import DEFAULT_RETRY, as_strategy
@@ -44,6 +48,7 @@ class OutboxForwarder:
         self.tee = options.get("tee", False)
         """Whether it takes its own copy of each message."""
         self._batch_size = _positive("batch_size", options.get("batch_size", 500))
+        self._batch_bytes = int(_positive("batch_bytes", options.get("batch_bytes", DEFAULT_BATCH_BYTES)))
         self._lane_count = _positive("lanes", options.get("lanes", 2))
         if self._lane_count > SHARDS * len(queues):
             msg = f"lanes: {self._lane_count} is more than the {SHARDS} shards that each queue has"
@@ -61,6 +66,8 @@ class OutboxForwarder:
         )
         self._destinations: Sequence[LaneDestination] = ()
         self._lanes: list[Lane] = []
+        self._pause = Pause()
+        self._team: Team | None = None
 
     @property
     def queues(self) -> Sequence[str]:
@@ -104,6 +111,61 @@ class OutboxForwarder:
             raise ConfigError(str(error)) from None
         return copies
 
+    @property
+    def is_paused(self) -> bool:
+        """Whether ``pause`` was called, and ``resume`` was not since."""
+        return self._pause.is_on
+
+    def pause(self) -> None:
+        """Take no more rows in this process, until ``resume``; other processes go on.
+
+        What is in flight is finished. A paused forwarder holds no connection, neither to the database nor to its
+        destination. It may be paused before it is started, and stays so when it is stopped and started again.
+        """
+        self._pause.begin()
+        for lane in self._lanes:
+            lane.interrupt()
+
+    def resume(self) -> None:
+        """End a pause."""
+        self._pause.end()
+
+    async def status(self) -> ForwarderStatus:
+        """Tell how the forwarder is doing; asks the database how many rows wait.
+
+        Raises:
+            Exception: What the driver raises when the database cannot be asked; TimeoutError after 30 s.
+
+        Example::
+
+            status = await forwarder.status()
+            if status.state == "open" or (status.lag_seconds or 0) > 60:
+                alert(status.last_error)
+        """
+        state = self._state()
+        lag = None if state is ForwarderState.STOPPED else await self._config.runtime.lag(self.taken_queues)
+        tally = Tally() if self._team is None else self._team.tally
+        return ForwarderStatus(
+            name=self.name,
+            state=state,
+            lag_rows=None if lag is None else lag.rows,
+            lag_seconds=None if lag is None else lag.seconds,
+            last_error=None if self._team is None else describe(self._team.breaker.last_error),
+            sent=tally.sent,
+            refused=tally.refused,
+            dead=tally.dead,
+            dropped=tally.dropped,
+        )
+
+    def _state(self) -> ForwarderState:
+        if self._team is None or not self._lanes:
+            return ForwarderState.STOPPED
+        if self._pause.is_on:
+            return ForwarderState.PAUSED
+        if not self._team.breaker.was_reached:
+            return ForwarderState.CONNECTING
+        return ForwarderState(self._team.breaker.state)
+
     def prepare(self, row: OutboxRow) -> Parcel | Dropped | Refused:
         """Make of a row what is sent of it, as ``transform`` says; what that raises is the row's failure."""
         return Parcel(row) if self._prepare is None else self._prepare(row)
@@ -120,15 +182,16 @@ class OutboxForwarder:
         name, health, send_timeout, destinations = self._create_destinations(runtime.log, lanes=self._lane_count)
         self._destinations = [TracedDestination(one, name) for one in destinations]
         self._name = self._name or name
-        breaker = Breaker(health, self._lane_count)
+        team = self._team = Team(Breaker(health, self._lane_count), self._pause)
         self._lanes = [
             runtime.lane(
                 f"{self.name}-{number}",
                 self.taken_queues,
                 destination,
-                breaker,
+                team,
                 self._failure,
                 batch_size=self._batch_size,
+                batch_bytes=self._batch_bytes,
                 # The destination keeps to the time-out itself, and then still gives the verdicts that it has.
                 send_timeout=send_timeout + SETTLE_SECONDS,
                 prepare=self._prepare,

@@ -30,6 +30,11 @@ class ForwarderOptions(TypedDict, total=False):
     batch_size: int
     """The most rows of one hand-over. Default: 500."""
 
+    batch_bytes: int
+    """The most bytes of payloads and headers of one hand-over; a message that has more by itself is sent alone. It
+    bounds what a lane holds in memory, to about twice as much. Headers count as they are stored, which may be
+    compressed. Default: 8 MiB."""
+
     lanes: int
     """Hand-overs in parallel, at most 16 for each queue over all processes. Default: 2."""
 

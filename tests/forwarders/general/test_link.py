@@ -5,7 +5,6 @@ from typing import Any
 
 import pytest
 
-from faststream_outbox._engine.health import Health
 from faststream_outbox._values.outcome import Accepted, Unsent
 from faststream_outbox._values.parcel import Parcel
 from faststream_outbox.forwarders.general import link as module
@@ -157,7 +156,7 @@ async def test_a_stop_that_fails_is_forgotten(outlet: FakeOutlet, broker: FakeBr
 
 
 async def test_a_hand_over_that_is_given_up_cuts_the_connection(outlet: FakeOutlet, broker: FakeBroker) -> None:
-    destination = GeneralDestination(outlet, Health("it", lambda *_: None), 0.05)
+    destination = GeneralDestination(outlet, 0.05)
     await destination.connect()
     assert await destination.send([parcel(1), parcel(2)]) == [Accepted(), Accepted()]
     outlet.hangs = True

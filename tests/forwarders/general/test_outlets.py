@@ -16,6 +16,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from faststream_outbox import OutboxBroker, make_outbox_table
 from faststream_outbox._values.outcome import Poison, Refused, Unsent, Verdict
 from faststream_outbox.exceptions import ConfigError
+from faststream_outbox.forwarders.factory import create_destinations
 from faststream_outbox.forwarders.general.confluent import ConfluentOutlet
 from faststream_outbox.forwarders.general.kinds import outlet_of
 from faststream_outbox.forwarders.general.nats import NatsOutlet
@@ -72,14 +73,14 @@ def test_every_line_is_shown() -> None:
 @pytest.mark.parametrize("to", ["orders.v1", None, RabbitBroker()], ids=["text", "nothing", "broker"])
 def test_what_is_no_publisher_is_refused(to: Any) -> None:
     with pytest.raises(ConfigError, match="to: must be a publisher of another FastStream broker"):
-        outlet_of(to, allow_lossy=False)
+        create_destinations(to, lambda *_: None, lanes=1, send_timeout=None)
 
 
 def test_an_outbox_is_no_destination() -> None:
     engine = create_async_engine("postgresql+asyncpg://database.invalid/shop")
     outbox = OutboxBroker(engine, outbox_table=make_outbox_table(MetaData()))
     with pytest.raises(ConfigError, match="to: must be a publisher of another FastStream broker"):
-        outlet_of(outbox.publisher("orders"), allow_lossy=False)
+        create_destinations(outbox.publisher("orders"), lambda *_: None, lanes=1, send_timeout=None)
 
 
 def test_each_kind_is_found_and_has_a_name() -> None:

@@ -74,6 +74,7 @@ class Statements:
         self.give_back = self._load("give_back")
         self.rescue = self._load("rescue")
         self.seconds_to_next_due = self._load("seconds_to_next_due")
+        self.lag = self._load("lag")
         self.dead_letters_list = self._load("dead_letters_list")
         self.dead_letters_count = self._load("dead_letters_count")
         self.dead_letters_free = self._load("dead_letters_free")

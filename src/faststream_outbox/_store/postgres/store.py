@@ -11,7 +11,7 @@ from faststream_outbox._store.postgres.inspection import differences
 from faststream_outbox._store.postgres.listener import channel_of, listen
 from faststream_outbox._store.postgres.records import to_row
 from faststream_outbox._store.postgres.statements import Statements, quote_table
-from faststream_outbox._store.protocol import PRESENCE_PREFIX, Listener, Place, Rescue
+from faststream_outbox._store.protocol import DEFAULT_BATCH_BYTES, PRESENCE_PREFIX, Lag, Listener, Place, Rescue
 from faststream_outbox._values.outcome import Dead, Delivered, Outcome, Released, Retry, Settlement
 from faststream_outbox._values.row import OutboxRow
 
@@ -86,8 +86,19 @@ class PostgresStore:
         seconds: float | None = records[0][0]
         return seconds
 
+    async def lag(self, places: Sequence[Place]) -> Lag:
+        [(rows, seconds)] = [tuple(record) for record in await self._fetch(self._statements.lag, _places(places))]
+        # A row that is published while this statement runs is younger than the statement.
+        return Lag(rows, max(0.0, seconds or 0.0))
+
     @asynccontextmanager
-    async def hand_over(self, places: Sequence[Place], *, limit: int) -> AsyncIterator["PostgresHandOver | None"]:
+    async def hand_over(
+        self,
+        places: Sequence[Place],
+        *,
+        limit: int,
+        max_bytes: int = DEFAULT_BATCH_BYTES,
+    ) -> AsyncIterator["PostgresHandOver | None"]:
         async with self._transactional.connect() as connection, connection.begin():
             wanted = {**_places(places), "scope": self._lock_scope}
             locked = (await connection.execute(self._statements.lock_place, wanted)).first()
@@ -95,7 +106,7 @@ class PostgresStore:
                 yield None
                 return
             place = Place(locked[0], locked[1])
-            parameters = {"queue": place.queue, "shard": place.shard, "limit": limit}
+            parameters = {"queue": place.queue, "shard": place.shard, "limit": limit, "max_bytes": max_bytes}
             records = await connection.execute(self._statements.take, parameters)
 
             async def settle(settlements: Sequence[Settlement]) -> None:

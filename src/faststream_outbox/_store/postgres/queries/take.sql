@@ -4,7 +4,7 @@
 -- one: skipped, it would be passed by the later ones of its key. BETWEEN pins the index: see docs/plans.md.
 WITH due AS MATERIALIZED (
     SELECT id, queue, key, idempotency_key, payload, headers, attempts_count, deliveries_count, created_at,
-        first_attempt_at, last_attempt_at, timer_id
+        first_attempt_at, last_attempt_at, timer_id, next_attempt_at
     FROM {table} AS o
     WHERE queue = :queue AND shard = CAST(:shard AS smallint)
       AND next_attempt_at <= statement_timestamp() AND acquired_token IS NULL AND failed_at IS NULL
@@ -21,7 +21,7 @@ ready AS MATERIALIZED (
     SELECT *
     FROM (
         SELECT id, queue, key, idempotency_key, payload, headers, attempts_count, deliveries_count, created_at,
-            first_attempt_at, last_attempt_at, timer_id
+            first_attempt_at, last_attempt_at, timer_id, next_attempt_at
         FROM {table} AS o
         WHERE queue = :queue AND shard BETWEEN CAST(:shard AS smallint) AND CAST(:shard AS smallint)
           AND next_attempt_at IS NULL AND failed_at IS NULL
@@ -38,6 +38,12 @@ ready AS MATERIALIZED (
 )
 SELECT id, queue, key, idempotency_key, payload, headers, attempts_count, deliveries_count, created_at,
     first_attempt_at, last_attempt_at, statement_timestamp() AS acquired_at, timer_id
-FROM (SELECT * FROM due UNION ALL SELECT * FROM ready) AS taken
-WHERE {planned_anew}
+FROM (
+    -- Both sizes are read without fetching what is stored out of line; that of the headers is the stored one.
+    SELECT *, row_number() OVER in_turn AS turn,
+        sum(octet_length(payload) + pg_column_size(headers)) OVER in_turn AS bytes
+    FROM (SELECT * FROM due UNION ALL SELECT * FROM ready) AS found
+    WINDOW in_turn AS (ORDER BY next_attempt_at, id ROWS UNBOUNDED PRECEDING)
+) AS taken
+WHERE {planned_anew} AND (turn = 1 OR bytes <= CAST(:max_bytes AS bigint))
 ORDER BY id

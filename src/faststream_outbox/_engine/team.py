@@ -1,0 +1,43 @@
+"""What the lanes of one forwarder share."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from faststream_outbox._engine.breaker import Breaker
+from faststream_outbox._engine.pause import Pause
+from faststream_outbox._values.outcome import Accepted, Dead, Dropped, Fate, Refused, Settlement
+
+
+@dataclass(slots=True)
+class Tally:
+    """What has become of rows, counted when it is committed."""
+
+    sent: int = 0
+    """Accepted by the destination."""
+    refused: int = 0
+    """Attempts that counted: the destination or the transform refused the row."""
+    dead: int = 0
+    """Made dead letters."""
+    dropped: int = 0
+    """Left out by the transform."""
+
+    def add(self, fates: Iterable[Fate], settlements: Iterable[Settlement]) -> None:
+        """Count what a hand-over has come to."""
+        for fate in fates:
+            match fate:
+                case Accepted():
+                    self.sent += 1
+                case Refused():
+                    self.refused += 1
+                case Dropped():
+                    self.dropped += 1
+        self.dead += sum(isinstance(outcome, Dead) for _, outcome in settlements)
+
+
+@dataclass(frozen=True, slots=True)
+class Team:
+    """What the lanes of one forwarder share."""
+
+    breaker: Breaker
+    pause: Pause = field(default_factory=Pause)
+    tally: Tally = field(default_factory=Tally)

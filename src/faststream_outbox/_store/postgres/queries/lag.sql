@@ -1,0 +1,26 @@
+-- How many rows of these places could be taken now, and for how many seconds the one that waits longest could have been:
+-- a ready row since it was published, a due one since its time came. The first ready row of a place is its oldest.
+SELECT COALESCE(CAST(sum(ready.rows + due.rows) AS bigint), 0),
+    CAST(EXTRACT(epoch FROM statement_timestamp() - min(LEAST(first.created_at, due.since))) AS float8)
+FROM unnest(CAST(:queues AS text[]), CAST(:shards AS smallint[])) AS place(queue, shard)
+CROSS JOIN LATERAL (
+    SELECT count(*) AS rows
+    FROM {table}
+    WHERE queue = place.queue AND shard BETWEEN place.shard AND place.shard
+      AND next_attempt_at IS NULL AND failed_at IS NULL
+) AS ready
+CROSS JOIN LATERAL (
+    SELECT count(*) AS rows, min(next_attempt_at) AS since
+    FROM {table}
+    WHERE queue = place.queue AND shard = place.shard
+      AND next_attempt_at <= statement_timestamp() AND acquired_token IS NULL AND failed_at IS NULL
+) AS due
+LEFT JOIN LATERAL (
+    SELECT created_at
+    FROM {table}
+    WHERE queue = place.queue AND shard BETWEEN place.shard AND place.shard
+      AND next_attempt_at IS NULL AND failed_at IS NULL
+    ORDER BY shard, id
+    LIMIT 1
+) AS first ON true
+WHERE {planned_anew}

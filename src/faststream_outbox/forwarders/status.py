@@ -1,0 +1,44 @@
+"""How a forwarder is doing."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class ForwarderState(StrEnum):
+    """What a forwarder of this process is at; each is its word as text, too: ``status.state == "paused"``."""
+
+    STOPPED = "stopped"
+    """The broker has not been started, or has been stopped."""
+    PAUSED = "paused"
+    """``pause()`` was called."""
+    CONNECTING = "connecting"
+    """The destination has not been reached since the start."""
+    CLOSED = "closed"
+    """Rows flow. With a ``last_error``: to a part of the destination, as when a Kafka partition has no leader."""
+    OPEN = "open"
+    """The destination is down; rows stay, and no attempt is counted."""
+    HALF_OPEN = "half-open"
+    """It was down, and just now it is tried whether it works again."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ForwarderStatus:
+    """How a forwarder was doing when it was asked. The counts are this process's since the start."""
+
+    name: str
+    state: ForwarderState
+    lag_rows: int | None
+    """Rows of its queues that could be sent now, those behind a retry of their key included; None while stopped."""
+    lag_seconds: float | None
+    """For how long one of them could have been sent: since it was published, or since its time came, by the database's
+    clock. 0.0 where there is none; None while stopped."""
+    last_error: str | None
+    """Why the destination, or a part of it, cannot be used at present."""
+    sent: int
+    """Messages that the destination accepted."""
+    refused: int
+    """Attempts that counted: the destination refused the message, or the transform failed for it."""
+    dead: int
+    """Messages that became dead letters."""
+    dropped: int
+    """Messages that the transform left out."""

@@ -1,0 +1,175 @@
+"""A forwarder as its application sees it: pause, resume, status."""
+
+import asyncio
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from typing import Any
+
+import pytest
+from faststream.kafka import KafkaBroker, TestKafkaBroker
+from sqlalchemy import MetaData
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from faststream_outbox import (
+    ConfigError,
+    Forward,
+    ForwarderState,
+    ForwarderStatus,
+    NoRetry,
+    OutboxBroker,
+    OutboxForwarder,
+    OutboxMessage,
+    TestOutboxBroker,
+    make_outbox_table,
+)
+
+# No transaction is needed where nothing is written to a database.
+NO_SESSION: Any = None
+
+
+@pytest.fixture
+def broker() -> OutboxBroker:
+    """There is no database behind it."""
+    engine = create_async_engine("postgresql+asyncpg://database.invalid/shop")
+    return OutboxBroker(engine, outbox_table=make_outbox_table(MetaData()), logger=None)
+
+
+@pytest.fixture
+def kafka() -> KafkaBroker:
+    return KafkaBroker(acks="all", logger=None)
+
+
+@pytest.fixture
+def arrived(kafka: KafkaBroker) -> list[str]:
+    bodies: list[str] = []
+
+    @kafka.subscriber("orders.v1")
+    async def arrive(body: str) -> None:
+        if body == "unwelcome":
+            raise ValueError(body)
+        bodies.append(body)
+
+    return bodies
+
+
+@pytest.fixture
+def make(broker: OutboxBroker, kafka: KafkaBroker) -> Callable[..., OutboxForwarder]:
+    def make(**options: Any) -> OutboxForwarder:
+        return broker.forwarder("orders", to=kafka.publisher("orders.v1"), **options)
+
+    return make
+
+
+async def until(condition: Callable[[], Any]) -> None:
+    async with asyncio.timeout(5):
+        while not condition():
+            await asyncio.sleep(0.001)
+
+
+async def state_is(forwarder: OutboxForwarder, state: str) -> ForwarderStatus:
+    async with asyncio.timeout(5):
+        while (status := await forwarder.status()).state != state:
+            await asyncio.sleep(0.001)
+    return status
+
+
+async def test_before_the_start_little_is_known(make: Callable[..., OutboxForwarder]) -> None:
+    forwarder = make(name="to-kafka")
+    assert await forwarder.status() == ForwarderStatus(
+        name="to-kafka",
+        state=ForwarderState.STOPPED,
+        lag_rows=None,
+        lag_seconds=None,
+        last_error=None,
+        sent=0,
+        refused=0,
+        dead=0,
+        dropped=0,
+    )
+
+
+async def test_from_the_start_to_the_stop(
+    broker: OutboxBroker, kafka: KafkaBroker, make: Callable[..., OutboxForwarder], arrived: list[str]
+) -> None:
+    def transform(message: OutboxMessage) -> Forward | None:
+        if message.body == b"bad":
+            raise ValueError("bad")
+        return None if message.body == b"secret" else Forward()
+
+    forwarder = make(transform=transform, retry_strategy=NoRetry())
+    async with TestOutboxBroker(broker, run_loops=True):
+        status = await state_is(forwarder, "connecting")
+        assert (status.lag_rows, status.lag_seconds) == (0, 0.0)
+        for body in ("tea", "secret", "bad"):
+            await broker.publish(body, queue="orders", session=NO_SESSION)
+        await until(lambda: forwarder._team is not None and forwarder._team.breaker.last_error)
+        status = await forwarder.status()
+        assert status.lag_rows == 3
+        assert status.lag_seconds is not None
+        assert 0.0 <= status.lag_seconds < 5.0
+        assert status.last_error == "ConnectionError: the test does not run the destination's broker"
+        async with TestKafkaBroker(kafka):
+            status = await state_is(forwarder, "closed")
+            await until(lambda: arrived == ["tea"])
+            async with asyncio.timeout(5):
+                while (status := await forwarder.status()).dead == 0:
+                    await asyncio.sleep(0.001)
+            assert status == ForwarderStatus(
+                name="kafka:orders.v1",
+                state=ForwarderState.CLOSED,
+                lag_rows=0,
+                lag_seconds=0.0,
+                last_error=None,
+                sent=1,
+                refused=1,
+                dead=1,
+                dropped=1,
+            )
+    assert (await forwarder.status()).state == "stopped"
+
+
+async def test_an_outage_can_be_seen(
+    broker: OutboxBroker, kafka: KafkaBroker, make: Callable[..., OutboxForwarder], arrived: list[str]
+) -> None:
+    forwarder = make()
+    async with TestOutboxBroker(broker, run_loops=True), AsyncExitStack() as stack:
+        await stack.enter_async_context(TestKafkaBroker(kafka))
+        await state_is(forwarder, "closed")
+        await broker.publish("unwelcome", queue="orders", session=NO_SESSION)
+        status = await state_is(forwarder, "open")
+        assert status.lag_rows == 1
+        assert status.last_error is not None
+        assert "unwelcome" in status.last_error
+
+
+@pytest.mark.parametrize("run_loops", [False, True])
+async def test_a_paused_forwarder_leaves_rows_where_they_are(
+    broker: OutboxBroker,
+    kafka: KafkaBroker,
+    make: Callable[..., OutboxForwarder],
+    arrived: list[str],
+    run_loops: bool,
+) -> None:
+    forwarder = make()
+    forwarder.pause()
+    forwarder.pause()
+    assert forwarder.is_paused
+    tester = TestOutboxBroker(broker, run_loops=run_loops)
+    async with tester, AsyncExitStack() as stack:
+        await stack.enter_async_context(TestKafkaBroker(kafka))
+        await broker.publish("tea", queue="orders", session=NO_SESSION)
+        if run_loops:
+            assert (await state_is(forwarder, "paused")).lag_rows == 1
+            await asyncio.sleep(0.02)
+        assert arrived == []
+        assert len(tester.store.rows) == 1
+        forwarder.resume()
+        assert not forwarder.is_paused
+        if not run_loops:
+            await tester.deliver_all()
+        await until(lambda: arrived == ["tea"])
+
+
+async def test_what_would_bound_nothing_is_refused(make: Callable[..., OutboxForwarder]) -> None:
+    with pytest.raises(ConfigError, match="batch_bytes: must be greater than 0, got 0"):
+        make(batch_bytes=0)
