@@ -19,6 +19,7 @@ from faststream_outbox._values.draft import check_copy_queue
 from faststream_outbox._values.outcome import Dropped, Refused, describe
 from faststream_outbox._values.parcel import Parcel
 from faststream_outbox._values.row import OutboxRow
+from faststream_outbox.config import check_options
 from faststream_outbox.exceptions import ConfigError, InvalidMessageError
 from faststream_outbox.forwarders.factory import Destinations, LaneDestination, create_destinations
 from faststream_outbox.forwarders.options import ForwarderOptions
@@ -40,6 +41,7 @@ class OutboxForwarder:
     """
 
     def __init__(self, queues: Sequence[str], *, to: Any, config: Any, **options: Unpack[ForwarderOptions]) -> None:
+        check_options("forwarder", options, ForwarderOptions)
         self._queues = queues
         self.to = to
         """The publisher of the destination."""
