@@ -1,6 +1,8 @@
 """What a row looks like to whoever receives it, here or behind a broker."""
 
+from collections.abc import Callable
 from datetime import UTC, datetime
+from typing import TypeAlias
 
 from faststream_outbox._values.copies import origin_of
 from faststream_outbox._values.row import OutboxRow
@@ -10,6 +12,10 @@ ROW_ID = "outbox-id"
 QUEUE = "outbox-queue"
 CREATED_AT = "outbox-created-at"
 ROW_KEY = "outbox-key"
+
+
+HeadersOf: TypeAlias = Callable[[OutboxRow], dict[str, str]]
+"""Gives the headers that a row is sent with."""
 
 
 def wire_headers(row: OutboxRow) -> dict[str, str]:

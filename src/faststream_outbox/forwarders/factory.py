@@ -2,10 +2,12 @@
 
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Protocol, TypeAlias
+from typing import Any, Literal, NamedTuple, Protocol, TypeAlias, cast, get_args
 
 from faststream_outbox._engine.destination import Destination
 from faststream_outbox._engine.health import Health, Log
+from faststream_outbox._values.cloudevents import kafka_headers, rabbit_headers
+from faststream_outbox._values.wire import wire_headers
 from faststream_outbox.exceptions import ConfigError
 from faststream_outbox.forwarders.general.destination import GeneralDestination
 from faststream_outbox.forwarders.general.kinds import outlet_of
@@ -34,11 +36,16 @@ class Destinations(NamedTuple):
     lanes: Sequence[LaneDestination]
 
 
+Envelope: TypeAlias = Literal["cloudevents"]
+
+
 class Wishes(NamedTuple):
     """What a forwarder asks of its destination, beside the publisher's own settings."""
 
     allow_lossy: bool = False
     """Whether a destination will do that drops what nobody listens to."""
+    envelope: Envelope | None = None
+    """How metadata travel beside the bridge's own headers."""
 
 
 class Address(NamedTuple):
@@ -52,7 +59,7 @@ class Address(NamedTuple):
     """Makes the destination of a lane, given the seconds for one hand-over."""
 
 
-def _kafka(publisher: Any, _wishes: Wishes) -> Address | None:
+def _kafka(publisher: Any, wishes: Wishes) -> Address | None:
     if "faststream.kafka" not in sys.modules:
         return None
     from faststream.kafka.publisher.usecase import LogicPublisher  # noqa: PLC0415
@@ -62,7 +69,8 @@ def _kafka(publisher: Any, _wishes: Wishes) -> Address | None:
 
     if not isinstance(publisher, LogicPublisher):
         return None
-    settings, suspects = KafkaSettings.of(publisher), Suspects()
+    settings = KafkaSettings.of(publisher, kafka_headers if wishes.envelope else wire_headers)
+    suspects = Suspects()
     return Address(
         f"kafka:{settings.topic}",
         settings.request_timeout,
@@ -70,7 +78,7 @@ def _kafka(publisher: Any, _wishes: Wishes) -> Address | None:
     )
 
 
-def _rabbit(publisher: Any, _wishes: Wishes) -> Address | None:
+def _rabbit(publisher: Any, wishes: Wishes) -> Address | None:
     if "faststream.rabbit" not in sys.modules:
         return None
     from faststream.rabbit.publisher import RabbitPublisher  # noqa: PLC0415
@@ -80,7 +88,8 @@ def _rabbit(publisher: Any, _wishes: Wishes) -> Address | None:
 
     if not isinstance(publisher, RabbitPublisher):
         return None
-    settings, suspects = RabbitSettings.of(publisher), Suspects()
+    settings = RabbitSettings.of(publisher, rabbit_headers if wishes.envelope else wire_headers)
+    suspects = Suspects()
     return Address(
         f"rabbit:{settings.address}",
         settings.confirm_timeout,
@@ -98,6 +107,7 @@ def _redis(publisher: Any, wishes: Wishes) -> Address | None:
 
     if not isinstance(publisher, LogicPublisher):
         return None
+    refuse_envelope(wishes, "Redis")
     settings, suspects = RedisSettings.of(publisher, allow_lossy=wishes.allow_lossy), Suspects()
     return Address(
         f"redis:{settings.address}",
@@ -110,6 +120,7 @@ def _general(publisher: Any, wishes: Wishes) -> Address | None:
     outlet = outlet_of(publisher, allow_lossy=wishes.allow_lossy)
     if outlet is None:
         return None
+    refuse_envelope(wishes, outlet.kind)
     return Address(outlet.name, outlet.usual_timeout, lambda seconds: GeneralDestination(outlet, seconds))
 
 
@@ -124,8 +135,30 @@ KINDS: Sequence[Kind] = (_kafka, _rabbit, _redis, _general)
 """The first that knows a publisher has it."""
 
 
+def check_envelope(envelope: Any) -> Envelope | None:
+    """Refuse an envelope that nobody knows."""
+    if envelope is None or envelope in get_args(Envelope):
+        return cast("Envelope | None", envelope)
+    known = " or ".join(repr(each) for each in get_args(Envelope))
+    msg = f"envelope: must be {known}, or left out, got {envelope!r}"
+    raise ConfigError(msg)
+
+
+def refuse_envelope(wishes: Wishes, kind: str) -> None:
+    """Refuse an envelope for a kind of destination for which its specification has no binding."""
+    if wishes.envelope is not None:
+        msg = f"envelope: {wishes.envelope!r} has no binding for {kind}; leave it out, or forward to Kafka or RabbitMQ"
+        raise ConfigError(msg)
+
+
 def create_destinations(
-    publisher: Any, log: Log, *, lanes: int, send_timeout: float | None, allow_lossy: bool = False
+    publisher: Any,
+    log: Log,
+    *,
+    lanes: int,
+    send_timeout: float | None,
+    allow_lossy: bool = False,
+    envelope: Envelope | None = None,
 ) -> Destinations:
     """Make the destinations for a FastStream publisher.
 
@@ -135,11 +168,12 @@ def create_destinations(
         lanes: How many are wanted.
         send_timeout: Seconds for one hand-over; None: a little more than the client's own time-out.
         allow_lossy: Whether a destination will do that drops what nobody listens to.
+        envelope: How metadata travel beside the bridge's own headers.
 
     Raises:
         ConfigError: There is no destination of that kind, or its settings are not safe.
     """
-    wishes = Wishes(allow_lossy=allow_lossy)
+    wishes = Wishes(allow_lossy=allow_lossy, envelope=envelope)
     address = next((found for kind in KINDS if (found := kind(publisher, wishes)) is not None), None)
     if address is None:
         msg = (

@@ -21,7 +21,7 @@ from faststream_outbox._values.parcel import Parcel
 from faststream_outbox._values.row import OutboxRow
 from faststream_outbox.config import check_options
 from faststream_outbox.exceptions import ConfigError, InvalidMessageError
-from faststream_outbox.forwarders.factory import Destinations, LaneDestination, create_destinations
+from faststream_outbox.forwarders.factory import Destinations, LaneDestination, check_envelope, create_destinations
 from faststream_outbox.forwarders.options import ForwarderOptions
 from faststream_outbox.forwarders.status import ForwarderState, ForwarderStatus
 from faststream_outbox.forwarders.tracing import TracedDestination
@@ -62,6 +62,7 @@ class OutboxForwarder:
         self._allow_lossy = options.get("allow_lossy", False)
         transform = options.get("transform")
         self._prepare = None if transform is None else Preparing(transform)
+        self._envelope = check_envelope(options.get("envelope"))
         retry = options.get("retry_strategy")
         self._failure = FailurePolicy(
             retry=DEFAULT_RETRY if retry is None else as_strategy(retry), hold_key=options.get("hold_key", False)
@@ -207,7 +208,12 @@ class OutboxForwarder:
 
     def _create_destinations(self, log: Log, *, lanes: int) -> Destinations:
         return create_destinations(
-            self.to, log, lanes=lanes, send_timeout=self._send_timeout, allow_lossy=self._allow_lossy
+            self.to,
+            log,
+            lanes=lanes,
+            send_timeout=self._send_timeout,
+            allow_lossy=self._allow_lossy,
+            envelope=self._envelope,
         )
 
     async def stop(self, grace: float) -> None:

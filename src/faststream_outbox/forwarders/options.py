@@ -1,5 +1,7 @@
 """What can be said of a forwarder: each option once, with its type and its meaning."""
 
+from typing import Literal
+
 from tenacity.stop import stop_base
 from tenacity.wait import wait_base
 from typing_extensions import TypedDict
@@ -45,6 +47,14 @@ class ForwarderOptions(TypedDict, total=False):
 
     allow_lossy: bool
     """True: a Redis channel will do, where a message is lost when nobody listens at that moment. Default: False."""
+
+    envelope: Literal["cloudevents"] | None
+    """``"cloudevents"``: to Kafka and RabbitMQ, rows travel as CloudEvents 1.0 in binary mode. The payload stays as it
+    is, and so do the bridge's own headers. Beside them stand the attributes: ``ce_id`` is the idempotency key,
+    ``ce_type`` the queue, ``ce_source`` ``/outbox/<queue>``, ``ce_time`` the time of publishing, ``ce_partitionkey``
+    the row's key. Headers of the caller win (``ce_type``, ``ce_source``, ``ce_subject``, ...), but for ``ce_id`` and
+    ``ce_specversion``. RabbitMQ has two bindings, so there each stands twice, as ``ce-id`` and ``cloudEvents_id``.
+    Default: None, the bridge's own headers alone."""
 
     retry_strategy: RetryStrategy | tuple[wait_base, stop_base] | None
     """When a row that the destination refused is sent again; outages do not count. Default: ``ExponentialRetry()``."""

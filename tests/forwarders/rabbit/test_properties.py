@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from pamqp.frame import marshal, unmarshal
 from pamqp.header import ContentHeader
 
+from faststream_outbox._values.wire import wire_headers
 from faststream_outbox.forwarders.rabbit.properties import Properties, properties_of
 from tests.forwarders.rabbit.rows import CREATED_AT, row
 
@@ -33,6 +34,7 @@ def test_a_row() -> None:
     made = properties_of(
         row(key="k", headers={"content-type": "text/x", "correlation_id": "c", "team": "row"}),
         headers={"team": "publisher", "tries": 3},
+        headers_of=wire_headers,
         content_type="text/fallback",
         properties={"app_id": "shop"},
     )
@@ -54,7 +56,9 @@ def test_a_row() -> None:
 
 
 def test_a_row_without_key_and_content_type() -> None:
-    found = read_back(properties_of(row(), headers={}, content_type="text/fallback", properties={}))
+    found = read_back(
+        properties_of(row(), headers={}, headers_of=wire_headers, content_type="text/fallback", properties={})
+    )
     assert "outbox-key" not in found.headers
     assert found.content_type == "text/fallback"
     assert not found.correlation_id

@@ -8,7 +8,6 @@ from aiokafka.structs import TopicPartition
 
 from faststream_outbox._values.outcome import Accepted, Poison, Reason, Refused, Unsent, Verdict
 from faststream_outbox._values.row import OutboxRow
-from faststream_outbox._values.wire import wire_headers
 from faststream_outbox.forwarders.kafka.settings import KafkaSettings
 from faststream_outbox.forwarders.kafka.verdicts import classify, is_of_a_topic
 
@@ -118,7 +117,7 @@ class PartitionSending:
 
     def _append(self, builder: Any, offset: int, row: OutboxRow) -> bool:
         headers = dict(self._settings.headers)
-        for name, value in wire_headers(row).items():
+        for name, value in self._settings.headers_of(row).items():
             headers[name] = value.encode()
         key = self._settings.key if row.key is None else row.key.encode()
         taken = builder.append(offset, None, key, row.payload, list(headers.items()))

@@ -9,6 +9,7 @@ from aiokafka.partitioner import DefaultPartitioner
 from faststream.kafka.publisher.usecase import BatchPublisher, LogicPublisher
 
 from faststream_outbox._faststream import broker_of, connection_options
+from faststream_outbox._values.wire import HeadersOf, wire_headers
 from faststream_outbox.exceptions import ConfigError
 
 CLIENT_OPTIONS = (
@@ -57,10 +58,16 @@ class KafkaSettings:
     metadata_max_age: float
     """Seconds until it is asked again where the partitions are, without an error as a reason."""
     client_options: Mapping[str, Any]
+    headers_of: HeadersOf = wire_headers
+    """Gives the row's own."""
 
     @classmethod
-    def of(cls, publisher: LogicPublisher) -> "KafkaSettings":
+    def of(cls, publisher: LogicPublisher, headers_of: HeadersOf = wire_headers) -> "KafkaSettings":
         """Read and check the settings of a publisher and its broker.
+
+        Args:
+            publisher: Of a topic.
+            headers_of: Gives each row's headers.
 
         Raises:
             ConfigError: One of them is not safe or cannot work; the message says what to write instead.
@@ -82,6 +89,7 @@ class KafkaSettings:
             max_record_bytes=max_request_size,
             request_timeout=options["request_timeout_ms"] / 1000,
             metadata_max_age=options["metadata_max_age_ms"] / 1000,
+            headers_of=headers_of,
             client_options={name: options[name] for name in CLIENT_OPTIONS if name in options},
         )
 

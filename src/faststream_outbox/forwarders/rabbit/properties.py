@@ -8,7 +8,7 @@ from pamqp.encode import encode_table_value
 
 from faststream_outbox._values.draft import CONTENT_TYPE, CORRELATION_ID
 from faststream_outbox._values.row import OutboxRow
-from faststream_outbox._values.wire import ROW_KEY, wire_headers
+from faststream_outbox._values.wire import ROW_KEY, HeadersOf
 
 PERSISTENT = 2
 HEADER_FRAME_OVERHEAD = 20
@@ -47,17 +47,23 @@ class Properties(spec.Basic.Properties):
 
 
 def properties_of(
-    row: OutboxRow, *, headers: Mapping[str, Any], content_type: str | None, properties: Mapping[str, Any]
+    row: OutboxRow,
+    *,
+    headers: Mapping[str, Any],
+    headers_of: HeadersOf,
+    content_type: str | None,
+    properties: Mapping[str, Any],
 ) -> Properties:
     """Put a row's identity and the caller's headers on what all messages have.
 
     Args:
         row: The row.
         headers: Of every message; the row's own come first.
+        headers_of: Gives the row's own.
         content_type: For a row without one.
         properties: Of every message.
     """
-    its_headers = {**headers, **wire_headers(row)}
+    its_headers = {**headers, **headers_of(row)}
     if row.key is not None:
         its_headers[ROW_KEY] = row.key
     return Properties(

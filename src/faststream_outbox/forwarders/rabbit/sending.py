@@ -156,7 +156,11 @@ class Sending:
     def _properties(self, row: OutboxRow) -> Properties:
         settings = self._settings
         return properties_of(
-            row, headers=settings.headers, content_type=settings.content_type, properties=settings.properties
+            row,
+            headers=settings.headers,
+            headers_of=settings.headers_of,
+            content_type=settings.content_type,
+            properties=settings.properties,
         )
 
 

@@ -12,6 +12,7 @@ from faststream.rabbit.publisher import RabbitPublisher
 from yarl import URL
 
 from faststream_outbox._faststream import broker_of, connection_options
+from faststream_outbox._values.wire import HeadersOf, wire_headers
 from faststream_outbox.exceptions import ConfigError
 from faststream_outbox.forwarders.rabbit.properties import Properties
 
@@ -41,6 +42,8 @@ class RabbitSettings:
     """Of every message, beside those that come from the row."""
     content_type: str | None
     """Of rows without one."""
+    headers_of: HeadersOf = wire_headers
+    """Gives the row's own."""
 
     @property
     def address(self) -> str:
@@ -48,12 +51,16 @@ class RabbitSettings:
         return ":".join(part for part in (self.exchange.name, self.routing_key) if part)
 
     @classmethod
-    def of(cls, publisher: RabbitPublisher) -> "RabbitSettings":
+    def of(cls, publisher: RabbitPublisher, headers_of: HeadersOf = wire_headers) -> "RabbitSettings":
         """Read and check the settings of a publisher and its broker.
 
         Mended without a word: ``persist=False`` (the default) and channels without publisher confirms or with
         ``on_return_raises=False`` (the default), see the package. Refused: ``mandatory=False``, ``immediate=True``, and
         what RabbitMQ would refuse in every single message.
+
+        Args:
+            publisher: Of a queue or an exchange.
+            headers_of: Gives each row's headers.
 
         Raises:
             ConfigError: One of them is not safe or cannot work; the message says what to write instead.
@@ -75,6 +82,7 @@ class RabbitSettings:
             headers=_check_headers(publisher.headers),
             properties=_as_properties(message_options, publisher.reply_to),
             content_type=content_type,
+            headers_of=headers_of,
         )
         try:
             Properties(headers=settings.headers, content_type=content_type, **settings.properties)

@@ -6,11 +6,11 @@ from faststream.kafka import KafkaBroker
 
 from faststream_outbox._values.outcome import Accepted, Poison, Reason, Refused, Unsent
 from faststream_outbox.forwarders.kafka.verdicts import KafkaAnswerError
+from integration.forwarders.parcels import carry, destination, parcel
 from integration.servers.kafka import KafkaServer
 from integration.servers.topics import create_topic, delete_topic
 
 from .carrying import Topic, check_order, row_id
-from .parcels import carry, destination, parcel
 
 
 async def test_each_row_goes_to_its_topic_by_its_key_and_in_order(

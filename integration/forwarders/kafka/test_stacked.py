@@ -9,13 +9,13 @@ from faststream.redis import RedisBroker
 
 from faststream_outbox import ConstantRetry, OutboxBroker, OutboxRouter
 from integration.broker.observing import Table, eventually
+from integration.forwarders.redis.carrying import Box
 from integration.servers.queues import Mailbox
 from integration.servers.rabbitmq import RabbitServer
 from integration.servers.redis import RedisServer
 
 from .carrying import Publishing, Topic, headers_of
 from .conftest import MakeBroker
-from .redis.carrying import Box
 
 HEADERS = {"traceparent": "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", "x": "inbound"}
 

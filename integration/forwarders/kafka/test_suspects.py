@@ -12,11 +12,11 @@ from faststream_outbox._values.outcome import Accepted, Poison, Reason
 from faststream_outbox.forwarders.suspects import ConnectionBrokenError
 from integration.broker.observing import Table, eventually
 from integration.faults.proxy import TcpProxy
+from integration.forwarders.parcels import carry, destination, parcel
 from integration.servers.kafka import EmbeddedKafka, KafkaServer
 
 from .carrying import Publishing, Topic, check_complete
 from .conftest import MakeBroker
-from .parcels import carry, destination, parcel
 
 REQUEST_BYTES = 200_000
 KILLER = b"x" * (REQUEST_BYTES + 50_000)

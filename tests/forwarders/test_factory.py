@@ -1,0 +1,59 @@
+"""Which destination goes with a publisher, and what it is asked for."""
+
+from typing import Any
+
+import pytest
+from faststream.kafka import KafkaBroker
+from faststream.rabbit import RabbitBroker
+from faststream.redis import RedisBroker
+from sqlalchemy import MetaData
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from faststream_outbox import OutboxBroker, make_outbox_table
+from faststream_outbox._values.cloudevents import kafka_headers, rabbit_headers
+from faststream_outbox._values.wire import wire_headers
+from faststream_outbox.exceptions import ConfigError
+from faststream_outbox.forwarders.factory import Destinations, create_destinations
+
+PUBLISHERS = {
+    "kafka:orders": (KafkaBroker(acks="all", logger=None).publisher("orders"), 45.0),
+    "rabbit:orders": (RabbitBroker(logger=None).publisher("orders"), 35.0),
+    "redis:orders": (RedisBroker(logger=None).publisher(stream="orders"), 10.0),
+}
+
+
+def create(publisher: Any, **options: Any) -> Destinations:
+    return create_destinations(publisher, lambda *_: None, **{"lanes": 2, "send_timeout": None} | options)
+
+
+@pytest.mark.parametrize("name", PUBLISHERS)
+def test_each_kind_has_a_name_a_time_out_one_health_and_a_destination_for_each_lane(name: str) -> None:
+    publisher, seconds = PUBLISHERS[name]
+    made = create(publisher)
+    assert (made.name, made.health.name, made.send_timeout) == (name, f"destination {name}", seconds)
+    assert len({id(lane) for lane in made.lanes}) == 2
+    assert len({id(lane._suspects) for lane in made.lanes}) == 1, "they share them"  # type: ignore[attr-defined]
+    assert create(publisher, send_timeout=1.5).send_timeout == 1.5
+
+
+@pytest.mark.parametrize("publisher", [None, "orders", object(), KafkaBroker(logger=None)])
+def test_anything_else_is_refused(publisher: Any) -> None:
+    with pytest.raises(ConfigError, match="must be a publisher of another FastStream broker"):
+        create(publisher)
+
+
+def test_an_envelope_is_for_those_who_have_a_binding() -> None:
+    for name, headers_of in (("kafka:orders", kafka_headers), ("rabbit:orders", rabbit_headers)):
+        for envelope, expected in (("cloudevents", headers_of), (None, wire_headers)):
+            [lane] = create(PUBLISHERS[name][0], lanes=1, envelope=envelope).lanes
+            assert lane._settings.headers_of is expected  # type: ignore[attr-defined]
+    with pytest.raises(ConfigError, match="'cloudevents' has no binding for Redis; leave it out"):
+        create(PUBLISHERS["redis:orders"][0], envelope="cloudevents")
+
+
+@pytest.mark.parametrize("envelope", ["", "CloudEvents", "avro", True, 1])
+def test_an_unknown_envelope_is_refused_at_registration(envelope: Any) -> None:
+    engine = create_async_engine("postgresql+asyncpg://localhost/none")
+    broker = OutboxBroker(engine, outbox_table=make_outbox_table(MetaData()), logger=None)
+    with pytest.raises(ConfigError, match="envelope: must be 'cloudevents', or left out, got"):
+        broker.forwarder("orders", to=PUBLISHERS["kafka:orders"][0], envelope=envelope)
