@@ -35,9 +35,15 @@ def answer(breaker: Breaker, source: object = "place", trouble: BaseException | 
     return breaker.note(source, answered=True, trouble=trouble)
 
 
-def open_up(breaker: Breaker, *sources: object) -> None:
-    for source in sources or ("place",) * 3:
-        fail(breaker, source)
+def open_up(breaker: Breaker) -> None:
+    for _ in range(3):
+        fail(breaker)
+    assert breaker.state is OPEN
+
+
+def lose_connections(breaker: Breaker) -> None:
+    for lane in ("lane-0", "lane-1", "lane-0"):
+        breaker.cannot_connect(lane, Trouble("down"))
     assert breaker.state is OPEN
 
 
@@ -122,7 +128,7 @@ async def test_a_probe_without_a_result_leaves_the_next_one_to_others(breaker: B
 
 
 async def test_to_connect_is_not_enough(breaker: Breaker, clock: Clock, log: Lines) -> None:
-    open_up(breaker, "lane-0", "lane-1", "lane-0")
+    lose_connections(breaker)
     for _ in range(20):
         clock.now += 10
         async with breaker.turn() as may_go:
@@ -134,9 +140,11 @@ async def test_to_connect_is_not_enough(breaker: Breaker, clock: Clock, log: Lin
 
 
 async def test_where_there_is_nothing_to_send_to_connect_is_enough(breaker: Breaker, clock: Clock, log: Lines) -> None:
-    open_up(breaker, "lane-0", "lane-0", "lane-0")
+    for _ in range(3):
+        breaker.cannot_connect("lane-0", Trouble("down"))
     clock.now += 10
     async with breaker.turn():
+        assert not breaker.was_reached
         breaker.connected("lane-0")
         breaker.idle(["a", "b"])
     assert breaker.state is CLOSED
@@ -155,12 +163,17 @@ async def test_nothing_to_send_proves_nothing_of_places_that_were_not_asked(brea
     assert breaker.state is CLOSED
 
 
-async def test_nothing_to_send_proves_nothing_while_another_lane_has_rows_in_hand(breaker: Breaker, log: Lines) -> None:
+async def test_nothing_to_send_proves_nothing_where_another_lane_had_rows_in_hand(breaker: Breaker, log: Lines) -> None:
     answer(breaker, trouble=Trouble("down"))
-    async with breaker.turn():
-        async with breaker.turn():
-            breaker.idle(["place"])
-        assert breaker.last_error is not None
+    one, other = breaker.turn(), breaker.turn()
+    await one.__aenter__()
+    await other.__aenter__()
+    breaker.idle(["place"])
+    await one.__aexit__(None, None, None)
+    # It is alone now, but was not when it looked for rows.
+    breaker.idle(["place"])
+    assert breaker.last_error is not None
+    await other.__aexit__(None, None, None)
     async with breaker.turn():
         breaker.idle(["place"])
     assert log.recoveries == ["kafka: works again"]
@@ -169,16 +182,40 @@ async def test_nothing_to_send_proves_nothing_while_another_lane_has_rows_in_han
 async def test_the_end_of_an_outage_is_told_once_when_all_that_failed_works(
     breaker: Breaker, clock: Clock, log: Lines
 ) -> None:
-    open_up(breaker, "lane-0", "lane-1", "place")
+    fail(breaker, "another place")
+    fail(breaker, "another place")
+    fail(breaker, "place")
     clock.now += 10
     async with breaker.turn():
-        breaker.connected("lane-0")
         answer(breaker, "place")
     assert breaker.state is CLOSED, "rows flow again"
     assert log.recoveries == []
     for _ in range(3):
-        breaker.connected("lane-1")
         answer(breaker, "another place")
+        answer(breaker, "place")
+    assert log.recoveries == ["kafka: works again"]
+
+
+async def test_an_answer_ends_the_outage_for_lanes_that_could_not_connect(
+    breaker: Breaker, clock: Clock, log: Lines
+) -> None:
+    lose_connections(breaker)
+    clock.now += 10
+    async with breaker.turn():
+        breaker.connected("lane-0")
+        answer(breaker)
+    assert log.recoveries == ["kafka: works again"]
+
+
+async def test_a_lane_that_alone_cannot_connect_is_told_once(breaker: Breaker, log: Lines) -> None:
+    for _ in range(10):
+        assert breaker.cannot_connect("lane-1", Trouble("down")) == 10.0
+        answer(breaker)
+        assert breaker.state is CLOSED
+    assert [message for _, message in log.all] == [ERROR]
+    breaker.connected("lane-1")
+    assert log.recoveries == []
+    answer(breaker)
     assert log.recoveries == ["kafka: works again"]
 
 

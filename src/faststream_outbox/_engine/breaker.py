@@ -58,8 +58,12 @@ class Breaker:
         self._is_probing = False
         self._turns = 0
         """Lanes at work."""
+        self._have_met = False
+        """Whether one of those has begun while another was at work."""
         self._troubled: set[Hashable] = set()
-        """Places and lanes that have failed, and have not been seen to work since."""
+        """Places whose rows the destination did not take, and that have not been seen to work since."""
+        self._unconnected: set[Hashable] = set()
+        """Lanes that could not connect."""
 
     @property
     def last_error(self) -> BaseException | None:
@@ -83,6 +87,7 @@ class Breaker:
             return
         if is_probe:
             self.state, self._is_probing = BreakerState.HALF_OPEN, True
+        self._have_met = self._turns > 0
         self._turns += 1
         try:
             yield True
@@ -95,13 +100,19 @@ class Breaker:
     def connected(self, lane: Hashable) -> None:
         """Note that a lane is connected. An outage is not over by this: that rows can be sent is still to be seen."""
         self.was_reached = True
-        self._troubled.discard(lane)
+        self._unconnected.discard(lane)
 
-    def note(self, source: Hashable, *, answered: bool, trouble: BaseException | None) -> float:
-        """Note what has come of an attempt.
+    def cannot_connect(self, lane: Hashable, error: BaseException) -> float:
+        """Note that a lane could not connect; return the seconds for which it should leave the destination alone."""
+        self._unconnected.add(lane)
+        self._health.failed(error)
+        return self._count_failure()
+
+    def note(self, place: Hashable, *, answered: bool, trouble: BaseException | None) -> float:
+        """Note what has come of a hand-over.
 
         Args:
-            source: What was tried: the place of a hand-over, or the lane that connected.
+            place: Where its rows come from.
             answered: Whether the destination accepted or refused a row.
             trouble: Why it did not take others.
 
@@ -109,30 +120,37 @@ class Breaker:
             Seconds for which the lane should leave the destination alone.
         """
         if answered:
+            if self.state is not BreakerState.CLOSED:
+                # What kept the other lanes from connecting is over, too; or they will say so again.
+                self._unconnected.clear()
             self._close()
         if trouble is not None:
-            self._troubled.add(source)
+            self._troubled.add(place)
             self._health.failed(trouble)
             return self._seconds(1) if answered else self._count_failure()
         if answered:
-            self._settled([source])
+            self._settled([place])
         return 0.0
 
     def idle(self, places: Iterable[Hashable]) -> None:
         """Note that there is nothing to send from these places, while the lane is connected."""
-        if self._turns > 1:
-            # Another lane may have just their rows in hand.
+        if self._have_met:
+            # Another lane may have had just their rows in hand.
             return
         self._settled(places)
-        if not self._troubled:
+        if not self._is_troubled:
             self._close()
+
+    @property
+    def _is_troubled(self) -> bool:
+        return bool(self._troubled or self._unconnected)
 
     def _may_probe(self) -> bool:
         return not self._is_probing and (self.state is BreakerState.HALF_OPEN or time.monotonic() >= self._next_probe)
 
-    def _settled(self, sources: Iterable[Hashable]) -> None:
-        self._troubled.difference_update(sources)
-        if not self._troubled:
+    def _settled(self, places: Iterable[Hashable]) -> None:
+        self._troubled.difference_update(places)
+        if not self._is_troubled:
             self._health.recovered()
 
     def _close(self) -> None:

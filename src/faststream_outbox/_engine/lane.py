@@ -119,7 +119,7 @@ class Lane(Service):
         if self.is_stopping or self._pause.is_on:
             return 0.0
         if error is not None:
-            return self._breaker.note(self.name, answered=False, trouble=error)
+            return self._breaker.cannot_connect(self.name, error)
         self._breaker.connected(self.name)
         asked = self._rounds.next()
         async with asyncio.timeout(self._send_timeout + DATABASE_SECONDS):
