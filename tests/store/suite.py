@@ -975,7 +975,7 @@ class StoreSuite:
         [held] = await hold(subject, "k")
         [later] = await put(subject, draft(key="k", body=b"later"))
         letters = await subject.dead_letters.list(None, Selection(queue="q", key="k"), limit=9)
-        assert [letter.row.id for letter in letters] == [other, held]
+        assert [(letter.row.id, letter.holds_key) for letter in letters] == [(other, False), (held, True)]
         assert await subject.dead_letters.count(None, Selection(reason="rejected")) == 2
         assert await subject.dead_letters.replay(None, Selection(), limit=9) == 2
         assert await subject.dead() == {}

@@ -40,6 +40,7 @@ class MemoryDeadLetters:
                 failed_at=row.last_attempt_at or row.created_at,
                 reason=dead.reason,
                 exception=dead.exception,
+                holds_key=dead.holds_key,
             )
             for row, dead in self._store.dead_letters
         ]

@@ -16,6 +16,8 @@ class DeadLetter:
     """A short stable word: ``retries_exhausted``, ``rejected``, ``max_deliveries``, ``too_large`` or ``invalid``."""
     exception: str | None
     """What the last attempt raised."""
+    holds_key: bool = False
+    """Whether the later rows of its key wait until it is replayed or discarded (``hold_key=True``)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

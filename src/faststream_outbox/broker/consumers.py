@@ -29,8 +29,9 @@ class Copies:
         """
         forwarders = self._forwarders()
         if len(forwarders) != self._count:
-            self._count = len(forwarders)
             self._takers = _takers_of_copies(forwarders)
+            # Last: another thread's publish_sync must not take the old takers for the new ones.
+            self._count = len(forwarders)
         if queue not in self._takers:
             return ()
         copies = [forwarder.taken_from(queue) for forwarder in self._takers[queue]]

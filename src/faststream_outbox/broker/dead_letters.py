@@ -20,7 +20,7 @@ class DeadLetterOptions(TypedDict, total=False):
     """Which dead letters are meant: those that agree with all that is given. None of them: all."""
 
     queue: str | None
-    """Of this queue."""
+    """Of this queue. A forwarder with ``tee=True`` has its copies in one of its own, as in ``orders=>redis:orders``."""
 
     key: str | None
     """Of this key."""

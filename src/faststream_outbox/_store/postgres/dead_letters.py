@@ -69,4 +69,6 @@ class PostgresDeadLetters:
 
 def _to_dead_letter(record: Row[Any]) -> DeadLetter:
     values: Sequence[Any] = tuple(record)
-    return DeadLetter(row=to_row(values), failed_at=values[13], reason=values[14], exception=values[15])
+    return DeadLetter(
+        row=to_row(values), failed_at=values[13], reason=values[14], exception=values[15], holds_key=values[16]
+    )

@@ -109,7 +109,8 @@ def _both(outbox_table: Table, dlq_table: Table | None) -> str:
     if dlq_table is None:
         return _escaped(outbox_table)
     # Fixed columns, and names of tables, which are quoted.
-    parked, moved = (f"SELECT {_DEAD_LETTER} FROM {_escaped(table)}" for table in (outbox_table, dlq_table))  # noqa: S608
+    parked = f"SELECT {_DEAD_LETTER}, next_attempt_at FROM {_escaped(outbox_table)}"  # noqa: S608
+    moved = f"SELECT {_DEAD_LETTER}, CAST(NULL AS timestamptz) FROM {_escaped(dlq_table)}"  # noqa: S608
     return f"({parked} UNION ALL {moved})"
 
 
