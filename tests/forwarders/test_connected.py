@@ -285,6 +285,39 @@ async def test_another_lane_does_not_sentence_before_the_server_is_known_to_be_t
     assert await other.send([parcel(1)]) == [Accepted()]
 
 
+async def test_what_one_lane_finds_of_the_server_counts_for_all(server: Server) -> None:
+    """Lanes take turns in trying a server that is down; the one that comes last finds it there at its first look."""
+    suspects = Suspects()
+    one, other = Destination(server, suspects), Destination(server, suspects)
+    one.before_answer = lambda: setattr(server, "is_up", False)
+    for _ in range(5):
+        await one.connect()
+        await other.connect()
+        await one.send([parcel(1), parcel(2)])
+        await other._drop()
+        with pytest.raises(ConnectionError):
+            await other.connect()
+        server.is_up = True
+    one.before_answer = lambda: None
+    await one.connect()
+    assert await one.send([parcel(1), parcel(2)]) == [Accepted()] * 2
+    assert server.flights[-1] == [1, 2]
+
+
+async def test_a_lane_that_connects_meanwhile_takes_no_accusation_back(server: Server) -> None:
+    suspects = Suspects()
+    server.killers = {1}
+    one, other = Destination(server, suspects), Destination(server, suspects)
+    for _ in range(3):
+        await one.connect()
+        await one.send([parcel(1)])
+        await other.connect()
+        await other._drop()
+    await one.connect()
+    [verdict] = await one.send([parcel(1)])
+    assert isinstance(verdict, Poison)
+
+
 async def test_a_suspect_behind_a_refused_row_of_its_key_is_not_sent(destination: Destination, server: Server) -> None:
     destination._suspects.accuse_for_certain({2: ValueError(), 3: ValueError()})
     server.refused = {1}

@@ -47,7 +47,8 @@ def test_an_accusation_can_be_taken_back() -> None:
     suspects = Suspects()
     for _ in range(9):
         suspects.accuse({1: ConnectionError()})
-        suspects.forgive([1, 2])
+        suspects.forgive()
+        suspects.prove([1, 2])
     assert ids(suspects.part([parcel(1)]).together) == [1]
 
 
@@ -59,8 +60,9 @@ def test_there_is_no_sentence_before_it_is_known_whether_the_server_is_there() -
     suspects.prove([1])
     assert suspects.sentence(1) is None
     assert ids(suspects.part([parcel(1, "a"), parcel(2, "a"), parcel(3)]).waiting) == [1, 2]
-    suspects.forgive([1])
+    suspects.forgive()
     assert ids(suspects.part([parcel(1)]).alone) == [1]
+    assert suspects.sentence(1) is None, "two are proven, and the third is not"
 
 
 def test_an_answer_acquits() -> None:

@@ -84,20 +84,25 @@ class ConnectedDestination(ABC, Generic[C]):
             await self._drop()
         if self._client is not None and self._is_ready(self._client):
             return
-        accused, self._accused = self._accused, frozenset()
-        is_proven = False
         try:
             if self._client is None:
                 self._client = await self._open()
             await self._look(self._client)
-            is_proven = bool(accused) and await self._has_stayed(self._client)
+            await self._judge(self._client)
         except BaseException as error:
+            self._accused = frozenset()
+            self._suspects.forgive()
             await self._after_trouble(error)
             raise
-        finally:
-            # A server that is there at the first attempt has not crashed: it was the connection alone that broke.
-            (self._suspects.prove if is_proven else self._suspects.forgive)(accused)
         self._has_looked = True
+
+    async def _judge(self, client: C) -> None:
+        """Find out what the last connection broke over: a server that is there at the first look has not crashed."""
+        accused, self._accused = self._accused, frozenset()
+        if accused and await self._has_stayed(client):
+            self._suspects.prove(accused)
+        elif accused:
+            self._suspects.forgive()
 
     async def send(self, parcels: Sequence[Parcel]) -> Sequence[Verdict]:
         """Hand over parcels and give a verdict for each, in their order."""
@@ -175,8 +180,7 @@ class ConnectedDestination(ABC, Generic[C]):
     async def close(self) -> None:
         """Let go of what ``connect`` opened."""
         self._has_looked = False
-        accused, self._accused = self._accused, frozenset()
-        self._suspects.forgive(accused)
+        self._accused = frozenset()
         await self._drop()
 
     async def _after_trouble(self, error: BaseException | None) -> None:

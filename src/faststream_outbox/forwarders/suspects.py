@@ -56,7 +56,7 @@ class Suspects:
         self._charges: dict[int, _Charge] = {}
 
     def accuse(self, errors: Mapping[int, BaseException]) -> None:
-        """Note that a connection broke with these rows in flight, by id, and how; ``prove`` or ``forgive`` follows."""
+        """Note that a connection broke with these rows in flight, by id, and how: to be proven, or forgiven."""
         self._make_room(len(errors))
         for row_id, error in errors.items():
             breaks, _, unproven = self._charges.get(row_id, _Charge(0, error, 0))
@@ -72,14 +72,15 @@ class Suspects:
     def prove(self, row_ids: Collection[int]) -> None:
         """Let an accusation stand: the server is there, so it was the connection alone that broke."""
         for row_id in row_ids:
-            if (charge := self._charges.get(row_id)) is not None:
+            charge = self._charges.get(row_id)
+            if charge is not None and charge.unproven:
                 self._charges[row_id] = charge._replace(unproven=charge.unproven - 1)
 
-    def forgive(self, row_ids: Collection[int]) -> None:
-        """Take an accusation back: the server is away, so the connection did not break over a row."""
-        for row_id in row_ids:
-            if (charge := self._charges.get(row_id)) is not None:
-                self._charges[row_id] = charge._replace(breaks=charge.breaks - 1, unproven=charge.unproven - 1)
+    def forgive(self) -> None:
+        """Take back all that is not proven yet: the server is away, so no connection has broken over a row."""
+        for row_id, charge in [*self._charges.items()]:
+            if charge.unproven:
+                self._charges[row_id] = charge._replace(breaks=charge.breaks - charge.unproven, unproven=0)
 
     def _make_room(self, count: int) -> None:
         if len(self._charges) + count > MOST_SUSPECTS:
