@@ -10,4 +10,8 @@ its record batches itself and tries each just once, because aiokafka's producer
 
 So ``enable_idempotence``, ``transactional_id``, ``linger_ms`` and the serializers of the broker do not touch what a
 forwarder sends: repeats carry the same idempotency key, and the payload goes through byte for byte.
+
+A row with an address of its own goes to the topic of that name, as it is, without a router's prefix. The publisher's
+``partition`` is one of its own topic; elsewhere the key decides. A topic that a row has named and that does not exist,
+or that is not permitted, refuses the row; the same of the publisher's own topic is an outage.
 """

@@ -10,5 +10,7 @@ and speaks to RabbitMQ on connections of its own, one ``RabbitClient`` for each 
 
 Before it publishes, a forwarder declares the publisher's exchange, as the publisher itself would, and nothing else.
 Every message is persistent, also without ``persist=True``: to a queue that is not durable it makes no difference.
+A row with an address of its own goes to the same exchange with that routing key, as it is, without a router's prefix;
+on the default exchange it names a queue. One that is not permitted (topic authorisation) refuses the row.
 Middlewares and codecs do not touch what a forwarder sends; the publisher's ``timeout`` is how long a hand-over waits.
 """

@@ -8,6 +8,10 @@ sends, nor do its middlewares: repeats carry the same idempotency key, and the p
 Rows go in transactions (``MULTI`` … ``EXEC``). In a plain pipeline each command stands alone: when memory becomes free
 between two of them, the second is taken and the first is not, and the order of a key is broken.
 
+A row with an address of its own goes to the stream, list or channel of that name, as it is, without a router's prefix.
+A key that holds something else, or that is not permitted, refuses the rows that have named it; of the publisher's own
+it is an outage.
+
 Redis answers when it has a message in memory. Whether it keeps it is the server's business: persistence
 (``appendonly``), ``maxmemory-policy`` (anything but ``noeviction`` may throw away a whole stream that no consumer has
 read), ``maxlen``, and replication: a primary that has been replaced takes messages until it hears of it, and then

@@ -4,18 +4,13 @@ import asyncio
 import contextlib
 import socket
 import struct
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias, cast
 
-from redis.asyncio.client import Redis
 from redis.asyncio.connection import AbstractConnection, ConnectionPool
-from redis.asyncio.retry import Retry
-from redis.asyncio.sentinel import Sentinel
-from redis.backoff import NoBackoff
-from redis.exceptions import AuthenticationError, BusyLoadingError, RedisError, ResponseError
-from redis.exceptions import TimeoutError as RedisTimeoutError
+from redis.exceptions import RedisError
 
+from faststream_outbox.forwarders.redis.dialling import ANSWERS, dial, time_limit, trouble
 from faststream_outbox.forwarders.redis.settings import RedisSettings
 from faststream_outbox.forwarders.redis.verdicts import RedisAnswerError
 from faststream_outbox.forwarders.suspects import ConnectionBrokenError
@@ -29,9 +24,6 @@ CLOSE_SECONDS = 1.0
 
 DEFAULT_MAX_MESSAGE_BYTES = 512 * 1024 * 1024
 """``proto-max-bulk-len`` where the server does not tell."""
-
-ANSWERS = (ResponseError, AuthenticationError, BusyLoadingError)
-"""What redis-py makes of error replies; the latter two are kinds of ConnectionError to it, and close the connection."""
 
 
 class Session(NamedTuple):
@@ -78,7 +70,7 @@ class RedisClient:
             ConnectionError: No server answers.
             TimeoutError: Not in time.
         """
-        client = cls(*await _dial(settings), settings)
+        client = cls(*await dial(settings), settings)
         try:
             if abandoned is not None:
                 with contextlib.suppress(RedisAnswerError):
@@ -177,9 +169,9 @@ class RedisClient:
         answers = [] if answers is None else answers
         seconds = self._settings.response_timeout
         try:
-            async with _time_limit(self._about, seconds):
+            async with time_limit(self._about, seconds):
                 await self._send(commands)
-            async with _time_limit(self._about, seconds):
+            async with time_limit(self._about, seconds):
                 for _ in commands:
                     answers.append(await self._receive())
         except BaseException:
@@ -195,7 +187,7 @@ class RedisClient:
         try:
             await self._connection.send_packed_command(packed, check_health=False)
         except (RedisError, OSError) as error:
-            raise _trouble(self._about, error) from error
+            raise trouble(self._about, error) from error
 
     async def _receive(self) -> Any:
         try:
@@ -203,7 +195,7 @@ class RedisClient:
         except ANSWERS as error:
             return self._read(error)
         except (RedisError, OSError) as error:
-            raise _trouble(self._about, error, ConnectionBrokenError) from error
+            raise trouble(self._about, error, ConnectionBrokenError) from error
 
     def _read(self, answer: Any) -> Any:
         return RedisAnswerError.of(self._about, answer) if isinstance(answer, RedisError) else answer
@@ -216,64 +208,6 @@ class RedisClient:
             with contextlib.suppress(OSError):
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_ZERO)
         self._writer.transport.abort()
-
-
-async def _dial(settings: RedisSettings) -> tuple[AbstractConnection, ConnectionPool]:
-    """Connect and log in."""
-    # Where redis-py has a time-out for sending, it loses cancellations (those of asyncio.wait_for in Python 3.11).
-    options = {**settings.client_options, "socket_timeout": None}
-    seconds = settings.usual_timeout
-    sentinels: Sequence[Redis] = ()
-    if settings.sentinel is None:
-        pool = ConnectionPool(**options)
-    else:
-        addresses, master_name, its_options = settings.sentinel
-        its_options = {
-            "retry": Retry(NoBackoff(), 0),
-            **(its_options or {**_socket_options(options), "socket_timeout": seconds}),
-        }
-        seconds *= len(addresses) + 1
-        manager = Sentinel(list(addresses), sentinel_kwargs=its_options, **options)  # type: ignore[no-untyped-call]
-        sentinels = manager.sentinels
-        pool = manager.master_for(master_name).connection_pool
-    connection: AbstractConnection = pool.make_connection()  # type: ignore[no-untyped-call]
-    try:
-        async with _time_limit("connecting", seconds):
-            await connection.connect()  # type: ignore[no-untyped-call]
-    except BaseException as error:
-        await connection.disconnect(nowait=True)
-        if isinstance(error, ANSWERS):
-            raise RedisAnswerError.of("connecting", error) from error
-        if isinstance(error, RedisError | OSError) and not isinstance(error, TimeoutError):
-            raise _trouble("connecting", error) from error
-        raise
-    finally:
-        for sentinel in sentinels:
-            await sentinel.aclose()
-    return connection, pool
-
-
-def _socket_options(options: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in options.items() if name.startswith("socket_")}
-
-
-@asynccontextmanager
-async def _time_limit(about: str, seconds: float | None) -> AsyncIterator[None]:
-    timeout = asyncio.timeout(seconds)
-    try:
-        async with timeout:
-            yield
-    except TimeoutError as error:
-        if not timeout.expired():
-            raise
-        msg = f"{about}: no answer in {seconds:g} s"
-        raise TimeoutError(msg) from error
-
-
-def _trouble(about: str, error: Exception, kind: type[ConnectionError] = ConnectionError) -> Exception:
-    """Give one of two exceptions. redis-py has many for a server that is not there; each would be a line in the log."""
-    is_late = isinstance(error, RedisTimeoutError | TimeoutError)
-    return (TimeoutError if is_late else kind)(f"{about}: {error}")
 
 
 def _raise_refusal(answers: Sequence[Any]) -> None:
