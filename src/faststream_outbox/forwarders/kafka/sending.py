@@ -116,9 +116,9 @@ class PartitionSending:
         )
 
     def _append(self, builder: Any, offset: int, row: OutboxRow) -> bool:
-        headers = dict(self._settings.headers)
-        for name, value in self._settings.headers_of(row).items():
-            headers[name] = value.encode()
+        headers = {name: value.encode() for name, value in self._settings.headers_of(row).items()}
+        if self._settings.headers:
+            headers = {**self._settings.headers, **headers}
         key = self._settings.key if row.key is None else row.key.encode()
         taken = builder.append(offset, None, key, row.payload, list(headers.items()))
         return taken is not None
