@@ -9,7 +9,7 @@ from integration.servers.nats import EmbeddedNats, NatsServer
 
 
 @pytest.fixture
-async def box(request: pytest.FixtureRequest, nothing_is_left_behind: None) -> AsyncIterator[NatsBox]:
+async def stream(request: pytest.FixtureRequest, nothing_is_left_behind: None) -> AsyncIterator[NatsBox]:
     """A stream of the session's NATS."""
     async with NatsBox.open(request) as box:
         yield box

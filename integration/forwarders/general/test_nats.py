@@ -5,13 +5,14 @@ import logging
 
 import pytest
 from faststream.nats import NatsBroker
+from faststream_outstream._engine.health import Health
+from faststream_outstream._values.outcome import Accepted, Poison, Refused
+from faststream_outstream._values.parcel import Parcel
+from faststream_outstream.forwarders.general.destination import GeneralDestination
+from faststream_outstream.forwarders.general.kinds import outlet_of
 from nats.js.api import StreamConfig
 
 from faststream_outbox import OutboxBroker, Outgoing
-from faststream_outbox._values.outcome import Accepted, Poison, Refused
-from faststream_outbox._values.parcel import Parcel
-from faststream_outbox.forwarders.general.destination import GeneralDestination
-from faststream_outbox.forwarders.general.kinds import outlet_of
 from integration.broker.observing import LogLines, Table, eventually
 from integration.forwarders.boxes.nats import NatsBox
 from integration.forwarders.carrying import (
@@ -32,14 +33,14 @@ async def test_a_restart_of_the_server_while_rows_flow(
     *,
     killed: bool,
     make_broker: MakeBroker,
-    box: NatsBox,
+    stream: NatsBox,
     embedded: EmbeddedNats,
     publishing: Publishing,
     table: Table,
     log: LogLines,
 ) -> None:
     broker = make_broker(logger=log)
-    broker.forwarder("orders", to=box.publisher(), batch_size=50)
+    broker.forwarder("orders", to=stream.publisher(), batch_size=50)
     await broker.start()
     ids: list[int] = []
     restarted = asyncio.Event()
@@ -60,7 +61,7 @@ async def test_a_restart_of_the_server_while_rows_flow(
         restarted.set()
         await publisher
     await eventually(table.is_empty, within=20)
-    received = await box.received(len(ids))
+    received = await stream.received(len(ids))
     assert len(received) == len(ids), "JetStream drops repeats"
     check_complete(received, ids)
     check_order(without_repeats(received))
@@ -103,21 +104,21 @@ async def test_a_stream_that_does_not_exist_yet(
 
 
 async def test_one_idempotency_key_for_two_queues_or_subjects_is_no_repeat(
-    broker: OutboxBroker, nats_broker: NatsBroker, box: NatsBox, publishing: Publishing, table: Table
+    broker: OutboxBroker, nats_broker: NatsBroker, stream: NatsBox, publishing: Publishing, table: Table
 ) -> None:
     """A stream drops what has an id that it knows, and takes many subjects."""
-    broker.forwarder("orders", to=nats_broker.publisher(f"{box.name}.orders", stream=box.name))
-    broker.forwarder("emails", to=nats_broker.publisher(f"{box.name}.emails", stream=box.name))
-    broker.forwarder("faxes", to=nats_broker.publisher(f"{box.name}.emails", stream=box.name))
+    broker.forwarder("orders", to=nats_broker.publisher(f"{stream.name}.orders", stream=stream.name))
+    broker.forwarder("emails", to=nats_broker.publisher(f"{stream.name}.emails", stream=stream.name))
+    broker.forwarder("faxes", to=nats_broker.publisher(f"{stream.name}.emails", stream=stream.name))
     for queue in ("orders", "emails", "faxes"):
         await publishing.one(queue, queue=queue, idempotency_key="order-1/ü")
     await broker.start()
     await eventually(table.is_empty)
-    assert sorted(await box.bodies(3)) == [b"emails", b"faxes", b"orders"]
+    assert sorted(await stream.bodies(3)) == [b"emails", b"faxes", b"orders"]
     for queue in ("orders", "emails", "faxes"):
         await publishing.one(queue, queue=queue, idempotency_key="order-1/ü")
     await eventually(table.is_empty)
-    assert len(await box.bodies(3)) == 3, "these are repeats"
+    assert len(await stream.bodies(3)) == 3, "these are repeats"
 
 
 async def test_headers_count_for_the_servers_limit(
@@ -144,7 +145,7 @@ async def test_what_is_just_within_the_limit_is_sent(
     """To the byte: what we count is what the server counts."""
     with nats_server.stream() as name:
         publisher = nats_broker.publisher(name, stream=name, headers={"team": "shop"}, reply_to="answers")
-        destination = GeneralDestination(outlet_of(publisher, allow_lossy=False), 5.0)
+        destination = GeneralDestination(outlet_of(publisher, allow_lossy=False), Health("it", _say_nothing), 5.0)
         await destination.connect()
         sizes = range(1024 * 1024 - 700, 1024 * 1024 - 200)
         fits = 0
@@ -163,25 +164,29 @@ async def test_what_is_just_within_the_limit_is_sent(
         assert size == 1024 * 1024
 
 
+def _say_nothing(*_: object) -> None:
+    """A log for tests that do not look at it."""
+
+
 @pytest.mark.parametrize("header", [{"X-Größe": "1"}, {"x": " blank"}, {"x": "two\nlines"}], ids=repr)
 async def test_headers_that_nats_would_change_are_poison(
-    header: dict[str, str], broker: OutboxBroker, box: NatsBox, publishing: Publishing, table: Table
+    header: dict[str, str], broker: OutboxBroker, stream: NatsBox, publishing: Publishing, table: Table
 ) -> None:
-    broker.forwarder("orders", to=box.publisher())
+    broker.forwarder("orders", to=stream.publisher())
     ids = await publishing.many([Outgoing(b"1", key="k"), Outgoing(b"2", key="k", headers=header), Outgoing(b"3")])
     await broker.start()
     await eventually(lambda: all_failed(table), within=10)
     [parked] = await table.rows()
     assert (parked.id, parked.failure_reason) == (ids[1], "invalid")
-    assert sorted(await box.bodies(2)) == [b"1", b"3"]
+    assert sorted(await stream.bodies(2)) == [b"1", b"3"]
 
 
-async def test_an_address_of_a_rows_own_is_its_subject(box: NatsBox) -> None:
-    destination = GeneralDestination(outlet_of(box.publisher(), allow_lossy=False), 5.0)
+async def test_an_address_of_a_rows_own_is_its_subject(stream: NatsBox) -> None:
+    destination = GeneralDestination(outlet_of(stream.publisher(), allow_lossy=False), Health("it", _say_nothing), 5.0)
     await destination.connect()
     parcels: list[Parcel] = [
         parcel(1),
-        parcel(2, address=f"{box.name}.second"),
+        parcel(2, address=f"{stream.name}.second"),
         parcel(3, address="nowhere"),
         parcel(4, address="two words"),
         parcel(5),
@@ -189,8 +194,8 @@ async def test_an_address_of_a_rows_own_is_its_subject(box: NatsBox) -> None:
     verdicts = await destination.send(parcels)
     await destination.close()
     assert [type(verdict) for verdict in verdicts] == [Accepted, Accepted, Refused, Poison, Accepted]
-    subjects = {int(m.headers["outbox-id"]): m.subject for m in await box.server.read_stream(box.name)}
-    assert subjects == {1: box.name, 2: f"{box.name}.second", 5: box.name}
+    subjects = {int(m.headers["outbox-id"]): m.subject for m in await stream.server.read_stream(stream.name)}
+    assert subjects == {1: stream.name, 2: f"{stream.name}.second", 5: stream.name}
 
 
 async def test_core_nats_passes_on_what_somebody_listens_to(

@@ -43,10 +43,11 @@ class ForwarderOptions(TypedDict, total=False):
     send_timeout: float | None
     """Seconds after which a hand-over is given up and its rows are sent again later. What was given up is not sent any
     more. Default: 5 seconds more than the destination client's own time-out (40 seconds for Kafka, 30 for RabbitMQ,
-    10 for Redis)."""
+    10 for Redis, 5 for NATS)."""
 
     allow_lossy: bool
-    """True: a Redis channel will do, where a message is lost when nobody listens at that moment. Default: False."""
+    """True: a Redis channel, NATS without a stream or MQTT with QoS 0 will do, where a message is lost when nobody
+    listens at that moment. Default: False."""
 
     envelope: Literal["cloudevents"] | None
     """``"cloudevents"``: to Kafka and RabbitMQ, rows travel as CloudEvents 1.0 in binary mode. The payload stays as it

@@ -11,7 +11,7 @@ from faststream.mqtt import MQTTBroker  # noqa: E402
 from faststream_outbox._values.outcome import Poison, Refused, Unsent  # noqa: E402
 from faststream_outbox.exceptions import ConfigError  # noqa: E402
 from faststream_outbox.forwarders.general.kinds import outlet_of  # noqa: E402
-from faststream_outbox.forwarders.general.mqtt import MqttOutlet  # noqa: E402
+from faststream_outbox.forwarders.general.mqtt import MqttOutlet, PacketTooLargeError  # noqa: E402
 
 from .rows import parcel  # noqa: E402
 
@@ -29,6 +29,7 @@ def rejected(code: int) -> Exception:
 @pytest.mark.parametrize(
     ("error", "expected"),
     [
+        (PacketTooLargeError(), "too_large"),
         (rejected(0x80), Refused),
         (rejected(0x87), Unsent),
         (rejected(0x90), Unsent),

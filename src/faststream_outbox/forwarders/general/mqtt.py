@@ -1,15 +1,19 @@
 """MQTT 5."""
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import zmqtt
 
 from faststream_outbox._faststream import connection_options
+from faststream_outbox._values.draft import CORRELATION_ID
 from faststream_outbox._values.outcome import Poison, Reason, Refused, Unsent, Verdict
 from faststream_outbox._values.parcel import Parcel
 from faststream_outbox.exceptions import ConfigError
-from faststream_outbox.forwarders.general.outlet import Answer, Outlet, invalid, outage
+from faststream_outbox.forwarders.general.outlet import Answer, Outlet, invalid, outage, too_large
+
+if TYPE_CHECKING:
+    from faststream.mqtt import MQTTBroker
 
 AT_MOST_ONCE = 0
 
@@ -18,6 +22,16 @@ TOPIC_NAME_INVALID = 0x90
 QUOTA_EXCEEDED = 0x97
 PAYLOAD_FORMAT_INVALID = 0x99
 """MQTT 5.0, section 3.4.2.1, "PUBACK Reason Code"."""
+
+
+USER_PROPERTY_OVERHEAD = 5
+"""Bytes of its identifier and of two lengths."""
+PACKET_OVERHEAD = 64
+"""More than the bytes of the fixed header, of the packet's identifier, and of other properties' names and lengths."""
+
+
+class PacketTooLargeError(ValueError):
+    """The server would close the connection over it."""
 
 
 def _publish_error(error: zmqtt.MQTTPublishError) -> Verdict:
@@ -39,6 +53,7 @@ class MqttOutlet(Outlet):
     """
 
     answers: ClassVar[Sequence[Answer]] = (
+        (PacketTooLargeError, too_large),
         (zmqtt.MQTTPublishError, _publish_error),
         (zmqtt.MQTTInvalidTopicError, invalid),
         (zmqtt.MQTTError, outage),  # disconnected, no answer, more than this server offers
@@ -60,6 +75,29 @@ class MqttOutlet(Outlet):
     @property
     def kind(self) -> str:
         return "mqtt"
+
+    async def publish(self, parcel: Parcel) -> None:
+        self._check_size(parcel)
+        await self._publishing.publish(parcel)
+
+    def _check_size(self, parcel: Parcel) -> None:
+        """Raise for what the server closes the connection over: MQTT 5.0, section 3.2.2.3.6, "Maximum Packet Size"."""
+        properties = cast("MQTTBroker", self.broker).connection_info.properties
+        limit = None if properties is None else properties.maximum_packet_size
+        if limit is None:
+            return
+        headers = {**self.publisher.headers, **self._publishing.headers_of(parcel)}
+        texts = [
+            parcel.address or self.address,
+            parcel.row.headers.get(CORRELATION_ID, ""),
+            *headers,
+            *headers.values(),
+        ]
+        size = len(parcel.row.payload) + len("".join(texts).encode())
+        size += PACKET_OVERHEAD + USER_PROPERTY_OVERHEAD * len(headers)
+        if size > limit:
+            msg = f"the packet has up to {size} bytes, the server takes {limit}"
+            raise PacketTooLargeError(msg)
 
     def classify(self, error: BaseException, parcel: Parcel) -> Verdict:
         verdict = super().classify(error, parcel)
