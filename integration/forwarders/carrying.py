@@ -1,5 +1,7 @@
 """Rows in, messages out, and what must hold between the two."""
 
+import asyncio
+import itertools
 import random
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -35,6 +37,20 @@ class Publishing:
     async def many(self, messages: Iterable[Outgoing], *, queue: str = "orders") -> list[int]:
         async with self._engine.begin() as connection:
             return await self._broker.publish_batch(*messages, queue=queue, session=connection)
+
+
+async def keep_publishing(publishing: Publishing, table: Table, ids: list[int], enough: asyncio.Event) -> None:
+    """Publish until it is enough, and keep some hundred rows waiting, however slow the machine is.
+
+    To be ended by the event and not by a cancellation: a transaction may be committed just then, and nobody would know
+    its ids.
+    """
+    for number in itertools.count():
+        if enough.is_set():
+            return
+        if await table.count() < 400:
+            ids += await publishing.many(Outgoing(b"", key=f"key-{(number + n) % 23}") for n in range(20))
+        await asyncio.sleep(0.02)
 
 
 def random_message(draw: random.Random, box: Box) -> Outgoing:

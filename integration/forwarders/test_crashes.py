@@ -1,7 +1,6 @@
 """G2, G3, G4, G6: a process dies with a hand-over in flight."""
 
 import asyncio
-import itertools
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
@@ -14,7 +13,7 @@ from integration.faults.processes import ChildProcess, run_python
 from integration.faults.proxy import Direction
 
 from .boxes import SERVERS, Box
-from .carrying import Publishing, check_complete, check_order, lanes_at_work, without_repeats
+from .carrying import Publishing, check_complete, check_order, keep_publishing, lanes_at_work, without_repeats
 from .relay import BATCH_SIZE
 
 TAKEOVER_SECONDS = 2.0
@@ -82,14 +81,7 @@ async def test_relays_that_are_killed_again_and_again_lose_nothing(
     ids: list[int] = []
     enough = asyncio.Event()
 
-    async def publish() -> None:
-        for number in itertools.count():
-            if enough.is_set():
-                return
-            ids.extend(await publishing.many(Outgoing(b"", key=f"key-{(number + n) % 23}") for n in range(20)))
-            await asyncio.sleep(0.05)
-
-    publisher = asyncio.create_task(publish())
+    publisher = asyncio.create_task(keep_publishing(publishing, table, ids, enough))
     try:
         for _ in range(KILLS):
             async with relay(box.url) as child:
@@ -97,7 +89,6 @@ async def test_relays_that_are_killed_again_and_again_lose_nothing(
                 await eventually(lambda sent=sent: _more_than(sent, ids, table), within=15)
                 await child.kill()
     finally:
-        # Not cancelled: a transaction may be committed just then, and nobody would know its ids.
         enough.set()
         await publisher
     broker.forwarder("orders", to=box.publisher())

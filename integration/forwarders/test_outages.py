@@ -17,6 +17,7 @@ from .carrying import (
     check_complete,
     check_order,
     connections_to,
+    keep_publishing,
     nothing_is_counted,
     without_repeats,
 )
@@ -78,12 +79,7 @@ async def test_an_outage_while_rows_flow(
     ids: list[int] = []
     is_over = asyncio.Event()
 
-    async def publish() -> None:
-        while not is_over.is_set() or len(ids) < 500:
-            ids.extend(await publishing.many(Outgoing(b"", key=f"key-{n % 10}") for n in range(20)))
-            await asyncio.sleep(0.02)
-
-    publisher = asyncio.create_task(publish())
+    publisher = asyncio.create_task(keep_publishing(publishing, table, ids, is_over))
     try:
         await eventually(lambda: _got_through(table, ids, 50), within=15)
         box.proxy.refuse()

@@ -5,14 +5,13 @@ import logging
 
 import pytest
 from faststream.nats import NatsBroker
-from faststream_outstream._engine.health import Health
-from faststream_outstream._values.outcome import Accepted, Poison, Refused
-from faststream_outstream._values.parcel import Parcel
-from faststream_outstream.forwarders.general.destination import GeneralDestination
-from faststream_outstream.forwarders.general.kinds import outlet_of
 from nats.js.api import StreamConfig
 
 from faststream_outbox import OutboxBroker, Outgoing
+from faststream_outbox._values.outcome import Accepted, Poison, Refused
+from faststream_outbox._values.parcel import Parcel
+from faststream_outbox.forwarders.general.destination import GeneralDestination
+from faststream_outbox.forwarders.general.kinds import outlet_of
 from integration.broker.observing import LogLines, Table, eventually
 from integration.forwarders.boxes.nats import NatsBox
 from integration.forwarders.carrying import (
@@ -20,6 +19,7 @@ from integration.forwarders.carrying import (
     all_failed,
     check_complete,
     check_order,
+    keep_publishing,
     nothing_is_counted,
     without_repeats,
 )
@@ -45,12 +45,7 @@ async def test_a_restart_of_the_server_while_rows_flow(
     ids: list[int] = []
     restarted = asyncio.Event()
 
-    async def publish() -> None:
-        while not restarted.is_set() or len(ids) < 500:
-            ids.extend(await publishing.many(Outgoing(b"", key=f"key-{n % 10}") for n in range(20)))
-            await asyncio.sleep(0.05)
-
-    publisher = asyncio.create_task(publish())
+    publisher = asyncio.create_task(keep_publishing(publishing, table, ids, restarted))
     try:
         await eventually(lambda: _got_through(table, ids), within=15)
         await asyncio.to_thread(embedded.process.kill if killed else embedded.stop)
@@ -145,7 +140,7 @@ async def test_what_is_just_within_the_limit_is_sent(
     """To the byte: what we count is what the server counts."""
     with nats_server.stream() as name:
         publisher = nats_broker.publisher(name, stream=name, headers={"team": "shop"}, reply_to="answers")
-        destination = GeneralDestination(outlet_of(publisher, allow_lossy=False), Health("it", _say_nothing), 5.0)
+        destination = GeneralDestination(outlet_of(publisher, allow_lossy=False), 5.0)
         await destination.connect()
         sizes = range(1024 * 1024 - 700, 1024 * 1024 - 200)
         fits = 0
@@ -164,10 +159,6 @@ async def test_what_is_just_within_the_limit_is_sent(
         assert size == 1024 * 1024
 
 
-def _say_nothing(*_: object) -> None:
-    """A log for tests that do not look at it."""
-
-
 @pytest.mark.parametrize("header", [{"X-Größe": "1"}, {"x": " blank"}, {"x": "two\nlines"}], ids=repr)
 async def test_headers_that_nats_would_change_are_poison(
     header: dict[str, str], broker: OutboxBroker, stream: NatsBox, publishing: Publishing, table: Table
@@ -182,7 +173,7 @@ async def test_headers_that_nats_would_change_are_poison(
 
 
 async def test_an_address_of_a_rows_own_is_its_subject(stream: NatsBox) -> None:
-    destination = GeneralDestination(outlet_of(stream.publisher(), allow_lossy=False), Health("it", _say_nothing), 5.0)
+    destination = GeneralDestination(outlet_of(stream.publisher(), allow_lossy=False), 5.0)
     await destination.connect()
     parcels: list[Parcel] = [
         parcel(1),
