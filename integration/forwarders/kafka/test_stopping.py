@@ -31,11 +31,11 @@ async def test_acknowledged_rows_of_a_hand_over_that_is_cut_off_are_not_sent_aga
     produce = KafkaClient.produce
     hanging = asyncio.Event()
 
-    async def hang_in_partition_0(self: KafkaClient, partition: int, batch: bytes) -> None:
+    async def hang_in_partition_0(self: KafkaClient, topic: str, partition: int, batch: bytes) -> None:
         if partition == 0:
             hanging.set()
             await asyncio.Event().wait()
-        await produce(self, partition, batch)
+        await produce(self, topic, partition, batch)
 
     monkeypatch.setattr(KafkaClient, "produce", hang_in_partition_0)
     broker = make_broker(graceful_timeout=0.3)
