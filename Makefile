@@ -8,7 +8,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 # What the tests drive besides Python: a browser (its driver needs the library), and Java with Maven for a real Kafka.
-SYSTEM := chromium=chromium libatomic.so.1=libatomic1 java=default-jre-headless mvn=maven \
+SYSTEM := chromium=chromium libatomic.so.1=libatomic1 java=default-jre-headless mosquitto=mosquitto mvn=maven \
     nats-server=nats-server rabbitmq-server=rabbitmq-server redis-server=redis-server
 
 # Passed on to pytest: make test ARGS="-k publish"
