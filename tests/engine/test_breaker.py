@@ -213,9 +213,20 @@ async def test_a_lane_that_alone_cannot_connect_is_told_once(breaker: Breaker, l
         answer(breaker)
         assert breaker.state is CLOSED
     assert [message for _, message in log.all] == [ERROR]
+    breaker.cannot_connect("lane-1", Trouble("down"))
     breaker.connected("lane-1")
-    assert log.recoveries == []
+    assert log.recoveries == [], "nobody has had an answer since"
     answer(breaker)
+    assert log.recoveries == ["kafka: works again"]
+
+
+async def test_a_lane_that_connects_when_others_have_an_answer_ends_the_outage(
+    breaker: Breaker, log: Lines
+) -> None:
+    breaker.cannot_connect("lane-1", Trouble("down"))
+    answer(breaker)
+    assert log.recoveries == []
+    breaker.connected("lane-1")
     assert log.recoveries == ["kafka: works again"]
 
 

@@ -100,7 +100,11 @@ class Breaker:
     def connected(self, lane: Hashable) -> None:
         """Note that a lane is connected. An outage is not over by this: that rows can be sent is still to be seen."""
         self.was_reached = True
-        self._unconnected.discard(lane)
+        if lane in self._unconnected:
+            self._unconnected.discard(lane)
+            if self._failures == 0:
+                # Another lane has seen it already.
+                self._settled(())
 
     def cannot_connect(self, lane: Hashable, error: BaseException) -> float:
         """Note that a lane could not connect; return the seconds for which it should leave the destination alone."""
