@@ -1,7 +1,6 @@
 """The connection of a FastStream broker, which all lanes that send through it share."""
 
 import asyncio
-import contextlib
 from typing import ClassVar
 from weakref import WeakValueDictionary
 
@@ -104,8 +103,15 @@ class Link:
         is_ours, self._is_ours = self._is_ours and not broker.running, False
         if not is_ours or not is_connected(broker):
             return
-        # Whatever its client says: it is not used again.
-        with contextlib.suppress(Exception):
+        if cut or not await self._stop(cut=False):
+            await self._stop(cut=True)
+        forget_connection(broker)
+
+    async def _stop(self, *, cut: bool) -> bool:
+        """Stop the broker, and tell whether that went well. Whatever its client says: it is not used again."""
+        try:
             async with asyncio.timeout(CLOSE_SECONDS):
                 await self._outlet.stop(cut=cut)
-        forget_connection(broker)
+        except Exception:  # noqa: BLE001 - each client has its own
+            return False
+        return True
