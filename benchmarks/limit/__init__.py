@@ -1,0 +1,1 @@
+"""Bare loops of asyncpg and a destination's own client: nothing that carries rows safely can be much faster."""
