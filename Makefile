@@ -11,12 +11,12 @@ BIN := $(VENV)/bin
 SYSTEM := chromium=chromium libatomic.so.1=libatomic1 java=default-jre-headless mosquitto=mosquitto mvn=maven \
     nats-server=nats-server rabbitmq-server=rabbitmq-server redis-server=redis-server
 
-# Passed on to pytest: make test ARGS="-k publish"
+# Passed on to pytest and to the benchmarks: make test ARGS="-k publish", make bench ARGS="--only kafka"
 ARGS ?=
 
 .PHONY: help
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: demo
 demo: $(VENV)/.demo ## Start the demo shop with an embedded PostgreSQL and Kafka; Ctrl-C stops it
@@ -27,6 +27,14 @@ test: $(VENV)/.dev system ## Run every test, those on real servers and in a brow
 	@# Before the tests' clock runs: the first time, Kafka's jars are downloaded. Without them its tests say so.
 	@$(BIN)/python -m integration.servers.jars || true
 	@$(BIN)/python -m pytest $(ARGS)
+
+.PHONY: bench
+bench: $(VENV)/.dev system ## Measure, compare with others (25 minutes); ARGS="--quick", ARGS="--help"
+	@$(BIN)/python -m benchmarks $(ARGS)
+
+.PHONY: bench-baseline
+bench-baseline: $(VENV)/.dev system ## Count statements, round trips and WAL, and make that the baseline of the tests
+	@$(BIN)/python -m benchmarks.counting
 
 .PHONY: system
 system: ## Install what the tests drive, if it is missing (as root on Debian)

@@ -1,0 +1,1 @@
+"""What the harness relies on, and the gate on counted work."""
