@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, Self
 
 import asyncpg
 from sqlalchemy import URL, event, make_url
@@ -31,7 +31,7 @@ class RoundTripProxy:
         self.round_trips = 0
         self.port = 0
 
-    async def __aenter__(self) -> "RoundTripProxy":
+    async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
         self.port = self._server.sockets[0].getsockname()[1]
         return self
