@@ -10,6 +10,8 @@ from pathlib import Path
 
 from benchmarks.contest import QUICK, Bench, Result, Sizes, Workload, hold, tell
 from benchmarks.machine import describe
+from benchmarks.plots import draw
+from benchmarks.profiles import profiles
 from benchmarks.report import table
 from benchmarks.servers import Servers
 from benchmarks.workloads import connections, flatness, handling, latency, publishing, relay, scaling
@@ -31,6 +33,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="small sizes: does everything work? (3 minutes)")
     parser.add_argument("--durable", action="store_true", help="let PostgreSQL wait for the disk (fsync=on)")
     parser.add_argument("--json", type=Path, default=RESULTS / "results.json", help="where to write all figures")
+    parser.add_argument("--profile", action="store_true", help="instead: where the microseconds of our hot paths go")
     return parser.parse_args()
 
 
@@ -55,13 +58,17 @@ def main() -> int:
     with Servers(durable=options.durable) as servers:
         machine = describe(servers)
         bench = Bench(servers=servers, sizes=QUICK if options.quick else Sizes())
+        if options.profile:
+            print(asyncio.run(profiles(bench)))
+            return 0
         results = asyncio.run(run(bench, chosen, rounds))
     machine["took"] = f"{time.monotonic() - began:.0f} s, {rounds} rounds"
     print(table(machine, results))
     options.json.parent.mkdir(parents=True, exist_ok=True)
     written = {"machine": machine, "workloads": {result.workload.name: result.as_json() for result in results}}
     options.json.write_text(json.dumps(written, indent=1) + "\n")
-    tell(f"all figures: {options.json}")
+    plots = draw(results, options.json.parent)
+    tell(f"all figures: {options.json}; plots: {', '.join(plot.name for plot in plots)}")
     return 1 if any(result.problems for result in results) else 0
 
 

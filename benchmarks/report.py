@@ -28,7 +28,7 @@ def _medians(result: Result) -> list[str]:
             shown = f"{number(figures[name])}" if name in figures else ""
             cells.append(f"{shown} ({number(min(spread))} to {number(max(spread))})" if len(spread) > 1 else shown)
         rows.append(cells)
-    return _table(["median of the rounds", *names], rows)
+    return markdown(["median of the rounds", *names], rows)
 
 
 def _goals(result: Result) -> list[str]:
@@ -39,7 +39,7 @@ def _goals(result: Result) -> list[str]:
         shown = "not measured" if value is None else f"{value:.2f}"
         verdict = "" if value is None else "yes" if goal.is_met(value) else "NO"
         rows.append([goal.what, shown, _bound(goal), verdict])
-    return _table(["goal", "measured", "wanted", "met"], rows)
+    return markdown(["goal", "measured", "wanted", "met"], rows)
 
 
 def _bound(goal: Goal) -> str:
@@ -51,7 +51,8 @@ def number(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Write a table in Markdown."""
     widths = [max(len(row[column]) for row in (head, *rows)) for column in range(len(head))]
 
     def line(cells: Sequence[str]) -> str:

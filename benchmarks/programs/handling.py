@@ -82,13 +82,13 @@ async def main(talk: Talk) -> None:
     sampler = Sampler(enabled=options.get("profile", False))
     subscribed = {"plain": plain, "fastapi": fastapi}[options["mode"]]
     with sampler:
-        began = time.perf_counter()
+        began, at_start = time.perf_counter(), cpu_seconds()
         async with subscribed(engine, make_outbox_table(MetaData()), counter):
             with suppress(TimeoutError):
                 await asyncio.wait_for(counter.finished.wait(), options["window"])
             rate = counter.count / (counter.last - began)
     await engine.dispose()
-    cpu = cpu_seconds() / counter.count
+    cpu = (cpu_seconds() - at_start) / counter.count
     talk.say(handled=counter.count, rate=rate, cpu=cpu, profile=sampler.result())
 
 
