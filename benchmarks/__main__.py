@@ -14,6 +14,7 @@ from benchmarks.plots import draw
 from benchmarks.profiles import profiles
 from benchmarks.report import table
 from benchmarks.servers import Servers
+from benchmarks.tuning import tune
 from benchmarks.workloads import connections, flatness, handling, latency, publishing, relay, scaling
 
 ALL: Sequence[Workload] = [
@@ -34,6 +35,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--durable", action="store_true", help="let PostgreSQL wait for the disk (fsync=on)")
     parser.add_argument("--json", type=Path, default=RESULTS / "results.json", help="where to write all figures")
     parser.add_argument("--profile", action="store_true", help="instead: where the microseconds of our hot paths go")
+    parser.add_argument("--tune", metavar="KIND", help="instead: look for the other's best settings to relay to KIND")
     return parser.parse_args()
 
 
@@ -58,6 +60,9 @@ def main() -> int:
     with Servers(durable=options.durable) as servers:
         machine = describe(servers)
         bench = Bench(servers=servers, sizes=QUICK if options.quick else Sizes())
+        if options.tune:
+            print(asyncio.run(tune(bench, options.tune)))
+            return 0
         if options.profile:
             print(asyncio.run(profiles(bench)))
             return 0

@@ -1,7 +1,7 @@
 """Destinations of relays as a plain client sees them: how many messages there are, and which."""
 
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, Protocol
 
@@ -15,6 +15,7 @@ from integration.servers.rabbitmq import RabbitServer
 from integration.servers.topics import read_topic
 
 PARTITIONS = 6
+PAGE = 5000
 
 
 class Destination(Protocol):
@@ -110,8 +111,12 @@ class RedisStream:
         return int(await self._client.xlen(self.name))
 
     async def bodies(self) -> list[dict[str, Any]]:
-        entries: Sequence[Any] = await self._client.xrange(self.name)
-        return [json.loads(_payload(fields[b"__data__"])) for _, fields in entries]
+        found: list[dict[str, Any]] = []
+        after = "-"
+        while page := await self._client.xrange(self.name, min=after, count=PAGE):
+            found += [json.loads(_payload(fields[b"__data__"])) for _, fields in page]
+            after = f"({page[-1][0].decode()}"
+        return found
 
 
 def _payload(envelope: bytes) -> bytes:

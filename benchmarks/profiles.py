@@ -117,6 +117,8 @@ def _part(file: str) -> str:
     package, _, rest = file.partition("/")
     if package == "faststream_outbox":
         return f"{package}/{rest.rsplit('/', 1)[0]}" if "/" in rest else package
-    if package in {"asyncio", "json", "selectors.py"}:
-        return f"Python's {package.removesuffix('.py')}"
+    if package == "python":
+        return f"Python's {rest.split('/')[0].removesuffix('.py')}"
+    if package == "generated":
+        return "making dataclasses and named tuples"
     return package

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
+from fastapi import Depends, FastAPI
 from sqlalchemy import Column, Integer, MetaData, Table, insert
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 
@@ -13,6 +14,7 @@ from benchmarks.messages import QUEUE
 from benchmarks.programs.sampling import Sampler
 from benchmarks.programs.talk import Talk, cpu_seconds, quiet_logger, run
 from faststream_outbox import OutboxBroker, make_outbox_table
+from faststream_outbox.fastapi import OutboxRouter
 
 
 class Counter:
@@ -48,10 +50,6 @@ async def plain(engine: AsyncEngine, table: Table, counter: Counter) -> AsyncIte
 @asynccontextmanager
 async def fastapi(engine: AsyncEngine, table: Table, counter: Counter) -> AsyncIterator[None]:
     """A subscriber that inserts a row in a session of its own."""
-    from fastapi import Depends, FastAPI
-
-    from faststream_outbox.fastapi import OutboxRouter
-
     metadata = MetaData()
     receipts = Table("receipts", metadata, Column("id", Integer, primary_key=True), Column("number", Integer))
     async with engine.begin() as connection:

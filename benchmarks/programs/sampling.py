@@ -53,9 +53,13 @@ class Sampler:
 
 def _short(filename: str) -> str:
     """Name a file by its package, not by where this machine keeps it."""
-    for marker in ("site-packages/", "/src/", "lib/python"):
+    if filename == "<string>":
+        return "generated/dataclass or named tuple"
+    if filename.startswith("<frozen "):
+        return f"python/{filename.removeprefix('<frozen ').removesuffix('>')}"
+    for marker in ("site-packages/", "/src/"):
         _, found, rest = filename.partition(marker)
         if found:
-            return rest.split("/", 1)[1] if marker == "lib/python" else rest
-    path = Path(filename)
-    return f"{path.parent.name}/{path.name}"
+            return rest
+    _, found, rest = filename.partition("lib/python")
+    return f"python/{rest.split('/', 1)[1]}" if found else f"benchmarks/{Path(filename).name}"
