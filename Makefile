@@ -8,8 +8,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 # What the tests drive besides Python: a browser (its driver needs the library), and Java with Maven for a real Kafka.
-SYSTEM := chromium=chromium libatomic.so.1=libatomic1 java=default-jre-headless mosquitto=mosquitto mvn=maven \
-    nats-server=nats-server rabbitmq-server=rabbitmq-server redis-server=redis-server
+SYSTEM = chromium=chromium libatomic.so.1=libatomic1 mosquitto=mosquitto \
+    nats-server=nats-server $(BENCH_SYSTEM)
+
+# What the benchmarks drive.
+BENCH_SYSTEM := java=default-jre-headless mvn=maven rabbitmq-server=rabbitmq-server redis-server=redis-server
 
 # Passed on to pytest and to the benchmarks: make test ARGS="-k publish", make bench ARGS="--only kafka"
 ARGS ?=
@@ -29,11 +32,13 @@ test: $(VENV)/.dev system ## Run every test, those on real servers and in a brow
 	@$(BIN)/python -m pytest $(ARGS)
 
 .PHONY: bench
-bench: $(VENV)/.dev system ## Measure, compare with others (25 minutes); ARGS="--quick", ARGS="--help"
+bench: $(VENV)/.dev ## Measure speed and compare it with others' (25 minutes); ARGS="--quick", ARGS="--help"
+	@.ci/system-packages $(BENCH_SYSTEM)
 	@$(BIN)/python -m benchmarks $(ARGS)
 
 .PHONY: bench-baseline
-bench-baseline: $(VENV)/.dev system ## Count statements, round trips and WAL, and make that the baseline of the tests
+bench-baseline: $(VENV)/.dev ## Count statements, round trips and WAL; make that the baseline of the tests
+	@.ci/system-packages $(BENCH_SYSTEM)
 	@$(BIN)/python -m benchmarks.counting
 
 .PHONY: system
