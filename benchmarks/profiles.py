@@ -14,8 +14,14 @@ from benchmarks.processes import program, run_program
 from benchmarks.report import markdown
 from benchmarks.workloads.relay import MODULES, backlog, connection, measure, stop
 
-PARTS = 12
-FUNCTIONS = 12
+PARTS = 10
+FUNCTIONS = 10
+
+HEAD = """\
+# Profiles
+
+Where the processor time of our own process goes, on each hot path; made by `make bench ARGS="--profile"`. The server's
+time is not in it. A function's time includes that of C code it calls, and not that of Python functions."""
 
 Profile = dict[str, Any]
 
@@ -82,7 +88,7 @@ PATHS: dict[str, Callable[[Bench], Awaitable[tuple[Profile, int]]]] = {
 
 async def profiles(bench: Bench) -> str:
     """Run every hot path once; returns a page."""
-    sections = []
+    sections = [HEAD]
     for title, run in PATHS.items():
         tell(title)
         sections.append(section(title, *await run(bench)))
@@ -102,7 +108,7 @@ def section(title: str, profile: Profile, messages: int) -> str:
     ]
     head = f"{messages:,} messages, {profile['samples']:,} samples, {each:.1f} µs of processor time for each message"
     return "\n".join([
-        f"### {title}",
+        f"## {title}",
         "",
         head,
         "",
