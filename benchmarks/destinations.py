@@ -1,8 +1,8 @@
 """Destinations of relays as a plain client sees them: how many messages there are, and which."""
 
 import json
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, Protocol
 
 import aio_pika
@@ -124,4 +124,10 @@ def _payload(envelope: bytes) -> bytes:
     return envelope[int.from_bytes(envelope[14:18], "big") :]
 
 
-DESTINATIONS = {"kafka": KafkaTopic.create, "rabbit": RabbitQueue.create, "redis": RedisStream.create}
+Create = Callable[[Servers], AbstractAsyncContextManager[Destination]]
+
+DESTINATIONS: dict[str, Create] = {
+    "kafka": KafkaTopic.create,
+    "rabbit": RabbitQueue.create,
+    "redis": RedisStream.create,
+}

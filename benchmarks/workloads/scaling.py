@@ -67,7 +67,8 @@ async def run_drain(bench: Bench, _contestant: str) -> Figures:
         ):
             await relay.hear()
             await relay.say("go")
-            began, looks = time.perf_counter(), []
+            looks: list[tuple[float, int, int]] = []
+            began = time.perf_counter()
             while not looks or looks[-1][1] < count:
                 arrived = await destination.count()
                 looks.append((time.perf_counter(), arrived, relay.resident_bytes()))
