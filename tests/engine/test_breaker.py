@@ -220,9 +220,7 @@ async def test_a_lane_that_alone_cannot_connect_is_told_once(breaker: Breaker, l
     assert log.recoveries == ["kafka: works again"]
 
 
-async def test_a_lane_that_connects_when_others_have_an_answer_ends_the_outage(
-    breaker: Breaker, log: Lines
-) -> None:
+async def test_a_lane_that_connects_when_others_have_an_answer_ends_the_outage(breaker: Breaker, log: Lines) -> None:
     breaker.cannot_connect("lane-1", Trouble("down"))
     answer(breaker)
     assert log.recoveries == []
