@@ -38,7 +38,7 @@ async def test_acknowledged_rows_of_a_hand_over_that_is_cut_off_are_not_sent_aga
         await produce(self, topic, partition, batch)
 
     monkeypatch.setattr(KafkaClient, "produce", hang_in_partition_0)
-    broker = make_broker(graceful_timeout=0.3)
+    broker = make_broker(graceful_timeout=2.0)
     broker.forwarder("orders", to=kafka.publisher(topic.name), lanes=1)
     ids = await publishing.many([Outgoing(b"")] * 60)
     await broker.start()

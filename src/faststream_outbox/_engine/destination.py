@@ -16,9 +16,9 @@ class Destination(Protocol):
     async def send(self, parcels: Sequence[Parcel]) -> Sequence[Verdict]:
         """Hand over parcels and give a verdict for each, in their order.
 
-        No parcel of a key is accepted after an earlier one of the same hand-over was not. Failures are verdicts, never
-        exceptions. When the call is cancelled, nothing that was not accepted by then may arrive later than the
-        destination client's own time-out.
+        No parcel of a key is accepted after an earlier one of the same hand-over, key and address was not, unless that
+        one is poison. Failures are verdicts, never exceptions. When the call is cancelled, nothing that was not
+        accepted by then may arrive later than the destination client's own time-out.
         """
 
     async def close(self) -> None:
