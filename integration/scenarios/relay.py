@@ -1,0 +1,103 @@
+"""A relay in a process of its own: `python -m integration.scenarios.relay`, told by a `RelayPlan` what to do.
+
+It prints "ready" and its log, and stops cleanly on SIGTERM.
+"""
+
+import asyncio
+import json
+import logging
+import os
+import signal
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from faststream.kafka import KafkaBroker
+from faststream.rabbit import RabbitBroker
+from faststream.redis import RedisBroker
+from sqlalchemy import MetaData
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from faststream_outbox import OutboxBroker, make_dlq_table, make_outbox_table
+from integration.faults.crash_points import crash_at
+from integration.faults.processes import ChildProcess, run_python
+
+ENVIRONMENT = "OUTBOX_RELAY_PLAN"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RelayPlan:
+    """What a relay carries, and how it dies.
+
+    Attributes:
+        kind, server, to: the destination, its bootstrap server or URL, and the topic, queue or stream there.
+        connect_args: of the database engine.
+        options: of the forwarder.
+        broker_options: of the broker; they must fit into JSON.
+        listen_url: a database URL to listen on beside the first.
+        dead_letters: whether there is a dead-letter table.
+        crash_point, crash_number: see `crash_at`.
+    """
+
+    database_url: str
+    kind: Literal["kafka", "rabbit", "redis"]
+    server: str
+    to: str
+    queues: tuple[str, ...] = ("orders",)
+    connect_args: Mapping[str, Any] | None = None
+    options: Mapping[str, Any] | None = None
+    broker_options: Mapping[str, Any] | None = None
+    listen_url: str | None = None
+    dead_letters: bool = False
+    crash_point: str | None = None
+    crash_number: int = 1
+
+    def publisher(self) -> Any:
+        if self.kind == "kafka":
+            return KafkaBroker(self.server, acks="all", logger=None).publisher(self.to)
+        if self.kind == "rabbit":
+            return RabbitBroker(self.server, logger=None).publisher(self.to)
+        return RedisBroker(self.server, logger=None).publisher(stream=self.to)
+
+
+@asynccontextmanager
+async def running_relay(
+    plan: RelayPlan, *, env: Mapping[str, str] | None = None, wait: bool = True
+) -> AsyncIterator[ChildProcess]:
+    """Run a relay; `wait` until it is ready. Killed on leaving."""
+    environment = {ENVIRONMENT: json.dumps(asdict(plan)), **(env or {})}
+    ready = "ready" if wait else None
+    async with run_python("-m", __name__, env=environment, ready=ready, timeout=60) as child:
+        yield child
+
+
+async def main() -> None:
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s %(message)s")
+    log = logging.getLogger("relay")
+    log.setLevel(logging.INFO)
+    plan = RelayPlan(**json.loads(os.environ[ENVIRONMENT]))
+    if plan.crash_point is not None:
+        crash_at(plan.crash_point, plan.crash_number)
+    engine = create_async_engine(plan.database_url, connect_args=dict(plan.connect_args or {}))
+    metadata = MetaData()
+    broker = OutboxBroker(
+        engine,
+        outbox_table=make_outbox_table(metadata),
+        dlq_table=make_dlq_table(metadata) if plan.dead_letters else None,
+        logger=log,
+        listen_engine=None if plan.listen_url is None else create_async_engine(plan.listen_url),
+        **(plan.broker_options or {}),
+    )
+    broker.forwarder(list(plan.queues), to=plan.publisher(), **(plan.options or {}))
+    stop = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+    await broker.start()
+    print("ready", flush=True)
+    await stop.wait()
+    await broker.stop()
+    await engine.dispose()
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

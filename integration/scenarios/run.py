@@ -1,0 +1,57 @@
+"""What every scenario has: a load, the book, a look at the outbox, and the ledger's judgement."""
+
+import time
+from collections.abc import Collection
+from typing import Any
+
+import pytest
+from sqlalchemy import Table as SqlTable
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from integration.broker.observing import Table, eventually
+from integration.ledger.book import Book
+from integration.ledger.destinations import Arrivals
+from integration.ledger.ledger import Findings, audit
+
+from .load import Load
+
+
+def forms(quick: Any, long: Any, *, timeout: float) -> pytest.MarkDecorator:
+    """Give a test its two sizes as the argument `plan`; `timeout` seconds for the long one."""
+    marks = [pytest.mark.long, pytest.mark.timeout(timeout)]
+    return pytest.mark.parametrize(
+        "plan", [pytest.param(quick, id="quick"), pytest.param(long, id="long", marks=marks)]
+    )
+
+
+class Run:
+    """A scenario on a database of its own."""
+
+    def __init__(self, engine: AsyncEngine, outbox_table: SqlTable) -> None:
+        self.engine = engine
+        self.book = Book(engine)
+        self.table = Table(engine)
+        self._outbox_table = outbox_table
+
+    def load(self, seed: int, **options: Any) -> Load:
+        return Load(self.engine, self._outbox_table, seed=seed, **options)
+
+    async def caught_up(self, *, within: float) -> float:
+        """Wait until every row that is there now is gone; returns the seconds it took."""
+        began = time.monotonic()
+        [last] = await self.table.query("SELECT max(number) AS number FROM book")
+        await eventually(lambda: self._is_gone(last.number or 0), within=within)
+        return time.monotonic() - began
+
+    async def _is_gone(self, number: int) -> bool:
+        left = "SELECT 1 FROM outbox JOIN book ON identity = idempotency_key WHERE number <= :number LIMIT 1"
+        return not await self.table.query(left, number=number)
+
+    async def drained(self, *, within: float) -> float:
+        """Wait until the outbox is empty; returns the seconds it took."""
+        began = time.monotonic()
+        await eventually(self.table.is_empty, within=within)
+        return time.monotonic() - began
+
+    async def audit(self, arrivals: Arrivals, *, dead: Collection[str] = ()) -> Findings:
+        return audit(await self.book.messages(), await arrivals.copies(), dead=dead)
