@@ -29,29 +29,30 @@ def crash_at(point: str, number: int) -> None:
     hand_over = PostgresStore.hand_over
     begun = 0
 
-    def reached(here: str) -> None:
-        if here == point and begun == number:
+    def reached(here: str, hand_over: int) -> None:
+        if (here, hand_over) == (point, number):
             os.kill(os.getpid(), signal.SIGKILL)
 
     class Watched:
-        def __init__(self, taken: Any) -> None:
-            self.place, self.rows, self._taken = taken.place, taken.rows, taken
+        def __init__(self, taken: Any, this: int) -> None:
+            self.place, self.rows, self._taken, self._this = taken.place, taken.rows, taken, this
 
         async def settle(self, settlements: Sequence[Any]) -> None:
-            reached("after send")
+            reached("after send", self._this)
             await self._taken.settle(settlements)
-            reached("before commit")
+            reached("before commit", self._this)
 
     @asynccontextmanager
     async def watched(self: PostgresStore, *arguments: Any, **options: Any) -> AsyncIterator[Any]:
         nonlocal begun
         async with hand_over(self, *arguments, **options) as taken:
-            has_rows = taken is not None and bool(taken.rows)
-            if has_rows:
-                begun += 1
-                reached("before send")
-            yield Watched(taken) if has_rows else taken
-        if has_rows:
-            reached("after commit")
+            if taken is None or not taken.rows:
+                yield taken
+                return
+            # Its own number: another lane may have begun the next one by the time that this one is over.
+            begun = this = begun + 1
+            reached("before send", this)
+            yield Watched(taken, this)
+        reached("after commit", this)
 
     PostgresStore.hand_over = watched  # type: ignore[method-assign]

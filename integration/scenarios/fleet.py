@@ -48,7 +48,10 @@ class Fleet:
 
     async def stop_one(self) -> None:
         """Stop one of them cleanly, and start another."""
-        assert await self._take_one().terminate(60) == 0
+        relay = self._take_one()
+        # Before that it is an interpreter that loads modules, and knows of no clean stop.
+        await relay.wait_for_line("ready", 60)
+        assert await relay.terminate(60) == 0
         await self._add()
 
     async def crash_one(self, point: str, number: int = 1) -> None:

@@ -23,6 +23,7 @@ class Load:
 
     Args:
         seed: of keys, bodies and rollbacks.
+        name: begins identities and keys; two loads have no key in common, and so no order between them.
         keys: how many.
         keyless: the share of messages that have none.
         rollbacks: the share of transactions that are rolled back.
@@ -101,5 +102,5 @@ class Load:
 
     def _letter(self) -> Letter:
         self._count += 1
-        key = None if self._draw.random() < self._keyless else f"key-{self._draw.randrange(self._keys)}"
+        key = None if self._draw.random() < self._keyless else f"{self._name}-key-{self._draw.randrange(self._keys)}"
         return Letter(f"{self._name}-{self._count}", key, self._draw.randbytes(200))

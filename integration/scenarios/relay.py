@@ -13,9 +13,6 @@ from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from faststream.kafka import KafkaBroker
-from faststream.rabbit import RabbitBroker
-from faststream.redis import RedisBroker
 from sqlalchemy import MetaData
 from sqlalchemy.ext.asyncio import create_async_engine
 
@@ -24,6 +21,8 @@ from integration.faults.crash_points import crash_at
 from integration.faults.processes import ChildProcess, run_python
 
 ENVIRONMENT = "OUTBOX_RELAY_PLAN"
+LOG = "LOG"
+"""What each log record's first line begins with."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,10 +53,17 @@ class RelayPlan:
     crash_number: int = 1
 
     def publisher(self) -> Any:
+        # Imported here: relays are started often, and each needs one of them.
         if self.kind == "kafka":
+            from faststream.kafka import KafkaBroker
+
             return KafkaBroker(self.server, acks="all", logger=None).publisher(self.to)
         if self.kind == "rabbit":
+            from faststream.rabbit import RabbitBroker
+
             return RabbitBroker(self.server, logger=None).publisher(self.to)
+        from faststream.redis import RedisBroker
+
         return RedisBroker(self.server, logger=None).publisher(stream=self.to)
 
 
@@ -72,8 +78,13 @@ async def running_relay(
         yield child
 
 
+def log_records(child: ChildProcess) -> list[str]:
+    """The first lines of all records that the relay has logged."""
+    return [line for line in child.lines if line.startswith(LOG)]
+
+
 async def main() -> None:
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s %(message)s")
+    logging.basicConfig(level=logging.WARNING, format=f"{LOG} %(levelname)s %(name)s %(message)s")
     log = logging.getLogger("relay")
     log.setLevel(logging.INFO)
     plan = RelayPlan(**json.loads(os.environ[ENVIRONMENT]))

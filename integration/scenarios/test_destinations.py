@@ -1,0 +1,85 @@
+"""G2, G3, G4, G5: destinations that are away, restarted, cut off, slow, full or closed, under load."""
+
+import asyncio
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+
+import pytest
+
+from integration.servers.kafka import EmbeddedKafka
+from integration.servers.rabbitmq import EmbeddedRabbit
+from integration.servers.redis import EmbeddedRedis
+
+from .outlets import Outlet, Server, open_outlet
+from .relay import RelayPlan, running_relay
+from .results import record
+from .run import Run, forms
+from .troubles import NETWORK, REFUSALS, Trouble, unreachable
+
+BATCH_SIZE = 50
+LANES = 2
+RATE = 500
+GIVEN_UP_AT_MOST = 4
+"""Hand-overs of each lane that one trouble can leave without an answer: they are sent again."""
+
+
+@pytest.fixture(params=["kafka_server", "rabbit_server", "own_redis"], ids=["kafka", "rabbit", "redis"])
+def server(request: pytest.FixtureRequest) -> Server:
+    """A server of ours, to be broken."""
+    server = request.getfixturevalue(request.param)
+    if not isinstance(server, EmbeddedKafka | EmbeddedRabbit | EmbeddedRedis):
+        pytest.skip("a server named by the environment is not ours to break")
+    return server
+
+
+@dataclass(frozen=True)
+class Plan:
+    rounds: int
+    seconds: float
+    """Of each trouble, and of rest before and after it."""
+
+
+PLANS = forms(Plan(1, 1.0), Plan(3, 10.0), timeout=900)
+
+
+@PLANS
+async def test_a_destination_that_is_away_at_first_and_then_restarted_and_cut_off(
+    run: Run, server: Server, database_url: str, plan: Plan
+) -> None:
+    async with open_outlet(server) as outlet, AsyncExitStack() as stack:
+        async with unreachable(outlet):
+            await stack.enter_async_context(running_relay(_relay(outlet, database_url)))
+        await _endure(run, outlet, "restarts and a bad network", NETWORK, plan)
+
+
+@PLANS
+async def test_a_destination_that_refuses(run: Run, server: Server, database_url: str, plan: Plan) -> None:
+    async with open_outlet(server) as outlet, running_relay(_relay(outlet, database_url)):
+        await _endure(run, outlet, "refusals", REFUSALS[outlet.kind], plan)
+
+
+def _relay(outlet: Outlet, database_url: str) -> RelayPlan:
+    options = {"batch_size": BATCH_SIZE, "lanes": LANES, "send_timeout": 1.0}
+    return RelayPlan(database_url=database_url, kind=outlet.kind, server=outlet.address, to=outlet.to, options=options)
+
+
+async def _endure(run: Run, outlet: Outlet, name: str, troubles: list[Trouble], plan: Plan) -> None:
+    recovered = 0.0
+    async with run.load(2).flowing(RATE):
+        for trouble in troubles * plan.rounds:
+            await asyncio.sleep(plan.seconds / 2)
+            async with trouble(outlet):
+                await asyncio.sleep(plan.seconds)
+            recovered = max(recovered, await run.caught_up(within=60))
+    await run.drained(within=60)
+    findings = await run.audit(outlet.arrivals)
+    names = ", ".join(trouble.__name__.replace("_", " ") for trouble in troubles)
+    record(
+        findings,
+        f"{outlet.kind}: {name}",
+        load=f"{RATE} rows/s",
+        faults=f"{names}; {plan.seconds:g} s each, {plan.rounds} times",
+        recovered=recovered,
+    )
+    assert await run.table.count(name="outbox_dlq") == 0
+    findings.check(repeats_at_most=plan.rounds * len(troubles) * GIVEN_UP_AT_MOST * LANES * BATCH_SIZE)
