@@ -1,10 +1,11 @@
 """What the loops do with rows, in transactions of their own."""
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy import Row, Table, TextClause
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from faststream_outbox._store.postgres.inspection import differences
@@ -14,6 +15,11 @@ from faststream_outbox._store.postgres.statements import Statements, quote_table
 from faststream_outbox._store.protocol import DEFAULT_BATCH_BYTES, PRESENCE_PREFIX, Lag, Listener, Place, Rescue
 from faststream_outbox._values.outcome import Dead, Delivered, Outcome, Released, Retry, Settlement
 from faststream_outbox._values.row import OutboxRow
+
+T = TypeVar("T")
+
+UNKNOWN_PREPARED_STATEMENT = "26000"
+"""SQLSTATE invalid_sql_statement_name; see "PostgreSQL Error Codes" in its manual."""
 
 
 class PostgresStore:
@@ -61,17 +67,15 @@ class PostgresStore:
         return sorted((to_row(record) for record in records), key=lambda row: row.id)
 
     async def settle(self, settlements: Sequence[Settlement], *, token: str) -> None:
-        async with self._transaction() as connection:
-            await self._settle(connection, settlements, token=token)
+        await self._run(lambda connection: self._settle(connection, settlements, token=token))
 
     async def renew(self, rows: Sequence[OutboxRow], *, lease_seconds: float, token: str) -> set[int]:
         parameters = {**_fence(rows), "lease_seconds": lease_seconds, "token": token}
         return {record[0] for record in await self._fetch(self._statements.renew, parameters)}
 
     async def give_back(self, queues: Sequence[str], *, known: Sequence[int], token: str) -> None:
-        async with self._transaction() as connection:
-            parameters = {"queues": list(queues), "known": list(known), "token": token}
-            await connection.execute(self._statements.give_back, parameters)
+        parameters = {"queues": list(queues), "known": list(known), "token": token}
+        await self._run(lambda connection: connection.execute(self._statements.give_back, parameters))
 
     async def rescue(self, *, token: str, suspects: frozenset[str]) -> Rescue:
         parameters = {"token": token, "suspects": list(suspects), "presence_prefix": PRESENCE_PREFIX}
@@ -118,29 +122,38 @@ class PostgresStore:
         return listen(self._listen_engine, self._statements, self._channel, token)
 
     async def ping(self) -> None:
-        async with self._transaction() as connection:
-            await connection.exec_driver_sql("SELECT 1")
+        await self._run(lambda connection: connection.exec_driver_sql("SELECT 1"))
 
     async def differences(self) -> dict[str, list[str]]:
-        async with self._transaction() as connection:
+        async with self._transactional.begin() as connection:
             found = {quote_table(table): await connection.run_sync(differences, table) for table in self._tables}
         return {table: problems for table, problems in found.items() if problems}
 
-    @asynccontextmanager
-    async def _transaction(self) -> AsyncIterator[AsyncConnection]:
-        """Begin a transaction of one statement."""
+    async def _run(self, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
+        """Run a statement on a connection of its own, in a transaction where it needs one."""
+        try:
+            async with (await self._single_engine()).begin() as connection:
+                return await work(connection)
+        except DBAPIError as error:
+            if self._single is self._transactional or _sqlstate(error) != UNKNOWN_PREPARED_STATEMENT:
+                raise
+        # A pooler in transaction mode gave what was prepared to one connection of the server, and its execution to
+        # another, where it did not happen. Within a transaction the connection stays the same.
+        self._single = self._transactional
+        async with self._single.begin() as connection:
+            return await work(connection)
+
+    async def _single_engine(self) -> AsyncEngine:
         if self._single is None:
             # A default of the role or the database counts under AUTOCOMMIT too, and one above READ COMMITTED lets
             # claims that meet fail.
-            async with self._autocommit.connect() as connection:
+            async with self._transactional.connect() as connection:
                 default = (await connection.exec_driver_sql("SHOW default_transaction_isolation")).scalar_one()
             self._single = self._autocommit if default == "read committed" else self._transactional
-        async with self._single.begin() as connection:
-            yield connection
+        return self._single
 
     async def _fetch(self, statement: TextClause, parameters: dict[str, Any]) -> Sequence[Row[Any]]:
-        async with self._transaction() as connection:
-            return (await connection.execute(statement, parameters)).all()
+        return (await self._run(lambda connection: connection.execute(statement, parameters))).all()
 
     async def _settle(
         self,
@@ -199,6 +212,11 @@ def _ways_to_settle(
         *([] if moved is None else [(is_moved, moved, reason)]),
         (lambda outcome: isinstance(outcome, Released), statements.settle_released, {"started": "started"}),
     ]
+
+
+def _sqlstate(error: DBAPIError) -> str | None:
+    sqlstate: str | None = getattr(error.orig, "sqlstate", None)
+    return sqlstate
 
 
 def _places(places: Sequence[Place]) -> dict[str, Any]:
