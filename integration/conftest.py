@@ -29,7 +29,8 @@ from .servers.redis import EmbeddedRedis, RedisServer, running_own_redis, runnin
 S = TypeVar("S")
 
 
-def _enter(stack: ExitStack, running_server: AbstractContextManager[S]) -> S:
+def enter(stack: ExitStack, running_server: AbstractContextManager[S]) -> S:
+    """Keep a server running until the stack is closed; where there is none, the test is skipped, or fails."""
     try:
         return stack.enter_context(running_server)
     except ServerUnavailable as unavailable:
@@ -59,7 +60,7 @@ def dlq_table(metadata: MetaData) -> Table:
 def postgres_server(metadata: MetaData) -> Iterator[PostgresServer]:
     """The session's PostgreSQL: an `EmbeddedPostgres`, which tests can stop, unless the environment names one."""
     with ExitStack() as stack:
-        server = _enter(stack, running_postgres())
+        server = enter(stack, running_postgres())
         stack.enter_context(server.template(metadata))
         yield server
 
@@ -68,28 +69,28 @@ def postgres_server(metadata: MetaData) -> Iterator[PostgresServer]:
 def kafka_server() -> Iterator[KafkaServer]:
     """The session's Kafka: an `EmbeddedKafka`, which tests can stop, unless the environment names one."""
     with ExitStack() as stack:
-        yield _enter(stack, running_kafka())
+        yield enter(stack, running_kafka())
 
 
 @pytest.fixture(scope="session")
 def redis_server() -> Iterator[RedisServer]:
     """The session's Redis, to be left as it is, whoever else uses it. Tests that break one start their own."""
     with ExitStack() as stack:
-        yield _enter(stack, running_redis())
+        yield enter(stack, running_redis())
 
 
 @pytest.fixture(scope="session")
 def rabbit_server() -> Iterator[RabbitServer]:
     """The session's RabbitMQ: an `EmbeddedRabbit`, which tests can stop, unless the environment names one."""
     with ExitStack() as stack:
-        yield _enter(stack, running_rabbit())
+        yield enter(stack, running_rabbit())
 
 
 @pytest.fixture(scope="session")
 def nats_server() -> Iterator[NatsServer]:
     """The session's NATS with JetStream: an `EmbeddedNats`, which tests can stop, unless the environment names one."""
     with ExitStack() as stack:
-        yield _enter(stack, running_nats())
+        yield enter(stack, running_nats())
 
 
 @pytest.fixture
@@ -122,7 +123,7 @@ def kafka_topic(kafka_server: KafkaServer) -> Iterator[str]:
 def own_redis() -> Iterator[EmbeddedRedis]:
     """A Redis for this test alone, to be stopped, filled up and reconfigured."""
     with ExitStack() as stack:
-        yield _enter(stack, running_own_redis())
+        yield enter(stack, running_own_redis())
 
 
 @pytest.fixture

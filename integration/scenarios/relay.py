@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
+from uuid import uuid4
 
 from sqlalchemy import MetaData
 from sqlalchemy.ext.asyncio import create_async_engine
@@ -31,7 +32,7 @@ class RelayPlan:
 
     Attributes:
         kind, server, to: the destination, its bootstrap server or URL, and the topic, queue or stream there.
-        connect_args: of the database engine.
+        pooled: whether a pooler in transaction mode stands before the database.
         options: of the forwarder.
         broker_options: of the broker; they must fit into JSON.
         listen_url: a database URL to listen on beside the first.
@@ -44,7 +45,7 @@ class RelayPlan:
     server: str
     to: str
     queues: tuple[str, ...] = ("orders",)
-    connect_args: Mapping[str, Any] | None = None
+    pooled: bool = False
     options: Mapping[str, Any] | None = None
     broker_options: Mapping[str, Any] | None = None
     listen_url: str | None = None
@@ -78,6 +79,15 @@ async def running_relay(
         yield child
 
 
+def pooled_connect_args() -> dict[str, Any]:
+    """What SQLAlchemy asks of asyncpg behind PgBouncer: nothing prepared is kept, and no name is used twice."""
+    return {
+        "statement_cache_size": 0,
+        "prepared_statement_cache_size": 0,
+        "prepared_statement_name_func": lambda: f"__asyncpg_{uuid4()}__",
+    }
+
+
 def log_records(child: ChildProcess) -> list[str]:
     """The first lines of all records that the relay has logged."""
     return [line for line in child.lines if line.startswith(LOG)]
@@ -90,7 +100,7 @@ async def main() -> None:
     plan = RelayPlan(**json.loads(os.environ[ENVIRONMENT]))
     if plan.crash_point is not None:
         crash_at(plan.crash_point, plan.crash_number)
-    engine = create_async_engine(plan.database_url, connect_args=dict(plan.connect_args or {}))
+    engine = create_async_engine(plan.database_url, connect_args=pooled_connect_args() if plan.pooled else {})
     metadata = MetaData()
     broker = OutboxBroker(
         engine,

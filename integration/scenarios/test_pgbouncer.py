@@ -1,0 +1,117 @@
+"""G13: everything through PgBouncer in transaction-pooling mode, with LISTEN around it and without."""
+
+import asyncio
+import logging
+import random
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack, asynccontextmanager
+from dataclasses import dataclass
+
+import pytest
+from sqlalchemy import Table
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+from faststream_outbox import OutboxBroker
+from integration.broker.observing import LogLines
+from integration.conftest import enter
+from integration.ledger.destinations import StreamArrivals
+from integration.servers.pgbouncer import PgBouncer, running_pgbouncer
+from integration.servers.postgres import PostgresServer
+from integration.servers.redis import RedisServer
+
+from .fleet import Fleet
+from .relay import RelayPlan, log_records, pooled_connect_args
+from .results import record
+from .run import Run, forms
+
+BATCH_SIZE = 50
+LANES = 2
+
+
+@pytest.fixture(scope="module")
+def pooler(postgres_server: PostgresServer) -> Iterator[PgBouncer]:
+    with ExitStack() as stack:
+        yield enter(stack, running_pgbouncer(postgres_server.url))
+
+
+@pytest.fixture
+async def pooled_engine(pooler: PgBouncer, database_url: str) -> AsyncIterator[AsyncEngine]:
+    engine = create_async_engine(pooler.url_of(database_url), connect_args=pooled_connect_args())
+    yield engine
+    await engine.dispose()
+
+
+@asynccontextmanager
+async def _subscriber(
+    engine: AsyncEngine, outbox_table: Table, handled: list[int], log: LogLines
+) -> AsyncIterator[OutboxBroker]:
+    """A local subscriber through the pooler, in this process."""
+    broker = OutboxBroker(engine, outbox_table=outbox_table, logger=log, listen=False)
+
+    @broker.subscriber("local")
+    async def handle(body: int) -> None:
+        handled.append(body)
+
+    await broker.start()
+    try:
+        yield broker
+    finally:
+        await broker.stop()
+
+
+@dataclass(frozen=True)
+class Plan:
+    seconds: float
+    kills: int
+
+
+@pytest.mark.parametrize("listening", ["around it", "not at all"])
+@forms(Plan(3.0, 1), Plan(30.0, 8), timeout=300)
+async def test_everything_through_pgbouncer(
+    run: Run,
+    pooled_engine: AsyncEngine,
+    pooler: PgBouncer,
+    outbox_table: Table,
+    database_url: str,
+    redis_server: RedisServer,
+    redis_key: str,
+    listening: str,
+    plan: Plan,
+) -> None:
+    listens = listening == "around it"
+    relay = RelayPlan(
+        database_url=pooler.url_of(database_url),
+        pooled=True,
+        listen_url=database_url if listens else None,
+        broker_options={"listen": listens},
+        kind="redis",
+        server=redis_server.url,
+        to=redis_key,
+        options={"batch_size": BATCH_SIZE, "lanes": LANES},
+    )
+    through = Run(pooled_engine, outbox_table)
+    handled: list[int] = []
+    log = LogLines()
+    async with (
+        _subscriber(pooled_engine, outbox_table, handled, log) as broker,
+        Fleet(relay, 2, random.Random(4)) as fleet,
+    ):
+        async with through.load(4).flowing(300):
+            for number in range(plan.kills):
+                await asyncio.sleep(plan.seconds / plan.kills)
+                async with pooled_engine.begin() as connection:
+                    await broker.publish(number, queue="local", session=connection)
+                await fleet.kill_one()
+        recovered = await run.drained(within=60)
+        logged = [line for relay in fleet.relays for line in log_records(relay)]
+    findings = await run.audit(StreamArrivals(redis_server, redis_key))
+    record(
+        findings,
+        f"Through PgBouncer, LISTEN {listening}",
+        load=f"300 rows/s for {plan.seconds:g} s",
+        faults=f"{plan.kills} kill -9",
+        recovered=recovered,
+    )
+    assert not [*logged, *log.at_least(logging.WARNING)]
+    assert sorted(handled) == list(range(plan.kills))
+    findings.check(repeats_at_most=plan.kills * BATCH_SIZE * LANES)
