@@ -6,6 +6,7 @@ Whether a transaction committed is then never a guess, whoever died while it did
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
@@ -59,8 +60,8 @@ class Book:
             return [Message(*row[:5], headers=json.loads(row.headers)) for row in rows]
 
 
-async def publish(broker: OutboxBroker, connection: AsyncConnection, queue: str, letters: Sequence[Letter]) -> None:
-    """Publish and enter into the book, in the caller's transaction."""
+async def enter(connection: AsyncConnection, queue: str, letters: Sequence[Letter]) -> None:
+    """Write letters into the book, in the caller's transaction."""
     given = {
         "queue": queue,
         "identities": [letter.identity for letter in letters],
@@ -69,8 +70,15 @@ async def publish(broker: OutboxBroker, connection: AsyncConnection, queue: str,
         "headers": [json.dumps(dict(letter.headers)) for letter in letters],
     }
     await connection.execute(WRITE, given)
+
+
+async def publish(
+    broker: OutboxBroker, connection: AsyncConnection, queue: str, letters: Sequence[Letter], **options: Any
+) -> None:
+    """Publish letters and enter them into the book, in the caller's transaction."""
+    await enter(connection, queue, letters)
     outgoing = [
         Outgoing(letter.body, key=letter.key, headers=dict(letter.headers), idempotency_key=letter.identity)
         for letter in letters
     ]
-    await broker.publish_batch(*outgoing, queue=queue, session=connection)
+    await broker.publish_batch(*outgoing, queue=queue, session=connection, **options)

@@ -1,6 +1,6 @@
 """A relay in a process of its own: `python -m integration.scenarios.relay`, told by a `RelayPlan` what to do.
 
-It prints "ready" and its log, and stops cleanly on SIGTERM.
+It prints "ready" and its log, on SIGUSR1 how many tasks it has, and stops cleanly on SIGTERM.
 """
 
 import asyncio
@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import signal
+import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
@@ -18,10 +19,13 @@ from sqlalchemy import MetaData
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from faststream_outbox import OutboxBroker, make_dlq_table, make_outbox_table
+from faststream_outbox.annotations import OutboxMessage
 from integration.faults.crash_points import crash_at
 from integration.faults.processes import ChildProcess, run_python
 
 ENVIRONMENT = "OUTBOX_RELAY_PLAN"
+WORKERS = 4
+"""Of a handler."""
 LOG = "LOG"
 """What each log record's first line begins with."""
 
@@ -37,6 +41,7 @@ class RelayPlan:
         broker_options: of the broker; they must fit into JSON.
         listen_url: a database URL to listen on beside the first.
         dead_letters: whether there is a dead-letter table.
+        lease: instead of a forwarder, a handler with leases of so many seconds that writes to a Redis stream.
         crash_point, crash_number: see `crash_at`.
     """
 
@@ -50,6 +55,7 @@ class RelayPlan:
     broker_options: Mapping[str, Any] | None = None
     listen_url: str | None = None
     dead_letters: bool = False
+    lease: float | None = None
     crash_point: str | None = None
     crash_number: int = 1
 
@@ -93,6 +99,21 @@ def log_records(child: ChildProcess) -> list[str]:
     return [line for line in child.lines if line.startswith(LOG)]
 
 
+def _add_handler(broker: OutboxBroker, plan: RelayPlan, lease: float) -> None:
+    from faststream.redis.parser import BinaryMessageFormatV1
+    from redis.asyncio import Redis
+
+    client = Redis.from_url(plan.server)
+
+    @broker.subscriber(*plan.queues, max_workers=WORKERS, lease_ttl_seconds=lease)
+    async def handle(message: OutboxMessage) -> None:
+        headers = {"idempotency-key": message.idempotency_key}
+        envelope = await BinaryMessageFormatV1.encode(
+            message=message.row.payload, reply_to=None, headers=headers, correlation_id="none"
+        )
+        await client.xadd(plan.to, {"__data__": envelope})
+
+
 async def main() -> None:
     logging.basicConfig(level=logging.WARNING, format=f"{LOG} %(levelname)s %(name)s %(message)s")
     log = logging.getLogger("relay")
@@ -110,10 +131,16 @@ async def main() -> None:
         listen_engine=None if plan.listen_url is None else create_async_engine(plan.listen_url),
         **(plan.broker_options or {}),
     )
-    broker.forwarder(list(plan.queues), to=plan.publisher(), **(plan.options or {}))
+    if plan.lease is None:
+        broker.forwarder(list(plan.queues), to=plan.publisher(), **(plan.options or {}))
+    else:
+        _add_handler(broker, plan, plan.lease)
     stop = asyncio.Event()
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGTERM, stop.set)
+    loop.add_signal_handler(signal.SIGUSR1, lambda: print("tasks", len(asyncio.all_tasks()), flush=True))
     await broker.start()
+    print("clock", time.time())
     print("ready", flush=True)
     await stop.wait()
     await broker.stop()

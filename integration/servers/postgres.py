@@ -120,12 +120,15 @@ class EmbeddedPostgres(PostgresServer):
             # mkdtemp makes a folder that only root can enter.
             folder.chmod(0o755)
             shutil.chown(self.data, user)
-        initdb = [str(self.bin / "initdb"), "-D", str(self.data), "-U", "postgres", "--auth=trust", "--no-sync"]
-        locale = ["--encoding=UTF8", "--no-locale"]
-        run_program([*initdb, *locale], folder, user=user)
+        run_program(self._fill_data(), folder, user=user)
         options = [f"--{name}={value}" for name, value in (SETTINGS | settings).items()]
         command = [str(self.bin / "postgres"), "-D", str(self.data), "-p", str(self.port.number), *options]
         self.process = ServerProcess(command, folder, user=user, stop_signal=signal.SIGINT)
+
+    def _fill_data(self) -> list[str]:
+        """The program that makes the data folder."""
+        initdb = [str(self.bin / "initdb"), "-D", str(self.data), "-U", "postgres", "--auth=trust", "--no-sync"]
+        return [*initdb, "--encoding=UTF8", "--no-locale"]
 
     def start(self) -> None:
         """Start, or start again after `stop`; returns when connections are accepted."""

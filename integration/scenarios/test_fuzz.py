@@ -1,0 +1,76 @@
+"""G10, G11: random messages are refused with a clear error, arrive byte for byte, or stand in the dead letters."""
+
+from collections import Counter
+from typing import Any
+
+import pytest
+from sqlalchemy import Table, text
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from faststream_outbox import OutboxBroker
+from faststream_outbox.exceptions import InvalidMessageError
+from integration.ledger.book import Letter, enter
+
+from .fuzz import QUEUES, Case, Fuzz
+from .outlets import Server, open_outlet
+from .relay import RelayPlan, running_relay
+from .results import record
+from .run import Run, forms
+
+
+@pytest.fixture(params=["kafka_server", "rabbit_server", "redis_server"], ids=["kafka", "rabbit", "redis"])
+def server(request: pytest.FixtureRequest) -> Server:
+    server: Server = request.getfixturevalue(request.param)
+    return server
+
+
+@forms(400, 10_000, timeout=900)
+async def test_random_messages(
+    run: Run, engine: AsyncEngine, outbox_table: Table, database_url: str, server: Server, plan: int
+) -> None:
+    broker = OutboxBroker(engine, outbox_table=outbox_table, logger=None)
+    fuzz = Fuzz(11)
+    refused: Counter[str] = Counter()
+    async with open_outlet(server) as outlet:
+        relay = RelayPlan(
+            database_url=database_url,
+            kind=outlet.kind,
+            server=outlet.address,
+            to=outlet.to,
+            queues=QUEUES,
+            dead_letters=True,
+        )
+        async with running_relay(relay) as child:
+            for number in range(plan):
+                try:
+                    await _publish(engine, broker, f"fuzz-{number}", fuzz.case())
+                except InvalidMessageError as error:
+                    refused[str(error).partition(":")[0]] += 1
+            await run.load(11).backlog(1)
+            await run.drained(within=60)
+            assert child.returncode is None, "the relay is still there"
+            restarts = sum("ready" in line for line in child.lines) - 1
+        dead = {row.idempotency_key: row.failure_reason for row in await run.table.rows("outbox_dlq")}
+        findings = await run.audit(outlet.arrivals, dead=dead)
+    total = sum(refused.values())
+    record(
+        findings,
+        f"{outlet.kind}: random messages",
+        load=f"{plan:,} random bodies, headers, keys and queue names",
+        faults="none",
+        besides=f"{total} refused at publish, {len(dead)} dead letters, the rest arrived",
+    )
+    assert restarts == 0
+    assert refused.keys() <= {"body", "queue", "key", "headers"}
+    assert 0 < total < plan / 2
+    assert all(dead.values()), "each with its reason"
+    findings.check()
+
+
+async def _publish(engine: AsyncEngine, broker: OutboxBroker, identity: str, case: Case) -> None:
+    async with engine.begin() as connection:
+        options: dict[str, Any] = {"key": case.key, "headers": case.headers, "idempotency_key": identity}
+        row_id = await broker.publish(case.body, queue=case.queue, session=connection, **options)
+        row = await connection.execute(text("SELECT payload FROM outbox WHERE id = :id"), {"id": row_id})
+        letter = Letter(identity, case.key, row.scalar_one(), case.headers)
+        await enter(connection, case.queue, [letter])
