@@ -64,7 +64,7 @@ async def _kafka(server: EmbeddedKafka) -> AsyncIterator[Outlet]:
 @asynccontextmanager
 async def _rabbit(server: EmbeddedRabbit) -> AsyncIterator[Outlet]:
     async with (
-        Mailbox.open(server.url, server.new_name()) as mailbox,
+        Mailbox.open(server.url, server.new_name(), x_overflow="reject-publish") as mailbox,
         TcpProxy(server.host, server.port) as proxy,
     ):
         address = server.url_through(proxy.address)

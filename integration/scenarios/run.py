@@ -16,14 +16,19 @@ from integration.ledger.ledger import Findings, audit
 
 from .load import Load
 
+QUICK_SECONDS = 240
+"""For a test that takes seconds: servers start within it, and the machine may be busy."""
 NOT_EMPTY = "SELECT 1 FROM outbox LIMIT 1"
 
 
 def forms(quick: Any, long: Any, *, timeout: float) -> pytest.MarkDecorator:
     """Give a test its two sizes as the argument `plan`; `timeout` seconds for the long one."""
-    marks = [pytest.mark.long, pytest.mark.timeout(timeout)]
     return pytest.mark.parametrize(
-        "plan", [pytest.param(quick, id="quick"), pytest.param(long, id="long", marks=marks)]
+        "plan",
+        [
+            pytest.param(quick, id="quick", marks=pytest.mark.timeout(QUICK_SECONDS)),
+            pytest.param(long, id="long", marks=[pytest.mark.long, pytest.mark.timeout(timeout)]),
+        ],
     )
 
 

@@ -90,12 +90,13 @@ async def memory_alarm(outlet: Outlet) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def full_queue(outlet: Outlet) -> AsyncIterator[None]:
-    """RabbitMQ: the queue takes no more and says so (`overflow: reject-publish`, set by a policy)."""
+    """RabbitMQ: the queue takes no more and says so, since it is declared with `overflow: reject-publish`.
+
+    Not by a policy of both: its length would come first, and the queue would drop what it has taken.
+    """
     assert isinstance(outlet.server, EmbeddedRabbit)
-    policy = '[{<<"max-length">>, 1}, {<<"overflow">>, <<"reject-publish">>}]'
-    outlet.server.evaluate(
-        f'rabbit_policy:set(<<"/">>, <<"full">>, <<"{outlet.to}">>, {policy}, 0, <<"queues">>, <<"tests">>)'
-    )
+    full = f'rabbit_policy:set(<<"/">>, <<"full">>, <<"{outlet.to}">>, [{{<<"max-length">>, 1}}], 0, <<"queues">>'
+    outlet.server.evaluate(f'{full}, <<"tests">>)')
     yield
     outlet.server.evaluate('rabbit_policy:delete(<<"/">>, <<"full">>, <<"tests">>)')
 
