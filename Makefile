@@ -16,6 +16,8 @@ BENCH_SYSTEM := java=default-jre-headless mvn=maven rabbitmq-server=rabbitmq-ser
 
 # Passed on to pytest and to the benchmarks: make test ARGS="-k publish", make bench ARGS="--only kafka"
 ARGS ?=
+# Where make test-long writes its table.
+RESULTS ?= build/reliability.md
 
 .PHONY: help
 help: ## List the targets
@@ -40,6 +42,14 @@ bench: $(VENV)/.dev ## Measure speed and compare it with others' (25 minutes); A
 bench-baseline: $(VENV)/.dev ## Count statements, round trips and WAL; make that the baseline of the tests
 	@.ci/system-packages $(BENCH_SYSTEM)
 	@$(BIN)/python -m benchmarks.counting
+
+.PHONY: test-long
+test-long: $(VENV)/.dev system ## Run the long forms of the fault scenarios, and write their table (RESULTS=file)
+	@$(BIN)/python -m integration.servers.jars || true
+	@mkdir -p $(dir $(RESULTS)) && rm -f $(RESULTS).jsonl
+	@OUTBOX_RESULTS=$(RESULTS).jsonl $(BIN)/python -m pytest -m long -s $(ARGS) && status=0 || status=$$?; \
+	    $(BIN)/python -m integration.scenarios.results $(RESULTS).jsonl >$(RESULTS) && echo "The table is in $(RESULTS)."; \
+	    exit $$status
 
 .PHONY: system
 system: ## Install what the tests drive, if it is missing (as root on Debian)

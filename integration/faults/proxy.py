@@ -20,6 +20,8 @@ from types import TracebackType
 from typing import Self
 
 CHUNK = 64 * 1024
+DRIP = 50
+"""Bytes that a dripping direction delivers at a time."""
 # Closing with a linger time of zero sends RST instead of FIN.
 LINGER_ZERO = struct.pack("ii", 1, 0)
 
@@ -40,6 +42,7 @@ class _Link:
 
     open: asyncio.Event = field(default_factory=asyncio.Event)
     delay: float = 0.0
+    bytes_per_second: float | None = None
     bytes_left: int | None = None
 
     async def hold(self) -> None:
@@ -54,6 +57,17 @@ class _Link:
         allowed = min(size, self.bytes_left)
         self.bytes_left -= allowed
         return allowed
+
+    async def trickle(self, chunk: bytes, writer: asyncio.StreamWriter) -> None:
+        """Write a chunk, in drips if the direction is slow; what is left flows freely once it no longer is."""
+        rest = memoryview(chunk)
+        while rest and self.bytes_per_second is not None:
+            await asyncio.sleep(DRIP / self.bytes_per_second)
+            writer.write(bytes(rest[:DRIP]))
+            await writer.drain()
+            rest = rest[DRIP:]
+        writer.write(bytes(rest))
+        await writer.drain()
 
     @property
     def is_cut(self) -> bool:
@@ -95,7 +109,7 @@ class TcpProxy:
     async def restore(self) -> None:
         """End every fault: listen, forward, deliver what a black hole held back."""
         for link in self._links.values():
-            link.delay, link.bytes_left = 0.0, None
+            link.delay, link.bytes_left, link.bytes_per_second = 0.0, None, None
             link.open.set()
         if self._listener is None:
             self._listener = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
@@ -121,6 +135,11 @@ class TcpProxy:
         """Hold every chunk (64 KiB at most) for so long; the chunks behind it wait their turn: slow and far away."""
         for direction in directions:
             self._links[direction].delay = seconds
+
+    def drip(self, bytes_per_second: float, directions: Iterable[Direction] = BOTH) -> None:
+        """Deliver so little at a time that frames arrive in pieces, and slowly."""
+        for direction in directions:
+            self._links[direction].bytes_per_second = bytes_per_second
 
     def cut_after(self, size: int, direction: Direction) -> None:
         """Let `size` more bytes pass in this direction, over all connections, then reset the one that sent the last.
@@ -161,8 +180,7 @@ async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, link
     while chunk := await reader.read(CHUNK):
         await link.hold()
         allowed = link.allow(len(chunk))
-        writer.write(chunk[:allowed])
-        await writer.drain()
+        await link.trickle(chunk[:allowed], writer)
         if link.is_cut:
             raise ConnectionResetError
     await link.hold()

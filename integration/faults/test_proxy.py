@@ -168,3 +168,13 @@ async def test_leaving_closes_everything() -> None:
     client.close()
     with pytest.raises(ConnectionRefusedError):
         await Client.connect(proxy)
+
+
+async def test_drip_delivers_in_pieces_until_restored(proxy: TcpProxy, client: Client) -> None:
+    proxy.drip(1000, [Direction.TO_CLIENT])
+    began = time.monotonic()
+    await client.send(b"x" * 10_000)
+    await client.receive(300)
+    assert time.monotonic() - began > 0.25
+    await proxy.restore()
+    await client.receive(9_700, timeout=2.0)

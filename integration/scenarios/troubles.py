@@ -16,6 +16,7 @@ Trouble = Callable[[Outlet], AbstractAsyncContextManager[None]]
 
 BYTES_BEFORE_THE_CUT = 1000
 SLOW_SECONDS = 0.15
+BYTES_PER_SECOND = 3000
 
 
 @asynccontextmanager
@@ -54,13 +55,20 @@ async def slow(outlet: Outlet) -> AsyncIterator[None]:
 
 
 @asynccontextmanager
+async def dripping(outlet: Outlet) -> AsyncIterator[None]:
+    outlet.proxy.drip(BYTES_PER_SECOND)
+    yield
+    await outlet.proxy.restore()
+
+
+@asynccontextmanager
 async def reset_mid_frame(outlet: Outlet) -> AsyncIterator[None]:
     outlet.proxy.cut_after(BYTES_BEFORE_THE_CUT, Direction.TO_SERVER)
     yield
     await outlet.proxy.restore()
 
 
-NETWORK: list[Trouble] = [restart, cut_both_ways, answers_lost, slow, reset_mid_frame]
+NETWORK: list[Trouble] = [restart, cut_both_ways, answers_lost, slow, dripping, reset_mid_frame]
 
 
 @asynccontextmanager
