@@ -7,7 +7,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from sqlalchemy import Table
+from sqlalchemy import Table, text
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -15,6 +15,17 @@ from faststream_outbox import OutboxBroker
 from integration.ledger.book import Letter, publish
 
 BACKLOG_TRANSACTION = 500
+BULK_BOOK = text("""
+    INSERT INTO book (identity, queue, key, body, headers)
+    SELECT CAST(:name AS text) || '-' || n, :queue, CAST(:name AS text) || '-key-' || n % CAST(:keys AS int),
+        decode(repeat(md5(n::text), 6), 'hex'), '{}'
+    FROM generate_series(1, CAST(:rows AS int)) AS n
+    ORDER BY n
+""")
+BULK_OUTBOX = text("""
+    INSERT INTO outbox (queue, key, idempotency_key, payload)
+    SELECT queue, key, identity, body FROM book ORDER BY number
+""")
 DATABASE_ERRORS = (SQLAlchemyError, OSError)
 
 
@@ -61,6 +72,13 @@ class Load:
             letters = self._letters(min(rows, BACKLOG_TRANSACTION))
             rows -= len(letters)
             await self._transaction(letters, rollback=False)
+
+    async def bulk(self, rows: int) -> None:
+        """Make so many rows inside of the database: more than a test has the time to publish."""
+        values = {"name": self._name, "queue": self._queue, "keys": self._keys, "rows": rows}
+        async with self._engine.begin() as connection:
+            await connection.execute(BULK_BOOK, values)
+            await connection.execute(BULK_OUTBOX)
 
     @asynccontextmanager
     async def flowing(self, rows_per_second: float, *, per_transaction: int = 10) -> AsyncIterator[None]:

@@ -101,7 +101,7 @@ async def test_a_million_rows_are_carried_with_flat_memory(run: Run, topic: Topi
     """The ordinary run has the 100,000 rows of the test above."""
     rows = 1_000_000
     relay = RelayPlan(database_url=database_url, kind="kafka", server=topic.bootstrap, to=topic.name)
-    await run.load(3, keys=1000).backlog(rows)
+    await run.load(3, keys=1000).bulk(rows)
     async with running_relay(relay) as child:
         drained = await draining(run, child, within=600)
     findings = await run.audit(topic)

@@ -17,6 +17,8 @@ from .relay import RelayPlan, running_relay
 from .results import record
 from .run import Run, forms
 
+BATCH_SIZE = 100
+
 
 @pytest.fixture(params=["kafka_server", "rabbit_server", "redis_server"], ids=["kafka", "rabbit", "redis"])
 def server(request: pytest.FixtureRequest) -> Server:
@@ -39,6 +41,7 @@ async def test_random_messages(
             to=outlet.to,
             queues=QUEUES,
             dead_letters=True,
+            options={"batch_size": BATCH_SIZE},
         )
         async with running_relay(relay) as child:
             for number in range(plan):
@@ -64,7 +67,8 @@ async def test_random_messages(
     assert refused.keys() <= {"body", "queue", "key", "headers"}
     assert 0 < total < plan / 2
     assert all(dead.values()), "each with its reason"
-    findings.check()
+    # RabbitMQ closes the channel over a message that is too large: what was in flight on it is sent again.
+    findings.check(repeats_at_most=len(dead) * BATCH_SIZE if outlet.kind == "rabbit" else 0)
 
 
 async def _publish(engine: AsyncEngine, broker: OutboxBroker, identity: str, case: Case) -> None:

@@ -22,7 +22,6 @@ from .results import record
 from .run import Run, forms
 
 RATE = 500
-MEMORY_GROWTH = 0.05
 CONNECTIONS = (
     "SELECT count(*) AS n FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
 )
@@ -33,7 +32,9 @@ class Plan:
     warm_up: float
     seconds: float
     p99: float
-    """Seconds from commit to consumer; the quick form leaves room for a machine that does other things as well."""
+    """Seconds from commit to consumer. The quick form leaves room for a machine that is overloaded."""
+    growth: float
+    """Of memory; seconds after its start a process still grows."""
 
 
 class Sizes(NamedTuple):
@@ -44,7 +45,7 @@ class Sizes(NamedTuple):
     tasks: int
 
 
-@forms(Plan(3.0, 7.0, 1.0), Plan(60.0, 600.0, 0.25), timeout=900)
+@forms(Plan(3.0, 7.0, 5.0, 0.15), Plan(60.0, 600.0, 0.25, 0.05), timeout=900)
 async def test_500_rows_a_second(run: Run, topic: TopicArrivals, database_url: str, plan: Plan) -> None:
     relay = RelayPlan(database_url=database_url, kind="kafka", server=topic.bootstrap, to=topic.name)
     load = run.load(10)
@@ -73,7 +74,7 @@ async def test_500_rows_a_second(run: Run, topic: TopicArrivals, database_url: s
     )
     findings.check()
     assert p99 < plan.p99
-    assert growth < MEMORY_GROWTH
+    assert growth < plan.growth
     # A hand-over and a connection to Kafka come and go; what leaks grows with the load.
     assert all(now <= then + 4 for then, now in zip(before[1:], after[1:], strict=True)), (before, after)
 
