@@ -8,8 +8,10 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import run_state_machine_as_test
 from sqlalchemy import Table, text
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
+from faststream_outbox._values.outcome import Delivered, Settlement
 from tests.store.machine import StoreMachine
 from tests.store.suite import StoreSuite, draft, ids, places, put
 
@@ -66,3 +68,35 @@ async def test_g4_a_row_that_a_stranger_has_locked_is_not_passed_by_later_ones_o
         assert not taking.done()
         await stranger.rollback()
     assert await taking == [first, second]
+
+
+async def test_g6_a_hand_over_of_which_nothing_is_heard_is_ended_by_the_server(
+    engine: AsyncEngine, outbox_table: Table
+) -> None:
+    """As when its machine lost its power: no connection is closed, and nobody says goodbye."""
+    subject = PostgresSubject(engine, outbox_table, None)
+    written = await put(subject, draft(key="k"), draft(key="k"))
+    with pytest.raises(DBAPIError):  # noqa: PT012 - the hand-over itself ends with it
+        async with subject.store.hand_over(places(), limit=10, idle_seconds=0.3) as silent:
+            assert silent is not None
+            async with asyncio.timeout(10):
+                while True:
+                    async with subject.store.hand_over(places(), limit=10) as other:
+                        if other is not None:
+                            assert ids(other.rows) == written
+                            break
+            await silent.settle([Settlement(row, Delivered()) for row in silent.rows])
+    async with subject.store.hand_over(places(), limit=10) as again:
+        assert again is not None
+        assert ids(again.rows) == written
+
+
+async def test_the_time_for_silence_ends_with_the_hand_over(database_url: str, outbox_table: Table) -> None:
+    engine = create_async_engine(database_url, pool_size=1, max_overflow=0)
+    subject = PostgresSubject(engine, outbox_table, None)
+    await put(subject, draft())
+    async with subject.store.hand_over(places(), limit=10) as hand_over:
+        assert hand_over is not None
+    async with engine.connect() as connection:
+        assert await connection.scalar(text("SHOW idle_in_transaction_session_timeout")) == "0"
+    await engine.dispose()

@@ -132,8 +132,13 @@ class Lane(Service):
 
     async def _hand_over(self, places: Sequence[Place]) -> tuple[Place | None, Sent]:
         """Make one hand-over; no place means that none has work for us."""
-        limits = {"limit": self._batch_size, "max_bytes": self._batch_bytes}
-        async with self._store.hand_over(places, **limits) as hand_over:
+        async with self._store.hand_over(
+            places,
+            limit=self._batch_size,
+            max_bytes=self._batch_bytes,
+            # By then this lane has given it up, if it is still there.
+            idle_seconds=self._send_timeout + DATABASE_SECONDS,
+        ) as hand_over:
             self.health.recovered()
             if hand_over is None:
                 return None, Sent()

@@ -173,6 +173,7 @@ class MemoryStore:
         *,
         limit: int,
         max_bytes: int = DEFAULT_BATCH_BYTES,
+        idle_seconds: float = 0.0,
     ) -> AsyncIterator["MemoryHandOver | None"]:
         now = _now()
         place = next((place for place in places if self._has_work(place, now)), None)

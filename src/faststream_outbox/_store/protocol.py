@@ -16,6 +16,9 @@ PRESENCE_PREFIX = "presence:"
 DEFAULT_BATCH_BYTES = 8 * 1024 * 1024
 """Payloads and headers of one hand-over, in bytes. A lane holds about twice as much: the rows, and what it sends."""
 
+DEFAULT_IDLE_SECONDS = 60.0
+"""How long a hand-over may be without a sign of life."""
+
 
 class Place(NamedTuple):
     """A shard of a queue: what one lane works on at a time."""
@@ -131,12 +134,16 @@ class Store(Protocol):
         *,
         limit: int,
         max_bytes: int = DEFAULT_BATCH_BYTES,
+        idle_seconds: float = DEFAULT_IDLE_SECONDS,
     ) -> AbstractAsyncContextManager[HandOver | None]:
         """Take the first of ``places`` that has work and no other taker, and lock up to ``limit`` of its rows in order.
 
         Payloads and headers have up to ``max_bytes`` together; a single row may have more.
         Rows behind a waiting row of their key are left out, so the rows may be none. The context yields None where no
         place can be taken. Leaving it normally commits; leaving it with an error gives all rows back unchanged.
+
+        The store gives them back by itself when it hears nothing for ``idle_seconds``: a machine that lost its power,
+        or whose process is stopped, does not say goodbye.
         """
 
     def listen(self, token: str) -> AbstractAsyncContextManager[Listener | None]:

@@ -12,7 +12,15 @@ from faststream_outbox._store.postgres.inspection import differences
 from faststream_outbox._store.postgres.listener import channel_of, listen
 from faststream_outbox._store.postgres.records import to_row
 from faststream_outbox._store.postgres.statements import Statements, quote_table
-from faststream_outbox._store.protocol import DEFAULT_BATCH_BYTES, PRESENCE_PREFIX, Lag, Listener, Place, Rescue
+from faststream_outbox._store.protocol import (
+    DEFAULT_BATCH_BYTES,
+    DEFAULT_IDLE_SECONDS,
+    PRESENCE_PREFIX,
+    Lag,
+    Listener,
+    Place,
+    Rescue,
+)
 from faststream_outbox._values.outcome import Dead, Delivered, Outcome, Released, Retry, Settlement
 from faststream_outbox._values.row import OutboxRow
 
@@ -102,9 +110,11 @@ class PostgresStore:
         *,
         limit: int,
         max_bytes: int = DEFAULT_BATCH_BYTES,
+        idle_seconds: float = DEFAULT_IDLE_SECONDS,
     ) -> AsyncIterator["PostgresHandOver | None"]:
         async with self._transactional.connect() as connection, connection.begin():
-            wanted = {**_places(places), "scope": self._lock_scope}
+            idle = f"{max(1, round(idle_seconds * 1000))}ms"
+            wanted = {**_places(places), "scope": self._lock_scope, "idle": idle}
             locked = (await connection.execute(self._statements.lock_place, wanted)).first()
             if locked is None:
                 yield None

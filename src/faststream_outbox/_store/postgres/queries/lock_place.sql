@@ -1,8 +1,10 @@
 -- The first place that has work and no other taker. The lock goes with the transaction. It needs a statement of its
 -- own: only the next statement's snapshot is sure to see what the previous taker of the place has written.
 -- CASE keeps the lock from being tried before the look, and no ORDER BY keeps LIMIT lazy: at most one lock is taken.
+-- PostgreSQL ends a transaction whose client says nothing for too long, and with it frees the place and its rows: else
+-- they would stay locked for hours when a machine loses its power. The setting goes with the transaction.
 -- The looks are scalar subqueries with an order, for reasons told in docs/plans.md.
-SELECT place.queue, place.shard
+SELECT place.queue, place.shard, set_config('idle_in_transaction_session_timeout', CAST(:idle AS text), true)
 FROM unnest(CAST(:queues AS text[]), CAST(:shards AS smallint[])) AS place(queue, shard)
 WHERE {planned_anew} AND CASE
     WHEN COALESCE(
