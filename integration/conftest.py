@@ -1,8 +1,12 @@
 """The servers of a session, and what each test gets on them: a database with our tables, a topic.
 
 `OUTBOX_POSTGRES_URL`, `OUTBOX_KAFKA_BOOTSTRAP`, `OUTBOX_RABBITMQ_URL`, `OUTBOX_REDIS_URL` and `OUTBOX_NATS_URL` name
-servers to use instead of starting them. A server that cannot be had skips the tests that ask for it; with
-`OUTBOX_REQUIRE_SERVERS=1` it fails them.
+servers to use instead of starting them. Others are containers where there is a Docker engine, else programs on this
+machine: `OUTBOX_SERVERS` decides (see `servers.container`). Of either kind there is one for the whole session, and tests
+can stop and start it. Only NATS, and the private Redis of `own_redis`, are always programs: dozens of tests want such a
+Redis, each with settings of its own.
+
+A server that cannot be had skips the tests that ask for it; with `OUTBOX_REQUIRE_SERVERS=1` it fails them.
 
 Session fixtures are synchronous: they outlive the event loop of any test.
 """
@@ -18,7 +22,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 from faststream_outbox import make_dlq_table, make_outbox_table
 
 from .faults.proxy import TcpProxy
-from .servers.kafka import EmbeddedKafka, KafkaServer, running_kafka
+from .servers.kafka import KafkaServer, OwnKafka, running_kafka
 from .servers.missing import missing
 from .servers.nats import NatsServer, running_nats
 from .servers.postgres import PostgresServer, running_postgres
@@ -58,7 +62,7 @@ def dlq_table(metadata: MetaData) -> Table:
 
 @pytest.fixture(scope="session")
 def postgres_server(metadata: MetaData) -> Iterator[PostgresServer]:
-    """The session's PostgreSQL: an `EmbeddedPostgres`, which tests can stop, unless the environment names one."""
+    """The session's PostgreSQL: an `OwnPostgres`, which tests can stop, unless the environment names one."""
     with ExitStack() as stack:
         server = enter(stack, running_postgres())
         stack.enter_context(server.template(metadata))
@@ -67,7 +71,7 @@ def postgres_server(metadata: MetaData) -> Iterator[PostgresServer]:
 
 @pytest.fixture(scope="session")
 def kafka_server() -> Iterator[KafkaServer]:
-    """The session's Kafka: an `EmbeddedKafka`, which tests can stop, unless the environment names one."""
+    """The session's Kafka: an `OwnKafka`, which tests can stop, unless the environment names one."""
     with ExitStack() as stack:
         yield enter(stack, running_kafka())
 
@@ -81,7 +85,7 @@ def redis_server() -> Iterator[RedisServer]:
 
 @pytest.fixture(scope="session")
 def rabbit_server() -> Iterator[RabbitServer]:
-    """The session's RabbitMQ: an `EmbeddedRabbit`, which tests can stop, unless the environment names one."""
+    """The session's RabbitMQ: an `OwnRabbit`, which tests can stop, unless the environment names one."""
     with ExitStack() as stack:
         yield enter(stack, running_rabbit())
 
@@ -136,7 +140,7 @@ def redis_key(redis_server: RedisServer) -> Iterator[str]:
 @pytest.fixture
 async def kafka_proxy(kafka_server: KafkaServer) -> AsyncIterator[TcpProxy]:
     """A proxy before the session's Kafka; clients that start from its `address` stay behind it."""
-    if not isinstance(kafka_server, EmbeddedKafka):
+    if not isinstance(kafka_server, OwnKafka):
         missing("a Kafka named by the environment sends its clients around a proxy")
     async with TcpProxy(LOOPBACK, kafka_server.proxied_port, port=kafka_server.proxy_port) as proxy:
         yield proxy

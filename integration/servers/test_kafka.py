@@ -14,7 +14,7 @@ from aiokafka.errors import (
 
 from integration.faults.proxy import TcpProxy
 
-from .kafka import EmbeddedKafka, KafkaServer
+from .kafka import KafkaServer, OwnKafka
 from .mock_kafka import mock_kafka
 from .topics import read_topic
 
@@ -75,7 +75,7 @@ async def test_clients_stay_behind_the_proxy(
 
 @pytest.mark.parametrize("killed", [False, True])
 async def test_a_restart_keeps_ports_and_data(kafka_server: KafkaServer, kafka_topic: str, killed: bool) -> None:
-    if not isinstance(kafka_server, EmbeddedKafka):
+    if not isinstance(kafka_server, OwnKafka):
         pytest.skip("a server named by the environment is not ours to stop")
     await send(kafka_server.bootstrap, kafka_topic, "before")
     if killed:

@@ -7,7 +7,7 @@ from sqlalchemy import Table, func, select, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 
-from .postgres import EmbeddedPostgres, PostgresServer
+from .postgres import OwnPostgres, PostgresServer
 
 
 @pytest.mark.parametrize("run", ["first", "second"])
@@ -39,7 +39,7 @@ async def test_a_database_goes_though_somebody_is_connected(postgres_server: Pos
 
 @pytest.mark.parametrize("crash", [False, True])
 async def test_a_restart_keeps_port_and_data(postgres_server: PostgresServer, engine: AsyncEngine, crash: bool) -> None:
-    if not isinstance(postgres_server, EmbeddedPostgres):
+    if not isinstance(postgres_server, OwnPostgres):
         pytest.skip("a server named by the environment is not ours to stop")
     async with engine.begin() as connection:
         await connection.execute(text("CREATE TABLE kept AS SELECT 1 AS number"))
@@ -56,7 +56,7 @@ async def test_a_restart_keeps_port_and_data(postgres_server: PostgresServer, en
 
 
 async def test_a_paused_server_answers_late(postgres_server: PostgresServer, engine: AsyncEngine) -> None:
-    if not isinstance(postgres_server, EmbeddedPostgres):
+    if not isinstance(postgres_server, OwnPostgres):
         pytest.skip("a server named by the environment is not ours to pause")
     postgres_server.process.pause()
     try:

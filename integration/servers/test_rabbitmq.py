@@ -8,7 +8,7 @@ import pytest
 from aiormq.exceptions import AMQPConnectionError, ChannelNotFoundEntity, ChannelPreconditionFailed, PublishError
 
 from .queues import Mailbox
-from .rabbitmq import MAX_MESSAGE_BYTES, EmbeddedRabbit, RabbitServer
+from .rabbitmq import MAX_MESSAGE_BYTES, OwnRabbit, RabbitServer
 
 
 @pytest.fixture
@@ -17,8 +17,8 @@ def name() -> Iterator[str]:
 
 
 @pytest.fixture
-def embedded(rabbit_server: RabbitServer) -> EmbeddedRabbit:
-    if not isinstance(rabbit_server, EmbeddedRabbit):
+def embedded(rabbit_server: RabbitServer) -> OwnRabbit:
+    if not isinstance(rabbit_server, OwnRabbit):
         pytest.skip("a server named by the environment is not ours to break")
     return rabbit_server
 
@@ -53,7 +53,7 @@ async def test_a_queue_is_gone_afterwards(rabbit_server: RabbitServer, name: str
         await send(rabbit_server.url, name, b"")
 
 
-async def test_a_large_message_and_a_missing_exchange_are_refused(embedded: EmbeddedRabbit, name: str) -> None:
+async def test_a_large_message_and_a_missing_exchange_are_refused(embedded: OwnRabbit, name: str) -> None:
     async with Mailbox.open(embedded.url, name):
         with pytest.raises(ChannelPreconditionFailed, match="message size"):
             await send(embedded.url, name, b"x" * (MAX_MESSAGE_BYTES + 1))
@@ -63,7 +63,7 @@ async def test_a_large_message_and_a_missing_exchange_are_refused(embedded: Embe
             await channel.basic_publish(b"", exchange=name)
 
 
-async def test_a_memory_alarm_blocks_publishers_until_it_ends(embedded: EmbeddedRabbit, name: str) -> None:
+async def test_a_memory_alarm_blocks_publishers_until_it_ends(embedded: OwnRabbit, name: str) -> None:
     async with Mailbox.open(embedded.url, name) as mailbox:
         with embedded.memory_alarm():
             sending = asyncio.create_task(send(embedded.url, name, b"1", b"2"))
@@ -74,7 +74,7 @@ async def test_a_memory_alarm_blocks_publishers_until_it_ends(embedded: Embedded
 
 
 @pytest.mark.parametrize("killed", [False, True])
-async def test_a_restart_keeps_port_and_data(embedded: EmbeddedRabbit, name: str, killed: bool) -> None:
+async def test_a_restart_keeps_port_and_data(embedded: OwnRabbit, name: str, killed: bool) -> None:
     async with Mailbox.open(embedded.url, name) as mailbox:
         await send(embedded.url, name, b"before")
         if killed:

@@ -6,13 +6,13 @@ from faststream.rabbit import RabbitBroker
 
 from integration.faults.proxy import TcpProxy
 from integration.servers.queues import Mailbox
-from integration.servers.rabbitmq import EmbeddedRabbit, RabbitServer
+from integration.servers.rabbitmq import OwnRabbit, RabbitServer
 
 
 @pytest.fixture
-def embedded(rabbit_server: RabbitServer) -> EmbeddedRabbit:
+def embedded(rabbit_server: RabbitServer) -> OwnRabbit:
     """The session's RabbitMQ where a test has to break it."""
-    if not isinstance(rabbit_server, EmbeddedRabbit):
+    if not isinstance(rabbit_server, OwnRabbit):
         pytest.skip("a RabbitMQ named by the environment is not ours to break")
     return rabbit_server
 

@@ -12,7 +12,7 @@ from integration.faults.proxy import TcpProxy
 from integration.forwarders.carrying import Publishing, nothing_is_counted
 from integration.forwarders.conftest import MakeBroker
 from integration.servers.queues import Mailbox
-from integration.servers.rabbitmq import EmbeddedRabbit
+from integration.servers.rabbitmq import OwnRabbit
 
 from .carrying import as_records, check_complete, check_order, without_repeats
 
@@ -23,7 +23,7 @@ async def test_a_restart_while_rows_flow(
     killed: bool,
     make_broker: MakeBroker,
     rabbit: RabbitBroker,
-    embedded: EmbeddedRabbit,
+    embedded: OwnRabbit,
     mailbox: Mailbox,
     publishing: Publishing,
     table: Table,
@@ -74,7 +74,7 @@ async def test_a_memory_alarm_is_an_outage_and_lets_nothing_through_later(
     *,
     make_broker: MakeBroker,
     rabbit: RabbitBroker,
-    embedded: EmbeddedRabbit,
+    embedded: OwnRabbit,
     mailbox: Mailbox,
     publishing: Publishing,
     table: Table,

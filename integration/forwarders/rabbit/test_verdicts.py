@@ -17,7 +17,7 @@ from integration.broker.observing import LogLines, Table, eventually
 from integration.forwarders.carrying import Publishing
 from integration.forwarders.conftest import MakeBroker
 from integration.servers.queues import Mailbox
-from integration.servers.rabbitmq import MAX_MESSAGE_BYTES, EmbeddedRabbit, RabbitServer
+from integration.servers.rabbitmq import MAX_MESSAGE_BYTES, OwnRabbit, RabbitServer
 
 from .carrying import as_records, row_id
 
@@ -43,7 +43,7 @@ async def test_406_a_message_that_is_too_large_is_parked_and_its_neighbours_are_
     *,
     make_broker: MakeBroker,
     rabbit: RabbitBroker,
-    embedded: EmbeddedRabbit,
+    embedded: OwnRabbit,
     mailbox: Mailbox,
     publishing: Publishing,
     table: Table,
@@ -269,7 +269,7 @@ async def test_406_an_exchange_of_another_kind_is_an_outage_that_says_so(
 async def test_403_a_user_who_may_not_write_is_an_outage(
     *,
     make_broker: MakeBroker,
-    embedded: EmbeddedRabbit,
+    embedded: OwnRabbit,
     mailbox: Mailbox,
     publishing: Publishing,
     table: Table,
@@ -295,7 +295,7 @@ async def test_403_a_user_who_may_not_write_is_an_outage(
 
 
 async def test_a_login_that_is_refused_is_an_outage(
-    make_broker: MakeBroker, embedded: EmbeddedRabbit, publishing: Publishing, table: Table, log: LogLines
+    make_broker: MakeBroker, embedded: OwnRabbit, publishing: Publishing, table: Table, log: LogLines
 ) -> None:
     broker = make_broker(logger=log)
     rabbit = RabbitBroker(embedded.url.replace("guest:guest", "guest:wrong"), logger=None)
