@@ -66,6 +66,9 @@ async def get_session() -> AsyncIterator[AsyncSession]:
 router = OutboxRouter(engine, outbox_table=outbox_table)
 router.forwarder("orders", to=kafka.publisher("orders.v1"))
 
+# Besides, what forwarders of other processes carry on, such as those of relay.py.
+queues = ["packing", "orders", *os.environ.get("FURTHER_QUEUES", "").split()]
+
 # PostgreSQL's text holds every character but NUL.
 Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=40, pattern=r"^[^\x00]+$")]
 
@@ -95,7 +98,7 @@ async def place_order(
     await session.flush()
 
     placed = OrderPlaced(order_id=row.id, **order.model_dump())
-    for queue in ("packing", "orders"):
+    for queue in queues:
         await broker.publish(
             placed,
             queue=queue,
@@ -104,7 +107,7 @@ async def place_order(
             session=session,
         )
 
-    if fail:  # the order and both messages are written by now, and all three are rolled back
+    if fail:  # the order and its messages are written by now, and all of them are rolled back
         raise HTTPException(402, {"reason": "The payment was declined", "order_id": row.id})
     return placed
 

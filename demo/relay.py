@@ -1,0 +1,39 @@
+"""``python -m demo.relay``: forwarders in a process of their own, which serves no shop.
+
+Any number of relays can run, beside shops that have forwarders themselves: each message is carried by one of them, and
+those of one customer in order. PORT is where it says whether it can reach its table (``/healthz``).
+"""
+
+import os
+
+import uvicorn
+from faststream.asgi import AsgiFastStream, make_ping_asgi
+from faststream.kafka import KafkaBroker
+from faststream.rabbit import RabbitBroker, RabbitQueue
+from faststream.redis import RedisBroker
+from sqlalchemy import MetaData
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from faststream_outbox import OutboxBroker, make_outbox_table
+
+kafka = KafkaBroker(os.environ["KAFKA_BOOTSTRAP"], acks="all")
+rabbit = RabbitBroker(os.environ["RABBITMQ_URL"])
+redis = RedisBroker(os.environ["REDIS_URL"])
+
+broker = OutboxBroker(create_async_engine(os.environ["DATABASE_URL"]), outbox_table=make_outbox_table(MetaData()))
+broker.forwarder("orders", to=kafka.publisher("orders.v1"))
+broker.forwarder("receipts", to=rabbit.publisher("receipts", persist=True))
+broker.forwarder("stock", to=redis.publisher(stream="stock"))
+
+app = AsgiFastStream(broker, asgi_routes=[("/healthz", make_ping_asgi(broker, timeout=2.0))])
+
+
+@app.on_startup
+async def declare_queue() -> None:
+    async with RabbitBroker(os.environ["RABBITMQ_URL"]) as declaring:
+        # In earnest, the service that reads it declares it; what no queue takes is refused, and kept.
+        await declaring.declare_queue(RabbitQueue("receipts", durable=True))
+
+
+if __name__ == "__main__":
+    uvicorn.run(app, host=os.environ.get("HOST", "127.0.0.1"), port=int(os.environ.get("PORT", "8001")))
