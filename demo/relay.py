@@ -1,19 +1,23 @@
 """``python -m demo.relay``: forwarders in a process of their own, which serves no shop.
 
 Any number of relays can run, beside shops that have forwarders themselves: each message is carried by one of them, and
-those of one customer in order. PORT is where it says whether it can reach its table (``/healthz``).
+those of one customer in order. At PORT it says how its forwarders are doing (``/metrics``), and whether it can reach
+its table (``/healthz``).
 """
 
+import asyncio
 import os
+from typing import Any
 
 import uvicorn
-from faststream.asgi import AsgiFastStream, make_ping_asgi
+from faststream.asgi import AsgiFastStream, AsgiResponse, get, make_ping_asgi
 from faststream.kafka import KafkaBroker
 from faststream.rabbit import RabbitBroker, RabbitQueue
 from faststream.redis import RedisBroker
 from sqlalchemy import MetaData
 from sqlalchemy.ext.asyncio import create_async_engine
 
+from demo.metrics import in_text_format
 from faststream_outbox import OutboxBroker, make_outbox_table
 
 kafka = KafkaBroker(os.environ["KAFKA_BOOTSTRAP"], acks="all")
@@ -21,11 +25,22 @@ rabbit = RabbitBroker(os.environ["RABBITMQ_URL"])
 redis = RedisBroker(os.environ["REDIS_URL"])
 
 broker = OutboxBroker(create_async_engine(os.environ["DATABASE_URL"]), outbox_table=make_outbox_table(MetaData()))
-broker.forwarder("orders", to=kafka.publisher("orders.v1"))
-broker.forwarder("receipts", to=rabbit.publisher("receipts", persist=True))
-broker.forwarder("stock", to=redis.publisher(stream="stock"))
+forwarders = [
+    broker.forwarder("orders", to=kafka.publisher("orders.v1")),
+    broker.forwarder("receipts", to=rabbit.publisher("receipts", persist=True)),
+    broker.forwarder("stock", to=redis.publisher(stream="stock")),
+]
 
-app = AsgiFastStream(broker, asgi_routes=[("/healthz", make_ping_asgi(broker, timeout=2.0))])
+
+@get
+async def metrics(scope: Any) -> AsgiResponse:
+    text = in_text_format(await asyncio.gather(*(forwarder.status() for forwarder in forwarders)))
+    return AsgiResponse(text, 200, {"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
+
+
+app = AsgiFastStream(
+    broker, asgi_routes=[("/metrics", metrics), ("/healthz", make_ping_asgi(broker, timeout=2.0))], logger=None
+)
 
 
 @app.on_startup
@@ -36,4 +51,6 @@ async def declare_queue() -> None:
 
 
 if __name__ == "__main__":
-    uvicorn.run(app, host=os.environ.get("HOST", "127.0.0.1"), port=int(os.environ.get("PORT", "8001")))
+    uvicorn.run(
+        app, host=os.environ.get("HOST", "127.0.0.1"), port=int(os.environ.get("PORT", "8001")), log_level="warning"
+    )
