@@ -2,9 +2,9 @@
 
 `OUTBOX_POSTGRES_URL`, `OUTBOX_KAFKA_BOOTSTRAP`, `OUTBOX_RABBITMQ_URL`, `OUTBOX_REDIS_URL` and `OUTBOX_NATS_URL` name
 servers to use instead of starting them. Others are containers where there is a Docker engine, else programs on this
-machine: `OUTBOX_SERVERS` decides (see `servers.container`). Of either kind there is one for the whole session, and tests
-can stop and start it. Only NATS, and the private Redis of `own_redis`, are always programs: dozens of tests want such a
-Redis, each with settings of its own.
+machine: `OUTBOX_SERVERS` decides (see `servers.container`). Of either kind there is one for the whole session, and
+tests can stop and start it. Only NATS, and the private Redis of `own_redis`, are always programs: dozens of tests want
+such a Redis, each with settings of its own.
 
 A server that cannot be had skips the tests that ask for it; with `OUTBOX_REQUIRE_SERVERS=1` it fails them.
 

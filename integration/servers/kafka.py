@@ -10,7 +10,7 @@ import shutil
 import signal
 import socket
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -85,18 +85,22 @@ class OwnKafka(KafkaServer):
     A Kafka client asks the bootstrap server for the brokers' addresses and goes there, around any proxy it was pointed
     at. So this server has a second listener on `proxied_port`, which tells its clients to come back to `proxy_port`:
     start a proxy there that forwards to `proxied_port`, and a client that starts from it stays behind it.
+
+    Args:
+        settings: server.properties beside `SETTINGS`.
     """
 
     process: ServerProcess | ServerContainer
 
-    def __init__(self) -> None:
+    def __init__(self, settings: Mapping[str, str]) -> None:
+        self._settings = SETTINGS | settings
         self._ports = [ReservedPort() for _ in range(4)]
         self._direct, self.proxied_port, self.proxy_port, self._controller = (port.number for port in self._ports)
         super().__init__(f"{LOOPBACK}:{self._direct}")
 
     def _properties(self, host: str) -> dict[str, str]:
         """server.properties of a server that listens on `host`, or everywhere if it is empty."""
-        return SETTINGS | {
+        return self._settings | {
             "listeners": f"DIRECT://{host}:{self._direct},PROXIED://{host}:{self.proxied_port},"
             f"CONTROLLER://{LOOPBACK}:{self._controller}",
             "advertised.listeners": f"DIRECT://{self.bootstrap},PROXIED://{LOOPBACK}:{self.proxy_port}",
@@ -137,10 +141,10 @@ class EmbeddedKafka(OwnKafka):
         settings: server.properties beside `SETTINGS`.
     """
 
-    def __init__(self, folder: Path, settings: dict[str, str] | None = None) -> None:
+    def __init__(self, folder: Path, settings: Mapping[str, str]) -> None:
         java, classpath = _java(), str(kafka_jars() / "*")
-        super().__init__()
-        properties = self._properties(LOOPBACK) | {"log.dirs": str(folder / "data")} | (settings or {})
+        super().__init__(settings)
+        properties = self._properties(LOOPBACK) | {"log.dirs": str(folder / "data")}
         file = folder / "server.properties"
         file.write_text("".join(f"{name}={value}\n" for name, value in properties.items()))
         tool = [java, *START_QUICKLY, "-cp", classpath, "kafka.tools.StorageTool"]
@@ -157,10 +161,11 @@ class ContainerKafka(OwnKafka):
 
     Args:
         image: one that makes server.properties of its environment, as `apache/kafka` does.
+        settings: server.properties beside `SETTINGS`.
     """
 
-    def __init__(self, image: str) -> None:
-        super().__init__()
+    def __init__(self, image: str, settings: Mapping[str, str]) -> None:
+        super().__init__(settings)
         variables = {f"KAFKA_{name.replace('.', '_').upper()}": value for name, value in self._properties("").items()}
         ports = {port: port for port in (self._direct, self.proxied_port)}
         self.process = ServerContainer(image, ports, variables | {"KAFKA_HEAP_OPTS": " ".join(HEAP)})
@@ -175,9 +180,19 @@ def running_kafka() -> Iterator[KafkaServer]:
     if given := os.environ.get(ENVIRONMENT):
         yield KafkaServer(given)
         return
+    with running_own_kafka({}) as server:
+        yield server
+
+
+@contextmanager
+def running_own_kafka(settings: Mapping[str, str]) -> Iterator[OwnKafka]:
+    """A server of our own, whatever the environment names, with settings beside `SETTINGS`.
+
+    Raises ServerUnavailable when there is no image and no program to run.
+    """
     with tempfile.TemporaryDirectory(prefix="faststream-outbox-kafka-") as folder:
         image = container_image("KAFKA_IMAGE")
-        server = ContainerKafka(image) if image else EmbeddedKafka(Path(folder))
+        server = ContainerKafka(image, settings) if image else EmbeddedKafka(Path(folder), settings)
         try:
             server.start()
             yield server

@@ -8,7 +8,7 @@ import pytest
 from faststream.kafka import KafkaBroker
 
 from integration.faults.proxy import TcpProxy
-from integration.servers.kafka import EmbeddedKafka
+from integration.servers.kafka import OwnKafka
 from integration.servers.process import LOOPBACK
 from integration.servers.topics import Record, read_topic
 
@@ -29,7 +29,7 @@ class KafkaBox(Box):
     async def open(cls, request: pytest.FixtureRequest) -> AsyncIterator[Self]:
         server = request.getfixturevalue("kafka_server")
         with server.topic(6, max_message_bytes=str(LIMIT)) as name:
-            if not isinstance(server, EmbeddedKafka):
+            if not isinstance(server, OwnKafka):
                 # Its clients would go around a proxy.
                 yield cls(server.bootstrap, name)
                 return

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Iterator
-from pathlib import Path
+from contextlib import ExitStack
 
 import pytest
 from faststream.kafka import KafkaBroker
@@ -13,7 +13,9 @@ from faststream_outbox.forwarders.suspects import ConnectionBrokenError
 from integration.broker.observing import Table, eventually
 from integration.faults.proxy import TcpProxy
 from integration.forwarders.parcels import carry, destination, parcel
-from integration.servers.kafka import EmbeddedKafka, KafkaServer
+from integration.servers.kafka import OwnKafka, running_own_kafka
+from integration.servers.missing import missing
+from integration.servers.process import ServerUnavailable
 
 from .carrying import Publishing, Topic, check_complete
 from .conftest import MakeBroker
@@ -24,21 +26,17 @@ KILLER = b"x" * (REQUEST_BYTES + 50_000)
 
 
 @pytest.fixture(scope="module")
-def strict_kafka(tmp_path_factory: pytest.TempPathFactory, kafka_server: KafkaServer) -> Iterator[EmbeddedKafka]:
-    if not isinstance(kafka_server, EmbeddedKafka):
-        pytest.skip("it needs a Kafka of its own")
-    folder: Path = tmp_path_factory.mktemp("strict-kafka")
-    server = EmbeddedKafka(folder, {"socket.request.max.bytes": str(REQUEST_BYTES)})
-    try:
-        server.start()
+def strict_kafka() -> Iterator[OwnKafka]:
+    with ExitStack() as stack:
+        try:
+            server = stack.enter_context(running_own_kafka({"socket.request.max.bytes": str(REQUEST_BYTES)}))
+        except ServerUnavailable as unavailable:
+            missing(str(unavailable))
         yield server
-    finally:
-        server.process.stop()
-        server.release_ports()
 
 
 async def test_a_row_over_which_kafka_closes_the_connection_is_found_and_no_other_dies(
-    strict_kafka: EmbeddedKafka,
+    strict_kafka: OwnKafka,
 ) -> None:
     kafka = KafkaBroker(strict_kafka.bootstrap, acks="all", logger=None)
     with strict_kafka.topic(3) as name:
@@ -56,7 +54,7 @@ async def test_a_row_over_which_kafka_closes_the_connection_is_found_and_no_othe
 
 
 async def test_such_a_row_is_parked(
-    *, make_broker: MakeBroker, strict_kafka: EmbeddedKafka, publishing: Publishing, table: Table
+    *, make_broker: MakeBroker, strict_kafka: OwnKafka, publishing: Publishing, table: Table
 ) -> None:
     kafka = KafkaBroker(strict_kafka.bootstrap, acks="all", logger=None)
     with strict_kafka.topic(6) as name:
@@ -104,7 +102,7 @@ async def test_connections_that_break_again_and_again_poison_nothing(
 
 @pytest.mark.timeout(300)
 async def test_a_server_that_is_restarted_under_load_accuses_nobody(
-    *, make_broker: MakeBroker, strict_kafka: EmbeddedKafka, publishing: Publishing, table: Table
+    *, make_broker: MakeBroker, strict_kafka: OwnKafka, publishing: Publishing, table: Table
 ) -> None:
     kafka = KafkaBroker(strict_kafka.bootstrap, acks="all", logger=None)
     with strict_kafka.topic(3) as name:

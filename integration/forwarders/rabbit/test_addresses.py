@@ -10,7 +10,7 @@ from faststream.rabbit import ExchangeType, RabbitBroker, RabbitExchange
 from faststream_outbox._values.outcome import Accepted, Poison, Reason, Refused
 from integration.forwarders.parcels import carry, destination, parcel
 from integration.servers.queues import Mailbox
-from integration.servers.rabbitmq import EmbeddedRabbit, RabbitServer
+from integration.servers.rabbitmq import OwnRabbit, RabbitServer
 
 from .carrying import as_records, check_order, row_id
 
@@ -85,7 +85,7 @@ async def test_the_longest_routing_key(rabbit: RabbitBroker, rabbit_server: Rabb
 
 
 async def test_a_routing_key_that_is_not_permitted_refuses_its_rows_and_no_others(
-    embedded: EmbeddedRabbit, exchange: AbstractExchange
+    embedded: OwnRabbit, exchange: AbstractExchange
 ) -> None:
     users, user, tests = "rabbit_auth_backend_internal", '<<"topical">>', '<<"tests">>'
     embedded.evaluate(f'{users}:add_user({user}, <<"secret">>, {tests})')
