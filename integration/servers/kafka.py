@@ -8,7 +8,6 @@ import os
 import secrets
 import shutil
 import signal
-import socket
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -19,7 +18,7 @@ from aiokafka.errors import KafkaError
 
 from .container import ServerContainer, container_image
 from .jars import kafka_jars
-from .process import LOOPBACK, ReservedPort, ServerProcess, ServerUnavailable, run, run_program
+from .process import LOOPBACK, ReservedPort, ServerProcess, ServerUnavailable, listens, run, run_program
 from .topics import create_topic, delete_topic
 
 ENVIRONMENT = "OUTBOX_KAFKA_BOOTSTRAP"
@@ -109,7 +108,7 @@ class OwnKafka(KafkaServer):
 
     def start(self) -> None:
         """Start, or start again after `stop` or `process.kill`; returns when the server answers."""
-        self.process.start(lambda: _listens(self.bootstrap) and run(self._answers()), timeout=60)
+        self.process.start(lambda: listens(self._direct) and run(self._answers()), timeout=90)
 
     def stop(self) -> None:
         """Stop cleanly: the clients are disconnected and refused until the next `start`."""
@@ -198,16 +197,6 @@ def running_own_kafka(settings: Mapping[str, str]) -> Iterator[OwnKafka]:
             yield server
         finally:
             server.close()
-
-
-def _listens(address: str) -> bool:
-    """A cheap question to repeat while Java needs the processor to start."""
-    host, port = address.split(":")
-    try:
-        socket.create_connection((host, int(port)), timeout=1).close()
-    except OSError:
-        return False
-    return True
 
 
 def _java() -> str:

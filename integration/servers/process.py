@@ -45,6 +45,18 @@ def run_program(command: Sequence[str], folder: Path, *, user: str | None = None
         raise ServerFailed(f"{Path(command[0]).name} failed with status {program.returncode}\n{program.stdout[-4000:]}")
 
 
+def listens(port: int) -> bool:
+    """Ask cheaply, and again and again, whether a server on loopback listens whose clients are the first to speak."""
+    try:
+        with socket.create_connection((LOOPBACK, port), timeout=0.1) as connection:
+            # Docker accepts for a container in which nobody listens yet, and closes then.
+            return bool(connection.recv(1))
+    except TimeoutError:
+        return True
+    except OSError:
+        return False
+
+
 class ReservedPort:
     """A free loopback port that stays ours until `release`, also while our server on it is down.
 

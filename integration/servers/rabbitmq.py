@@ -9,7 +9,6 @@ import os
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 from abc import ABC, abstractmethod
@@ -22,7 +21,7 @@ from aiormq.exceptions import AMQPError
 from yarl import URL
 
 from .container import ServerContainer, container_image
-from .process import LOOPBACK, ReservedPort, ServerFailed, ServerProcess, ServerUnavailable, run
+from .process import LOOPBACK, ReservedPort, ServerFailed, ServerProcess, ServerUnavailable, listens, run
 
 ENVIRONMENT = "OUTBOX_RABBITMQ_URL"
 NODE = "outbox@localhost"
@@ -67,7 +66,7 @@ class OwnRabbit(RabbitServer, ABC):
 
     def start(self) -> None:
         """Start, or start again after `stop` or `process.kill`; returns when the server answers."""
-        self.process.start(lambda: run(self._answers()), timeout=60)
+        self.process.start(lambda: listens(self._listener.number) and run(self._answers()), timeout=90)
 
     def stop(self) -> None:
         """Stop cleanly: the clients are disconnected and refused until the next `start`."""
@@ -142,7 +141,7 @@ class EmbeddedRabbit(OwnRabbit):
 
     def start(self) -> None:
         if not self._port_mapper.alive:
-            self._port_mapper.start(lambda: _listens(LOOPBACK, int(self._environment["ERL_EPMD_PORT"])))
+            self._port_mapper.start(lambda: listens(int(self._environment["ERL_EPMD_PORT"])))
         super().start()
 
     def close(self) -> None:
@@ -218,11 +217,3 @@ def _scripts() -> Path:
 def _write(file: Path, text: str) -> Path:
     file.write_text(text)
     return file
-
-
-def _listens(host: str, port: int) -> bool:
-    try:
-        socket.create_connection((host, port), timeout=1).close()
-    except OSError:
-        return False
-    return True
