@@ -9,13 +9,13 @@ from urllib.parse import urlsplit
 
 from integration.faults.proxy import TcpProxy
 from integration.ledger.destinations import Arrivals, QueueArrivals, StreamArrivals, TopicArrivals
-from integration.servers.kafka import EmbeddedKafka
+from integration.servers.kafka import OwnKafka
 from integration.servers.process import LOOPBACK
 from integration.servers.queues import Mailbox
-from integration.servers.rabbitmq import EmbeddedRabbit
+from integration.servers.rabbitmq import OwnRabbit
 from integration.servers.redis import EmbeddedRedis
 
-Server = EmbeddedKafka | EmbeddedRabbit | EmbeddedRedis
+Server = OwnKafka | OwnRabbit | EmbeddedRedis
 
 
 @dataclass(frozen=True)
@@ -43,9 +43,9 @@ class Outlet:
 @asynccontextmanager
 async def open_outlet(server: Server) -> AsyncIterator[Outlet]:
     """Make the topic, queue or stream, and a proxy before its server."""
-    if isinstance(server, EmbeddedKafka):
+    if isinstance(server, OwnKafka):
         opened = _kafka(server)
-    elif isinstance(server, EmbeddedRabbit):
+    elif isinstance(server, OwnRabbit):
         opened = _rabbit(server)
     else:
         opened = _redis(server)
@@ -54,7 +54,7 @@ async def open_outlet(server: Server) -> AsyncIterator[Outlet]:
 
 
 @asynccontextmanager
-async def _kafka(server: EmbeddedKafka) -> AsyncIterator[Outlet]:
+async def _kafka(server: OwnKafka) -> AsyncIterator[Outlet]:
     with server.topic(partitions=6) as topic:
         async with TcpProxy(LOOPBACK, server.proxied_port, port=server.proxy_port) as proxy:
             arrivals = TopicArrivals(server.bootstrap, topic)
@@ -62,7 +62,7 @@ async def _kafka(server: EmbeddedKafka) -> AsyncIterator[Outlet]:
 
 
 @asynccontextmanager
-async def _rabbit(server: EmbeddedRabbit) -> AsyncIterator[Outlet]:
+async def _rabbit(server: OwnRabbit) -> AsyncIterator[Outlet]:
     async with (
         Mailbox.open(server.url, server.new_name(), x_overflow="reject-publish") as mailbox,
         TcpProxy(server.host, server.port) as proxy,

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import pytest
 
-from integration.servers.kafka import EmbeddedKafka
-from integration.servers.rabbitmq import EmbeddedRabbit
+from integration.servers.kafka import OwnKafka
+from integration.servers.rabbitmq import OwnRabbit
 from integration.servers.redis import EmbeddedRedis
 
 from .outlets import Outlet, Server, open_outlet
@@ -30,7 +30,7 @@ GIVEN_UP_AT_MOST = 4
 def server(request: pytest.FixtureRequest) -> Server:
     """A server of ours, to be broken."""
     server = request.getfixturevalue(request.param)
-    if not isinstance(server, EmbeddedKafka | EmbeddedRabbit | EmbeddedRedis):
+    if not isinstance(server, OwnKafka | OwnRabbit | EmbeddedRedis):
         pytest.skip("a server named by the environment is not ours to break")
     return server
 

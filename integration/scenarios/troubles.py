@@ -7,7 +7,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
 from integration.faults.proxy import Direction
-from integration.servers.rabbitmq import EmbeddedRabbit
+from integration.servers.rabbitmq import OwnRabbit
 from integration.servers.redis import EmbeddedRedis
 
 from .outlets import Outlet
@@ -91,7 +91,7 @@ async def _set_topic(outlet: Outlet, name: str, value: str) -> None:
 @asynccontextmanager
 async def memory_alarm(outlet: Outlet) -> AsyncIterator[None]:
     """RabbitMQ: publishers are blocked."""
-    assert isinstance(outlet.server, EmbeddedRabbit)
+    assert isinstance(outlet.server, OwnRabbit)
     with outlet.server.memory_alarm():
         yield
 
@@ -102,7 +102,7 @@ async def full_queue(outlet: Outlet) -> AsyncIterator[None]:
 
     Not by a policy of both: its length would come first, and the queue would drop what it has taken.
     """
-    assert isinstance(outlet.server, EmbeddedRabbit)
+    assert isinstance(outlet.server, OwnRabbit)
     full = f'rabbit_policy:set(<<"/">>, <<"full">>, <<"{outlet.to}">>, [{{<<"max-length">>, 1}}], 0, <<"queues">>'
     outlet.server.evaluate(f'{full}, <<"tests">>)')
     yield
