@@ -18,6 +18,7 @@ from faststream_outbox._values.outcome import Accepted, Poison, Reason, Unsent, 
 from faststream_outbox._values.parcel import Parcel
 from faststream_outbox._values.row import OutboxRow
 from faststream_outbox.forwarders.redis.destination import RedisDestination
+from faststream_outbox.forwarders.redis.eviction import EvictionWarning
 from faststream_outbox.forwarders.redis.settings import RedisSettings
 from faststream_outbox.forwarders.redis.verdicts import ANSWERS, RedisAnswerError
 from faststream_outbox.forwarders.suspects import Suspects
@@ -49,7 +50,8 @@ def row(payload: bytes = b"", key: str | None = "k") -> OutboxRow:
 @asynccontextmanager
 async def destination(broker: RedisBroker, send_timeout: float = 5.0, **where: str) -> AsyncIterator[RedisDestination]:
     settings = RedisSettings.of(broker.publisher(**(where or {"stream": "orders"})))
-    made = RedisDestination(settings, Suspects(), send_timeout)
+    eviction = EvictionWarning(lambda *_: None, settings.address)
+    made = RedisDestination(settings, eviction, Suspects(), send_timeout)
     try:
         yield made
     finally:

@@ -42,6 +42,8 @@ Envelope: TypeAlias = Literal["cloudevents"]
 class Wishes(NamedTuple):
     """What a forwarder asks of its destination, beside the publisher's own settings."""
 
+    log: Log
+    """Where the destination may warn of what it finds there."""
     allow_lossy: bool = False
     """Whether a destination will do that drops what nobody listens to."""
     envelope: Envelope | None = None
@@ -103,16 +105,18 @@ def _redis(publisher: Any, wishes: Wishes) -> Address | None:
     from faststream.redis.publisher.usecase import LogicPublisher  # noqa: PLC0415
 
     from faststream_outbox.forwarders.redis.destination import RedisDestination  # noqa: PLC0415
+    from faststream_outbox.forwarders.redis.eviction import EvictionWarning  # noqa: PLC0415
     from faststream_outbox.forwarders.redis.settings import RedisSettings  # noqa: PLC0415
 
     if not isinstance(publisher, LogicPublisher):
         return None
     refuse_envelope(wishes, "Redis")
     settings, suspects = RedisSettings.of(publisher, allow_lossy=wishes.allow_lossy), Suspects()
+    eviction = EvictionWarning(wishes.log, settings.address)
     return Address(
         f"redis:{settings.address}",
         settings.usual_timeout,
-        lambda seconds: RedisDestination(settings, suspects, seconds),
+        lambda seconds: RedisDestination(settings, eviction, suspects, seconds),
     )
 
 
@@ -164,7 +168,7 @@ def create_destinations(
 
     Args:
         publisher: What ``broker.publisher(...)`` of the destination's broker returned.
-        log: Where changes of the destination's state are written.
+        log: Where changes of the destination's state, and warnings, are written.
         lanes: How many are wanted.
         send_timeout: Seconds for one hand-over; None: a little more than the client's own time-out.
         allow_lossy: Whether a destination will do that drops what nobody listens to.
@@ -173,7 +177,7 @@ def create_destinations(
     Raises:
         ConfigError: There is no destination of that kind, or its settings are not safe.
     """
-    wishes = Wishes(allow_lossy=allow_lossy, envelope=envelope)
+    wishes = Wishes(log, allow_lossy=allow_lossy, envelope=envelope)
     address = next((found for kind in KINDS if (found := kind(publisher, wishes)) is not None), None)
     if address is None:
         msg = (

@@ -18,6 +18,7 @@ from faststream_outbox.forwarders.kafka.hearsay import keep_lines_out_of_the_log
 from faststream_outbox.forwarders.kafka.settings import KafkaSettings
 from faststream_outbox.forwarders.kafka.verdicts import OF_A_TOPIC, KafkaAnswerError
 from faststream_outbox.forwarders.suspects import ConnectionBrokenError
+from faststream_outbox.forwarders.transports import reset
 
 CLOSE_SECONDS = 1.0
 REACH_SECONDS = 2.0
@@ -156,11 +157,11 @@ class KafkaClient:
         return False
 
     async def close(self) -> None:
-        """Cut all connections. A request that is still in a buffer of ours is not sent any more."""
+        """Reset all connections. What has not left this machine is not sent any more."""
         # aiokafka closes a connection by first sending what is buffered: the very sends that were given up.
         for connection in list(self._client._conns.values()):  # noqa: SLF001
             if (writer := connection._writer) is not None:  # noqa: SLF001
-                writer.transport.abort()
+                reset(writer.transport)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(CLOSE_SECONDS):
                 await self._client.close()  # type: ignore[no-untyped-call]

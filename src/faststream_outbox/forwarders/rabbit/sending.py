@@ -2,8 +2,8 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Iterable, MutableMapping, Sequence
-from typing import Protocol, TypeAlias
+from collections.abc import Iterable, Iterator, MutableMapping, Sequence
+from typing import Protocol
 
 from aiormq.exceptions import ChannelInvalidStateError
 
@@ -11,6 +11,7 @@ from faststream_outbox._engine.service import is_cancelled
 from faststream_outbox._values.outcome import Accepted, Poison, Reason, Refused, Unsent, Verdict
 from faststream_outbox._values.parcel import Parcel
 from faststream_outbox._values.row import OutboxRow
+from faststream_outbox.forwarders.chains import Chain, chains_of
 from faststream_outbox.forwarders.rabbit.properties import Properties, properties_of
 from faststream_outbox.forwarders.rabbit.settings import RabbitSettings
 from faststream_outbox.forwarders.rabbit.verdicts import BlockedError, Meaning, is_of_a_routing_key, meaning, poison
@@ -19,9 +20,6 @@ from faststream_outbox.forwarders.suspects import ConnectionBrokenError, OneOfTh
 MOST_IN_FLIGHT = 256
 LOOK_SECONDS = 0.5
 """How often a hand-over without answers looks whether there is an alarm."""
-
-Chain: TypeAlias = deque[Parcel]
-"""Parcels of one key in their order."""
 
 
 class Publishing(Protocol):
@@ -59,7 +57,7 @@ class Sending:
 
     async def send(self, parcels: Sequence[Parcel]) -> None:
         """Send parcels until all have a verdict; what stands behind trouble, or behind its key, is unsent."""
-        ready = deque(_chains(parcels))
+        ready = deque(chains_of(_once_each(parcels)))
         async with asyncio.TaskGroup() as group:
             workers = [group.create_task(self._work(ready)) for _ in range(min(len(ready), MOST_IN_FLIGHT))]
             await self._watch(workers)
@@ -164,28 +162,17 @@ class Sending:
         )
 
 
-def _chains(parcels: Iterable[Parcel]) -> list[Chain]:
-    """Part parcels by key; each one without a key is on its own.
+def _once_each(parcels: Iterable[Parcel]) -> Iterator[Parcel]:
+    """Leave out the second parcel with an idempotency key, and what comes behind it, for the next hand-over.
 
-    An idempotency key is in flight only once: aiormq tells returned messages apart by it and would mix up the answers.
-    The second row with one, and what comes behind it, is left for the next hand-over.
+    Such a key is in flight only once: aiormq tells returned messages apart by it and would mix up the answers.
     """
-    chains: list[Chain] = []
-    by_key: dict[str, Chain] = {}
-    held_keys: set[str] = set()
+    held_keys: set[str | None] = set()
     seen: set[str] = set()
     for parcel in parcels:
         key, idempotency_key = parcel.row.key, parcel.row.idempotency_key
-        if idempotency_key in seen or key in held_keys:
-            if key is not None:
-                held_keys.add(key)
+        if idempotency_key in seen or (key is not None and key in held_keys):
+            held_keys.add(key)
             continue
         seen.add(idempotency_key)
-        if key is not None and key in by_key:
-            by_key[key].append(parcel)
-            continue
-        chain = deque([parcel])
-        chains.append(chain)
-        if key is not None:
-            by_key[key] = chain
-    return chains
+        yield parcel

@@ -1,17 +1,13 @@
 """The socket of a connection, opened and cut off by us."""
 
 import asyncio
-import contextlib
-import socket
-import struct
 from typing import Any
 
 import aiormq
 from aiormq.connection import DEFAULT_PORTS, SSLContextProvider, TransportFactory
 from yarl import URL
 
-LINGER_ZERO = struct.pack("ii", 1, 0)
-"""Closing a socket then sends a reset instead of what is still to be sent."""
+from faststream_outbox.forwarders.transports import reset
 
 
 class Transport(TransportFactory):
@@ -49,12 +45,8 @@ class Transport(TransportFactory):
 
     def cut(self) -> None:
         """Reset the connection, unless it is closed."""
-        if self._writer is None:
-            return
-        if (sock := self._writer.get_extra_info("socket")) is not None:
-            with contextlib.suppress(OSError):
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_ZERO)
-        self._writer.transport.abort()
+        if self._writer is not None:
+            reset(self._writer.transport)
 
 
 class _GatheringWriter(asyncio.StreamWriter):

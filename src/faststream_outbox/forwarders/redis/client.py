@@ -2,8 +2,6 @@
 
 import asyncio
 import contextlib
-import socket
-import struct
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias, cast
 
@@ -14,11 +12,9 @@ from faststream_outbox.forwarders.redis.dialling import ANSWERS, dial, time_limi
 from faststream_outbox.forwarders.redis.settings import RedisSettings
 from faststream_outbox.forwarders.redis.verdicts import RedisAnswerError
 from faststream_outbox.forwarders.suspects import ConnectionBrokenError
+from faststream_outbox.forwarders.transports import reset
 
 Command: TypeAlias = Sequence[str | int | bytes]
-
-LINGER_ZERO = struct.pack("ii", 1, 0)
-"""Closing then resets the connection, and the kernel throws away what has not left the machine."""
 
 CLOSE_SECONDS = 1.0
 
@@ -42,11 +38,13 @@ class RedisClient:
     Attributes:
         session: Of this connection; None where the server does not tell.
         max_message_bytes: A larger message makes the server close the connection.
+        memory: The section of this name of the server's INFO; empty where it does not tell.
     """
 
     def __init__(self, connection: AbstractConnection, pool: ConnectionPool, settings: RedisSettings) -> None:
         self.session: Session | None = None
         self.max_message_bytes = DEFAULT_MAX_MESSAGE_BYTES
+        self.memory: Mapping[str, str] = {}
         self._connection = connection
         # redis-py's sentinel connections hold theirs by a weak reference only.
         self._pool = pool
@@ -76,20 +74,22 @@ class RedisClient:
                 with contextlib.suppress(RedisAnswerError):
                     await client.execute("CLIENT", "KILL", "ID", abandoned.id, "ADDR", abandoned.address)
             with contextlib.suppress(RedisAnswerError):
-                client.session = _session(await client.execute("CLIENT", "INFO"), await client._run())
+                run = (await client._info("server")).get("run_id")
+                client.session = _session(await client.execute("CLIENT", "INFO"), run)
             with contextlib.suppress(RedisAnswerError):
                 client.max_message_bytes = _limit(await client.execute("CONFIG", "GET", "proto-max-bulk-len"))
+            client.memory = await client._info("memory")
         except BaseException:
             await client.close()
             raise
         return client
 
-    async def _run(self) -> str | None:
+    async def _info(self, section: str) -> Mapping[str, str]:
         try:
-            info: bytes = await self.execute("INFO", "server")
+            info: bytes = await self.execute("INFO", section)
         except RedisAnswerError:
-            return None
-        return _fields(info.decode().splitlines(), ":").get("run_id")
+            return {}
+        return _fields(info.decode().splitlines(), ":")
 
     @property
     def is_alive(self) -> bool:
@@ -156,8 +156,7 @@ class RedisClient:
 
     async def close(self) -> None:
         """Close the connection, at once."""
-        self._is_cut = True
-        self._writer.transport.abort()
+        self._cut()
         with contextlib.suppress(RedisError, OSError):
             await self._connection.disconnect(nowait=True)
             # How it ended is asked, or asyncio would complain that nobody did.
@@ -203,11 +202,7 @@ class RedisClient:
     def _cut(self) -> None:
         """Close the connection so that nothing of what is on its way leaves this machine any more."""
         self._is_cut = True
-        sock: socket.socket | None = self._writer.transport.get_extra_info("socket")
-        if sock is not None:
-            with contextlib.suppress(OSError):
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_ZERO)
-        self._writer.transport.abort()
+        reset(self._writer.transport)
 
 
 def _raise_refusal(answers: Sequence[Any]) -> None:

@@ -6,6 +6,7 @@ from typing import ClassVar
 from faststream_outbox._values.parcel import Parcel
 from faststream_outbox.forwarders.connected import ConnectedDestination, Verdicts
 from faststream_outbox.forwarders.redis.client import RedisClient, Session
+from faststream_outbox.forwarders.redis.eviction import EvictionWarning
 from faststream_outbox.forwarders.redis.sending import Sending
 from faststream_outbox.forwarders.redis.settings import RedisSettings
 from faststream_outbox.forwarders.redis.verdicts import RedisAnswerError
@@ -17,15 +18,19 @@ class RedisDestination(ConnectedDestination[RedisClient]):
 
     Args:
         settings: The address, and how to reach it.
+        eviction: Looks at each server; the lanes share it.
         suspects: See ``ConnectedDestination``.
         send_timeout: See there.
     """
 
     SERVER: ClassVar[str] = "Redis"
 
-    def __init__(self, settings: RedisSettings, suspects: Suspects, send_timeout: float) -> None:
+    def __init__(
+        self, settings: RedisSettings, eviction: EvictionWarning, suspects: Suspects, send_timeout: float
+    ) -> None:
         super().__init__(suspects, send_timeout)
         self._settings = settings
+        self._eviction = eviction
         self._sessions: tuple[Session | None, Session | None] = (None, None)
         """That of the connection before, and that of the last one."""
 
@@ -33,6 +38,9 @@ class RedisDestination(ConnectedDestination[RedisClient]):
         _, abandoned = self._sessions
         client = await RedisClient.open(self._settings, abandoned)
         self._sessions = (abandoned, client.session)
+        # A channel keeps nothing that could be evicted.
+        if self._settings.holds is not None:
+            self._eviction.look(client.memory)
         return client
 
     async def _has_stayed(self, client: RedisClient) -> bool:
