@@ -1,6 +1,6 @@
 """The destinations that the shared suite is run on: what differs between them is data."""
 
-from .base import Box, Received
+from .base import Box, Received, Shut
 from .confluent import ConfluentBox
 from .kafka import KafkaBox
 from .memory import MemoryBox
@@ -8,7 +8,7 @@ from .nats import NatsBox
 from .rabbit import ExchangeBox, QueueBox
 from .redis import ListBox, StreamBox
 
-__all__ = ("BOXES", "EVERY", "REAL", "SERVERS", "Box", "Received")
+__all__ = ("BOXES", "EVERY", "REAL", "SERVERS", "Box", "Received", "Shut")
 
 BOXES: dict[str, type[Box]] = {
     box.kind: box for box in (KafkaBox, QueueBox, ExchangeBox, StreamBox, ListBox, NatsBox, ConfluentBox, MemoryBox)

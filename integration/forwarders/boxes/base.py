@@ -2,7 +2,7 @@
 
 import string
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Any, ClassVar, NamedTuple, Self
 
@@ -26,6 +26,14 @@ class Received(NamedTuple):
     @property
     def row_id(self) -> int:
         return int(self.headers["outbox-id"])
+
+
+class Shut(NamedTuple):
+    """An address that refuses what is sent there."""
+
+    address: str
+    open: Callable[[], Awaitable["Box"]]
+    """Let it take messages from now on, and give what they arrive in."""
 
 
 class Box(ABC):
@@ -59,6 +67,8 @@ class Box(ABC):
     """Bytes: several segments of the network, or frames."""
     can_refuse: ClassVar[bool] = False
     """Whether it has ``options_that_refuse``."""
+    can_be_shut: ClassVar[bool] = False
+    """Whether it has ``shut``: the server itself refuses what is sent to an address that is not there."""
     impatient: ClassVar[dict[str, Any]] = {}
     """Options of its FastStream broker that let a forwarder have a ``send_timeout`` of a second."""
     patient: ClassVar[dict[str, Any]] = {}
@@ -67,6 +77,8 @@ class Box(ABC):
     def __init__(self, url: str, name: str, proxy: TcpProxy | None = None) -> None:
         self.url = url
         self.name = name
+        self.address = name
+        """What ``Forward(to=...)`` calls it."""
         self._proxy = proxy
 
     @classmethod
@@ -89,6 +101,14 @@ class Box(ABC):
 
     def options_that_refuse(self, key: str, times: int) -> dict[str, Any]:
         """Options of a FastStream broker by which it refuses a key so many times."""
+        raise NotImplementedError
+
+    def beside(self) -> AbstractAsyncContextManager[Self]:
+        """Make another one that this one's publisher can send to."""
+        raise NotImplementedError
+
+    def shut(self) -> AbstractAsyncContextManager["Shut"]:
+        """Make an address beside this one that refuses every row until it is opened."""
         raise NotImplementedError
 
     @property

@@ -12,6 +12,8 @@ from .refusing import refusing_middleware
 class ConfluentBox(KafkaBox):
     kind = "confluent"
     shares_connections = True
+    # To librdkafka a topic that is not there may be one that it has not heard of yet.
+    can_be_shut = False
     adds_headers = frozenset({"content-type"})
     impatient: ClassVar[dict[str, Any]] = {"config": {"message.timeout.ms": 900}}
     patient: ClassVar[dict[str, Any]] = {"config": {"message.timeout.ms": 55_000}}

@@ -10,9 +10,9 @@ from faststream.kafka import KafkaBroker
 from integration.faults.proxy import TcpProxy
 from integration.servers.kafka import OwnKafka
 from integration.servers.process import LOOPBACK
-from integration.servers.topics import Record, read_topic
+from integration.servers.topics import Record, create_topic, delete_topic, read_topic
 
-from .base import Box, Received
+from .base import Box, Received, Shut
 
 LIMIT = 60_000
 
@@ -21,6 +21,7 @@ class KafkaBox(Box):
     kind = "kafka"
     key_is_header = False
     can_refuse = True
+    can_be_shut = True
     too_large = b"x" * (LIMIT + 10_000)
     patient: ClassVar[dict[str, Any]] = {"request_timeout_ms": 60_000}
 
@@ -40,8 +41,30 @@ class KafkaBox(Box):
     def publisher_at(cls, url: str, name: str, **options: Any) -> Any:
         return KafkaBroker(url, acks="all", logger=None, **options).publisher(name)
 
+    @asynccontextmanager
+    async def beside(self) -> AsyncIterator[Self]:
+        name = f"{self.name}-beside"
+        await create_topic(self.url, name, 3)
+        try:
+            yield type(self)(self.url, name)
+        finally:
+            await delete_topic(self.url, name)
+
     def subscribe(self, broker: KafkaBroker, handler: Callable[..., Any]) -> None:
         broker.subscriber(self.name, auto_offset_reset="earliest")(handler)
+
+    @asynccontextmanager
+    async def shut(self) -> AsyncIterator[Shut]:
+        name = f"{self.name}-shut"
+
+        async def open_it() -> Box:
+            await create_topic(self.url, name, 3)
+            return type(self)(self.url, name)
+
+        try:
+            yield Shut(name, open_it)
+        finally:
+            await delete_topic(self.url, name)
 
     def options_that_refuse(self, key: str, times: int) -> dict[str, Any]:
         left = [times]

@@ -27,9 +27,10 @@ class NatsBox(Box):
     can_refuse = True
     too_large = b"x" * (LIMIT + 10_000)
 
-    def __init__(self, server: NatsServer, name: str, proxy: TcpProxy) -> None:
+    def __init__(self, server: NatsServer, name: str, proxy: TcpProxy | None = None) -> None:
         super().__init__(server.url, name, proxy)
         self.server = server
+        self._stream = name
 
     @classmethod
     @asynccontextmanager
@@ -44,6 +45,12 @@ class NatsBox(Box):
         broker = NatsBroker(url, logger=None, reconnect_time_wait=0.1, **options)
         return broker.publisher(name, stream=JStream(name, declare=False))
 
+    @asynccontextmanager
+    async def beside(self) -> AsyncIterator[Self]:
+        box = type(self)(self.server, f"{self.name}.beside")
+        box._stream = self._stream
+        yield box
+
     def options_that_refuse(self, key: str, times: int) -> dict[str, Any]:
         return refusing_middleware(key, times)
 
@@ -56,7 +63,9 @@ class NatsBox(Box):
 
     async def _read(self) -> list[Received]:
         messages = []
-        for message in await self.server.read_stream(self.name):
+        for message in await self.server.read_stream(self._stream):
+            if message.subject != self.name:
+                continue
             headers = dict(message.headers or {})
             messages.append(Received(0, headers.pop("outbox-key", None), message.data, headers))
         return messages

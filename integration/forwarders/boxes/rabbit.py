@@ -1,7 +1,7 @@
 """A RabbitMQ queue, fed by the default exchange or by one of its own."""
 
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from typing import Any, Self
 
 import aio_pika
@@ -13,16 +13,17 @@ from integration.faults.proxy import TcpProxy
 from integration.servers.queues import Mailbox
 from integration.servers.rabbitmq import MAX_MESSAGE_BYTES, RabbitServer
 
-from .base import Box, Received
+from .base import Box, Received, Shut
 
 
 class QueueBox(Box):
     kind = "rabbit"
     has_message_id = True
+    can_be_shut = True
     longest_body = 300_000
     too_large = b"x" * (MAX_MESSAGE_BYTES + 1)
 
-    def __init__(self, server: RabbitServer, mailbox: Mailbox, proxy: TcpProxy) -> None:
+    def __init__(self, server: RabbitServer, mailbox: Mailbox, proxy: TcpProxy | None = None) -> None:
         super().__init__(server.url, mailbox.name, proxy)
         self._server = server
         self._mailbox = mailbox
@@ -46,6 +47,29 @@ class QueueBox(Box):
     @classmethod
     def publisher_at(cls, url: str, name: str, **options: Any) -> Any:
         return RabbitBroker(url, logger=None, **options).publisher(name)
+
+    @asynccontextmanager
+    async def beside(self) -> AsyncIterator[Self]:
+        async with self._at("beside") as box:
+            yield box
+
+    @asynccontextmanager
+    async def shut(self) -> AsyncIterator[Shut]:
+        async with AsyncExitStack() as stack:
+            yield Shut(self._address_of("shut"), lambda: stack.enter_async_context(self._at("shut")))
+
+    @asynccontextmanager
+    async def _at(self, word: str) -> AsyncIterator[Self]:
+        async with self._mailbox_at(self._address_of(word)) as mailbox:
+            box = type(self)(self._server, mailbox)
+            box.address = self._address_of(word)
+            yield box
+
+    def _address_of(self, word: str) -> str:
+        return f"{self.name}-{word}"
+
+    def _mailbox_at(self, address: str) -> AbstractAsyncContextManager[Mailbox]:
+        return Mailbox.open(self.url, address)
 
     def subscribe(self, broker: RabbitBroker, handler: Callable[..., Any]) -> None:
         broker.subscriber(RabbitQueue(self.name, durable=True, declare=False))(handler)
@@ -75,6 +99,12 @@ class ExchangeBox(QueueBox):
             yield mailbox
         async with await aio_pika.connect(server.url) as connection, connection.channel() as channel:
             await channel.exchange_delete(name)
+
+    def _address_of(self, word: str) -> str:
+        return f"refunds.{word}"
+
+    def _mailbox_at(self, address: str) -> AbstractAsyncContextManager[Mailbox]:
+        return Mailbox.open(self.url, f"{self.name}-{address}", exchange=self.name, routing_key=address)
 
     @classmethod
     def publisher_at(cls, url: str, name: str, **options: Any) -> Any:

@@ -13,15 +13,16 @@ from integration.faults.proxy import TcpProxy
 from integration.servers.process import LOOPBACK
 from integration.servers.redis import RedisServer
 
-from .base import Box, Received
+from .base import Box, Received, Shut
 
 
 class StreamBox(Box):
     kind = "redis-stream"
     has_message_id = True
+    can_be_shut = True
     adds_headers = frozenset({"message_id"})
 
-    def __init__(self, server: RedisServer, name: str, proxy: TcpProxy) -> None:
+    def __init__(self, server: RedisServer, name: str, proxy: TcpProxy | None = None) -> None:
         super().__init__(server.url, name, proxy)
         self._server = server
 
@@ -37,6 +38,23 @@ class StreamBox(Box):
     @classmethod
     def publisher_at(cls, url: str, name: str, **options: Any) -> Any:
         return RedisBroker(url, logger=None, **options).publisher(stream=name)
+
+    @asynccontextmanager
+    async def beside(self) -> AsyncIterator[Self]:
+        yield type(self)(self._server, f"{self.name}-beside")
+
+    @asynccontextmanager
+    async def shut(self) -> AsyncIterator[Shut]:
+        name = f"{self.name}-shut"
+
+        async def open_it() -> Box:
+            async with self._server.client() as client:
+                await client.delete(name)
+            return type(self)(self._server, name)
+
+        async with self._server.client() as client:
+            await client.set(name, "not what messages can be put into")
+        yield Shut(name, open_it)
 
     def subscribe(self, broker: RedisBroker, handler: Callable[..., Any]) -> None:
         broker.subscriber(stream=StreamSub(self.name, last_id="0"))(handler)

@@ -5,7 +5,7 @@ from typing import Any
 from faststream.kafka import KafkaBroker
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from faststream_outbox import OutboxBroker, OutboxMessage, Outgoing
+from faststream_outbox import Forward, OutboxBroker, OutboxMessage, Outgoing
 from integration.broker.observing import Table, eventually
 from integration.servers.kafka import KafkaServer
 
@@ -23,10 +23,13 @@ async def test_a_handler_and_two_topics_get_every_message_once(
         message: OutboxMessage = broker.context.get_local("message")
         handled.append((body, message.queue, message.idempotency_key))
 
+    def transform(message: OutboxMessage) -> Forward:
+        return Forward(headers={"seen-in": message.queue})
+
     with kafka_server.topic(3) as first, kafka_server.topic(2) as second:
         topics = [Topic(kafka_server.bootstrap, name) for name in (first, second)]
         for topic in topics:
-            broker.forwarder("orders", to=kafka.publisher(topic.name), tee=True)
+            broker.forwarder("orders", to=kafka.publisher(topic.name), tee=True, transform=transform)
         messages = [Outgoing(n, key=f"k{n % 7}", idempotency_key=f"order-{n}") for n in range(60)]
         async with engine.begin() as connection:
             ids = await broker.publish_batch(*messages, queue="orders", session=connection)
@@ -37,6 +40,7 @@ async def test_a_handler_and_two_topics_get_every_message_once(
             records = await topic.records(60)
             check_order(records)
             assert {headers_of(record)["outbox-queue"] for record in records} == {"orders"}
+            assert {headers_of(record)["seen-in"] for record in records} == {"orders"}
             identities = {headers_of(record)["idempotency-key"]: record.value for record in records}
             assert identities == {f"order-{n}": b"%d" % n for n in range(60)}
         await eventually(table.is_empty)
