@@ -1,16 +1,18 @@
 import asyncio
 import gc
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
+from sqlalchemy import MetaData
 from sqlalchemy import Table as SqlTable
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from faststream_outbox import OutboxBroker
 from integration.broker.observing import LogLines, Table, eventually
+from integration.servers.postgres import PostgresServer
 
 from .boxes import BOXES, Box
 from .boxes.memory import MemoryBox
@@ -32,6 +34,19 @@ async def nothing_is_left_behind() -> AsyncIterator[None]:
     gc.collect()
     await eventually(lambda: asyncio.all_tasks() <= {*before, asyncio.current_task()}, within=1.0)
     assert not unhandled
+
+
+@pytest.fixture(scope="session")
+def shared_database(postgres_server: PostgresServer) -> Iterator[str]:
+    with postgres_server.database() as url:
+        yield url
+
+
+@pytest.fixture
+def database_url(postgres_server: PostgresServer, shared_database: str, metadata: MetaData) -> str:
+    """One database for all tests here, since none changes its tables: to empty it is quicker than to make another."""
+    postgres_server.empty(shared_database, *metadata.tables)
+    return shared_database
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 
 import pytest
 
@@ -83,8 +83,10 @@ async def test_relays_that_are_killed_again_and_again_lose_nothing(
 
     publisher = asyncio.create_task(keep_publishing(publishing, table, ids, enough))
     try:
-        for _ in range(KILLS):
-            async with relay(box.url) as child:
+        async with AsyncExitStack() as stack:
+            # Started together, so that one takes over from the other.
+            relays = await asyncio.gather(*(stack.enter_async_context(relay(box.url)) for _ in range(KILLS)))
+            for child in relays:
                 sent = len(ids) - await table.count()
                 await eventually(lambda sent=sent: _more_than(sent, ids, table), within=15)
                 await child.kill()

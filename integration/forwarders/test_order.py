@@ -27,7 +27,7 @@ async def test_keys_keep_their_order_while_rows_are_published(box: Box, carrier:
     for _ in range(2 if box.is_server else 1):
         await carrier.forward(["orders", "refunds"], lanes=3, batch_size=50)
     await carrier.go()
-    for number in range(30):
+    for number in range(20):
         messages = [Outgoing(b"%d" % number, key=f"key-{draw.randrange(40)}") for _ in range(50)]
         # One queue only for each key: between queues there is no order.
         for queue, parity in (("orders", 0), ("refunds", 1)):

@@ -1,6 +1,7 @@
 """G8: a stop finishes what is in flight, repeats nothing, and does not wait for ever."""
 
 import time
+from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
@@ -77,11 +78,12 @@ async def test_a_stop_does_not_wait_for_a_connection(box: Box, make_broker: Make
 
 @pytest.mark.parametrize("box", SERVERS, indirect=True)
 async def test_what_the_application_has_opened_stays_open_and_ours_is_closed(
-    box: Box, make_broker: MakeBroker, publishing: Publishing
+    box: Box, make_broker: MakeBroker, publishing: Publishing, stack: AsyncExitStack
 ) -> None:
     publisher = box.publisher()
     theirs = _broker_of(publisher)
     await theirs.start()
+    stack.push_async_callback(theirs.stop)
     await publisher.publish(b"the application's")
     before = connections_to(box.port)
     broker = make_broker()
@@ -94,7 +96,6 @@ async def test_what_the_application_has_opened_stays_open_and_ours_is_closed(
     await eventually(lambda: connections_to(box.port) <= before)
     await publisher.publish(b"the application's")
     assert sorted(await box.bodies(3)) == [b"ours", b"the application's", b"the application's"]
-    await theirs.stop()
 
 
 @pytest.mark.parametrize("box", SERVERS, indirect=True)

@@ -13,7 +13,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -34,6 +34,11 @@ SETTINGS = {
     "full_page_writes": "off",
 }
 LOOPBACK_ONLY = {"listen_addresses": LOOPBACK, "unix_socket_directories": ""}
+
+CUT_OFF = """
+    SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity
+    WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'
+"""
 
 
 class PostgresServer:
@@ -76,12 +81,16 @@ class PostgresServer:
         finally:
             self.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
+    def empty(self, url: str, *tables: str) -> None:
+        """Cut off everybody who is still connected to a database, and empty some of its tables."""
+        run(self._execute([CUT_OFF, f"TRUNCATE {', '.join(tables)} RESTART IDENTITY"], make_url(url)))
+
     def execute(self, *statements: str) -> None:
         """Run statements as the administrator, outside a transaction."""
-        run(self._execute(statements))
+        run(self._execute(statements, self.url))
 
-    async def _execute(self, statements: tuple[str, ...]) -> None:
-        dsn = self.url.set(drivername="postgresql").render_as_string(hide_password=False)
+    async def _execute(self, statements: Sequence[str], url: URL) -> None:
+        dsn = url.set(drivername="postgresql").render_as_string(hide_password=False)
         connection = await asyncpg.connect(dsn)
         try:
             for statement in statements:
