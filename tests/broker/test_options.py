@@ -1,7 +1,6 @@
 """Every option of the broker and of a subscriber has its effect."""
 
 import asyncio
-import dataclasses
 import io
 import logging
 from collections.abc import Callable
@@ -197,7 +196,7 @@ async def test_a_row_that_dies_unhandled_is_logged(make: MakeBroker) -> None:
     subscriber = add_failing_handler(broker)
     async with broker:
         await broker.start()
-        await subscriber.execute(dataclasses.replace(ROW, deliveries_count=4))
+        await subscriber.execute(ROW._replace(deliveries_count=4))
     assert "row 7 goes to the dead letters: max_deliveries" in lines.by_message
     assert "Received" not in lines.by_message
 

@@ -1,7 +1,6 @@
 """What a subscriber says of a row, without a store behind it."""
 
 import asyncio
-import dataclasses
 from datetime import UTC, datetime
 from typing import Any
 
@@ -63,8 +62,8 @@ async def test_whatever_a_handler_raises_is_an_outcome(
 
 
 async def test_a_row_that_came_too_often_is_dead_before_the_handler(subscriber: OutboxSubscriber) -> None:
-    assert isinstance(await subscriber.execute(dataclasses.replace(ROW, deliveries_count=2)), Delivered)
-    assert await subscriber.execute(dataclasses.replace(ROW, deliveries_count=3)) == Dead(
+    assert isinstance(await subscriber.execute(ROW._replace(deliveries_count=2)), Delivered)
+    assert await subscriber.execute(ROW._replace(deliveries_count=3)) == Dead(
         "max_deliveries", "claimed 3 times"
     )
 

@@ -3,7 +3,6 @@
 import asyncio
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -153,7 +152,7 @@ class RelayMachine(RuleBasedStateMachine):
         if row.payload == b"drop":
             self.dropped.add(row.id)
             return Dropped()
-        return Parcel(replace(row, key=self._sent_key(row.key, row.payload)))
+        return Parcel(row._replace(key=self._sent_key(row.key, row.payload)))
 
     def _sent_key(self, key: str | None, payload: bytes) -> str | None:
         return f"{key}-{len(payload) % 2}" if self.is_preparing and key is not None else key

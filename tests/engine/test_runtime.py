@@ -149,9 +149,8 @@ async def test_what_a_dead_process_left_is_handled(runtime: Runtime, store: Scri
     consumer = make_consumer(runtime)
     runtime.start()
     consumer.start()
-    await until(lambda: store.script.calls["due"])
-    claims = store.script.calls["claim"]
-    await until(lambda: store.script.calls["claim"] > claims)
+    # By itself the consumer would need more than 15 s for so many looks.
+    await until(lambda: store.script.calls["claim"] > 5)
     await stop_all(runtime, consumer, grace=1.0)
 
 

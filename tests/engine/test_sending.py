@@ -3,7 +3,6 @@
 import asyncio
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -29,7 +28,7 @@ def rows(*keys: str | None) -> list[OutboxRow]:
 
 def sent_as(**keys: str | None) -> Prepare:
     """Send rows with other keys, by their number: `sent_as(_2="x")`."""
-    return lambda row: Parcel(replace(row, key=keys.get(f"_{row.id}", row.key)))
+    return lambda row: Parcel(row._replace(key=keys.get(f"_{row.id}", row.key)))
 
 
 def kinds(fates: Any) -> list[str]:
@@ -88,7 +87,7 @@ async def test_rows_of_one_key_that_go_different_ways_go_in_waves(destination: S
 
 
 async def test_rows_of_one_key_that_go_the_same_way_go_together(destination: ScriptedDestination) -> None:
-    await Sending(destination, 10, lambda row: Parcel(replace(row, key=f"new-{row.key}"), "there")).send(rows(*"aabab"))
+    await Sending(destination, 10, lambda row: Parcel(row._replace(key=f"new-{row.key}"), "there")).send(rows(*"aabab"))
     assert destination.sent == [[1, 2, 3, 4, 5]]
 
 

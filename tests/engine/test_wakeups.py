@@ -5,7 +5,8 @@ import gc
 
 import pytest
 
-from faststream_outbox._engine.wakeups import Wakeup, Wakeups
+from faststream_outbox._engine import wakeups as wakeups_module
+from faststream_outbox._engine.wakeups import Crew, Wakeup, Wakeups
 from tests.engine.fakes import until
 
 
@@ -69,9 +70,60 @@ async def test_all_are_woken() -> None:
 
 async def test_sleepers_that_are_gone_are_forgotten() -> None:
     wakeups = Wakeups()
-    kept = wakeups.register(["orders"])
+    crew = Crew()
+    kept = wakeups.register(["orders"], crew)
     for _ in range(100):
         wakeups.register(["orders"])
+        wakeups.register(["orders"], crew)
     gc.collect()
-    assert list(wakeups._sleepers["orders"]) == [kept]
-    await until(lambda: True)
+    assert list(wakeups._crews["orders"]) == [crew]
+    assert list(crew._bells) == [kept]
+
+
+@pytest.fixture
+async def crew() -> Crew:
+    return Crew()
+
+
+async def asleep(crew: Crew, count: int) -> list[tuple[Wakeup, asyncio.Task[None]]]:
+    bells = [crew.join() for _ in range(count)]
+    waiting = [(bell, asyncio.create_task(bell.wait(60))) for bell in bells]
+    await until(lambda: all(bell.is_asleep for bell in bells))
+    return waiting
+
+
+async def test_one_ring_wakes_one_of_a_crew_that_comes_back_soon(crew: Crew) -> None:
+    sleepers = await asleep(crew, 3)
+    crew.ring()
+    [woken] = [bell for bell, _ in sleepers if bell.is_rung]
+    woken.clear()
+    back = asyncio.create_task(woken.wait(60))
+    await until(lambda: not crew._is_left_alone)
+    assert not any(bell.is_rung for bell, _ in sleepers)
+    crew.ring_all()
+    await asyncio.gather(back, *(task for _, task in sleepers))
+
+
+async def test_the_others_are_woken_when_the_one_does_not_come_back(crew: Crew) -> None:
+    sleepers = await asleep(crew, 3)
+    crew.ring()
+    async with asyncio.timeout(1):
+        await asyncio.gather(*(task for _, task in sleepers))
+
+
+async def test_a_second_ring_wakes_another_while_the_first_is_at_work(
+    crew: Crew, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wakeups_module, "ALONE_SECONDS", 60)
+    sleepers = await asleep(crew, 3)
+    crew.ring()
+    crew.ring()
+    assert sorted(bell.is_rung for bell, _ in sleepers) == [False, True, True]
+    crew.ring_all()
+    await asyncio.gather(*(task for _, task in sleepers))
+
+
+async def test_where_nobody_sleeps_each_looks_once_more(crew: Crew) -> None:
+    bells = [crew.join() for _ in range(3)]
+    crew.ring()
+    assert all(bell.is_rung for bell in bells)

@@ -180,7 +180,7 @@ class StoreSuite:
         assert stored.row.created_at.utcoffset() == timedelta(0)
         assert (stored.token, stored.next_attempt_at) == (None, None)
         [claimed] = await claim(subject)
-        assert replace(claimed, acquired_at=None, deliveries_count=0) == stored.row
+        assert claimed._replace(acquired_at=None, deliveries_count=0) == stored.row
 
     async def test_ids_grow_in_publishing_order(self, subject: Subject) -> None:
         async with subject.transaction() as session:
@@ -295,7 +295,7 @@ class StoreSuite:
         assert sorted(stored.row.queue for stored in rows.values()) == ["q", "q=>a", "q=>b"]
         own = rows[row_id].row
         for stored in rows.values():
-            assert replace(stored.row, id=own.id, queue="q", created_at=own.created_at) == own
+            assert stored.row._replace(id=own.id, queue="q", created_at=own.created_at) == own
             assert stored.next_attempt_at == PAST
         assert ids(await claim(subject, "q=>b")) == [max(rows)]
 
@@ -600,8 +600,8 @@ class StoreSuite:
         assert await subject.rows() == {}
         [died] = (await subject.dead()).values()
         assert (died.reason, died.exception) == ("rejected", "ValueError: no")
-        assert died.row == replace(
-            before, attempts_count=2, deliveries_count=2, last_attempt_at=died.row.last_attempt_at
+        assert died.row == before._replace(
+            attempts_count=2, deliveries_count=2, last_attempt_at=died.row.last_attempt_at
         )
         assert died.row.last_attempt_at is not None
         assert before.last_attempt_at is not None
@@ -922,7 +922,7 @@ class StoreSuite:
         assert await subject.dead_letters.replay(None, Selection(key="k"), limit=9) == 1
         assert await subject.dead() == {}
         again = (await subject.rows())[held].row
-        assert again == replace(letter.row, attempts_count=0, deliveries_count=0, first_attempt_at=None)
+        assert again == letter.row._replace(attempts_count=0, deliveries_count=0, first_attempt_at=None)
         taken = []
         for _ in range(5):
             # One at a time, and the timer of its key is due since longer.
@@ -1124,8 +1124,7 @@ class StoreSuite:
         ahead, again = await claim(subject)
         assert ahead.id == waiting, "behind what already waited"
         assert again.id > max(dead, waiting)
-        assert again == replace(
-            before.row,
+        assert again == before.row._replace(
             id=again.id,
             attempts_count=0,
             deliveries_count=1,

@@ -7,7 +7,8 @@ from faststream_outbox._engine.service import DATABASE_SECONDS
 from faststream_outbox._engine.wakeups import Wakeup
 
 AFTERLOOK_SECONDS = 0.05
-"""After rows were found, one more look soon shows whether a waiting row is due; a busy queue is looked at anyway."""
+"""A rest begins with so long a wait for a bell: while rows come in all the time, nobody needs to know when the first
+waiting one is due. After rows were found, one more look shows it."""
 
 
 class Pacer:
@@ -40,13 +41,16 @@ class Pacer:
         if found:
             self._interval = self._shortest
             self._overdue = 0.0
-            await self._wakeup.wait(min(AFTERLOOK_SECONDS, self._shortest))
-        else:
-            async with asyncio.timeout(DATABASE_SECONDS):
-                due = await self._seconds_to_next_due()
-            await self._wakeup.wait(min(self._until(due), self._interval))
-            self._interval = min(self._longest, self._interval * 2)
+        await self._wakeup.wait(min(AFTERLOOK_SECONDS, self._shortest))
+        if not found and not self._wakeup.is_rung:
+            await self._rest_longer()
         self._wakeup.clear()
+
+    async def _rest_longer(self) -> None:
+        async with asyncio.timeout(DATABASE_SECONDS):
+            due = await self._seconds_to_next_due()
+        await self._wakeup.wait(min(self._until(due), self._interval))
+        self._interval = min(self._longest, self._interval * 2)
 
     def _until(self, due: float | None) -> float:
         if due is None:

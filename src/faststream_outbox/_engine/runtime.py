@@ -21,7 +21,7 @@ from faststream_outbox._engine.sending import Prepare
 from faststream_outbox._engine.service import DATABASE_SECONDS
 from faststream_outbox._engine.stock import Stock
 from faststream_outbox._engine.team import Team
-from faststream_outbox._engine.wakeups import Wakeup, Wakeups
+from faststream_outbox._engine.wakeups import Crew, Wakeup, Wakeups
 from faststream_outbox._store.protocol import DEFAULT_BATCH_BYTES, Lag, Store
 from faststream_outbox._values.outcome import Outcome
 from faststream_outbox._values.row import OutboxRow
@@ -139,7 +139,7 @@ class Runtime:
         max_interval: float,
     ) -> Lane:
         """Make a lane from these queues to a destination; it is not started."""
-        rounds, wakeup, pacer = self._watch(queues, min_interval, max_interval)
+        rounds, wakeup, pacer = self._watch(queues, min_interval, max_interval, team.crew)
         return Lane(
             name,
             store=self.store,
@@ -161,9 +161,11 @@ class Runtime:
         async with asyncio.timeout(DATABASE_SECONDS):
             return await self.store.lag(Rounds(queues, SHARDS).all)
 
-    def _watch(self, queues: Sequence[str], shortest: float, longest: float) -> tuple[Rounds, Wakeup, Pacer]:
+    def _watch(
+        self, queues: Sequence[str], shortest: float, longest: float, crew: Crew | None = None
+    ) -> tuple[Rounds, Wakeup, Pacer]:
         rounds = Rounds(queues, SHARDS)
-        wakeup = self.wakeups.register(queues)
+        wakeup = self.wakeups.register(queues, crew)
         places = rounds.all
         pacer = Pacer(wakeup, lambda: self.store.seconds_to_next_due(places), shortest=shortest, longest=longest)
         return rounds, wakeup, pacer

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from faststream_outbox._engine.breaker import Breaker
 from faststream_outbox._engine.pause import Pause
+from faststream_outbox._engine.wakeups import Crew
 from faststream_outbox._values.outcome import Accepted, Dead, Dropped, Fate, Refused, Settlement
 
 
@@ -40,4 +41,5 @@ class Team:
 
     breaker: Breaker
     pause: Pause = field(default_factory=Pause)
+    crew: Crew = field(default_factory=Crew)
     tally: Tally = field(default_factory=Tally)

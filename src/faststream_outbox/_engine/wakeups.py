@@ -4,16 +4,25 @@ import asyncio
 from collections.abc import Sequence
 from weakref import WeakSet
 
+ALONE_SECONDS = 0.05
+"""How long the one that was woken is left alone with the work, before the others of its crew are woken too."""
+
 
 class Wakeup:
     """One sleeper's bell. It stays rung until it is cleared, so that no wake-up between two looks is lost."""
 
     def __init__(self) -> None:
         self._rung = asyncio.Event()
+        self._waiting = 0
 
     @property
     def is_rung(self) -> bool:
         return self._rung.is_set()
+
+    @property
+    def is_asleep(self) -> bool:
+        """Whether somebody waits for it, and it has not rung yet."""
+        return self._waiting > 0 and not self.is_rung
 
     def ring(self) -> None:
         self._rung.set()
@@ -23,30 +32,85 @@ class Wakeup:
 
     async def wait(self, seconds: float | None) -> None:
         """Wait until it rings, but no longer than ``seconds``."""
+        self._waiting += 1
         try:
             async with asyncio.timeout(seconds):
                 await self._rung.wait()
         except TimeoutError:
             pass
+        finally:
+            self._waiting -= 1
+
+
+class Crew:
+    """Sleepers who do the same work, so that for a few new rows it is enough to wake one of them.
+
+    All of them looking for the same row is work in vain, and slows down the one who gets it. The others are woken when
+    the one has not gone back to sleep after a moment: it has more than a few rows, or is held up.
+    """
+
+    def __init__(self) -> None:
+        self._bells: WeakSet[Wakeup] = WeakSet()
+        self._is_left_alone = False
+
+    def join(self) -> Wakeup:
+        """Make a bell for one more sleeper."""
+        wakeup = _Member(self)
+        self._bells.add(wakeup)
+        return wakeup
+
+    def ring(self) -> None:
+        """Wake one sleeper; where nobody sleeps, each looks once more before it does."""
+        sleeper = next((bell for bell in self._bells if bell.is_asleep), None)
+        if sleeper is None:
+            self.ring_all()
+            return
+        sleeper.ring()
+        if len(self._bells) > 1 and not self._is_left_alone:
+            self._is_left_alone = True
+            asyncio.get_running_loop().call_later(ALONE_SECONDS, self._help)
+
+    def ring_all(self) -> None:
+        for bell in self._bells:
+            bell.ring()
+
+    def _help(self) -> None:
+        self._is_left_alone = False
+        if not all(bell.is_asleep for bell in self._bells):
+            self.ring_all()
+
+
+class _Member(Wakeup):
+    """Keeps its crew for as long as it is kept itself."""
+
+    def __init__(self, crew: Crew) -> None:
+        super().__init__()
+        self.crew = crew
 
 
 class Wakeups:
     """All sleepers of a process, by queue. Whoever lets go of a bell is forgotten."""
 
     def __init__(self) -> None:
-        self._sleepers: dict[str, WeakSet[Wakeup]] = {}
+        self._crews: dict[str, WeakSet[Crew]] = {}
 
-    def register(self, queues: Sequence[str]) -> Wakeup:
-        """Make a bell that rings for each of these queues."""
-        wakeup = Wakeup()
+    def register(self, queues: Sequence[str], crew: Crew | None = None) -> Wakeup:
+        """Make a bell that rings for each of these queues.
+
+        Args:
+            queues: Queue names; the same for all of a crew.
+            crew: With whom the sleeper shares its work; None: with nobody.
+        """
+        crew = crew or Crew()
         for queue in queues:
-            self._sleepers.setdefault(queue, WeakSet()).add(wakeup)
-        return wakeup
+            self._crews.setdefault(queue, WeakSet()).add(crew)
+        return crew.join()
 
     def wake(self, queue: str) -> None:
-        for wakeup in self._sleepers.get(queue, ()):
-            wakeup.ring()
+        for crew in self._crews.get(queue, ()):
+            crew.ring()
 
     def wake_all(self) -> None:
-        for queue in self._sleepers:
-            self.wake(queue)
+        for crews in self._crews.values():
+            for crew in crews:
+                crew.ring_all()

@@ -123,7 +123,7 @@ class MemoryStore:
         for record in itertools.islice((r for r in itertools.chain(due, ready) if not r.locked), limit):
             record.token = token
             record.next_attempt_at = now + timedelta(seconds=lease_seconds)
-            record.row = replace(record.row, deliveries_count=record.row.deliveries_count + 1, acquired_at=now)
+            record.row = record.row._replace(deliveries_count=record.row.deliveries_count + 1, acquired_at=now)
             rows.append(record.row)
         return sorted(rows, key=lambda row: row.id)
 
@@ -181,7 +181,7 @@ class MemoryStore:
             yield None
             return
         taken = self._take(place, limit, max_bytes, now)
-        hand_over = MemoryHandOver(place, [replace(record.row, acquired_at=now) for record in taken])
+        hand_over = MemoryHandOver(place, [record.row._replace(acquired_at=now) for record in taken])
         self._locked.add(place)
         for record in taken:
             record.locked = True
@@ -233,11 +233,11 @@ class MemoryStore:
         """Make dead letters ordinary rows again: in place where they held their key, others behind all."""
         revived = []
         for record in (self._records.pop(row_id) for row_id in ids):
-            row = replace(record.row, attempts_count=0, deliveries_count=0, first_attempt_at=None)
+            row = record.row._replace(attempts_count=0, deliveries_count=0, first_attempt_at=None)
             if record.dead is not None and record.dead.holds_key:
                 revived.append(_Record(row, record.shard, record.deduplicate, _now()))
             else:
-                row = replace(row, id=next(self._ids), last_attempt_at=None)
+                row = row._replace(id=next(self._ids), last_attempt_at=None)
                 revived.append(_Record(row, record.shard, record.deduplicate, None))
         self._commit(revived)
 
@@ -338,14 +338,14 @@ class MemoryStore:
                 record.dead = outcome
                 self._free(record, next_attempt_at=None)
             case Released(started):
-                record.row = row if started else replace(row, deliveries_count=row.deliveries_count - 1)
+                record.row = row if started else row._replace(deliveries_count=row.deliveries_count - 1)
                 self._free(record, next_attempt_at=None)
 
     @staticmethod
     def _free(record: _Record, *, next_attempt_at: datetime | None) -> None:
         record.token = None
         record.next_attempt_at = next_attempt_at
-        record.row = replace(record.row, acquired_at=None)
+        record.row = record.row._replace(acquired_at=None)
 
 
 class MemoryHandOver:
@@ -397,8 +397,7 @@ def _fitting(records: Sequence[_Record], max_bytes: int) -> Sequence[_Record]:
 
 
 def _failed(row: OutboxRow, now: datetime) -> OutboxRow:
-    return replace(
-        row,
+    return row._replace(
         attempts_count=row.attempts_count + 1,
         first_attempt_at=row.first_attempt_at or now,
         last_attempt_at=now,

@@ -1,15 +1,15 @@
 """A row of the outbox table, as the layers above the store see it."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime
+from typing import NamedTuple
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OutboxRow:
+class OutboxRow(NamedTuple):
     """One message for one consumer, as it stood in the table when it was read.
 
-    All times are aware and come from the database's clock.
+    All times are aware and come from the database's clock. A named tuple, since a frozen dataclass takes four times as
+    long to make, and every message that is carried is one.
     """
 
     id: int

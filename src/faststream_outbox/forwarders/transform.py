@@ -3,7 +3,6 @@
 import functools
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from typing import Any, TypeAlias
 
 from faststream_outbox._values.draft import RESERVED_HEADERS, check_address, check_headers, check_key
@@ -59,10 +58,10 @@ def _apply(row: OutboxRow, changes: Any) -> Parcel:
     if changes.to is not None:
         check_address(changes.to)
     if changes.headers:
-        row = replace(row, headers=_merged(row, changes.headers))
+        row = row._replace(headers=_merged(row, changes.headers))
     if not isinstance(changes.key, Unchanged):
         check_key(changes.key)
-        row = replace(row, key=changes.key)
+        row = row._replace(key=changes.key)
     return Parcel(row, changes.to)
 
 

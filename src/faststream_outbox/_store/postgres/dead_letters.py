@@ -70,5 +70,5 @@ class PostgresDeadLetters:
 def _to_dead_letter(record: Row[Any]) -> DeadLetter:
     values: Sequence[Any] = tuple(record)
     return DeadLetter(
-        row=to_row(values), failed_at=values[13], reason=values[14], exception=values[15], holds_key=values[16]
+        row=to_row(values[:13]), failed_at=values[13], reason=values[14], exception=values[15], holds_key=values[16]
     )

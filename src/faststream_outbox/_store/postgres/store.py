@@ -121,7 +121,7 @@ class PostgresStore:
                 return
             place = Place(locked[0], locked[1])
             parameters = {"queue": place.queue, "shard": place.shard, "limit": limit, "max_bytes": max_bytes}
-            records = await connection.execute(self._statements.take, parameters)
+            records = (await connection.execute(self._statements.take, parameters)).all()
 
             async def settle(settlements: Sequence[Settlement]) -> None:
                 await self._settle(connection, settlements, token=None)

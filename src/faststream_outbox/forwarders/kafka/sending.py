@@ -116,11 +116,11 @@ class PartitionSending:
         )
 
     def _append(self, builder: Any, offset: int, row: OutboxRow) -> bool:
-        headers = {name: value.encode() for name, value in self._settings.headers_of(row).items()}
-        if self._settings.headers:
-            headers = {**self._settings.headers, **headers}
+        of_row = self._settings.headers_of(row)
+        headers = [(name, value) for name, value in self._settings.headers.items() if name not in of_row]
+        headers += [(name, value.encode()) for name, value in of_row.items()]
         key = self._settings.key if row.key is None else row.key.encode()
-        taken = builder.append(offset, None, key, row.payload, list(headers.items()))
+        taken = builder.append(offset, None, key, row.payload, headers)
         return taken is not None
 
 
