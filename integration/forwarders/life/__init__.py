@@ -1,0 +1,6 @@
+"""A random life of publishers, relays and destinations on a real table, and what must be true all along."""
+
+import pytest
+
+# Their asserts are to explain themselves like those of a test file.
+pytest.register_assert_rewrite("integration.forwarders.life.machine", "integration.forwarders.life.model")

@@ -1,0 +1,154 @@
+"""A destination that does what a test says, and the points at which a hand-over can be stopped."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, NamedTuple
+
+from faststream_outbox._store.postgres.store import PostgresStore
+from faststream_outbox._store.protocol import HandOver, Place
+from faststream_outbox._values.outcome import Accepted, Poison, Reason, Refused, Settlement, Unsent, Verdict
+from faststream_outbox._values.parcel import Parcel
+
+from .model import Model, Record, Tracked
+
+
+class Trouble(Exception):
+    """What fails here."""
+
+
+FATES: dict[str, Verdict] = {
+    "accept": Accepted(),
+    "refuse": Refused(Trouble("refused")),
+    "poison": Poison(Reason.TOO_LARGE, Trouble("too large")),
+}
+
+
+class Cut(NamedTuple):
+    """A connection that breaks in the middle of a hand-over."""
+
+    arriving: int
+    """So many rows get there."""
+    answered: int
+    """So many of those are answered."""
+
+
+UNCUT = Cut(1_000_000, 1_000_000)
+
+
+class Stops:
+    """Stops a hand-over at a point, so that other things can happen meanwhile."""
+
+    def __init__(self) -> None:
+        self.at: str | None = None
+        self.found_a_place = False
+        self.stopped = asyncio.Event()
+        self._wanted: str | None = None
+        self._go = asyncio.Event()
+
+    def go_on(self, until: str | None) -> None:
+        self._wanted, self.at = until, None
+        self.stopped.clear()
+        self._go.set()
+        self._go = asyncio.Event()
+
+    def sits_out(self) -> None:
+        self.at = "sitting out"
+        self.stopped.set()
+
+    async def reach(self, point: str) -> None:
+        if self._wanted == point:
+            self._wanted, self.at = None, point
+            self.stopped.set()
+            await self._go.wait()
+
+
+class Server:
+    """What is behind the destinations of all relays: it keeps the order of each key, and tells the model what arrives."""
+
+    keeps_order = True
+
+    def __init__(self, model: Model) -> None:
+        self.is_up = True
+        self._model = model
+
+    def take(self, parcels: Sequence[Parcel], cut: Cut, record: Record) -> list[Verdict]:
+        held: set[str] = set()
+        verdicts: list[Verdict] = []
+        for parcel in parcels:
+            row, key = self._model.find(parcel.row), parcel.row.key
+            arrived_before = len(record.arrived)
+            verdict = Unsent() if key in held else self._one(row, cut, record)
+            has_arrived = len(record.arrived) > arrived_before
+            if key is not None and self.keeps_order and not has_arrived and not isinstance(verdict, Poison):
+                held.add(key)
+            verdicts.append(verdict)
+            record.answers.append((row, verdict))
+        return verdicts
+
+    def _one(self, row: Tracked, cut: Cut, record: Record) -> Verdict:
+        handled = len(record.answers)
+        if not self.is_up or handled >= cut.arriving:
+            return Unsent(Trouble("down"))
+        fate = next(iter(row.fates), "accept")
+        if fate == "accept":
+            self._model.arrived(row)
+            record.arrived.append(row)
+        if handled >= cut.answered:
+            return Unsent(Trouble("no answer"))
+        if fate == "poison":
+            # It stays so until it is replayed.
+            row.is_poison = True
+        else:
+            del row.fates[:1]
+        return FATES[fate]
+
+
+class Destination:
+    """A lane's own connection to a server."""
+
+    def __init__(self, server: Server, stops: Stops) -> None:
+        self.server = server
+        self.cut = UNCUT
+        self.record = Record()
+        self._stops = stops
+
+    async def connect(self) -> None:
+        if not self.server.is_up:
+            raise Trouble("no route")
+
+    async def send(self, parcels: Sequence[Parcel]) -> Sequence[Verdict]:
+        await self._stops.reach("before sending")
+        return self.server.take(parcels, self.cut, self.record)
+
+    async def close(self) -> None:
+        self._stops.sits_out()
+
+
+class StoppingStore:
+    """The store in PostgreSQL, whose hand-overs can be stopped before and after the outcomes are written."""
+
+    def __init__(self, store: PostgresStore, stops: Stops) -> None:
+        self._store = store
+        self._stops = stops
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    @asynccontextmanager
+    async def hand_over(self, places: Sequence[Place], **limits: Any) -> AsyncIterator["StoppingHandOver | None"]:
+        async with self._store.hand_over(places, **limits) as hand_over:
+            self._stops.found_a_place = hand_over is not None
+            yield None if hand_over is None else StoppingHandOver(hand_over, self._stops)
+
+
+class StoppingHandOver:
+    def __init__(self, hand_over: HandOver, stops: Stops) -> None:
+        self.place, self.rows = hand_over.place, hand_over.rows
+        self._hand_over = hand_over
+        self._stops = stops
+
+    async def settle(self, settlements: Sequence[Settlement]) -> None:
+        await self._stops.reach("before settling")
+        await self._hand_over.settle(settlements)
+        await self._stops.reach("before the commit")

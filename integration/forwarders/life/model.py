@@ -1,0 +1,261 @@
+"""What must be true of rows, whatever happens to publishers, relays and destinations: G1 to G5."""
+
+import itertools
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from enum import Enum, auto
+from typing import Any
+
+from faststream_outbox._values.outcome import Accepted, Poison, Refused, Unsent, Verdict
+from faststream_outbox._values.row import OutboxRow
+
+MAX_ATTEMPTS = 3
+
+
+class State(Enum):
+    OPEN = auto()
+    """Written by a transaction that has not ended."""
+    ROLLED_BACK = auto()
+    LIVE = auto()
+    DEAD = auto()
+    DELIVERED = auto()
+    DISCARDED = auto()
+
+
+@dataclass(eq=False)
+class Message:
+    """What a publisher said; its rows share it."""
+
+    key: str | None
+    body: bytes
+    headers: dict[str, str]
+    asked_identity: str | None
+    is_timer: bool
+    identity: str | None = None
+    """The idempotency key, as soon as it was seen."""
+
+    @property
+    def own_headers(self) -> dict[str, str]:
+        return {"number": self.headers["number"]}
+
+
+@dataclass(eq=False)
+class Tracked:
+    """A row as it should be."""
+
+    message: Message
+    queue: str
+    transaction: int | None
+    fates: list[str]
+    """What its destination will say, attempt by attempt; in the end it accepts."""
+    inserted_at: int
+    state: State = State.OPEN
+    committed_at: int | None = None
+    id: int | None = None
+    is_timer: bool = False
+    attempts: int = 0
+    was_tried: bool = False
+    is_poison: bool = False
+    holds_key: bool = False
+    arrivals: int = 0
+    excuses: int = 0
+    """Arrivals that the relay could not know of, or not write down: each is a reason for one more."""
+
+    @property
+    def name(self) -> str:
+        return f"{self.queue}/{self.message.body[:8]!r} (id {self.id}, key {self.message.key}, {self.state.name})"
+
+    @property
+    def is_waiting_to_arrive(self) -> bool:
+        return self.arrivals == 0 and (self.state is State.LIVE or (self.state is State.DEAD and self.holds_key))
+
+
+@dataclass
+class Record:
+    """What a destination saw of one hand-over."""
+
+    answers: list[tuple[Tracked, Verdict]] = field(default_factory=list)
+    arrived: list[Tracked] = field(default_factory=list)
+
+
+class Model:
+    """Args: whether a dead letter holds its key, and whether dead letters are moved to a table of their own."""
+
+    def __init__(self, *, hold_key: bool, moves: bool) -> None:
+        self.hold_key = hold_key
+        self.moves = moves
+        self.rows: list[Tracked] = []
+        self.violations: list[str] = []
+        self.seen: Counter[str] = Counter()
+        self._clock = itertools.count(1)
+        self._bodies = itertools.count(1)
+
+    # --- publishers
+
+    def compose(self, key: str | None, *, identity: str | None, is_timer: bool) -> Message:
+        number = next(self._bodies)
+        headers = {"number": str(number), "correlation_id": "c"}
+        return Message(key, b"%d:\x00\xff" % number, headers, identity, is_timer)
+
+    def published(self, transaction: int, queues: Sequence[str], message: Message, fates: Sequence[str]) -> Tracked | None:
+        """Tell which row must have been written to the first queue, if any; copies go to the others."""
+        if self._stand_in(queues[0], message.asked_identity) is not None:
+            return None
+        written = [
+            Tracked(message, queue, transaction, list(fates), next(self._clock), is_timer=message.is_timer)
+            for queue in queues
+            if self._stand_in(queue, message.asked_identity) is None
+        ]
+        self.rows += written
+        return written[0]
+
+    def committed(self, transaction: int) -> None:
+        now = next(self._clock)
+        for row in self._of(transaction):
+            row.state, row.committed_at = State.LIVE, now
+
+    def rolled_back(self, transaction: int) -> None:
+        for row in self._of(transaction):
+            row.state = State.ROLLED_BACK
+            self.seen["rolled back"] += 1
+
+    def _of(self, transaction: int) -> Iterator[Tracked]:
+        return (row for row in self.rows if row.transaction == transaction and row.state is State.OPEN)
+
+    def _stand_in(self, queue: str, identity: str | None) -> Tracked | None:
+        """The live row that makes publishing a no-op."""
+        if identity is None:
+            return None
+        for row in self.rows:
+            is_live = row.state in {State.OPEN, State.LIVE} or (row.state is State.DEAD and not self._is_moved(row))
+            if row.queue == queue and row.message.asked_identity == identity and is_live:
+                return row
+        return None
+
+    def _is_moved(self, row: Tracked) -> bool:
+        return self.moves and not row.holds_key
+
+    # --- destinations
+
+    def find(self, row: OutboxRow) -> Tracked:
+        """The row with this body in this queue; it must be the one that was published. (G1, G3)"""
+        [found] = [each for each in self.rows if (each.message.body, each.queue) == (row.payload, row.queue)]
+        if found.state is not State.LIVE:
+            self.violations.append(f"G1, G2: {found.name} is sent")
+        found.id = found.id or row.id
+        message = found.message
+        message.identity = message.identity or message.asked_identity or row.idempotency_key
+        expected = (found.id, message.key, message.identity, message.headers, found.attempts)
+        actual = (row.id, row.key, row.idempotency_key, dict(row.headers), row.attempts_count)
+        if actual != expected:
+            self.violations.append(f"G3: {found.name} is sent as {actual}, not {expected}")
+        return found
+
+    def arrived(self, row: Tracked) -> None:
+        """Check that no earlier row of its key is still to come. (G4)"""
+        if row.arrivals == 0:
+            for other in self.rows:
+                if self._must_precede(other, row):
+                    self.violations.append(f"G4: {row.name} passes {other.name}")
+        self.seen["first" if row.arrivals == 0 else "repeats"] += 1
+        row.arrivals += 1
+
+    def _must_precede(self, one: Tracked, other: Tracked) -> bool:
+        if one is other or one.queue != other.queue or one.message.key != other.message.key or one.message.key is None:
+            return False
+        if not one.is_waiting_to_arrive or (one.is_poison and not self.hold_key):
+            return False
+        if one.was_tried and one.id is not None and other.id is not None and one.id < other.id:
+            return True
+        if one.is_timer or other.is_timer:
+            return False
+        # Of two transactions that overlap neither is the first.
+        is_before = one.committed_at is not None and one.committed_at < other.inserted_at
+        return is_before or (one.transaction == other.transaction and one.inserted_at < other.inserted_at)
+
+    # --- relays
+
+    def settled(self, record: Record) -> None:
+        """The hand-over was committed: each answer counts, and nothing else does. (G2, G5)"""
+        for row, verdict in record.answers:
+            match verdict:
+                case Accepted():
+                    row.state = State.DELIVERED
+                case Refused():
+                    self._failed(row, is_final=row.attempts + 1 == MAX_ATTEMPTS)
+                case Poison():
+                    self._failed(row, is_final=True)
+                case Unsent():
+                    row.excuses += row in record.arrived
+            self.seen[type(verdict).__name__] += 1
+
+    def _failed(self, row: Tracked, *, is_final: bool) -> None:
+        row.attempts += 1
+        row.was_tried = True
+        if is_final:
+            row.state = State.DEAD
+            row.holds_key = self.hold_key and row.message.key is not None
+            self.seen["dead, holds its key" if row.holds_key else "dead"] += 1
+
+    def lost(self, record: Record) -> None:
+        """The hand-over was not committed: what has arrived will come again."""
+        for row in record.arrived:
+            row.excuses += 1
+
+    # --- people
+
+    def dead(self, key: str | None) -> list[Tracked]:
+        """Dead letters of a key (None: all), in the order in which they are replayed."""
+        chosen = [row for row in self.rows if row.state is State.DEAD and key in {None, row.message.key}]
+        return sorted(chosen, key=lambda row: (not row.holds_key, row.id))
+
+    def replayed(self, key: str | None) -> int:
+        count = 0
+        for row in self.dead(key):
+            if row.holds_key:
+                row.holds_key = False
+            elif self._stand_in(row.queue, row.message.asked_identity) in {None, row}:
+                # Under a new id, as if it were published now.
+                row.id, row.transaction, row.was_tried, row.is_timer = None, None, False, False
+                row.inserted_at = row.committed_at = next(self._clock)
+            else:
+                continue
+            if row.is_poison:
+                # Whatever was wrong with it is mended.
+                row.is_poison, row.fates = False, row.fates[1:]
+            row.state, row.attempts = State.LIVE, 0
+            count += 1
+        self.seen["replayed"] += count
+        return count
+
+    def discarded(self, key: str | None) -> int:
+        chosen = self.dead(key)
+        for row in chosen:
+            row.state = State.DISCARDED
+        self.seen["discarded"] += len(chosen)
+        return len(chosen)
+
+    # --- at every step
+
+    def check_tables(self, records: Sequence[Any]) -> None:
+        """What is in the tables, and how often each row was tried. (G1, G2, G3, G5)"""
+        expected = {
+            (row.queue, row.message.body): (row.state.name, row.holds_key, row.attempts, 0, row.message.key)
+            for row in self.rows
+            if row.state in {State.LIVE, State.DEAD}
+        }
+        actual = {
+            (each.queue, each.payload): (each.state, each.holds_key, each.attempts_count, each.deliveries_count, each.key)
+            for each in records
+        }
+        assert len(actual) == len(records), "G2: a row is there twice"
+        assert actual == expected, "G1, G2 or G5: what the tables have, and what they should"
+
+    def check_arrivals(self, in_flight: Sequence[Record]) -> None:
+        """Rows arrive once, and again for each arrival that nobody could write down."""
+        assert not self.violations
+        pending = Counter(id(row) for record in in_flight for row in record.arrived)
+        for row in self.rows:
+            is_delivered = row.state is State.DELIVERED
+            assert row.arrivals == row.excuses + is_delivered + pending[id(row)], f"{row.name} arrived too often"
