@@ -18,7 +18,7 @@ SLOTS = st.integers(0, 2)
 FATES = st.lists(st.sampled_from(["accept", "refuse", "refuse", "poison"]), max_size=4)
 MESSAGES = st.lists(st.tuples(st.sampled_from(["a", "a", "b", None]), FATES), min_size=1, max_size=3)
 IDENTITIES = st.sampled_from([None, None, None, "i", "j"])
-POINTS = st.sampled_from([None, None, "before sending", "before settling", "before the commit"])
+POINTS = st.sampled_from([None, "before sending", "before settling", "before the commit"])
 CUTS = st.just(UNCUT) | st.tuples(st.integers(0, 3), st.integers(0, 3)).map(lambda pair: Cut(max(pair), min(pair)))
 LANES = st.integers(0, 5)
 
@@ -56,6 +56,10 @@ class LifeMachine(RuleBasedStateMachine):
     @property
     def under_way(self) -> list[DrivenLane]:
         return [lane for relay in self.relays for lane in relay.under_way]
+
+    @property
+    def _in_hand(self) -> list[DrivenLane]:
+        return [lane for lane in self.under_way if lane.stops.at != "sitting out"]
 
     # --- publishers
 
@@ -152,15 +156,17 @@ class LifeMachine(RuleBasedStateMachine):
     @rule(which=LANES, times=st.integers(1, 3), until=POINTS, cut=CUTS, is_later=st.booleans())
     def hand_over(self, *, which: int, times: int, until: str | None, cut: Cut, is_later: bool) -> None:
         """A lane makes some hand-overs; the last one may be stopped at a point, or its connection break."""
-        lane = self.lanes[which]
         if is_later:
             self.time_passes()
         for is_last in [False] * (times - 1) + [True]:
-            self._go_on_or_begin(lane, until if is_last else None, cut if is_last else UNCUT)
+            able = [lane for lane in self.lanes if lane.stops.at != "sitting out" and not self._would_wait(lane)]
+            if able:
+                self._go_on_or_begin(able[which % len(able)], until if is_last else None, cut if is_last else UNCUT)
+
+    # What happens most of the time.
+    once_more = hand_over
 
     def _go_on_or_begin(self, lane: DrivenLane, until: str | None, cut: Cut) -> None:
-        if lane.stops.at == "sitting out" or self._would_wait(lane):
-            return
         if lane.is_under_way:
             self.world.run(lane.go_on(until=until))
             return
@@ -173,11 +179,14 @@ class LifeMachine(RuleBasedStateMachine):
         others = (other for other in self.under_way if other.team is lane.team and other is not lane)
         return lane.team.breaker.state is BreakerState.HALF_OPEN and any(others)
 
-    @precondition(lambda self: self.under_way)
-    @rule(which=LANES, how=st.sampled_from(["crash", "cut off", "connection lost"]))
-    def break_off(self, *, which: int, how: str) -> None:
+    @rule(which=LANES, until=POINTS, how=st.sampled_from(["crash", "cut off", "connection lost"]))
+    def break_off(self, *, which: int, until: str | None, how: str) -> None:
         """A process dies and another takes its place; or a stop has no more time; or a lane loses the database."""
-        lane = self.under_way[which % len(self.under_way)]
+        if not self._in_hand:
+            self.hand_over(which=which, times=1, until=until, cut=UNCUT, is_later=False)
+        if not self._in_hand:
+            return
+        lane = self._in_hand[which % len(self._in_hand)]
         [relay] = [relay for relay in self.relays if lane in relay.lanes]
         self.world.seen[f"{how} {lane.stops.at}"] += 1
         if how == "crash":
@@ -185,10 +194,10 @@ class LifeMachine(RuleBasedStateMachine):
             self.relays[relay.number] = self._create_relay(relay.number)
         elif how == "cut off":
             self.world.run(lane.cancel())
-        elif lane.stops.at != "sitting out":
+        else:
             self.world.run(relay.lose_connection(lane))
 
-    @rule(number=st.integers(0, 1), is_on=st.sampled_from([True, False, False]))
+    @rule(number=st.integers(0, 1), is_on=st.sampled_from([False, False, True]))
     def pause_or_resume(self, number: int, *, is_on: bool) -> None:
         relay = self.relays[number]
         self.world.run(relay.pause() if is_on else relay.resume())

@@ -208,17 +208,15 @@ class Relay:
         return [lane for lane in self.lanes if lane.is_under_way]
 
     async def lose_connection(self, lane: DrivenLane) -> None:
-        """Of one lane, to the database."""
+        """Let the server close the connection on which a hand-over is made; its lane goes on."""
         await self._world.end_connections(self.number, self.lanes.index(lane))
         await lane.fail()
 
     async def die(self) -> None:
-        """Let the process end without a word: the server closes its connections, and nothing more is done."""
-        for position in range(len(self.lanes)):
-            await self._world.end_connections(self.number, position)
+        """Let the process end without a word: its connections are gone, and nothing more is done."""
+        for lane in self.under_way:
+            await self._world.end_connections(self.number, self.lanes.index(lane))
         await self.abandon()
-        for position in range(len(self.lanes)):
-            await self._world.lane_engines[self.number, position].dispose()
 
     async def abandon(self) -> None:
         """Cut off what is under way, as a stop does that has no more time."""
