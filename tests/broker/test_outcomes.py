@@ -63,9 +63,7 @@ async def test_whatever_a_handler_raises_is_an_outcome(
 
 async def test_a_row_that_came_too_often_is_dead_before_the_handler(subscriber: OutboxSubscriber) -> None:
     assert isinstance(await subscriber.execute(ROW._replace(deliveries_count=2)), Delivered)
-    assert await subscriber.execute(ROW._replace(deliveries_count=3)) == Dead(
-        "max_deliveries", "claimed 3 times"
-    )
+    assert await subscriber.execute(ROW._replace(deliveries_count=3)) == Dead("max_deliveries", "claimed 3 times")
 
 
 async def test_after_a_request_to_stop_rows_that_were_claimed_before_are_given_back(

@@ -35,5 +35,5 @@ SET acquired_token = :token,
     next_attempt_at = statement_timestamp() + make_interval(secs => CAST(:lease_seconds AS float8)),
     deliveries_count = o.deliveries_count + 1
 WHERE {planned_anew} AND o.id = ANY (ARRAY(SELECT id FROM due UNION ALL SELECT id FROM ready))
-RETURNING o.id, o.queue, o.key, o.idempotency_key, o.payload, o.headers, o.attempts_count, o.deliveries_count,
+RETURNING o.id, o.queue, o.key, o.idempotency_key, o.payload, CAST(o.headers AS text), o.attempts_count, o.deliveries_count,
     o.created_at, o.first_attempt_at, o.last_attempt_at, o.acquired_at, o.timer_id

@@ -36,7 +36,7 @@ ready AS MATERIALIZED (
     ) AS row
     LIMIT CAST(:limit AS integer) - (SELECT count(*) FROM due)
 )
-SELECT id, queue, key, idempotency_key, payload, headers, attempts_count, deliveries_count, created_at,
+SELECT id, queue, key, idempotency_key, payload, CAST(headers AS text), attempts_count, deliveries_count, created_at,
     first_attempt_at, last_attempt_at, statement_timestamp() AS acquired_at, timer_id
 FROM (
     -- Both sizes are read without fetching what is stored out of line; that of the headers is the stored one.
