@@ -9,5 +9,5 @@ from faststream_outbox._values.row import OutboxRow
 
 def to_row(record: Sequence[Any]) -> OutboxRow:
     """Read a record whose columns stand in the order that all statements share."""
-    # Headers come as text: SQLAlchemy's codec for jsonb takes twice as long, and the engine's owner may have set another.
+    # Headers come as text: SQLAlchemy's codec for jsonb takes twice as long, and may be another on the user's engine.
     return OutboxRow._make((*record[:5], json.loads(record[5]), *record[6:]))
