@@ -64,7 +64,8 @@ class NatsBox(Box):
     async def _read(self) -> list[Received]:
         messages = []
         for message in await self.server.read_stream(self._stream):
-            if message.subject != self.name:
+            # Whatever is in the stream, but for what goes to the box beside.
+            if (message.subject == f"{self._stream}.beside") != (self.name != self._stream):
                 continue
             headers = dict(message.headers or {})
             messages.append(Received(0, headers.pop("outbox-key", None), message.data, headers))

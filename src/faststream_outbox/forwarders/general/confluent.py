@@ -8,13 +8,14 @@ from confluent_kafka import KafkaException
 from faststream.confluent.publisher.usecase import BatchPublisher
 
 from faststream_outbox._faststream.confluent import producer_of, producer_options
-from faststream_outbox._values.outcome import Unsent, Verdict
+from faststream_outbox._values.outcome import Refused, Unsent, Verdict
 from faststream_outbox._values.parcel import Parcel
 from faststream_outbox.exceptions import ConfigError
 from faststream_outbox.forwarders.general.outlet import Answer, Outlet
-from faststream_outbox.forwarders.kafka.answers import verdict_on
+from faststream_outbox.forwarders.kafka.answers import OF_A_TOPIC, verdict_on
 
 INVALID_ARGUMENT = -186
+UNKNOWN_TOPIC = -188
 
 ACKS = ("acks", "request.required.acks")
 TIMEOUT = ("message.timeout.ms", "delivery.timeout.ms")
@@ -37,6 +38,9 @@ class ConfluentOutlet(Outlet):
     librdkafka retries in the background until ``message.timeout.ms`` is over, five minutes by default. That must be
     less than the hand-over's time-out, so that what is given up is not sent later. On a connection of its own, the
     forwarder also purges it.
+
+    A topic that is not there may be one that librdkafka has not heard of yet: a row that names it is met with an outage
+    for ``topic.metadata.propagation.max.ms``, half a minute by default, and only then refused.
 
     Raises:
         ConfigError: ``acks`` is not all, the producer is transactional, or the publisher makes batches.
@@ -80,6 +84,13 @@ class ConfluentOutlet(Outlet):
         report: asyncio.Future[Any] = await self._publishing.publish(parcel, no_confirm=True)
         report.add_done_callback(_take_note)
         await asyncio.shield(report)
+
+    def classify(self, error: BaseException, parcel: Parcel) -> Verdict:
+        is_of_a_topic = isinstance(error, KafkaException) and error.args[0].code() in {*OF_A_TOPIC, UNKNOWN_TOPIC}
+        if is_of_a_topic and parcel.address is not None:
+            # That there is no such topic is then this row's trouble alone.
+            return Refused(error)
+        return super().classify(error, parcel)
 
     async def stop(self, *, cut: bool) -> None:
         producer = producer_of(self.broker)

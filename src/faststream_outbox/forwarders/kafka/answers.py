@@ -53,6 +53,13 @@ Each other code (-1 UNKNOWN_SERVER_ERROR, 2 CORRUPT_MESSAGE, 32 INVALID_TIMESTAM
 as an attempt and is tried again, so that an unforeseen one neither stalls the queue for ever nor kills a row at once.
 """
 
+OF_A_TOPIC = frozenset({
+    3,  # UNKNOWN_TOPIC_OR_PARTITION
+    17,  # INVALID_TOPIC_EXCEPTION
+    29,  # TOPIC_AUTHORIZATION_FAILED
+})  # fmt: skip
+"""Outages of one topic. Where a row has named it, only such rows are met, and they are refused."""
+
 
 def verdict_on(code: int, error: BaseException) -> Verdict:
     """Give the verdict on a row for which Kafka has answered with an error code."""

@@ -3,14 +3,7 @@
 from aiokafka.errors import UnknownError, for_code
 
 from faststream_outbox._values.outcome import Refused, Unsent, Verdict
-from faststream_outbox.forwarders.kafka.answers import verdict_on
-
-OF_A_TOPIC = frozenset({
-    3,  # UNKNOWN_TOPIC_OR_PARTITION
-    17,  # INVALID_TOPIC_EXCEPTION
-    29,  # TOPIC_AUTHORIZATION_FAILED
-})  # fmt: skip
-"""Outages of one topic. Where a row has named it, only such rows are met, and they are refused."""
+from faststream_outbox.forwarders.kafka.answers import OF_A_TOPIC, verdict_on
 
 
 class KafkaAnswerError(Exception):
