@@ -21,7 +21,7 @@ class Client(Protocol):
         """Whether it can be used, as far as that shows on this side."""
 
     async def close(self) -> None:
-        """Close it so that nothing of what has no answer is sent any more."""
+        """Close it so that nothing more of what has no answer leaves this machine."""
 
 
 C = TypeVar("C", bound=Client)

@@ -170,6 +170,13 @@ def test_what_librdkafkas_own_errors_mean(code: int, expected: type) -> None:
     check(confluent_outlet().classify(error, parcel()), expected, error)
 
 
+@pytest.mark.parametrize("code", [3, 17, 29, KafkaError._UNKNOWN_TOPIC])
+def test_a_topic_that_a_row_has_named_is_no_outage_of_the_others(code: int) -> None:
+    error = KafkaException(KafkaError(code))
+    check(confluent_outlet().classify(error, parcel()), Unsent, error)
+    check(confluent_outlet().classify(error, parcel(address="elsewhere")), Refused, error)
+
+
 @pytest.mark.parametrize(
     ("options", "shown"),
     [
