@@ -111,7 +111,7 @@ async def test_a_server_that_is_restarted_under_load_accuses_nobody(
         await broker.start()
         ids: list[int] = []
         for is_killed in (False, True):
-            for _ in range(10):
+            for _ in range(4):
                 ids += await publishing.many(Outgoing(b"", key=f"key-{n % 20}") for n in range(100))
             strict_kafka.process.kill() if is_killed else await asyncio.to_thread(strict_kafka.stop)
             await asyncio.to_thread(strict_kafka.start)
