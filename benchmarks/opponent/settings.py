@@ -13,4 +13,4 @@ BEST: dict[str, Any] = {
     "min_fetch_interval": 0.01,
     "max_fetch_interval": 0.05,
 }
-"""The best of those that `--tune` tries: all of the options that its page on performance names."""
+"""Chosen after its page on performance, which names these options; `--tune` looks for better values."""
