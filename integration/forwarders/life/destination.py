@@ -64,7 +64,7 @@ class Stops:
 
 
 class Server:
-    """What is behind the destinations of all relays: it keeps the order of each key, and tells the model what arrives."""
+    """What is behind the destinations of all relays: keeps the order of each key, tells the model what arrives."""
 
     keeps_order = True
 

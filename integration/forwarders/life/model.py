@@ -98,7 +98,9 @@ class Model:
         headers = {"number": str(number), "correlation_id": "c"}
         return Message(key, b"%d:\x00\xff" % number, headers, identity, is_timer)
 
-    def published(self, transaction: int, queues: Sequence[str], message: Message, fates: Sequence[str]) -> Tracked | None:
+    def published(
+        self, transaction: int, queues: Sequence[str], message: Message, fates: Sequence[str]
+    ) -> Tracked | None:
         """Tell which row must have been written to the first queue, if any; copies go to the others."""
         if self._stand_in(queues[0], message.asked_identity) is not None:
             return None
@@ -246,7 +248,13 @@ class Model:
             if row.state in {State.LIVE, State.DEAD}
         }
         actual = {
-            (each.queue, each.payload): (each.state, each.holds_key, each.attempts_count, each.deliveries_count, each.key)
+            (each.queue, each.payload): (
+                each.state,
+                each.holds_key,
+                each.attempts_count,
+                each.deliveries_count,
+                each.key,
+            )
             for each in records
         }
         assert len(actual) == len(records), "G2: a row is there twice"

@@ -13,13 +13,7 @@ from faststream_outbox._store.postgres.store import PostgresHandOver, PostgresSt
 from faststream_outbox._store.postgres.writer import PostgresWriter
 from faststream_outbox._values.outcome import Delivered, Settlement, Unsent
 
-from .destination import Server
-
 Mutate = Callable[[pytest.MonkeyPatch], None]
-
-
-def a_destination_lets_rows_pass(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Server, "keeps_order", False)
 
 
 def a_row_leaves_the_table_before_it_is_sent(patch: pytest.MonkeyPatch) -> None:
@@ -56,17 +50,6 @@ def publishing_commits(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(PostgresWriter, "insert", committing)
 
 
-def an_outage_counts_as_an_attempt(patch: pytest.MonkeyPatch) -> None:
-    outcome = Lane._outcome
-
-    def counting(self: Lane, row: Any, fate: Any, elapsed: float) -> Any:
-        if isinstance(fate, Unsent) and fate.exception is not None:
-            return self._failure.after_failure(row, fate.exception, elapsed=elapsed)
-        return outcome(self, row, fate, elapsed)
-
-    patch.setattr(Lane, "_outcome", counting)
-
-
 def an_unanswered_row_counts_as_sent(patch: pytest.MonkeyPatch) -> None:
     outcome = Lane._outcome
 
@@ -82,11 +65,6 @@ def dead_letters_do_not_hold_their_key(patch: pytest.MonkeyPatch) -> None:
 
 def rows_pass_one_that_waits(patch: pytest.MonkeyPatch) -> None:
     _rewrite(patch, "take", ("key IS NULL OR NOT EXISTS", "true OR NOT EXISTS"))
-
-
-def places_are_not_locked(patch: pytest.MonkeyPatch) -> None:
-    _rewrite(patch, "lock_place", ("pg_try_advisory_xact_lock(", "0 <= abs("))
-    _rewrite(patch, "take", ("FOR UPDATE\n", "FOR UPDATE SKIP LOCKED\n"))
 
 
 def a_replayed_row_gets_another_key(patch: pytest.MonkeyPatch) -> None:
@@ -109,10 +87,7 @@ MUTANTS: dict[Mutate, str] = {
     outcomes_are_not_written: "G2",
     an_unanswered_row_counts_as_sent: "G2",
     a_replayed_row_gets_another_key: "G3",
-    a_destination_lets_rows_pass: "G4",
     rows_pass_one_that_waits: "G4",
-    places_are_not_locked: "G4",
     dead_letters_do_not_hold_their_key: "G4|G2",
-    an_outage_counts_as_an_attempt: "G5",
 }
 """And the promise that it breaks."""

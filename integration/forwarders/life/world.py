@@ -67,7 +67,9 @@ class World:
             for where, engine in self.lane_engines.items()
             for moves in (False, True)
         }
-        self.brokers = {moves: self._create_broker(outbox_table, dlq_table if moves else None) for moves in (False, True)}
+        self.brokers = {
+            moves: self._create_broker(outbox_table, dlq_table if moves else None) for moves in (False, True)
+        }
 
     def _create_engine(self, name: str) -> AsyncEngine:
         settings = {"application_name": name}
@@ -193,9 +195,7 @@ class Relay:
             QUEUES[name],
             destination,
             self.teams[name],
-            FailurePolicy(
-                retry=ConstantRetry(delay_seconds=DELAY, max_attempts=MAX_ATTEMPTS), hold_key=model.hold_key
-            ),
+            FailurePolicy(retry=ConstantRetry(delay_seconds=DELAY, max_attempts=MAX_ATTEMPTS), hold_key=model.hold_key),
             batch_size=batch_size,
             send_timeout=PATIENCE,
             min_interval=0.001,
