@@ -46,8 +46,8 @@ def live(database_url: str, outbox_table: SqlTable, dlq_table: SqlTable) -> Iter
 
 def test_any_life_keeps_the_promises(live: Live) -> None:
     seen = live(LIVES or 30).seen
-    wanted = ("Accepted", "Refused", "Poison", "Unsent", "repeats", "rolled back", "replayed", "dead")
-    assert all(seen[what] for what in wanted), "that much must have happened"
+    wanted = ("Accepted", "Refused", "Poison", "Unsent", "rolled back", "replayed", "dead")
+    assert [what for what in wanted if not seen[what]] == [], f"too little has happened: {dict(seen)}"
 
 
 @pytest.mark.parametrize("mutate", MUTANTS, ids=lambda mutate: mutate.__name__)
