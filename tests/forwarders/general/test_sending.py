@@ -46,6 +46,9 @@ class FakeOutlet:
             case _:
                 return Refused(error)
 
+    def is_doubtful(self, error: BaseException) -> bool:
+        return isinstance(error, BufferError)
+
     @property
     def taken(self) -> list[int]:
         return [number for what, number in self.log if what == "taken"]
@@ -120,3 +123,23 @@ async def test_our_own_cancellation_ends_it() -> None:
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
+
+
+async def test_a_doubtful_row_gets_its_verdict_when_it_is_sent_alone() -> None:
+    together, alone = BufferError("the batch is too large"), ValueError("too large")
+    outlet = FakeOutlet(lambda number: together if number in {0, 2} else None)
+    sending, verdicts = await send(outlet, "a", "a", "b", None)
+    assert [each.row.id for each in sending.doubtful] == [0, 2]
+    assert verdicts == {3: Accepted()}, "what stands behind a doubtful row waits"
+    assert sending.trouble is None
+    outlet.answer = lambda number: alone if number == 2 else None
+    for each in sending.doubtful:
+        await sending.send_alone(each)
+    assert verdicts == {0: Accepted(), 2: Poison("invalid", alone), 3: Accepted()}
+
+
+async def test_what_is_said_to_a_row_that_is_alone_is_meant_for_it() -> None:
+    outlet = FakeOutlet(lambda _: BufferError("too large"))
+    sending, verdicts = await send(outlet, "a")
+    await sending.send_alone(*sending.doubtful)
+    assert isinstance(verdicts[0], Refused)

@@ -16,6 +16,7 @@ from faststream_outbox.forwarders.kafka.answers import OF_A_TOPIC, verdict_on
 
 INVALID_ARGUMENT = -186
 UNKNOWN_TOPIC = -188
+MESSAGE_TOO_LARGE = 10
 
 ACKS = ("acks", "request.required.acks")
 TIMEOUT = ("message.timeout.ms", "delivery.timeout.ms")
@@ -38,6 +39,9 @@ class ConfluentOutlet(Outlet):
     librdkafka retries in the background until ``message.timeout.ms`` is over, five minutes by default. That must be
     less than the hand-over's time-out, so that what is given up is not sent later. On a connection of its own, the
     forwarder also purges it.
+
+    librdkafka batches rows, and Kafka refuses a batch beyond a topic's ``max.message.bytes`` as a whole: then each of
+    its rows is sent once more, alone, before one is called too large.
 
     A topic that is not there may be one that librdkafka has not heard of yet: a row that names it is met with an outage
     for ``topic.metadata.propagation.max.ms``, half a minute by default, and only then refused.
@@ -91,6 +95,10 @@ class ConfluentOutlet(Outlet):
             # That there is no such topic is then this row's trouble alone.
             return Refused(error)
         return super().classify(error, parcel)
+
+    def is_doubtful(self, error: BaseException) -> bool:
+        # librdkafka makes batches by its own limit, and a topic may have a lower one.
+        return isinstance(error, KafkaException) and error.args[0].code() == MESSAGE_TOO_LARGE
 
     async def stop(self, *, cut: bool) -> None:
         producer = producer_of(self.broker)

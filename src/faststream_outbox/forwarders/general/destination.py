@@ -36,10 +36,11 @@ class GeneralDestination:
         trouble: BaseException | None = None
         try:
             async with self._deadline.hand_over():
-                await sending.send(parcels)
+                await self._hand_over(sending, parcels)
             trouble = sending.trouble
         except TimeoutError:
-            trouble = TimeoutError(f"no answer in time; it is not known whether {self._outlet.kind} has the row")
+            if sending.was_cut_off:
+                trouble = TimeoutError(f"no answer in time; it is not known whether {self._outlet.kind} has the row")
         except BaseException:
             await self._link.cut()
             raise
@@ -49,6 +50,14 @@ class GeneralDestination:
             self._link.doubt()
         waiting = Unsent(trouble)
         return [verdicts.get(parcel.row.id, waiting) for parcel in parcels]
+
+    async def _hand_over(self, sending: Sending, parcels: Sequence[Parcel]) -> None:
+        async with self._link.turns.together():
+            await sending.send(parcels)
+        for parcel in sending.doubtful:
+            async with self._link.turns.alone():
+                if sending.trouble is None:
+                    await sending.send_alone(parcel)
 
     def finish(self, grace: float) -> None:
         self._deadline.finish(grace)

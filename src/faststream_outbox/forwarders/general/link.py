@@ -7,6 +7,7 @@ from weakref import WeakValueDictionary
 from faststream_outbox._engine.service import stop_tasks
 from faststream_outbox._faststream import forget_connection, is_connected
 from faststream_outbox.forwarders.general.outlet import Outlet
+from faststream_outbox.forwarders.general.turns import Turns
 
 CONNECT_SECONDS = 3.0
 PING_SECONDS = 1.0
@@ -25,6 +26,8 @@ class Link:
     def __init__(self, outlet: Outlet) -> None:
         self._outlet = outlet
         self._users: set[int] = set()
+        self.turns = Turns()
+        """Of its users."""
         self._changing = asyncio.Lock()
         self._connecting: asyncio.Task[None] | None = None
         self._is_ready = False

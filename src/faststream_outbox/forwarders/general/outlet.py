@@ -94,6 +94,10 @@ class Outlet:
         answers = (*self.answers, *ANSWERS)
         return next((verdict(error) for kind, verdict in answers if isinstance(error, kind)), Refused(error))
 
+    def is_doubtful(self, error: BaseException) -> bool:
+        """Tell whether an error may be the fault of another row, which the client has put into one batch with it."""
+        return False
+
     async def stop(self, *, cut: bool) -> None:
         """Stop the connected broker.
 

@@ -22,6 +22,9 @@ class Sends(Protocol):
     def classify(self, error: BaseException, parcel: Parcel) -> Verdict:
         """Read what ``publish`` has raised."""
 
+    def is_doubtful(self, error: BaseException) -> bool:
+        """Tell whether it may be the fault of another row that was sent together with this one."""
+
 
 class Sending:
     """The next row of a key is sent when the one before has its answer.
@@ -34,6 +37,10 @@ class Sending:
     def __init__(self, outlet: Sends, verdicts: MutableMapping[int, Verdict]) -> None:
         self.trouble: BaseException | None = None
         """Why it has ended before all rows were sent."""
+        self.doubtful: list[Parcel] = []
+        """Rows without a verdict, to be sent alone."""
+        self.was_cut_off = False
+        """Whether rows were in flight when it was cancelled."""
         self._outlet = outlet
         self._verdicts = verdicts
 
@@ -50,19 +57,37 @@ class Sending:
                 if self.trouble is not None:
                     return
                 verdict = await self._send(parcel)
-                if isinstance(verdict, Unsent):
-                    if self.trouble is None:
-                        self.trouble = verdict.exception
+                if verdict is None:
+                    self.doubtful.append(parcel)
+                elif not self._note(parcel, verdict):
                     return
-                self._verdicts[parcel.row.id] = verdict
                 if not isinstance(verdict, Accepted | Poison):
                     break
 
-    async def _send(self, parcel: Parcel) -> Verdict:
+    async def send_alone(self, parcel: Parcel) -> None:
+        """Send a doubtful row again; nothing else may be in flight."""
+        verdict = await self._send(parcel, is_alone=True)
+        if verdict is not None:
+            self._note(parcel, verdict)
+
+    def _note(self, parcel: Parcel, verdict: Verdict) -> bool:
+        """Keep a verdict; tell whether more can be sent."""
+        if isinstance(verdict, Unsent):
+            if self.trouble is None:
+                self.trouble = verdict.exception
+            return False
+        self._verdicts[parcel.row.id] = verdict
+        return True
+
+    async def _send(self, parcel: Parcel, *, is_alone: bool = False) -> Verdict | None:
+        """Send a row; None where another one may be at fault."""
         try:
             await self._outlet.publish(parcel)
         except (Exception, asyncio.CancelledError) as error:
             if is_cancelled():
+                self.was_cut_off = True
                 raise
+            if not is_alone and self._outlet.is_doubtful(error):
+                return None
             return self._outlet.classify(error, parcel)
         return Accepted()
