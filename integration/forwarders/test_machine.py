@@ -47,6 +47,7 @@ def live(database_url: str, outbox_table: SqlTable, dlq_table: SqlTable) -> Iter
 def test_any_life_keeps_the_promises(live: Live) -> None:
     seen = live(LIVES or 30).seen
     wanted = ("Accepted", "Refused", "Poison", "Unsent", "rolled back", "replayed", "dead")
+    print(sorted(seen.items()))
     assert [what for what in wanted if not seen[what]] == [], f"too little has happened: {dict(seen)}"
 
 

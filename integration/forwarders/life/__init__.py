@@ -3,4 +3,5 @@
 import pytest
 
 # Their asserts are to explain themselves like those of a test file.
-pytest.register_assert_rewrite("integration.forwarders.life.machine", "integration.forwarders.life.model")
+for name in ("machine", "model", "stage"):
+    pytest.register_assert_rewrite(f"{__name__}.{name}")

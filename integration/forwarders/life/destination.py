@@ -1,9 +1,10 @@
 """A destination that does what a test says, and the points at which a hand-over can be stopped."""
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, NamedTuple
+from typing import Any
 
 from faststream_outbox._store.postgres.store import PostgresStore
 from faststream_outbox._store.protocol import HandOver, Place
@@ -17,23 +18,29 @@ class Trouble(Exception):
     """What fails here."""
 
 
-FATES: dict[str, Verdict] = {
+ANSWERS: dict[str, Verdict] = {
     "accept": Accepted(),
     "refuse": Refused(Trouble("refused")),
     "poison": Poison(Reason.TOO_LARGE, Trouble("too large")),
+    "no answer": Unsent(Trouble("no answer")),
+    "down": Unsent(Trouble("down")),
 }
 
 
-class Cut(NamedTuple):
-    """A connection that breaks in the middle of a hand-over."""
+class Answers:
+    """What a destination says in one hand-over, row by row; to what is left it says yes."""
 
-    arriving: int
-    """So many rows get there."""
-    answered: int
-    """So many of those are answered."""
+    def __init__(self, script: Sequence[str] = ()) -> None:
+        self._left = deque(script)
+        self._last = "accept"
 
-
-UNCUT = Cut(1_000_000, 1_000_000)
+    def next(self) -> str:
+        answer = self._left.popleft() if self._left else "accept"
+        if self._last == "down" or (self._last == "no answer" and answer != "no answer"):
+            # The connection is broken: some rows still get there, and then none.
+            answer = "down"
+        self._last = answer
+        return answer
 
 
 class Stops:
@@ -72,13 +79,13 @@ class Server:
         self.is_up = True
         self._model = model
 
-    def take(self, parcels: Sequence[Parcel], cut: Cut, record: Record) -> list[Verdict]:
+    def take(self, parcels: Sequence[Parcel], answers: Answers, record: Record) -> list[Verdict]:
         held: set[str] = set()
         verdicts: list[Verdict] = []
         for parcel in parcels:
             row, key = self._model.find(parcel.row), parcel.row.key
             arrived_before = len(record.arrived)
-            verdict = Unsent() if key in held else self._one(row, cut, record)
+            verdict = Unsent() if key in held else self._one(row, answers, record)
             has_arrived = len(record.arrived) > arrived_before
             if key is not None and self.keeps_order and not has_arrived and not isinstance(verdict, Poison):
                 held.add(key)
@@ -86,22 +93,17 @@ class Server:
             record.answers.append((row, verdict))
         return verdicts
 
-    def _one(self, row: Tracked, cut: Cut, record: Record) -> Verdict:
-        handled = len(record.answers)
-        if not self.is_up or handled >= cut.arriving:
-            return Unsent(Trouble("down"))
-        fate = next(iter(row.fates), "accept")
-        if fate == "accept":
-            self._model.arrived(row)
-            record.arrived.append(row)
-        if handled >= cut.answered:
-            return Unsent(Trouble("no answer"))
-        if fate == "poison":
+    def _one(self, row: Tracked, answers: Answers, record: Record) -> Verdict:
+        answer = answers.next() if self.is_up else "down"
+        if answer == "poison":
             # It stays so until it is replayed.
             row.is_poison = True
-        else:
-            del row.fates[:1]
-        return FATES[fate]
+        elif row.is_poison and answer in {"accept", "refuse"}:
+            answer = "poison"
+        elif answer in {"accept", "no answer"} and not row.is_poison:
+            self._model.arrived(row)
+            record.arrived.append(row)
+        return ANSWERS[answer]
 
 
 class Destination:
@@ -109,7 +111,7 @@ class Destination:
 
     def __init__(self, server: Server, stops: Stops) -> None:
         self.server = server
-        self.cut = UNCUT
+        self.answers = Answers()
         self.record = Record()
         self._stops = stops
 
@@ -119,7 +121,7 @@ class Destination:
 
     async def send(self, parcels: Sequence[Parcel]) -> Sequence[Verdict]:
         await self._stops.reach("before sending")
-        return self.server.take(parcels, self.cut, self.record)
+        return self.server.take(parcels, self.answers, self.record)
 
     async def close(self) -> None:
         self._stops.sits_out()

@@ -32,6 +32,8 @@ class Message:
     headers: dict[str, str]
     asked_identity: str | None
     is_timer: bool
+    queue: str
+    """Where it was published; copies are in others."""
     identity: str | None = None
     """The idempotency key, as soon as it was seen."""
 
@@ -47,8 +49,6 @@ class Tracked:
     message: Message
     queue: str
     transaction: int | None
-    fates: list[str]
-    """What its destination will say, attempt by attempt; in the end it accepts."""
     inserted_at: int
     state: State = State.OPEN
     committed_at: int | None = None
@@ -56,11 +56,15 @@ class Tracked:
     is_timer: bool = False
     attempts: int = 0
     was_tried: bool = False
+    is_waiting: bool = False
+    """For its time, as a timer or for a retry."""
     is_poison: bool = False
     holds_key: bool = False
     arrivals: int = 0
     excuses: int = 0
     """Arrivals that the relay could not know of, or not write down: each is a reason for one more."""
+    excuse: str = ""
+    """What was the last of them."""
 
     @property
     def name(self) -> str:
@@ -93,19 +97,24 @@ class Model:
 
     # --- publishers
 
-    def compose(self, key: str | None, *, identity: str | None, is_timer: bool) -> Message:
+    def compose(self, key: str | None, queue: str, *, identity: str | None, is_timer: bool) -> Message:
         number = next(self._bodies)
         headers = {"number": str(number), "correlation_id": "c"}
-        return Message(key, b"%d:\x00\xff" % number, headers, identity, is_timer)
+        return Message(key, b"%d:\x00\xff" % number, headers, identity, is_timer, queue)
 
-    def published(
-        self, transaction: int, queues: Sequence[str], message: Message, fates: Sequence[str]
-    ) -> Tracked | None:
+    def published(self, transaction: int, queues: Sequence[str], message: Message) -> Tracked | None:
         """Tell which row must have been written to the first queue, if any; copies go to the others."""
         if self._stand_in(queues[0], message.asked_identity) is not None:
             return None
         written = [
-            Tracked(message, queue, transaction, list(fates), next(self._clock), is_timer=message.is_timer)
+            Tracked(
+                message,
+                queue,
+                transaction,
+                next(self._clock),
+                is_timer=message.is_timer,
+                is_waiting=message.is_timer,
+            )
             for queue in queues
             if self._stand_in(queue, message.asked_identity) is None
         ]
@@ -160,7 +169,8 @@ class Model:
             for other in self.rows:
                 if self._must_precede(other, row):
                     self.violations.append(f"G4: {row.name} passes {other.name}")
-        self.seen["first" if row.arrivals == 0 else "repeats"] += 1
+        self.seen["arrived" if row.arrivals == 0 else f"repeated after {row.excuse}"] += 1
+        self.seen["copies"] += row.arrivals == 0 and row.queue != row.message.queue
         row.arrivals += 1
 
     def _must_precede(self, one: Tracked, other: Tracked) -> bool:
@@ -189,21 +199,50 @@ class Model:
                 case Poison():
                     self._failed(row, is_final=True)
                 case Unsent():
-                    row.excuses += row in record.arrived
+                    self._excuse([row] if row in record.arrived else [], "no answer")
             self.seen[type(verdict).__name__] += 1
 
     def _failed(self, row: Tracked, *, is_final: bool) -> None:
         row.attempts += 1
         row.was_tried = True
+        row.is_waiting = not is_final
         if is_final:
             row.state = State.DEAD
             row.holds_key = self.hold_key and row.message.key is not None
             self.seen["dead, holds its key" if row.holds_key else "dead"] += 1
 
-    def lost(self, record: Record) -> None:
+    def lost(self, record: Record, how: str) -> None:
         """The hand-over was not committed: what has arrived will come again."""
-        for row in record.arrived:
+        self._excuse(record.arrived, how)
+
+    @staticmethod
+    def _excuse(rows: Sequence[Tracked], excuse: str) -> None:
+        for row in rows:
             row.excuses += 1
+            row.excuse = excuse
+
+    def has_work(self, queues: Sequence[str]) -> bool:
+        """Tell whether a row could be taken now, if nobody else has it in hand."""
+        return any(
+            row.queue in queues and row.state is State.LIVE and not row.is_waiting and not self._is_behind(row)
+            for row in self.rows
+        )
+
+    def _is_behind(self, row: Tracked) -> bool:
+        """Tell whether another row of its key waits for a retry, or is a dead letter that holds it."""
+        return row.message.key is not None and any(
+            (other.holds_key or (other.was_tried and other.is_waiting))
+            and other.state in {State.LIVE, State.DEAD}
+            and (other.queue, other.message.key) == (row.queue, row.message.key)
+            and other.inserted_at < row.inserted_at
+            for other in self.rows
+        )
+
+    def time_passed(self) -> None:
+        """As much as timers and retries wait."""
+        for row in self.rows:
+            if row.state is State.LIVE:
+                row.is_waiting = False
 
     # --- people
 
@@ -225,8 +264,8 @@ class Model:
                 continue
             if row.is_poison:
                 # Whatever was wrong with it is mended.
-                row.is_poison, row.fates = False, row.fates[1:]
-            row.state, row.attempts = State.LIVE, 0
+                row.is_poison = False
+            row.state, row.attempts, row.is_waiting = State.LIVE, 0, False
             count += 1
         self.seen["replayed"] += count
         return count
@@ -242,23 +281,15 @@ class Model:
 
     def check_tables(self, records: Sequence[Any]) -> None:
         """What is in the tables, and how often each row was tried. (G1, G2, G3, G5)"""
-        expected = {
-            (row.queue, row.message.body): (row.state.name, row.holds_key, row.attempts, 0, row.message.key)
-            for row in self.rows
-            if row.state in {State.LIVE, State.DEAD}
-        }
-        actual = {
-            (each.queue, each.payload): (
-                each.state,
-                each.holds_key,
-                each.attempts_count,
-                each.deliveries_count,
-                each.key,
-            )
-            for each in records
-        }
+        expected = {(row.queue, row.message.body): row for row in self.rows if row.state in {State.LIVE, State.DEAD}}
+        actual = {(each.queue, each.payload): each for each in records}
         assert len(actual) == len(records), "G2: a row is there twice"
-        assert actual == expected, "G1, G2 or G5: what the tables have, and what they should"
+        states = {where: (row.state.name, row.holds_key) for where, row in expected.items()}
+        assert {where: (each.state, each.holds_key) for where, each in actual.items()} == states, "G1 or G2: the tables"
+        for where, row in expected.items():
+            assert actual[where].key == row.message.key, f"G3: {row.name} has another key"
+            counted = (actual[where].attempts_count, actual[where].deliveries_count)
+            assert counted == (row.attempts, 0), f"G5: {row.name} was tried {row.attempts} times, and counted {counted}"
 
     def check_arrivals(self, in_flight: Sequence[Record]) -> None:
         """Rows arrive once, and again for each arrival that nobody could write down."""

@@ -20,7 +20,7 @@ from faststream_outbox._engine.runtime import Runtime
 from faststream_outbox._engine.team import Team
 from faststream_outbox._store.postgres.store import PostgresStore
 
-from .destination import UNCUT, Cut, Destination, Server, StoppingStore, Stops
+from .destination import Answers, Destination, Server, StoppingStore, Stops
 from .model import MAX_ATTEMPTS, Model, Record
 
 T = TypeVar("T")
@@ -108,13 +108,21 @@ class World:
 class DrivenLane:
     """A real lane, whose hand-overs are made one at a time and can be stopped on their way."""
 
-    def __init__(self, lane: Lane, destination: Destination, stops: Stops, team: Team, model: Model) -> None:
+    def __init__(
+        self, lane: Lane, destination: Destination, stops: Stops, team: Team, queues: Sequence[str], model: Model
+    ) -> None:
         self.destination = destination
         self.stops = stops
         self.team = team
+        self.queues = queues
         self._lane = lane
         self._model = model
         self._task: asyncio.Task[None] | None = None
+
+    @property
+    def has_rows(self) -> bool:
+        """Whether it was stopped with rows in hand."""
+        return self.is_under_way and (self.stops.at == "before sending" or bool(self.record.answers))
 
     @property
     def is_under_way(self) -> bool:
@@ -124,8 +132,8 @@ class DrivenLane:
     def record(self) -> Record:
         return self.destination.record
 
-    async def begin(self, *, until: str | None = None, cut: Cut = UNCUT) -> None:
-        self.destination.cut, self.destination.record = cut, Record()
+    async def begin(self, *, until: str | None = None, answers: Sequence[str] = ()) -> None:
+        self.destination.answers, self.destination.record = Answers(answers), Record()
         self.stops.go_on(until)
         self._task = asyncio.create_task(self._lane.run_once())
         await self._wait()
@@ -156,14 +164,14 @@ class DrivenLane:
         self.stops.go_on(None)
         await asyncio.wait([self._task])
         assert self._task.exception() is not None, "committed without a connection"
-        self._model.lost(self.record)
+        self._model.lost(self.record, "connection lost")
         self._end()
 
-    async def cancel(self) -> None:
+    async def cancel(self, how: str = "cut off") -> None:
         assert self._task is not None
         self._task.cancel()
         await asyncio.wait([self._task])
-        self._model.lost(self.record)
+        self._model.lost(self.record, how)
         self._end()
 
     def _end(self) -> None:
@@ -201,7 +209,7 @@ class Relay:
             min_interval=0.001,
             max_interval=0.001,
         )
-        return DrivenLane(lane, destination, stops, self.teams[name], model)
+        return DrivenLane(lane, destination, stops, self.teams[name], QUEUES[name], model)
 
     @property
     def under_way(self) -> list[DrivenLane]:
@@ -216,12 +224,12 @@ class Relay:
         """Let the process end without a word: its connections are gone, and nothing more is done."""
         for lane in self.under_way:
             await self._world.end_connections(self.number, self.lanes.index(lane))
-        await self.abandon()
+        await self.abandon("crash")
 
-    async def abandon(self) -> None:
+    async def abandon(self, how: str = "cut off") -> None:
         """Cut off what is under way, as a stop does that has no more time."""
         for lane in self.under_way:
-            await lane.cancel()
+            await lane.cancel(how)
 
     async def pause(self) -> None:
         """Pause all forwarders; idle lanes see it at once."""
