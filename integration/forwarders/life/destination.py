@@ -120,6 +120,7 @@ class Destination:
             raise Trouble("no route")
 
     async def send(self, parcels: Sequence[Parcel]) -> Sequence[Verdict]:
+        self.record.keys.update((parcel.row.queue, parcel.row.key) for parcel in parcels)
         await self._stops.reach("before sending")
         return self.server.take(parcels, self.answers, self.record)
 

@@ -2,7 +2,7 @@
 
 import itertools
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Any
@@ -81,6 +81,8 @@ class Record:
 
     answers: list[tuple[Tracked, Verdict]] = field(default_factory=list)
     arrived: list[Tracked] = field(default_factory=list)
+    keys: set[tuple[str, str | None]] = field(default_factory=set)
+    """Queue and key of what is in hand."""
 
 
 class Model:
@@ -157,10 +159,12 @@ class Model:
         found.id = found.id or row.id
         message = found.message
         message.identity = message.identity or message.asked_identity or row.idempotency_key
-        expected = (found.id, message.key, message.identity, message.headers, found.attempts)
-        actual = (row.id, row.key, row.idempotency_key, dict(row.headers), row.attempts_count)
+        expected = (found.id, message.key, message.identity, message.headers)
+        actual = (row.id, row.key, row.idempotency_key, dict(row.headers))
         if actual != expected:
             self.violations.append(f"G3: {found.name} is sent as {actual}, not {expected}")
+        if row.attempts_count != found.attempts:
+            self.violations.append(f"G5: {found.name} was tried {found.attempts} times, not {row.attempts_count}")
         return found
 
     def arrived(self, row: Tracked) -> None:
@@ -221,10 +225,14 @@ class Model:
             row.excuses += 1
             row.excuse = excuse
 
-    def has_work(self, queues: Sequence[str]) -> bool:
-        """Tell whether a row could be taken now, if nobody else has it in hand."""
+    def has_work(self, queues: Sequence[str], except_of: Collection[tuple[str, str | None]] = ()) -> bool:
+        """Tell whether a row could be taken now, of another queue and key than those."""
         return any(
-            row.queue in queues and row.state is State.LIVE and not row.is_waiting and not self._is_behind(row)
+            row.queue in queues
+            and row.state is State.LIVE
+            and not row.is_waiting
+            and (row.queue, row.message.key) not in except_of
+            and not self._is_behind(row)
             for row in self.rows
         )
 

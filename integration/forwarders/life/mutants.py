@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -12,6 +12,9 @@ from faststream_outbox._store.postgres import statements
 from faststream_outbox._store.postgres.store import PostgresHandOver, PostgresStore
 from faststream_outbox._store.postgres.writer import PostgresWriter
 from faststream_outbox._values.outcome import Delivered, Settlement, Unsent
+
+from .destination import Server
+from .machine import ANY
 
 Mutate = Callable[[pytest.MonkeyPatch], None]
 
@@ -67,6 +70,26 @@ def rows_pass_one_that_waits(patch: pytest.MonkeyPatch) -> None:
     _rewrite(patch, "take", ("key IS NULL OR NOT EXISTS", "true OR NOT EXISTS"))
 
 
+def a_destination_lets_rows_pass(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Server, "keeps_order", False)
+
+
+def places_are_not_locked(patch: pytest.MonkeyPatch) -> None:
+    _rewrite(patch, "lock_place", ("pg_try_advisory_xact_lock(", "0 <= abs("))
+    _rewrite(patch, "take", ("FOR UPDATE\n", "FOR UPDATE SKIP LOCKED\n"))
+
+
+def an_outage_counts_as_an_attempt(patch: pytest.MonkeyPatch) -> None:
+    outcome = Lane._outcome
+
+    def counting(self: Lane, row: Any, fate: Any, elapsed: float) -> Any:
+        if isinstance(fate, Unsent) and fate.exception is not None:
+            return self._failure.after_failure(row, fate.exception, elapsed=elapsed)
+        return outcome(self, row, fate, elapsed)
+
+    patch.setattr(Lane, "_outcome", counting)
+
+
 def a_replayed_row_gets_another_key(patch: pytest.MonkeyPatch) -> None:
     old = "SELECT queue, key, idempotency_key, deduplicate, payload"
     _rewrite(patch, "dead_letters_replay", (old, old.replace("idempotency_key", "CAST(gen_random_uuid() AS text)")))
@@ -81,13 +104,45 @@ def _rewrite(patch: pytest.MonkeyPatch, name: str, *changes: Sequence[str]) -> N
     patch.setattr(statements, "_read", lambda each: changed if each == name else read(each))
 
 
-MUTANTS: dict[Mutate, str] = {
-    publishing_commits: "G1",
-    a_row_leaves_the_table_before_it_is_sent: "G2",
-    outcomes_are_not_written: "G2",
-    an_unanswered_row_counts_as_sent: "G2",
-    a_replayed_row_gets_another_key: "G3",
-    rows_pass_one_that_waits: "G4",
-    dead_letters_do_not_hold_their_key: "G4|G2",
-}
-"""And the promise that it breaks."""
+class Mutant(NamedTuple):
+    mutate: Mutate
+    breaks: str
+    """The promise by its number."""
+    hold_key: bool = False
+    """In which lives it shows."""
+    story: Sequence[tuple[str, dict[str, Any]]] = ()
+    """A life in which it shows, where the search takes long. All batches have one row."""
+
+    def __str__(self) -> str:
+        return self.mutate.__name__
+
+
+_TWO_OF_A_KEY: dict[str, Any] = {"queue": "orders", "keys": ["a", "a"], "which": 0}
+_ANOTHER_LANE: tuple[str, dict[str, Any]] = ("hand_over", {"which": ANY, "until": None, "script": []})
+
+MUTANTS = [
+    Mutant(publishing_commits, "G1"),
+    Mutant(a_row_leaves_the_table_before_it_is_sent, "G2"),
+    Mutant(outcomes_are_not_written, "G2"),
+    Mutant(an_unanswered_row_counts_as_sent, "G2"),
+    Mutant(a_replayed_row_gets_another_key, "G3"),
+    Mutant(a_destination_lets_rows_pass, "G4"),
+    Mutant(
+        places_are_not_locked,
+        "G4",
+        story=[
+            ("publish_and_hand_over", {**_TWO_OF_A_KEY, "until": "before sending", "script": []}),
+            _ANOTHER_LANE,
+        ],
+    ),
+    Mutant(
+        rows_pass_one_that_waits,
+        "G4",
+        story=[
+            ("publish_and_hand_over", {**_TWO_OF_A_KEY, "until": None, "script": ["refuse"]}),
+            _ANOTHER_LANE,
+        ],
+    ),
+    Mutant(dead_letters_do_not_hold_their_key, "G4|G2", hold_key=True),
+    Mutant(an_outage_counts_as_an_attempt, "G5"),
+]

@@ -15,9 +15,10 @@ from .world import COPIES, DELAY, LET_TIME_PASS, LOOK, QUEUES, DrivenLane, Relay
 
 
 class Stage(RuleBasedStateMachine):
-    """Set ``world`` in a subclass."""
+    """Set ``world`` and ``hold_key`` in a subclass."""
 
     world: World
+    hold_key: bool
     create_server: Callable[[Model], Server] = Server
 
     def __init__(self) -> None:
@@ -28,8 +29,8 @@ class Stage(RuleBasedStateMachine):
         self.relays: list[Relay] = []
         self.is_broken = False
 
-    def set_up(self, *, hold_key: bool, moves: bool, batch_size: int) -> None:
-        self.model = Model(hold_key=hold_key, moves=moves)
+    def set_up(self, *, moves: bool, batch_size: int) -> None:
+        self.model = Model(hold_key=self.hold_key, moves=moves)
         self.model.seen = self.world.seen
         self.broker = self.world.brokers[moves]
         self.servers = {name: type(self).create_server(self.model) for name in QUEUES}
@@ -118,17 +119,32 @@ class Stage(RuleBasedStateMachine):
 
     @property
     def idle_with_work(self) -> list[DrivenLane]:
-        idle = [lane for lane in self.able if not lane.is_under_way]
-        return [lane for lane in idle if self.model.has_work(lane.queues)]
+        in_hand = {key for lane in self.under_way for key in lane.record.keys}
+        return [
+            lane
+            for lane in self.able
+            if not lane.is_under_way
+            and lane.destination.server.is_up
+            and self.model.has_work(lane.queues, except_of=in_hand)
+        ]
 
     def provide_work(self) -> list[DrivenLane]:
         """See to it that there is something to carry, if there is a row at all; return the lanes that can do it."""
-        if not self.idle_with_work:
-            for slot in list(self.sessions):
-                self.end(slot, commits=True)
-        if not self.idle_with_work:
-            self.let_time_pass()
+        for way in (self._commit_all, self.let_time_pass, self._clear_the_way):
+            if self.idle_with_work:
+                break
+            way()
         return self.idle_with_work
+
+    def _commit_all(self) -> None:
+        for slot in list(self.sessions):
+            self.end(slot, commits=True)
+
+    def _clear_the_way(self) -> None:
+        for server in self.servers.values():
+            server.is_up = True
+        for relay in self.relays:
+            self.world.run(relay.resume())
 
     def go_on_or_begin(self, lane: DrivenLane, until: str | None = None, answers: Sequence[str] = ()) -> None:
         if lane.is_under_way:
@@ -172,12 +188,9 @@ class Stage(RuleBasedStateMachine):
 
     def _drain(self) -> None:
         """Nothing is in the way any more, so nothing is left. (G2)"""
-        for slot in list(self.sessions):
-            self.end(slot, commits=True)
-        for server in self.servers.values():
-            server.is_up = True
-        for relay in self.relays:
-            self.world.run(relay.resume())
+        self.world.seen["left over"] += sum(row.state in {State.OPEN, State.LIVE} for row in self.model.rows)
+        self._commit_all()
+        self._clear_the_way()
         for lane in self.under_way:
             self.world.run(lane.go_on())
         self._carry_all()
