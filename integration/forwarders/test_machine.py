@@ -18,7 +18,17 @@ LIVES = int(os.environ.get("OUTBOX_LIVES", "0"))
 """More lives than usual, and others each time."""
 
 WANTED = [
-    *("rolled back", "copies", "Refused", "Poison", "Unsent", "outage", "dead", "dead, holds its key", "replayed"),
+    *(
+        "rolled back",
+        "copies",
+        "Refused",
+        "Poison",
+        "Unsent",
+        "tried in an outage",
+        "dead",
+        "dead, holds its key",
+        "replayed",
+    ),
     *("crash before sending", "crash before settling", "crash before the commit", "repeated after crash"),
     *("connection lost before sending", "repeated after connection lost", "repeated after no answer"),
 ]

@@ -151,7 +151,7 @@ class Stage(RuleBasedStateMachine):
             self.world.run(lane.go_on(until=until))
             return
         could_connect = lane.destination.server.is_up
-        self.world.seen["outage"] += not could_connect and self.model.has_work(lane.queues)
+        self.world.seen["tried in an outage"] += not could_connect and self.model.has_work(lane.queues)
         self.world.run(lane.begin(until=until, answers=answers))
         assert could_connect or lane.stops.at in {None, "sitting out"}, "G5: rows are taken in an outage"
 
