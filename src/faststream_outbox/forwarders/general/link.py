@@ -100,7 +100,10 @@ class Link:
         self._is_ready = False
         if self._connecting is not None:
             connecting, self._connecting = self._connecting, None
-            await stop_tasks([connecting], 0.0)
+            # Let it come to an end by itself if it will: cancelled, some clients leave a socket behind.
+            await stop_tasks([connecting], CLOSE_SECONDS)
+            if connecting.done() and not connecting.cancelled():
+                connecting.exception()
         broker = self._outlet.broker
         # Whoever has started it meanwhile will stop it.
         is_ours, self._is_ours = self._is_ours and not broker.running, False
