@@ -144,6 +144,39 @@ async def test_an_attempt_to_connect_goes_on_between_calls_and_ends_with_the_las
     assert len(before - asyncio.all_tasks()) == 1
 
 
+async def test_an_attempt_that_succeeds_when_nobody_needs_it_any_more_is_closed_like_others(
+    outlet: FakeOutlet, broker: FakeBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Cancelled, it could leave its socket behind."""
+    monkeypatch.setattr(module, "CONNECT_SECONDS", 0.01)
+    link = Link.to(outlet)
+    broker.may_connect.clear()
+    with pytest.raises(ConnectionError):
+        await link.connect(1)
+    asyncio.get_running_loop().call_later(0.02, broker.may_connect.set)
+    await link.leave(1)
+    assert broker.log == ["connect", "stop"]
+    assert broker._connection is None
+
+
+async def test_an_attempt_that_fails_when_nobody_needs_it_any_more_is_forgotten(
+    outlet: FakeOutlet, broker: FakeBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail() -> None:
+        await broker.may_connect.wait()
+        raise OSError("refused")
+
+    monkeypatch.setattr(module, "CONNECT_SECONDS", 0.01)
+    broker.connect = fail  # type: ignore[method-assign]
+    broker.may_connect.clear()
+    link = Link.to(outlet)
+    with pytest.raises(ConnectionError):
+        await link.connect(1)
+    asyncio.get_running_loop().call_later(0.02, broker.may_connect.set)
+    await link.leave(1)
+    assert broker.log == []
+
+
 async def test_a_stop_that_fails_is_forgotten(outlet: FakeOutlet, broker: FakeBroker) -> None:
     async def fail() -> None:
         raise RuntimeError("already closed")
