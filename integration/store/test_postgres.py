@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis.stateful import run_state_machine_as_test
 from sqlalchemy import Table, text
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from faststream_outbox._values.outcome import Delivered, Settlement
 from tests.store.machine import StoreMachine
@@ -100,3 +100,26 @@ async def test_the_time_for_silence_ends_with_the_hand_over(database_url: str, o
     async with engine.connect() as connection:
         assert await connection.scalar(text("SHOW idle_in_transaction_session_timeout")) == "0"
     await engine.dispose()
+
+
+async def test_g13_calls_that_meet_a_pooler_at_the_same_time_all_run_again(
+    engine: AsyncEngine, outbox_table: Table
+) -> None:
+    """What a pooler in transaction mode answers to a statement that was prepared elsewhere."""
+    store = PostgresSubject(engine, outbox_table, None).store
+    both = asyncio.Barrier(2)
+
+    async def call() -> int:
+        attempts = 0
+
+        async def work(connection: AsyncConnection) -> int:
+            nonlocal attempts
+            attempts += 1
+            if attempts == 1:
+                await both.wait()
+                await connection.exec_driver_sql("EXECUTE prepared_elsewhere")
+            return attempts
+
+        return await store._run(work)
+
+    assert await asyncio.gather(call(), call()) == [2, 2]

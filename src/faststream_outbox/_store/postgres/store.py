@@ -141,11 +141,13 @@ class PostgresStore:
 
     async def _run(self, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
         """Run a statement on a connection of its own, in a transaction where it needs one."""
+        engine = await self._single_engine()
         try:
-            async with (await self._single_engine()).begin() as connection:
+            async with engine.begin() as connection:
                 return await work(connection)
         except DBAPIError as error:
-            if self._single is self._transactional or _sqlstate(error) != UNKNOWN_PREPARED_STATEMENT:
+            # Asked of this call's engine: another call may have changed over meanwhile.
+            if engine is self._transactional or _sqlstate(error) != UNKNOWN_PREPARED_STATEMENT:
                 raise
         # A pooler in transaction mode gave what was prepared to one connection of the server, and its execution to
         # another, where it did not happen. Within a transaction the connection stays the same.
