@@ -19,6 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from faststream_outbox._store.protocol import PRESENCE_PREFIX
 from faststream_outbox._values.outcome import Dead, Delivered, Outcome, Released, Retry, Settlement
+from faststream_outbox.schema import SHARDS
 from integration.servers.postgres import PostgresServer
 from tests.store.suite import ME, draft, places
 
@@ -74,6 +75,13 @@ class Bench:
             if hand_over is not None:
                 await connection.execute(FILL, {"count": 500, "seconds": None})
 
+    async def broad_hand_over(self) -> None:
+        """Of all places at once, and without an effect."""
+        store = self.subject.store
+        async with self.timed("broad_hand_over"), store.hand_over(places(), limit=480, breadth=SHARDS) as hand_over:
+            if hand_over is not None:
+                assert len(hand_over.rows) > 400
+
     async def claim(self) -> None:
         store = self.subject.store
         async with self.timed("claim"):
@@ -113,6 +121,7 @@ class Bench:
         self.times.clear()
         for _ in range(repetitions):
             await self.hand_over()
+            await self.broad_hand_over()
             await self.claim()
             await self.settle()
             await self.look()

@@ -12,8 +12,9 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from faststream_outbox._values.outcome import Delivered, Settlement
+from faststream_outbox.schema import SHARDS
 from tests.store.machine import StoreMachine
-from tests.store.suite import StoreSuite, draft, ids, places, put
+from tests.store.suite import StoreSuite, draft, ids, keys_apart, places, places_of, put
 
 from .subject import PostgresSubject
 
@@ -70,6 +71,47 @@ async def test_g4_a_row_that_a_stranger_has_locked_is_not_passed_by_later_ones_o
     assert await taking == [first, second]
 
 
+async def test_g4_a_row_that_a_stranger_has_locked_does_not_hold_up_other_places_for_long(
+    engine: AsyncEngine, outbox_table: Table
+) -> None:
+    subject = PostgresSubject(engine, outbox_table, None)
+    [free, locked] = await put(subject, *(draft(key=key) for key in await keys_apart(subject, 2)))
+    async with engine.connect() as stranger:
+        await stranger.execute(text("SELECT FROM outbox WHERE id = :id FOR UPDATE"), {"id": locked})
+        where = await places_of(subject, free, locked)
+        async with subject.store.hand_over(where, limit=10, breadth=SHARDS) as hand_over:
+            assert hand_over is not None
+            assert ids(hand_over.rows) == [free]
+            assert list(hand_over.places) == where[:1]
+            assert hand_over.has_more, "better one at a time now"
+            await hand_over.settle([Settlement(row, Delivered()) for row in hand_over.rows])
+        await stranger.rollback()
+    async with subject.store.hand_over(where, limit=10, breadth=SHARDS) as hand_over:
+        assert hand_over is not None
+        assert ids(hand_over.rows) == [locked]
+
+
+@pytest.mark.parametrize("breadth", [1, SHARDS])
+async def test_g1_rows_are_seen_as_the_taker_before_has_left_them(
+    engine: AsyncEngine, outbox_table: Table, breadth: int
+) -> None:
+    """Lanes take in turns what one key has: none sees a row that was delivered already, or passes one."""
+    subject = PostgresSubject(engine, outbox_table, None)
+    written = await put(subject, *(draft(key="k") for _ in range(40)))
+    taken: list[int] = []
+
+    async def lane() -> None:
+        while len(taken) < len(written):
+            async with subject.store.hand_over(places(), limit=2, breadth=breadth) as hand_over:
+                if hand_over is not None:
+                    taken.extend(ids(hand_over.rows))
+                    await hand_over.settle([Settlement(row, Delivered()) for row in hand_over.rows])
+
+    async with asyncio.timeout(30):
+        await asyncio.gather(*(lane() for _ in range(4)))
+    assert taken == written
+
+
 async def test_g6_a_hand_over_of_which_nothing_is_heard_is_ended_by_the_server(
     engine: AsyncEngine, outbox_table: Table
 ) -> None:
@@ -91,14 +133,15 @@ async def test_g6_a_hand_over_of_which_nothing_is_heard_is_ended_by_the_server(
         assert ids(again.rows) == written
 
 
-async def test_the_time_for_silence_ends_with_the_hand_over(database_url: str, outbox_table: Table) -> None:
+async def test_what_was_set_for_a_hand_over_ends_with_it(database_url: str, outbox_table: Table) -> None:
     engine = create_async_engine(database_url, pool_size=1, max_overflow=0)
     subject = PostgresSubject(engine, outbox_table, None)
     await put(subject, draft())
-    async with subject.store.hand_over(places(), limit=10) as hand_over:
+    async with subject.store.hand_over(places(), limit=10, breadth=2) as hand_over:
         assert hand_over is not None
     async with engine.connect() as connection:
         assert await connection.scalar(text("SHOW idle_in_transaction_session_timeout")) == "0"
+        assert await connection.scalar(text("SHOW lock_timeout")) == "0"
     await engine.dispose()
 
 

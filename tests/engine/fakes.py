@@ -179,7 +179,8 @@ class ScriptedStore(MemoryStore):
 
 class ScriptedHandOver:
     def __init__(self, hand_over: MemoryHandOver, script: Script) -> None:
-        self.place, self.rows = hand_over.place, hand_over.rows
+        self.places, self.vacant, self.has_more = hand_over.places, hand_over.vacant, hand_over.has_more
+        self.rows = hand_over.rows
         self._hand_over, self._script = hand_over, script
 
     async def settle(self, settlements: Sequence[Settlement]) -> None:

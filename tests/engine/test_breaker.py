@@ -28,11 +28,11 @@ def breaker(log: Lines, clock: Clock) -> Breaker:
 
 
 def fail(breaker: Breaker, source: object = "place") -> float:
-    return breaker.note(source, answered=False, trouble=Trouble("down"))
+    return breaker.note([source], answered=False, trouble=Trouble("down"))
 
 
 def answer(breaker: Breaker, source: object = "place", trouble: BaseException | None = None) -> float:
-    return breaker.note(source, answered=True, trouble=trouble)
+    return breaker.note([source], answered=True, trouble=trouble)
 
 
 def open_up(breaker: Breaker) -> None:

@@ -21,6 +21,7 @@ from faststream_outbox._values.outcome import Accepted, Dropped, Poison, Reason,
 from faststream_outbox._values.parcel import Parcel
 from faststream_outbox._values.row import OutboxRow
 from faststream_outbox.retry import ConstantRetry, NoRetry
+from faststream_outbox.schema import SHARDS
 from tests.engine.fakes import (
     Lines,
     ScriptedDestination,
@@ -115,6 +116,45 @@ async def test_a_hand_over_is_bounded_in_bytes(
     assert [len(hand_over) for hand_over in destination.sent] == [2, 1, 1, 1]
 
 
+async def test_few_rows_in_many_places_leave_together(
+    lane: Lane, destination: ScriptedDestination, store: ScriptedStore
+) -> None:
+    # Rows without a key go round the shards.
+    for _ in range(SHARDS):
+        store.publish()
+    lane.start()
+    await until(lambda: not store.rows)
+    assert [len(hand_over) for hand_over in destination.sent] == [1, 2, 4, 8, 1]
+    ids = [store.publish() for _ in range(SHARDS)]
+    await until(lambda: not store.rows)
+    assert destination.sent[-1] == ids
+
+
+async def test_a_place_with_many_rows_is_left_to_one_hand_over(
+    make: Callable[..., Lane], destination: ScriptedDestination, store: ScriptedStore
+) -> None:
+    for _ in range(40 * SHARDS):
+        store.publish()
+    make(batch_size=32).start()
+    await until(lambda: not store.rows)
+    first = [{row_id % SHARDS for row_id in hand_over} for hand_over in destination.sent[:SHARDS]]
+    assert [len(shards) for shards in first] == [1] * SHARDS
+
+
+async def test_after_trouble_places_are_tried_one_at_a_time(
+    lane: Lane, destination: ScriptedDestination, store: ScriptedStore
+) -> None:
+    for _ in range(7):
+        store.publish()
+    lane.start()
+    await until(lambda: not store.rows)
+    destination.answer = outage
+    ids = [store.publish() for _ in range(4)]
+    before = len(destination.sent)
+    await until(lambda: len(destination.sent) == before + 3)
+    assert [len(hand_over) for hand_over in destination.sent[before:]] == [len(ids), 1, 1]
+
+
 async def test_a_refused_row_is_retried_and_counted(
     make: Callable[..., Lane], destination: ScriptedDestination, store: ScriptedStore
 ) -> None:
@@ -178,7 +218,7 @@ async def test_poison_is_dead_at_once_and_stalls_no_one(
 def open_up(breaker: Breaker) -> None:
     """Have something fail that no lane of these tests works on."""
     for _ in range(2):
-        breaker.note("elsewhere", answered=False, trouble=Trouble("down"))
+        breaker.note(["elsewhere"], answered=False, trouble=Trouble("down"))
     assert breaker.state is BreakerState.OPEN
 
 

@@ -56,7 +56,7 @@ def test_a_fruitless_place_is_left_out_until_the_round_is_over() -> None:
     rounds = Rounds(["a"], 3)
     place = rounds.next()[1]
     rounds.visited(place)
-    rounds.fruitless(place)
+    rounds.fruitless([place])
     assert place not in rounds.next()
     assert len(rounds.next()) == 2
     rounds.finish()
@@ -68,15 +68,24 @@ def test_fruitless_places_alone_end_the_round() -> None:
     visits = 0
     while places := rounds.next():
         rounds.visited(places[len(places) // 2])
-        rounds.fruitless(places[len(places) // 2])
+        rounds.fruitless([places[len(places) // 2]])
         visits += 1
     assert visits == 16
+
+
+def test_few_rows_are_taken_from_all_places_at_once_and_many_from_one() -> None:
+    rounds = Rounds(["a", "b"], 3)
+    breadths = []
+    for step in (rounds.widen, rounds.widen, rounds.widen, rounds.widen, rounds.narrow, rounds.widen):
+        step()
+        breadths.append(rounds.breadth)
+    assert breadths == [2, 4, 6, 6, 1, 2]
 
 
 def test_a_round_that_never_ends_leaves_no_place_out_for_long(clock: Clock) -> None:
     rounds = Rounds(["a"], 2)
     busy, held = rounds.next()
-    rounds.fruitless(held)
+    rounds.fruitless([held])
     rounds.visited(busy)
     rounds.fruitful()
     assert held not in rounds.next()
@@ -88,7 +97,7 @@ def test_a_round_that_never_ends_leaves_no_place_out_for_long(clock: Clock) -> N
 
 def test_all_places_stay_known_while_some_are_left_out() -> None:
     rounds = Rounds(["a"], 3)
-    rounds.fruitless(rounds.next()[0])
+    rounds.fruitless(rounds.next()[:1])
     assert len(rounds.all) == 3
 
 

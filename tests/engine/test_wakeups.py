@@ -98,7 +98,7 @@ async def test_one_ring_wakes_one_of_a_crew_that_comes_back_soon(crew: Crew) -> 
     [woken] = [bell for bell, _ in sleepers if bell.is_rung]
     woken.clear()
     back = asyncio.create_task(woken.wait(60))
-    await until(lambda: not crew._is_left_alone)
+    await until(lambda: not crew._left_alone)
     assert not any(bell.is_rung for bell, _ in sleepers)
     crew.ring_all()
     await asyncio.gather(back, *(task for _, task in sleepers))
@@ -111,16 +111,26 @@ async def test_the_others_are_woken_when_the_one_does_not_come_back(crew: Crew) 
         await asyncio.gather(*(task for _, task in sleepers))
 
 
-async def test_a_second_ring_wakes_another_while_the_first_is_at_work(
-    crew: Crew, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(wakeups_module, "ALONE_SECONDS", 60)
+async def test_what_rings_while_one_is_at_work_is_left_to_it(crew: Crew, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wakeups_module, "ALONE_SECONDS", 0.2)
     sleepers = await asleep(crew, 3)
     crew.ring()
+    [woken] = [bell for bell, _ in sleepers if bell.is_rung]
+    woken.clear()
     crew.ring()
-    assert sorted(bell.is_rung for bell, _ in sleepers) == [False, True, True]
+    assert [bell for bell, _ in sleepers if bell.is_rung] == [woken]
+    # It does not come back: the others help.
+    async with asyncio.timeout(1):
+        await asyncio.gather(*(task for _, task in sleepers))
+
+
+async def test_after_a_look_in_vain_those_at_work_look_once_more(crew: Crew) -> None:
+    [(sleeper, sleeping)] = await asleep(crew, 1)
+    idle, at_work = crew.join(), crew.join()
+    idle.pass_on()
+    assert (idle.is_rung, at_work.is_rung, sleeper.is_rung) == (False, True, False)
     crew.ring_all()
-    await asyncio.gather(*(task for _, task in sleepers))
+    await sleeping
 
 
 async def test_where_nobody_sleeps_each_looks_once_more(crew: Crew) -> None:

@@ -13,11 +13,13 @@ from faststream_outbox._values.dead_letter import Selection
 from faststream_outbox._values.draft import Draft
 from faststream_outbox._values.outcome import Dead, Delivered, Outcome, Released, Retry, Settlement
 from faststream_outbox._values.row import OutboxRow
+from faststream_outbox.schema import SHARDS
 from tests.store.suite import LONG, ME, OTHER, PAST, Failed, Subject, draft, ids, places
 
 QUEUES = st.sampled_from(["a", "b"])
 TOKENS = st.sampled_from([ME, OTHER])
 KEYS = st.sampled_from([None, "k", "l"])
+BREADTHS = st.sampled_from([1, 3, SHARDS])
 OUTCOMES = st.sampled_from(
     [
         *(Delivered(), Retry(0), Retry(LONG), Dead("rejected"), Dead("rejected", holds_key=True)),
@@ -202,16 +204,20 @@ class StoreMachine(RuleBasedStateMachine):
 
     # --- forwarders
 
-    @rule(queue=QUEUES, outcomes=st.lists(OUTCOMES.filter(lambda o: not isinstance(o, Released)), max_size=6))
-    def hand_over(self, queue: str, outcomes: list[Outcome]) -> None:
-        taken = self.run(self._hand_over(queue, outcomes, fails=False))
+    @rule(
+        queue=QUEUES,
+        outcomes=st.lists(OUTCOMES.filter(lambda o: not isinstance(o, Released)), max_size=6),
+        breadth=BREADTHS,
+    )
+    def hand_over(self, queue: str, outcomes: list[Outcome], breadth: int) -> None:
+        taken = self.run(self._hand_over(queue, outcomes, breadth, fails=False))
         self._check_hand_over(queue, taken)
         for row, outcome in zip(taken, outcomes, strict=False):
             self._apply(row.id, outcome)
 
-    @rule(queue=QUEUES, outcomes=st.lists(OUTCOMES, max_size=6))
-    def hand_over_that_fails(self, queue: str, outcomes: list[Outcome]) -> None:
-        self._check_hand_over(queue, self.run(self._hand_over(queue, outcomes, fails=True)))
+    @rule(queue=QUEUES, outcomes=st.lists(OUTCOMES, max_size=6), breadth=BREADTHS)
+    def hand_over_that_fails(self, queue: str, outcomes: list[Outcome], breadth: int) -> None:
+        self._check_hand_over(queue, self.run(self._hand_over(queue, outcomes, breadth, fails=True)))
 
     def _check_hand_over(self, queue: str, taken: list[OutboxRow]) -> None:
         of_queue = {row_id: model for row_id, model in self.model.items() if model.message.queue == queue}
@@ -229,15 +235,15 @@ class StoreMachine(RuleBasedStateMachine):
             of_key = [row.id for row in taken if row.key == key]
             assert of_key == sorted(of_key)
 
-    async def _hand_over(self, queue: str, outcomes: list[Outcome], *, fails: bool) -> list[OutboxRow]:
+    async def _hand_over(self, queue: str, outcomes: list[Outcome], breadth: int, *, fails: bool) -> list[OutboxRow]:
         """Visit every place of a queue once."""
         where, taken = places(queue), []
         while where:
             with suppress(Failed):
-                async with self.subject.store.hand_over(where, limit=100) as hand_over:
+                async with self.subject.store.hand_over(where, limit=1000, breadth=breadth) as hand_over:
                     if hand_over is None:
                         break
-                    where.remove(hand_over.place)
+                    where = [place for place in where if place not in hand_over.places]
                     left = outcomes[len(taken) :]
                     taken += hand_over.rows
                     await hand_over.settle([Settlement(*pair) for pair in zip(hand_over.rows, left, strict=False)])

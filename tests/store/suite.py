@@ -4,7 +4,7 @@ Time is not waited for: a row is due because its time is past, a lease has run o
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -132,6 +132,10 @@ async def keys_apart(subject: Subject, count: int) -> list[str]:
     rows = await subject.rows()
     by_shard = {rows[row_id].shard: key for row_id, key in zip(written, candidates, strict=True)}
     return list(by_shard.values())[:count]
+
+
+def ids_of_queue(rows: Mapping[int, Stored], queue: str = "q") -> list[int]:
+    return [row_id for row_id, stored in rows.items() if stored.row.queue == queue]
 
 
 def parts(hand_over: HandOver | None) -> list[int]:
@@ -686,7 +690,7 @@ class StoreSuite:
             assert parts(hand_over) == [written[0], written[2], written[4]]
             assert hand_over is not None
             assert {row.key for row in hand_over.rows} == {a}
-            assert [hand_over.place] == await places_of(subject, written[0])
+            assert list(hand_over.places) == await places_of(subject, written[0])
             assert all(row.deliveries_count == 0 and row.acquired_at is not None for row in hand_over.rows)
 
     async def test_settled_rows_are_written_and_others_stay(self, subject: Subject) -> None:
@@ -827,6 +831,76 @@ class StoreSuite:
             async with subject.store.hand_over(await places_of(subject, *order), limit=9) as hand_over:
                 assert parts(hand_over) == order[:1]
 
+    # --- hand-overs of several places
+
+    async def test_a_hand_over_takes_as_many_places_as_it_is_to(self, subject: Subject) -> None:
+        keys = await keys_apart(subject, 3)
+        in_a, in_b, _, also_in_a = written = await put(subject, *(draft(key=key) for key in (*keys, keys[0])))
+        where = await places_of(subject, *written)
+        async with subject.store.hand_over(where, limit=100, breadth=2) as hand_over:
+            assert hand_over is not None
+            assert list(hand_over.places) == where[:2]
+            assert ids(hand_over.rows) == [in_a, in_b, also_in_a], "in the order of their ids"
+            async with subject.store.hand_over(places(), limit=100, breadth=SHARDS) as beside:
+                assert parts(beside) == [written[2]], "from what the other has left"
+        async with subject.store.hand_over(places(), limit=100, breadth=SHARDS) as hand_over:
+            assert parts(hand_over) == written
+            assert hand_over is not None
+            assert (hand_over.has_more, list(hand_over.vacant)) == (False, [])
+            await hand_over.settle([Settlement(row, Delivered()) for row in hand_over.rows])
+        assert ids_of_queue(await subject.rows()) == []
+
+    async def test_each_place_gives_its_share(self, subject: Subject) -> None:
+        [a, b] = await keys_apart(subject, 2)
+        in_a = await put(subject, *(draft(key=a) for _ in range(5)))
+        in_b = await put(subject, *(draft(key=b) for _ in range(5)))
+        async with subject.store.hand_over(places(), limit=5, breadth=SHARDS) as hand_over:
+            assert parts(hand_over) == [*in_a[:2], *in_b[:2]]
+            assert hand_over is not None
+            assert hand_over.has_more
+        async with subject.store.hand_over(places(), limit=1, breadth=SHARDS) as hand_over:
+            assert len(parts(hand_over)) == 1
+        async with subject.store.hand_over(places(), limit=12, breadth=SHARDS) as hand_over:
+            assert parts(hand_over) == [*in_a, *in_b]
+            assert hand_over is not None
+            assert not hand_over.has_more
+
+    async def test_several_places_together_are_bounded_in_bytes(self, subject: Subject) -> None:
+        keys = await keys_apart(subject, 3)
+        written = await put(subject, *(draft(key=key, body=b"x" * 600) for key in keys))
+        async with subject.store.hand_over(places(), limit=100, breadth=SHARDS, max_bytes=1500) as hand_over:
+            assert parts(hand_over) == written[:2]
+            assert hand_over is not None
+            assert hand_over.has_more
+            assert list(hand_over.vacant) == [], "the third place has a row that was left out for its bytes"
+
+    async def test_due_rows_of_several_places_come_first_where_bytes_are_few(self, subject: Subject) -> None:
+        [a, b] = await keys_apart(subject, 2)
+        ready = await put(subject, *(draft(key=a, body=b"x" * 600) for _ in range(2)))
+        [due] = await fail_once(subject, draft(key=b, body=b"x" * 600), delay=0)
+        async with subject.store.hand_over(places(), limit=100, breadth=SHARDS, max_bytes=1500) as hand_over:
+            assert parts(hand_over) == [ready[0], due]
+
+    async def test_a_place_whose_rows_all_wait_is_vacant(self, subject: Subject) -> None:
+        [a, b] = await keys_apart(subject, 2)
+        await fail_once(subject, draft(key=a))
+        [held, free] = await put(subject, draft(key=a), draft(key=b))
+        async with subject.store.hand_over(places(), limit=100, breadth=SHARDS) as hand_over:
+            assert parts(hand_over) == [free]
+            assert hand_over is not None
+            assert list(hand_over.vacant) == await places_of(subject, held)
+        async with subject.store.hand_over(await places_of(subject, held), limit=100) as hand_over:
+            assert hand_over is not None
+            assert list(hand_over.vacant) == list(hand_over.places)
+
+    async def test_several_places_are_given_back_together(self, subject: Subject) -> None:
+        written = await put(subject, *(draft(key=key) for key in await keys_apart(subject, 3)))
+        async with failing(subject.store.hand_over(places(), limit=100, breadth=SHARDS)) as hand_over:
+            assert hand_over is not None
+            await hand_over.settle([Settlement(row, Delivered()) for row in hand_over.rows])
+        async with subject.store.hand_over(places(), limit=100, breadth=SHARDS) as hand_over:
+            assert parts(hand_over) == written
+
     async def test_a_claim_passes_by_rows_of_a_hand_over(self, subject: Subject) -> None:
         written = await put(subject, *(draft(key="k") for _ in range(3)))
         async with subject.store.hand_over(places(), limit=2) as hand_over:
@@ -851,7 +925,7 @@ class StoreSuite:
                 if hand_over is None:
                     break
                 taken += ids(hand_over.rows)
-                where.remove(hand_over.place)
+                where = [place for place in where if place not in hand_over.places]
         assert sorted(taken) == [keyless, *others]
         async with subject.store.hand_over(places("other"), limit=9) as hand_over:
             assert parts(hand_over) == [elsewhere]
@@ -1177,7 +1251,7 @@ async def visit(subject: Subject, *queues: str) -> list[int]:
             if hand_over is None:
                 break
             taken += ids(hand_over.rows)
-            where.remove(hand_over.place)
+            where = [place for place in where if place not in hand_over.places]
     return sorted(taken)
 
 

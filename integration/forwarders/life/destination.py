@@ -147,7 +147,8 @@ class StoppingStore:
 
 class StoppingHandOver:
     def __init__(self, hand_over: HandOver, stops: Stops) -> None:
-        self.place, self.rows = hand_over.place, hand_over.rows
+        self.places, self.vacant, self.has_more = hand_over.places, hand_over.vacant, hand_over.has_more
+        self.rows = hand_over.rows
         self._hand_over = hand_over
         self._stops = stops
 

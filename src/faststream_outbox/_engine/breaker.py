@@ -1,7 +1,7 @@
 """Keeps the lanes of a forwarder away from a destination that is down, all but one that tries it now and then."""
 
 import time
-from collections.abc import AsyncIterator, Hashable, Iterable
+from collections.abc import AsyncIterator, Collection, Hashable, Iterable
 from contextlib import asynccontextmanager
 from enum import StrEnum
 
@@ -112,11 +112,11 @@ class Breaker:
         self._health.failed(error)
         return self._count_failure()
 
-    def note(self, place: Hashable, *, answered: bool, trouble: BaseException | None) -> float:
+    def note(self, places: Collection[Hashable], *, answered: bool, trouble: BaseException | None) -> float:
         """Note what has come of a hand-over.
 
         Args:
-            place: Where its rows come from.
+            places: Where its rows come from.
             answered: Whether the destination accepted or refused a row.
             trouble: Why it did not take others.
 
@@ -129,11 +129,11 @@ class Breaker:
                 self._unconnected.clear()
             self._close()
         if trouble is not None:
-            self._troubled.add(place)
+            self._troubled.update(places)
             self._health.failed(trouble)
             return self._seconds(1) if answered else self._count_failure()
         if answered:
-            self._settled([place])
+            self._settled(places)
         return 0.0
 
     def idle(self, places: Iterable[Hashable]) -> None:

@@ -78,6 +78,7 @@ class Fetcher(Service):
             # Claims may work where writes do not; what is in hand must stay bounded then too.
             await self.sleep(CATCH_UP_SECONDS)
             return
+        self._wakeup.clear()
         async with asyncio.timeout(DATABASE_SECONDS):
             rows = await self._claim(room)
         self.health.recovered()

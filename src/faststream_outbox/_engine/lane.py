@@ -15,7 +15,7 @@ from faststream_outbox._engine.sending import Prepare, Sending, Sent
 from faststream_outbox._engine.service import DATABASE_SECONDS, Service
 from faststream_outbox._engine.team import Team
 from faststream_outbox._engine.wakeups import Wakeup
-from faststream_outbox._store.protocol import DEFAULT_BATCH_BYTES, Place, Store
+from faststream_outbox._store.protocol import DEFAULT_BATCH_BYTES, HandOver, Place, Store
 from faststream_outbox._values.outcome import (
     Accepted,
     Dead,
@@ -122,19 +122,28 @@ class Lane(Service):
             return self._breaker.cannot_connect(self.name, error)
         self._breaker.connected(self.name)
         asked = self._rounds.next()
-        async with asyncio.timeout(self._send_timeout + DATABASE_SECONDS):
-            place, sent = await self._hand_over(asked)
-        if place is None:
+        if self._rounds.is_whole:
+            # Else it may have rung for a place that this look leaves out.
+            self._wakeup.clear()
+        try:
+            async with asyncio.timeout(self._send_timeout + DATABASE_SECONDS):
+                taken, sent = await self._hand_over(asked)
+        except BaseException:
+            self._rounds.narrow()
+            raise
+        if taken is None:
             self._breaker.idle(asked)
+            self._wakeup.pass_on()
             return None
         self._found = self._found or bool(sent.fates)
-        return self._note(place, sent)
+        return self._note(taken, sent)
 
-    async def _hand_over(self, places: Sequence[Place]) -> tuple[Place | None, Sent]:
-        """Make one hand-over; no place means that none has work for us."""
+    async def _hand_over(self, places: Sequence[Place]) -> tuple[HandOver | None, Sent]:
+        """Make one hand-over; none means that no place has work for us."""
         async with self._store.hand_over(
             places,
             limit=self._batch_size,
+            breadth=self._rounds.breadth,
             max_bytes=self._batch_bytes,
             # By then this lane has given it up, if it is still there.
             idle_seconds=self._send_timeout + DATABASE_SECONDS,
@@ -142,25 +151,30 @@ class Lane(Service):
             self.health.recovered()
             if hand_over is None:
                 return None, Sent()
-            self._rounds.visited(hand_over.place)
+            self._rounds.visited(hand_over.places[-1])
             began = time.monotonic()
             sent = await self._sending.send(hand_over.rows)
             settlements = self._settlements(hand_over.rows, sent.fates, time.monotonic() - began)
             await hand_over.settle(settlements)
         self._tally.add(sent.fates, settlements)
-        return hand_over.place, sent
+        return hand_over, sent
 
-    def _note(self, place: Place, sent: Sent) -> float:
-        """Say whether the place is worth another visit, and what the destination answered; return seconds to rest."""
+    def _note(self, taken: HandOver, sent: Sent) -> float:
+        """Say which places are worth another visit, and what the destination answered; return seconds to rest."""
+        if taken.has_more or sent.trouble is not None:
+            self._rounds.narrow()
+        else:
+            self._rounds.widen()
         if any(not isinstance(fate, Unsent) for fate in sent.fates):
+            self._rounds.fruitless(taken.vacant)
             self._rounds.fruitful()
         else:
-            self._rounds.fruitless(place)
+            self._rounds.fruitless(taken.places)
         if not sent.fates:
-            # All its rows wait for another row, so there is nothing to send.
-            self._breaker.idle([place])
+            # All their rows wait for another row, so there is nothing to send.
+            self._breaker.idle(taken.places)
             return 0.0
-        rest = self._breaker.note(place, answered=sent.has_answer, trouble=sent.trouble)
+        rest = self._breaker.note(taken.places, answered=sent.has_answer, trouble=sent.trouble)
         if self._breaker.state is BreakerState.OPEN:
             # It is not the places' fault: the next probe may go to any of them.
             self._rounds.finish()

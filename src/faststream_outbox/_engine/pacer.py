@@ -14,6 +14,8 @@ waiting one is due. After rows were found, one more look shows it."""
 class Pacer:
     """Rests between two looks: until a wake-up, until a waiting row is due, or for a polling interval that grows.
 
+    Whoever looks clears the bell before it does: what rings during the look ends the next rest at once.
+
     Args:
         wakeup: Rings when there may be new rows.
         seconds_to_next_due: Asks the store how long until the first waiting row is due.
@@ -37,14 +39,13 @@ class Pacer:
         self._overdue = 0.0
 
     async def rest(self, *, found: bool) -> None:
-        """Wait after a look that took all there was. What rang since the last rest ends this one at once."""
+        """Wait after a look that took all there was. What rang since it began ends the rest at once."""
         if found:
             self._interval = self._shortest
             self._overdue = 0.0
         await self._wakeup.wait(min(AFTERLOOK_SECONDS, self._shortest))
         if not found and not self._wakeup.is_rung:
             await self._rest_longer()
-        self._wakeup.clear()
 
     async def _rest_longer(self) -> None:
         async with asyncio.timeout(DATABASE_SECONDS):

@@ -3,16 +3,22 @@
 import random
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from faststream_outbox._store.protocol import Place
 
 ROUND_SECONDS = 1.0
 """How long a place without result is left out while others always have work."""
 
+WIDENING = 2
+"""By how much the breadth grows after a hand-over that took all that its places had."""
+
 
 class Rounds:
     """Places in a rotating order, so that none is served twice while another waits.
+
+    A few rows here and there are best taken all at once. Where much has piled up, one place gives enough for a
+    hand-over, and leaves the others to the lanes beside. So the breadth goes by what the last hand-over found.
 
     Args:
         queues: Queue names.
@@ -23,6 +29,8 @@ class Rounds:
         places = [Place(queue, shard) for shard in range(shards) for queue in queues]
         self._places = deque(places)
         self._fruitless: set[Place] = set()
+        self.breadth = 1
+        """How many places the next hand-over should take."""
         self._began = time.monotonic()
         # Processes that start together should not knock at the same doors in step.
         self._places.rotate(random.randrange(len(places)))  # noqa: S311 - nothing secret hangs on it
@@ -34,6 +42,11 @@ class Rounds:
     @property
     def queues(self) -> list[str]:
         return sorted({place.queue for place in self._places})
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the next look leaves no place out."""
+        return not self._fruitless
 
     def next(self) -> list[Place]:
         """Give the places to try now, without those that were fruitless in this round."""
@@ -47,14 +60,22 @@ class Rounds:
         """Begin behind this place the next time."""
         self._places.rotate(-1 - self._places.index(place))
 
+    def widen(self) -> None:
+        """Take more places the next time: these had no more than they gave."""
+        self.breadth = min(self.breadth * WIDENING, len(self._places))
+
+    def narrow(self) -> None:
+        """Take one place the next time: it may have enough for a hand-over, or should be tried alone."""
+        self.breadth = 1
+
     def fruitful(self) -> None:
         """Note that a place had rows that could be carried: while there are such, the round has no natural end."""
         if time.monotonic() - self._began > ROUND_SECONDS:
             self.finish()
 
-    def fruitless(self, place: Place) -> None:
-        """Leave a place out until the round is over: all its rows wait for another row."""
-        self._fruitless.add(place)
+    def fruitless(self, places: Iterable[Place]) -> None:
+        """Leave places out until the round is over: all their rows wait for another row, or were not taken."""
+        self._fruitless.update(places)
 
     def finish(self) -> None:
         """End the round: every place counts again."""

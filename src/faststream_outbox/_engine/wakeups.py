@@ -4,12 +4,12 @@ import asyncio
 from collections.abc import Sequence
 from weakref import WeakSet
 
-ALONE_SECONDS = 0.05
+ALONE_SECONDS = 0.02
 """How long the one that was woken is left alone with the work, before the others of its crew are woken too."""
 
 
 class Wakeup:
-    """One sleeper's bell. It stays rung until it is cleared, so that no wake-up between two looks is lost."""
+    """One sleeper's bell. It stays rung until it is cleared, just before a look, so that no wake-up is lost."""
 
     def __init__(self) -> None:
         self._rung = asyncio.Event()
@@ -30,6 +30,9 @@ class Wakeup:
     def clear(self) -> None:
         self._rung.clear()
 
+    def pass_on(self) -> None:
+        """Say that a look was in vain: someone else at work may have just the place that it rang for."""
+
     async def wait(self, seconds: float | None) -> None:
         """Wait until it rings, but no longer than ``seconds``."""
         self._waiting += 1
@@ -45,13 +48,14 @@ class Wakeup:
 class Crew:
     """Sleepers who do the same work, so that for a few new rows it is enough to wake one of them.
 
-    All of them looking for the same row is work in vain, and slows down the one who gets it. The others are woken when
-    the one has not gone back to sleep after a moment: it has more than a few rows, or is held up.
+    All of them looking for the same row is work in vain, and slows down the one who gets it. So what rings while that
+    one is at work is left to it, too. The others are woken when it has not gone back to sleep after a moment: it has
+    more than a few rows, or is held up.
     """
 
     def __init__(self) -> None:
         self._bells: WeakSet[Wakeup] = WeakSet()
-        self._is_left_alone = False
+        self._left_alone: Wakeup | None = None
 
     def join(self) -> Wakeup:
         """Make a bell for one more sleeper."""
@@ -61,21 +65,30 @@ class Crew:
 
     def ring(self) -> None:
         """Wake one sleeper; where nobody sleeps, each looks once more before it does."""
+        if self._left_alone is not None:
+            self._left_alone.ring()
+            return
         sleeper = next((bell for bell in self._bells if bell.is_asleep), None)
         if sleeper is None:
             self.ring_all()
             return
         sleeper.ring()
-        if len(self._bells) > 1 and not self._is_left_alone:
-            self._is_left_alone = True
+        if len(self._bells) > 1:
+            self._left_alone = sleeper
             asyncio.get_running_loop().call_later(ALONE_SECONDS, self._help)
 
     def ring_all(self) -> None:
         for bell in self._bells:
             bell.ring()
 
+    def ring_others_at_work(self, member: Wakeup) -> None:
+        """Let those who do not sleep look once more before they do."""
+        for bell in self._bells:
+            if bell is not member and not bell.is_asleep:
+                bell.ring()
+
     def _help(self) -> None:
-        self._is_left_alone = False
+        self._left_alone = None
         if not all(bell.is_asleep for bell in self._bells):
             self.ring_all()
 
@@ -86,6 +99,9 @@ class _Member(Wakeup):
     def __init__(self, crew: Crew) -> None:
         super().__init__()
         self.crew = crew
+
+    def pass_on(self) -> None:
+        self.crew.ring_others_at_work(self)
 
 
 class Wakeups:

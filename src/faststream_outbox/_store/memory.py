@@ -4,7 +4,7 @@ import asyncio
 import itertools
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from zlib import crc32
@@ -16,6 +16,7 @@ from faststream_outbox._values.row import OutboxRow
 from faststream_outbox.schema import SHARDS
 
 _LONG_AGO = datetime.min.replace(tzinfo=UTC)
+_NEVER = datetime.max.replace(tzinfo=UTC)
 
 
 @dataclass(slots=True)
@@ -172,24 +173,33 @@ class MemoryStore:
         places: Sequence[Place],
         *,
         limit: int,
+        breadth: int = 1,
         max_bytes: int = DEFAULT_BATCH_BYTES,
         idle_seconds: float = 0.0,
     ) -> AsyncIterator["MemoryHandOver | None"]:
         now = _now()
-        place = next((place for place in places if self._has_work(place, now)), None)
-        if place is None:
+        locked = list(itertools.islice((p for p in places if self._has_work(p, now)), min(breadth, limit)))
+        if not locked:
             yield None
             return
-        taken = self._take(place, limit, max_bytes, now)
-        hand_over = MemoryHandOver(place, [record.row._replace(acquired_at=now) for record in taken])
-        self._locked.add(place)
+        share = limit // len(locked)
+        found = {place: self._take(place, share, now) for place in locked}
+        taken = _fitting(sorted(itertools.chain(*found.values()), key=_turn), max_bytes)
+        is_cut = len(taken) < sum(map(len, found.values()))
+        hand_over = MemoryHandOver(
+            places=locked,
+            vacant=[] if is_cut else [place for place in locked if not found[place]],
+            has_more=is_cut or any(len(records) == share for records in found.values()),
+            rows=sorted((record.row._replace(acquired_at=now) for record in taken), key=lambda row: row.id),
+        )
+        self._locked.update(locked)
         for record in taken:
             record.locked = True
         try:
             yield hand_over
             await self.settle(hand_over.settlements, token=None)
         finally:
-            self._locked.discard(place)
+            self._locked.difference_update(locked)
             for record in taken:
                 record.locked = False
 
@@ -310,7 +320,7 @@ class MemoryStore:
     def _has_work(self, place: Place, now: datetime) -> bool:
         return place not in self._locked and bool(self._at([place], lambda r: r.is_ready or r.is_due(now)))
 
-    def _take(self, place: Place, limit: int, max_bytes: int, now: datetime) -> list[_Record]:
+    def _take(self, place: Place, limit: int, now: datetime) -> list[_Record]:
         # The first row of each key that failed and is not settled holds back those behind it.
         first: dict[str, int] = {}
         for record in self._at([place], lambda r: r.holds_key):
@@ -322,7 +332,7 @@ class MemoryStore:
 
         due = self._at([place], lambda r: r.is_due(now) and is_free(r))
         ready = self._at([place], lambda r: r.is_ready and is_free(r))
-        return sorted(_fitting((due + ready)[:limit], max_bytes), key=lambda record: record.row.id)
+        return (due + ready)[:limit]
 
     def _apply(self, record: _Record, outcome: Any) -> None:
         now = _now()
@@ -348,13 +358,15 @@ class MemoryStore:
         record.row = record.row._replace(acquired_at=None)
 
 
+@dataclass
 class MemoryHandOver:
     """Rows that no one else is given until the hand-over ends."""
 
-    def __init__(self, place: Place, rows: Sequence[OutboxRow]) -> None:
-        self.place = place
-        self.rows = rows
-        self.settlements: list[Settlement] = []
+    places: Sequence[Place]
+    vacant: Sequence[Place]
+    has_more: bool
+    rows: Sequence[OutboxRow]
+    settlements: list[Settlement] = field(default_factory=list)
 
     async def settle(self, settlements: Sequence[Settlement]) -> None:
         self.settlements.extend(settlements)
@@ -394,6 +406,11 @@ def _fitting(records: Sequence[_Record], max_bytes: int) -> Sequence[_Record]:
     sizes = (len(r.row.payload) + sum(len(n) + len(v) for n, v in r.row.headers.items()) for r in records)
     fitting = sum(1 for size in itertools.accumulate(sizes) if size <= max_bytes)
     return records[: max(1, fitting)]
+
+
+def _turn(record: _Record) -> tuple[datetime, int]:
+    """Where a record stands among those of a hand-over: due ones first, then ready ones."""
+    return record.next_attempt_at or _NEVER, record.row.id
 
 
 def _failed(row: OutboxRow, now: datetime) -> OutboxRow:

@@ -47,10 +47,15 @@ class Lag(NamedTuple):
 
 
 class HandOver(Protocol):
-    """Rows of one place, locked until the context that gave them ends."""
+    """Rows of some places, locked until the context that gave them ends."""
 
-    place: Place
+    places: Sequence[Place]
+    vacant: Sequence[Place]
+    """Those of the places of which it is known that all their rows wait for another row."""
+    has_more: bool
+    """Whether a place may have more rows than it gave, or could not be taken together with others."""
     rows: Sequence[OutboxRow]
+    """In the order of their ids."""
 
     async def settle(self, settlements: Sequence[Settlement]) -> None:
         """Write the outcomes; they become final when the context ends without an error."""
@@ -133,12 +138,14 @@ class Store(Protocol):
         places: Sequence[Place],
         *,
         limit: int,
+        breadth: int = 1,
         max_bytes: int = DEFAULT_BATCH_BYTES,
         idle_seconds: float = DEFAULT_IDLE_SECONDS,
     ) -> AbstractAsyncContextManager[HandOver | None]:
-        """Take the first of ``places`` that has work and no other taker, and lock up to ``limit`` of its rows in order.
+        """Take the first of ``places`` that have work and no other taker, and lock some of their rows.
 
-        Payloads and headers have up to ``max_bytes`` together; a single row may have more.
+        Up to ``breadth`` places are taken, and up to ``limit`` rows, of which each place gives its share at most: the
+        first ones in its order. Payloads and headers have up to ``max_bytes`` together; a single row may have more.
         Rows behind a waiting row of their key are left out, so the rows may be none. The context yields None where no
         place can be taken. Leaving it normally commits; leaving it with an error gives all rows back unchanged.
 

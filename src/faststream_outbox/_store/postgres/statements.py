@@ -63,7 +63,7 @@ class Statements:
         self.cancel_timer = self._load("cancel_timer")
         self.fetch_unprocessed = self._load("fetch_unprocessed")
         self.claim = self._load("claim")
-        self.lock_place = self._load("lock_place")
+        self.lock_places = self._load("lock_places")
         self.take = self._load("take")
         self.settle_delivered = self._load("settle_delivered")
         self.settle_retry = self._load("settle_retry")

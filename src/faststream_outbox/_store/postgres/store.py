@@ -1,7 +1,9 @@
 """What the loops do with rows, in transactions of their own."""
 
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from sqlalchemy import Row, Table, TextClause
@@ -28,6 +30,12 @@ T = TypeVar("T")
 
 UNKNOWN_PREPARED_STATEMENT = "26000"
 """SQLSTATE invalid_sql_statement_name; see "PostgreSQL Error Codes" in its manual."""
+
+LOCK_NOT_AVAILABLE = "55P03"
+"""SQLSTATE lock_not_available: ``lock_timeout`` has passed."""
+
+PATIENCE_SECONDS = 0.1
+"""How long a hand-over of several places waits for a row that a stranger has locked, before it takes one alone."""
 
 
 class PostgresStore:
@@ -109,24 +117,27 @@ class PostgresStore:
         places: Sequence[Place],
         *,
         limit: int,
+        breadth: int = 1,
         max_bytes: int = DEFAULT_BATCH_BYTES,
         idle_seconds: float = DEFAULT_IDLE_SECONDS,
     ) -> AsyncIterator["PostgresHandOver | None"]:
-        async with self._transactional.connect() as connection, connection.begin():
-            idle = f"{max(1, round(idle_seconds * 1000))}ms"
-            wanted = {**_places(places), "scope": self._lock_scope, "idle": idle}
-            locked = (await connection.execute(self._statements.lock_place, wanted)).first()
-            if locked is None:
-                yield None
-                return
-            place = Place(locked[0], locked[1])
-            parameters = {"queue": place.queue, "shard": place.shard, "limit": limit, "max_bytes": max_bytes}
-            records = (await connection.execute(self._statements.take, parameters)).all()
+        async with self._transactional.connect() as connection:
 
-            async def settle(settlements: Sequence[Settlement]) -> None:
-                await self._settle(connection, settlements, token=None)
+            async def take(breadth: int) -> PostgresHandOver | None:
+                locked = await self._lock(connection, places, breadth=breadth, idle_seconds=idle_seconds)
+                return await self._take(connection, locked, limit=limit, max_bytes=max_bytes) if locked else None
 
-            yield PostgresHandOver(place, [to_row(record) for record in records], settle)
+            try:
+                hand_over = await take(min(breadth, limit))
+            except DBAPIError as error:
+                if breadth == 1 or _sqlstate(error) != LOCK_NOT_AVAILABLE:
+                    raise
+                await connection.rollback()
+                hand_over = await take(1)
+                if hand_over is not None:
+                    hand_over.has_more = True
+            yield hand_over
+            await connection.commit()
 
     def listen(self, token: str) -> AbstractAsyncContextManager[Listener | None]:
         return listen(self._listen_engine, self._statements, self._channel, token)
@@ -138,6 +149,38 @@ class PostgresStore:
         async with self._transactional.begin() as connection:
             found = {quote_table(table): await connection.run_sync(differences, table) for table in self._tables}
         return {table: problems for table, problems in found.items() if problems}
+
+    async def _lock(
+        self, connection: AsyncConnection, places: Sequence[Place], *, breadth: int, idle_seconds: float
+    ) -> list[Place]:
+        wanted = {
+            **_places(places),
+            "scope": self._lock_scope,
+            "breadth": breadth,
+            "idle": _milliseconds(idle_seconds),
+            "patience": _milliseconds(PATIENCE_SECONDS) if breadth > 1 else None,
+        }
+        return [Place(*record[:2]) for record in await connection.execute(self._statements.lock_places, wanted)]
+
+    async def _take(
+        self, connection: AsyncConnection, places: list[Place], *, limit: int, max_bytes: int
+    ) -> "PostgresHandOver":
+        wanted = {**_places(places), "share": limit // len(places), "max_bytes": max_bytes}
+        records = (await connection.execute(self._statements.take, wanted)).all()
+
+        async def settle(settlements: Sequence[Settlement]) -> None:
+            await self._settle(connection, settlements, token=None)
+
+        share_of = Counter((record.queue, record.shard) for record in records)
+        is_cut = any(record.all_bytes > max_bytes for record in records[:1])
+        return PostgresHandOver(
+            places=places,
+            rows=[to_row(record) for record in records],
+            # Where bytes were the limit, a place may have had rows that are not among these.
+            vacant=[] if is_cut else [place for place in places if place not in share_of],
+            has_more=is_cut or wanted["share"] in share_of.values(),
+            write=settle,
+        )
 
     async def _run(self, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
         """Run a statement on a connection of its own, in a transaction where it needs one."""
@@ -183,21 +226,18 @@ class PostgresStore:
                 await connection.execute(statement, parameters)
 
 
+@dataclass
 class PostgresHandOver:
     """Rows that are locked by an open transaction."""
 
-    def __init__(
-        self,
-        place: Place,
-        rows: Sequence[OutboxRow],
-        settle: Callable[[Sequence[Settlement]], Any],
-    ) -> None:
-        self.place = place
-        self.rows = rows
-        self._settle = settle
+    places: Sequence[Place]
+    rows: Sequence[OutboxRow]
+    vacant: Sequence[Place]
+    has_more: bool
+    write: Callable[[Sequence[Settlement]], Awaitable[None]]
 
     async def settle(self, settlements: Sequence[Settlement]) -> None:
-        await self._settle(settlements)
+        await self.write(settlements)
 
 
 def _ways_to_settle(
@@ -229,6 +269,10 @@ def _ways_to_settle(
 def _sqlstate(error: DBAPIError) -> str | None:
     sqlstate: str | None = getattr(error.orig, "sqlstate", None)
     return sqlstate
+
+
+def _milliseconds(seconds: float) -> str:
+    return f"{max(1, round(seconds * 1000))}ms"
 
 
 def _places(places: Sequence[Place]) -> dict[str, Any]:

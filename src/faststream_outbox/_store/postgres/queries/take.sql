@@ -1,49 +1,56 @@
--- The rows of a locked place, in order: due ones first, then ready ones, and none that stands behind a waiting row of
--- its key. A row whose retry is due still holds back the later ones until it is settled: the limit may have left it out.
--- A held dead letter is such a row, with a time that never comes. A timer (not tried yet) holds nothing back. Ready rows are waited for, not skipped, where a stranger has locked
--- one: skipped, it would be passed by the later ones of its key. BETWEEN pins the index: see docs/plans.md.
-WITH due AS MATERIALIZED (
-    SELECT id, queue, key, idempotency_key, payload, headers, attempts_count, deliveries_count, created_at,
-        first_attempt_at, last_attempt_at, timer_id, next_attempt_at
-    FROM {table} AS o
-    WHERE queue = :queue AND shard = CAST(:shard AS smallint)
-      AND next_attempt_at <= statement_timestamp() AND acquired_token IS NULL AND failed_at IS NULL
-      AND (key IS NULL OR NOT EXISTS (
-          SELECT FROM {table} AS earlier
-          WHERE earlier.queue = o.queue AND earlier.shard = o.shard AND earlier.key = o.key
-            AND earlier.last_attempt_at IS NOT NULL AND earlier.next_attempt_at IS NOT NULL AND earlier.id < o.id
-      ))
-    ORDER BY next_attempt_at
-    LIMIT CAST(:limit AS integer)
-    FOR UPDATE SKIP LOCKED
-),
-ready AS MATERIALIZED (
-    SELECT *
-    FROM (
-        SELECT id, queue, key, idempotency_key, payload, headers, attempts_count, deliveries_count, created_at,
-            first_attempt_at, last_attempt_at, timer_id, next_attempt_at
-        FROM {table} AS o
-        WHERE queue = :queue AND shard BETWEEN CAST(:shard AS smallint) AND CAST(:shard AS smallint)
-          AND next_attempt_at IS NULL AND failed_at IS NULL
-          AND (key IS NULL OR NOT EXISTS (
-              SELECT FROM {table} AS earlier
-              WHERE earlier.queue = o.queue AND earlier.shard = o.shard AND earlier.key = o.key
-                AND earlier.last_attempt_at IS NOT NULL AND earlier.next_attempt_at IS NOT NULL AND earlier.id < o.id
-          ))
-        ORDER BY shard, id
-        LIMIT CAST(:limit AS integer)
-        FOR UPDATE
-    ) AS row
-    LIMIT CAST(:limit AS integer) - (SELECT count(*) FROM due)
-)
+-- The rows of locked places. Each place gives up to its share, in order: due rows first, then ready ones, and none that
+-- stands behind a waiting row of its key. A row whose retry is due still holds back the later ones until it is settled:
+-- the limit may have left it out. A held dead letter is such a row, with a time that never comes. A timer (not tried
+-- yet) holds nothing back. Ready rows are waited for, not skipped, where a stranger has locked one: skipped, it would be
+-- passed by the later ones of its key. BETWEEN pins the index: see docs/plans.md.
 SELECT id, queue, key, idempotency_key, payload, CAST(headers AS text), attempts_count, deliveries_count, created_at,
-    first_attempt_at, last_attempt_at, statement_timestamp() AS acquired_at, timer_id
+    first_attempt_at, last_attempt_at, statement_timestamp() AS acquired_at, timer_id, shard, all_bytes
 FROM (
     -- Both sizes are read without fetching what is stored out of line; that of the headers is the stored one.
-    SELECT *, row_number() OVER in_turn AS turn,
-        sum(octet_length(payload) + pg_column_size(headers)) OVER in_turn AS bytes
-    FROM (SELECT * FROM due UNION ALL SELECT * FROM ready) AS found
+    SELECT taken.*, row_number() OVER in_turn AS turn,
+        sum(octet_length(payload) + pg_column_size(headers)) OVER in_turn AS bytes,
+        sum(octet_length(payload) + pg_column_size(headers)) OVER () AS all_bytes
+    FROM unnest(CAST(:queues AS text[]), CAST(:shards AS smallint[])) AS place(queue, shard)
+    CROSS JOIN LATERAL (
+        WITH due AS MATERIALIZED (
+            SELECT id, queue, shard, key, idempotency_key, payload, headers, attempts_count, deliveries_count,
+                created_at, first_attempt_at, last_attempt_at, timer_id, next_attempt_at
+            FROM {table} AS o
+            WHERE queue = place.queue AND shard = place.shard
+              AND next_attempt_at <= statement_timestamp() AND acquired_token IS NULL AND failed_at IS NULL
+              AND (key IS NULL OR NOT EXISTS (
+                  SELECT FROM {table} AS earlier
+                  WHERE earlier.queue = o.queue AND earlier.shard = o.shard AND earlier.key = o.key
+                    AND earlier.last_attempt_at IS NOT NULL AND earlier.next_attempt_at IS NOT NULL
+                    AND earlier.id < o.id
+              ))
+            ORDER BY next_attempt_at
+            LIMIT CAST(:share AS integer)
+            FOR UPDATE SKIP LOCKED
+        ),
+        ready AS MATERIALIZED (
+            SELECT *
+            FROM (
+                SELECT id, queue, shard, key, idempotency_key, payload, headers, attempts_count, deliveries_count,
+                    created_at, first_attempt_at, last_attempt_at, timer_id, next_attempt_at
+                FROM {table} AS o
+                WHERE queue = place.queue AND shard BETWEEN place.shard AND place.shard
+                  AND next_attempt_at IS NULL AND failed_at IS NULL
+                  AND (key IS NULL OR NOT EXISTS (
+                      SELECT FROM {table} AS earlier
+                      WHERE earlier.queue = o.queue AND earlier.shard = o.shard AND earlier.key = o.key
+                        AND earlier.last_attempt_at IS NOT NULL AND earlier.next_attempt_at IS NOT NULL
+                        AND earlier.id < o.id
+                  ))
+                ORDER BY shard, id
+                LIMIT CAST(:share AS integer)
+                FOR UPDATE
+            ) AS row
+            LIMIT CAST(:share AS integer) - (SELECT count(*) FROM due)
+        )
+        SELECT * FROM due UNION ALL SELECT * FROM ready
+    ) AS taken
     WINDOW in_turn AS (ORDER BY next_attempt_at, id ROWS UNBOUNDED PRECEDING)
-) AS taken
+) AS sized
 WHERE {planned_anew} AND (turn = 1 OR bytes <= CAST(:max_bytes AS bigint))
 ORDER BY id

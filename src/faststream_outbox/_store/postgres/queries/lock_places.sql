@@ -1,10 +1,13 @@
--- The first place that has work and no other taker. The lock goes with the transaction. It needs a statement of its
--- own: only the next statement's snapshot is sure to see what the previous taker of the place has written.
--- CASE keeps the lock from being tried before the look, and no ORDER BY keeps LIMIT lazy: at most one lock is taken.
+-- The first places that have work and no other taker. The locks go with the transaction. They need a statement of their
+-- own: only the next statement's snapshot is sure to see what the previous taker of a place has written.
+-- CASE keeps a lock from being tried before the look, and no ORDER BY keeps LIMIT lazy: no lock is taken in vain.
 -- PostgreSQL ends a transaction whose client says nothing for too long, and with it frees the place and its rows: else
--- they would stay locked for hours when a machine loses its power. The setting goes with the transaction.
+-- they would stay locked for hours when a machine loses its power. Nor may one row that a stranger has locked hold up many
+-- places: after a moment they are given back. Both settings go with the transaction.
 -- The looks are scalar subqueries with an order, for reasons told in docs/plans.md.
-SELECT place.queue, place.shard, set_config('idle_in_transaction_session_timeout', CAST(:idle AS text), true)
+SELECT place.queue, place.shard,
+    set_config('idle_in_transaction_session_timeout', CAST(:idle AS text), true),
+    set_config('lock_timeout', COALESCE(CAST(:patience AS text), current_setting('lock_timeout')), true)
 FROM unnest(CAST(:queues AS text[]), CAST(:shards AS smallint[])) AS place(queue, shard)
 WHERE {planned_anew} AND CASE
     WHEN COALESCE(
@@ -28,4 +31,4 @@ WHERE {planned_anew} AND CASE
     THEN pg_try_advisory_xact_lock(hashtextextended(:scope || place.queue, place.shard))
     ELSE false
 END
-LIMIT 1
+LIMIT CAST(:breadth AS integer)
