@@ -7,10 +7,11 @@ from contextlib import asynccontextmanager
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import run_state_machine_as_test
-from sqlalchemy import Table, text
+from sqlalchemy import Table, event, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
+from faststream_outbox._store.postgres.store import MOST_STATEMENTS
 from faststream_outbox._values.outcome import Delivered, Settlement
 from faststream_outbox.schema import SHARDS
 from tests.store.machine import StoreMachine
@@ -142,6 +143,17 @@ async def test_what_was_set_for_a_hand_over_ends_with_it(database_url: str, outb
     async with engine.connect() as connection:
         assert await connection.scalar(text("SHOW idle_in_transaction_session_timeout")) == "0"
         assert await connection.scalar(text("SHOW lock_timeout")) == "0"
+    await engine.dispose()
+
+
+async def test_many_calls_at_once_leave_connections_to_the_application(database_url: str, outbox_table: Table) -> None:
+    engine = create_async_engine(database_url, pool_size=40)
+    in_use: list[int] = []
+    event.listen(engine.sync_engine, "checkout", lambda *_: in_use.append(engine.sync_engine.pool.checkedout()))
+    store = PostgresSubject(engine, outbox_table, None).store
+    claims = (store.claim(places(), limit=1, lease_seconds=60, token="t") for _ in range(40))
+    assert await asyncio.gather(*claims) == [[]] * 40
+    assert max(in_use) == MOST_STATEMENTS
     await engine.dispose()
 
 

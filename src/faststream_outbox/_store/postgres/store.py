@@ -1,5 +1,6 @@
 """What the loops do with rows, in transactions of their own."""
 
+import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -34,6 +35,9 @@ UNKNOWN_PREPARED_STATEMENT = "26000"
 LOCK_NOT_AVAILABLE = "55P03"
 """SQLSTATE lock_not_available: ``lock_timeout`` has passed."""
 
+MOST_STATEMENTS = 4
+"""How many single statements (claims, outcomes, looks at what is due) run at once; each takes a few milliseconds."""
+
 PATIENCE_SECONDS = 0.1
 """How long a hand-over of several places waits for a row that a stranger has locked, before it takes one alone."""
 
@@ -42,7 +46,7 @@ class PostgresStore:
     """Rows in the outbox table.
 
     Connections are taken from the engine's pool for one statement (or one hand-over) and given back; the engine is
-    never disposed.
+    never disposed. Beside hand-overs there are never more than ``MOST_STATEMENTS``: the pool is the application's, too.
 
     Args:
         engine: The caller's engine, on asyncpg.
@@ -70,6 +74,7 @@ class PostgresStore:
         # The engine's own level may be higher, under which a lane would not see what the lane before it wrote.
         self._transactional = engine.execution_options(isolation_level="READ COMMITTED")
         self._single: AsyncEngine | None = None
+        self._statements_at_once = asyncio.Semaphore(MOST_STATEMENTS)
         self._listen_engine = listen_engine or engine
 
     async def claim(self, places: Sequence[Place], *, limit: int, lease_seconds: float, token: str) -> list[OutboxRow]:
@@ -184,6 +189,10 @@ class PostgresStore:
 
     async def _run(self, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
         """Run a statement on a connection of its own, in a transaction where it needs one."""
+        async with self._statements_at_once:
+            return await self._run_now(work)
+
+    async def _run_now(self, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
         engine = await self._single_engine()
         try:
             async with engine.begin() as connection:
