@@ -11,7 +11,7 @@ from integration.faults.proxy import TcpProxy
 from integration.ledger.destinations import Arrivals, QueueArrivals, StreamArrivals, TopicArrivals
 from integration.servers.kafka import OwnKafka
 from integration.servers.process import LOOPBACK
-from integration.servers.queues import Mailbox
+from integration.servers.queues import Mailbox, open_exchange
 from integration.servers.rabbitmq import OwnRabbit
 from integration.servers.redis import EmbeddedRedis
 
@@ -25,6 +25,7 @@ class Outlet:
     Attributes:
         address: what a relay connects to, through the proxy.
         to: the name of the topic, queue or stream.
+        exchange: of RabbitMQ, by which the queue is reached under its name.
     """
 
     kind: Literal["kafka", "rabbit", "redis"]
@@ -33,6 +34,7 @@ class Outlet:
     address: str
     to: str
     arrivals: Arrivals
+    exchange: str = ""
 
     async def restart(self) -> None:
         """Stop the server cleanly and start it again, while this loop goes on to serve the proxy."""
@@ -65,10 +67,11 @@ async def _kafka(server: OwnKafka) -> AsyncIterator[Outlet]:
 async def _rabbit(server: OwnRabbit) -> AsyncIterator[Outlet]:
     async with (
         Mailbox.open(server.url, server.new_name(), x_overflow="reject-publish") as mailbox,
+        open_exchange(server.url, mailbox.name) as exchange,
         TcpProxy(server.host, server.port) as proxy,
     ):
         address = server.url_through(proxy.address)
-        yield Outlet("rabbit", server, proxy, address, mailbox.name, QueueArrivals(mailbox))
+        yield Outlet("rabbit", server, proxy, address, mailbox.name, QueueArrivals(mailbox), exchange)
 
 
 @asynccontextmanager

@@ -36,6 +36,7 @@ class RelayPlan:
 
     Attributes:
         kind, server, to: the destination, its bootstrap server or URL, and the topic, queue or stream there.
+        exchange: of RabbitMQ, by which the queue is reached; not declared by the relay. Empty: the default one.
         pooled: whether a pooler in transaction mode stands before the database.
         options: of the forwarder.
         broker_options: of the broker; they must fit into JSON.
@@ -49,6 +50,7 @@ class RelayPlan:
     kind: Literal["kafka", "rabbit", "redis"]
     server: str
     to: str
+    exchange: str = ""
     queues: tuple[str, ...] = ("orders",)
     pooled: bool = False
     options: Mapping[str, Any] | None = None
@@ -66,9 +68,10 @@ class RelayPlan:
 
             return KafkaBroker(self.server, acks="all", logger=None).publisher(self.to)
         if self.kind == "rabbit":
-            from faststream.rabbit import RabbitBroker
+            from faststream.rabbit import RabbitBroker, RabbitExchange
 
-            return RabbitBroker(self.server, logger=None).publisher(self.to)
+            exchange = RabbitExchange(self.exchange, declare=False) if self.exchange else None
+            return RabbitBroker(self.server, logger=None).publisher(self.to, exchange)
         from faststream.redis import RedisBroker
 
         return RedisBroker(self.server, logger=None).publisher(stream=self.to)

@@ -64,7 +64,14 @@ async def test_a_destination_that_refuses(run: Run, server: Server, database_url
 
 def _relay(outlet: Outlet, database_url: str) -> RelayPlan:
     options = {"batch_size": BATCH_SIZE, "lanes": LANES, "send_timeout": SEND_TIMEOUT}
-    return RelayPlan(database_url=database_url, kind=outlet.kind, server=outlet.address, to=outlet.to, options=options)
+    return RelayPlan(
+        database_url=database_url,
+        kind=outlet.kind,
+        server=outlet.address,
+        to=outlet.to,
+        exchange=outlet.exchange,
+        options=options,
+    )
 
 
 async def _endure(run: Run, outlet: Outlet, name: str, troubles: list[Trouble], plan: Plan) -> None:

@@ -7,6 +7,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
 from integration.faults.proxy import Direction
+from integration.servers.queues import declare_exchange, delete_exchange
 from integration.servers.rabbitmq import OwnRabbit
 from integration.servers.redis import EmbeddedRedis
 
@@ -110,6 +111,15 @@ async def full_queue(outlet: Outlet) -> AsyncIterator[None]:
 
 
 @asynccontextmanager
+async def missing_exchange(outlet: Outlet) -> AsyncIterator[None]:
+    """RabbitMQ: somebody has deleted the exchange."""
+    assert isinstance(outlet.server, OwnRabbit)
+    await delete_exchange(outlet.server.url, outlet.exchange)
+    yield
+    await declare_exchange(outlet.server.url, outlet.exchange, outlet.to)
+
+
+@asynccontextmanager
 async def out_of_memory(outlet: Outlet) -> AsyncIterator[None]:
     """Redis: no write is taken any more."""
     assert isinstance(outlet.server, EmbeddedRedis)
@@ -131,6 +141,6 @@ async def read_only(outlet: Outlet) -> AsyncIterator[None]:
 
 REFUSALS: dict[str, list[Trouble]] = {
     "kafka": [too_few_replicas],
-    "rabbit": [memory_alarm, full_queue],
+    "rabbit": [memory_alarm, full_queue, missing_exchange],
     "redis": [out_of_memory, read_only],
 }

@@ -69,5 +69,26 @@ class Mailbox:
         return list(self._received)
 
 
+@asynccontextmanager
+async def open_exchange(url: str, queue: str) -> AsyncIterator[str]:
+    """Declare an exchange by which a queue is reached under its name, and delete it afterwards; yields its name."""
+    await declare_exchange(url, name := f"to-{queue}", queue)
+    try:
+        yield name
+    finally:
+        await delete_exchange(url, name)
+
+
+async def declare_exchange(url: str, name: str, queue: str) -> None:
+    async with await aio_pika.connect(url) as connection, connection.channel() as channel:
+        exchange = await channel.declare_exchange(name, durable=True)
+        await (await channel.get_queue(queue)).bind(exchange, queue)
+
+
+async def delete_exchange(url: str, name: str) -> None:
+    async with await aio_pika.connect(url) as connection, connection.channel() as channel:
+        await channel.exchange_delete(name)
+
+
 def _with_hyphens(arguments: dict[str, Any]) -> dict[str, Any]:
     return {key.replace("_", "-"): value for key, value in arguments.items()}
