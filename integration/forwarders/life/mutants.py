@@ -28,7 +28,7 @@ def a_row_leaves_the_table_before_it_is_sent(patch: pytest.MonkeyPatch) -> None:
             if taken is not None:
                 await taken.settle([Settlement(row, Delivered()) for row in taken.rows])
         if taken is not None:
-            taken._settle = _nothing
+            taken.write = _nothing
         yield taken
 
     patch.setattr(PostgresStore, "hand_over", too_early)
