@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
-from faststream_outbox._store.postgres.store import PostgresStore
+from faststream_outbox._store.postgres.store import PostgresHandOver, PostgresStore
 
 CRASH_POINTS = ("before send", "after send", "before commit", "after commit")
 
@@ -33,14 +33,15 @@ def crash_at(point: str, number: int) -> None:
         if (here, hand_over) == (point, number):
             os.kill(os.getpid(), signal.SIGKILL)
 
-    class Watched:
-        def __init__(self, taken: Any, this: int) -> None:
-            self.place, self.rows, self._taken, self._this = taken.place, taken.rows, taken, this
+    def watch(taken: PostgresHandOver, this: int) -> None:
+        write = taken.write
 
-        async def settle(self, settlements: Sequence[Any]) -> None:
-            reached("after send", self._this)
-            await self._taken.settle(settlements)
-            reached("before commit", self._this)
+        async def watched(settlements: Sequence[Any]) -> None:
+            reached("after send", this)
+            await write(settlements)
+            reached("before commit", this)
+
+        taken.write = watched
 
     @asynccontextmanager
     async def watched(self: PostgresStore, *arguments: Any, **options: Any) -> AsyncIterator[Any]:
@@ -52,7 +53,8 @@ def crash_at(point: str, number: int) -> None:
             # Its own number: another lane may have begun the next one by the time that this one is over.
             begun = this = begun + 1
             reached("before send", this)
-            yield Watched(taken, this)
+            watch(taken, this)
+            yield taken
         reached("after commit", this)
 
     PostgresStore.hand_over = watched  # type: ignore[method-assign]
