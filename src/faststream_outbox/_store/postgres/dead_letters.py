@@ -8,7 +8,7 @@ from sqlalchemy import Connection, Row, Table, TextClause
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from faststream_outbox._store.postgres.listener import channel_of
-from faststream_outbox._store.postgres.records import to_row
+from faststream_outbox._store.postgres.records import to_rows
 from faststream_outbox._store.postgres.sessions import run_in_session
 from faststream_outbox._store.postgres.statements import Statements
 from faststream_outbox._values.dead_letter import DeadLetter, Selection
@@ -34,7 +34,7 @@ class PostgresDeadLetters:
         parameters = {**asdict(selection), "limit": limit}
         return await self._run(
             session,
-            lambda conn: [_to_dead_letter(row) for row in conn.execute(self._statements.dead_letters_list, parameters)],
+            lambda conn: _to_dead_letters(conn.execute(self._statements.dead_letters_list, parameters).all()),
         )
 
     async def count(self, session: Any, selection: Selection) -> int:
@@ -67,8 +67,14 @@ class PostgresDeadLetters:
             return await connection.run_sync(work)
 
 
-def _to_dead_letter(record: Row[Any]) -> DeadLetter:
-    values: Sequence[Any] = tuple(record)
-    return DeadLetter(
-        row=to_row(values[:13]), failed_at=values[13], reason=values[14], exception=values[15], holds_key=values[16]
-    )
+def _to_dead_letters(records: Sequence[Row[Any]]) -> list[DeadLetter]:
+    return [
+        DeadLetter(
+            row=row,
+            failed_at=record.failed_at,
+            reason=record.failure_reason,
+            exception=record.last_exception,
+            holds_key=record.holds_key,
+        )
+        for row, record in zip(to_rows(records), records, strict=True)
+    ]

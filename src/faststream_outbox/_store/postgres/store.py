@@ -1,7 +1,7 @@
 """What the loops do with rows, in transactions of their own."""
 
 import asyncio
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from faststream_outbox._store.postgres.inspection import differences
 from faststream_outbox._store.postgres.listener import channel_of, listen
-from faststream_outbox._store.postgres.records import to_row
+from faststream_outbox._store.postgres.records import place_of, to_rows
 from faststream_outbox._store.postgres.statements import Statements, quote_table
 from faststream_outbox._store.protocol import (
     DEFAULT_BATCH_BYTES,
@@ -85,7 +85,7 @@ class PostgresStore:
             "token": token,
         }
         records = await self._fetch(self._statements.claim, parameters)
-        return sorted((to_row(record) for record in records), key=lambda row: row.id)
+        return sorted(to_rows(records), key=lambda row: row.id)
 
     async def settle(self, settlements: Sequence[Settlement], *, token: str) -> None:
         await self._run(lambda connection: self._settle(connection, settlements, token=token))
@@ -176,11 +176,11 @@ class PostgresStore:
         async def settle(settlements: Sequence[Settlement]) -> None:
             await self._settle(connection, settlements, token=None)
 
-        share_of = Counter((record.queue, record.shard) for record in records)
+        share_of = Counter(map(place_of, records))
         is_cut = any(record.all_bytes > max_bytes for record in records[:1])
         return PostgresHandOver(
             places=places,
-            rows=[to_row(record) for record in records],
+            rows=to_rows(records),
             # Where bytes were the limit, a place may have had rows that are not among these.
             vacant=[] if is_cut else [place for place in places if place not in share_of],
             has_more=is_cut or wanted["share"] in share_of.values(),
@@ -226,8 +226,11 @@ class PostgresStore:
         *,
         token: str | None,
     ) -> None:
-        for is_meant, statement, columns in self._ways_to_settle:
-            chosen = [settlement for settlement in settlements if is_meant(settlement.outcome)]
+        by_kind: defaultdict[type[Outcome], list[Settlement]] = defaultdict(list)
+        for settlement in settlements:
+            by_kind[type(settlement.outcome)].append(settlement)
+        for kind, is_meant, statement, columns in self._ways_to_settle:
+            chosen = [each for each in by_kind[kind] if is_meant is None or is_meant(each.outcome)]
             if chosen:
                 parameters: dict[str, Any] = {**_fence([row for row, _ in chosen]), "token": token}
                 for name, attribute in columns.items():
@@ -251,27 +254,26 @@ class PostgresHandOver:
 
 def _ways_to_settle(
     statements: Statements,
-) -> Sequence[tuple[Callable[[Outcome], bool], TextClause, Mapping[str, str]]]:
-    """Say which outcomes each statement writes, and which of their parts it takes under which name."""
+) -> Sequence[tuple[type[Outcome], Callable[[Any], bool] | None, TextClause, Mapping[str, str]]]:
+    """Say which outcomes each statement writes, and which of their parts it takes under which name.
+
+    The outcomes are those of a kind, and of these the ones that a condition holds for, where there is one.
+    """
     reason = {"reasons": "reason", "exceptions": "exception"}
     moved = statements.settle_dead_moved
 
-    def is_parked(outcome: Outcome) -> bool:
-        return isinstance(outcome, Dead) and (moved is None or outcome.holds_key)
+    def is_parked(outcome: Dead) -> bool:
+        return moved is None or outcome.holds_key
 
-    def is_moved(outcome: Outcome) -> bool:
-        return isinstance(outcome, Dead) and not is_parked(outcome)
+    def is_moved(outcome: Dead) -> bool:
+        return not is_parked(outcome)
 
     return [
-        (lambda outcome: isinstance(outcome, Delivered), statements.settle_delivered, {}),
-        (
-            lambda outcome: isinstance(outcome, Retry),
-            statements.settle_retry,
-            {"delays": "delay", "exceptions": "exception"},
-        ),
-        (is_parked, statements.settle_dead_parked, {**reason, "holds": "holds_key"}),
-        *([] if moved is None else [(is_moved, moved, reason)]),
-        (lambda outcome: isinstance(outcome, Released), statements.settle_released, {"started": "started"}),
+        (Delivered, None, statements.settle_delivered, {}),
+        (Retry, None, statements.settle_retry, {"delays": "delay", "exceptions": "exception"}),
+        (Dead, is_parked, statements.settle_dead_parked, {**reason, "holds": "holds_key"}),
+        *([] if moved is None else [(Dead, is_moved, moved, reason)]),
+        (Released, None, statements.settle_released, {"started": "started"}),
     ]
 
 

@@ -6,7 +6,7 @@ from typing import Any
 from sqlalchemy import Connection, Table
 
 from faststream_outbox._store.postgres.listener import channel_of
-from faststream_outbox._store.postgres.records import to_row
+from faststream_outbox._store.postgres.records import to_rows
 from faststream_outbox._store.postgres.sessions import run_in_session, run_in_sync_session
 from faststream_outbox._store.postgres.statements import Statements
 from faststream_outbox._values.draft import Draft
@@ -56,7 +56,7 @@ class PostgresWriter:
         parameters = {"queue": queue, "limit": limit}
 
         def run(connection: Connection) -> list[OutboxRow]:
-            return [to_row(record) for record in connection.execute(self._statements.fetch_unprocessed, parameters)]
+            return to_rows(connection.execute(self._statements.fetch_unprocessed, parameters).all())
 
         return await run_in_session(session, run)
 
