@@ -17,9 +17,9 @@ from faststream_outbox._engine.team import Team
 from faststream_outbox._engine.wakeups import Wakeup
 from faststream_outbox._store.protocol import DEFAULT_BATCH_BYTES, HandOver, Place, Store
 from faststream_outbox._values.outcome import (
+    DELIVERED,
     Accepted,
     Dead,
-    Delivered,
     Dropped,
     Fate,
     Outcome,
@@ -181,18 +181,19 @@ class Lane(Service):
         return rest
 
     def _settlements(self, rows: Sequence[OutboxRow], fates: Sequence[Fate], elapsed: float) -> list[Settlement]:
-        outcomes = ((row, self._outcome(row, fate, elapsed)) for row, fate in zip(rows, fates, strict=True))
         return [
-            Settlement(row, self._failure.holding(row, outcome)) for row, outcome in outcomes if outcome is not None
+            Settlement(row, outcome)
+            for row, fate in zip(rows, fates, strict=True)
+            if (outcome := self._outcome(row, fate, elapsed)) is not None
         ]
 
     def _outcome(self, row: OutboxRow, fate: Fate, elapsed: float) -> Outcome | None:
         match fate:
             case Accepted() | Dropped():
-                return Delivered()
+                return DELIVERED
             case Refused(exception):
-                return self._failure.after_failure(row, exception, elapsed=elapsed)
+                return self._failure.holding(row, self._failure.after_failure(row, exception, elapsed=elapsed))
             case Poison(reason, exception):
-                return Dead(reason, describe(exception))
+                return self._failure.holding(row, Dead(reason, describe(exception)))
             case Unsent():
                 return None

@@ -1,5 +1,6 @@
 """What the lanes of one forwarder share."""
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -24,15 +25,11 @@ class Tally:
 
     def add(self, fates: Iterable[Fate], settlements: Iterable[Settlement]) -> None:
         """Count what a hand-over has come to."""
-        for fate in fates:
-            match fate:
-                case Accepted():
-                    self.sent += 1
-                case Refused():
-                    self.refused += 1
-                case Dropped():
-                    self.dropped += 1
-        self.dead += sum(isinstance(outcome, Dead) for _, outcome in settlements)
+        of_fate = Counter(map(type, fates))
+        self.sent += of_fate[Accepted]
+        self.refused += of_fate[Refused]
+        self.dropped += of_fate[Dropped]
+        self.dead += Counter(type(outcome) for _, outcome in settlements)[Dead]
 
 
 @dataclass(frozen=True, slots=True)

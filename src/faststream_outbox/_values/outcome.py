@@ -11,6 +11,10 @@ class Delivered:
     """The row's work is done: it leaves the table."""
 
 
+DELIVERED = Delivered()
+"""All are alike, and so one is enough where there are many."""
+
+
 @dataclass(frozen=True, slots=True)
 class Retry:
     """The attempt failed; the row waits for its next one."""
@@ -62,6 +66,10 @@ class Reason:
 @dataclass(frozen=True, slots=True)
 class Accepted:
     """The destination acknowledged and accepted the row."""
+
+
+ACCEPTED = Accepted()
+"""All are alike, and so one is enough where there are many."""
 
 
 @dataclass(frozen=True, slots=True)
