@@ -6,7 +6,7 @@ from typing import Any, Protocol
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from aiokafka.structs import TopicPartition
 
-from faststream_outbox._values.outcome import Accepted, Poison, Reason, Refused, Unsent, Verdict
+from faststream_outbox._values.outcome import ACCEPTED, Accepted, Poison, Reason, Refused, Unsent, Verdict
 from faststream_outbox._values.row import OutboxRow
 from faststream_outbox.forwarders.kafka.settings import KafkaSettings
 from faststream_outbox.forwarders.kafka.verdicts import classify, is_of_a_topic
@@ -75,13 +75,12 @@ class PartitionSending:
             await self._client.produce(*self._place, batch)
         except Exception as error:  # noqa: BLE001 - each becomes a verdict
             return classify(error, elsewhere=self._place.topic != self._settings.topic)
-        return Accepted()
+        return ACCEPTED
 
     def _note(self, rows: Sequence[OutboxRow], verdict: Verdict) -> None:
-        for row in rows:
-            self._verdicts[row.id] = verdict
-            if isinstance(verdict, Refused) and row.key is not None:
-                self._held_keys.add(row.key)
+        self._verdicts.update(dict.fromkeys([row.id for row in rows], verdict))
+        if isinstance(verdict, Refused):
+            self._held_keys.update(row.key for row in rows if row.key is not None)
 
     def _pack(self, run: list[OutboxRow]) -> tuple[list[OutboxRow], bytes]:
         """Take rows from the front of a run into a record batch, until it is full."""

@@ -18,6 +18,9 @@ Command: TypeAlias = Sequence[str | int | bytes]
 
 CLOSE_SECONDS = 1.0
 
+EMPTY_ARGUMENT = b"$0\r\n\r\n"
+"""A bulk string, as Redis's protocol has it: its length, and itself."""
+
 DEFAULT_MAX_MESSAGE_BYTES = 512 * 1024 * 1024
 """``proto-max-bulk-len`` where the server does not tell."""
 
@@ -182,11 +185,27 @@ class RedisClient:
         if not self.is_alive:
             msg = f"{self._about}: the connection is closed"
             raise ConnectionError(msg)
-        packed = self._connection.pack_commands(commands)
+        packed = self._pack(commands)
         try:
             await self._connection.send_packed_command(packed, check_health=False)
         except (RedisError, OSError) as error:
             raise trouble(self._about, error) from error
+
+    def _pack(self, commands: Sequence[Command]) -> list[bytes]:
+        """Pack commands as redis-py does; but those that carry messages are alike up to the message, so far once."""
+        packed: list[bytes] = []
+        beginnings: dict[Command, bytes] = {}
+        for command in commands:
+            head, message = command[:-1], command[-1]
+            if not isinstance(message, bytes):
+                packed += self._connection.pack_command(*command)
+                continue
+            beginning = beginnings.get(head)
+            if beginning is None:
+                empty = b"".join(self._connection.pack_command(*head, b""))
+                beginning = beginnings[head] = empty.removesuffix(EMPTY_ARGUMENT)
+            packed.append(b"%b$%d\r\n%b\r\n" % (beginning, len(message), message))
+        return packed
 
     async def _receive(self) -> Any:
         try:

@@ -1,7 +1,8 @@
 """The message as FastStream's Redis subscribers read it."""
 
 from collections.abc import Mapping
-from struct import pack
+from functools import lru_cache
+from struct import Struct, pack
 
 from faststream.redis.parser import BinaryMessageFormatV1, MessageFormat
 
@@ -15,6 +16,9 @@ MESSAGE_ID = "message_id"
 VERSION = 1
 PREAMBLE_BYTES = 18
 """Identity, version, and the positions of headers and payload: 8 + 2 + 4 + 4 bytes."""
+
+_length = Struct(">H").pack
+"""Writes how many headers there are, or how many bytes a text has."""
 
 
 async def encode(row: OutboxRow, headers: Mapping[str, str], message_format: type[MessageFormat]) -> bytes:
@@ -45,10 +49,10 @@ def _encode_binary(payload: bytes, headers: Mapping[str, str]) -> bytes:
     Its own writer counts characters where its reader counts bytes: outside ASCII it cuts values short, and everything
     behind them is read from the wrong position.
     """
-    parts = [pack(">H", len(headers))]
+    parts = [_length(len(headers))]
     for name, value in headers.items():
-        for text in (name.encode(), value.encode()):
-            parts += (pack(">H", len(text)), text)
+        text = value.encode()
+        parts += (_name(name), _length(len(text)), text)
     block = b"".join(parts)
     start = PREAMBLE_BYTES
     return b"".join((
@@ -57,3 +61,10 @@ def _encode_binary(payload: bytes, headers: Mapping[str, str]) -> bytes:
         block,
         payload,
     ))  # fmt: skip
+
+
+@lru_cache(maxsize=1024)
+def _name(name: str) -> bytes:
+    """Write the name of a header; there are few, and each is in nearly every message."""
+    text = name.encode()
+    return _length(len(text)) + text

@@ -3,7 +3,7 @@
 from collections.abc import MutableMapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
-from faststream_outbox._values.outcome import Accepted, Poison, Reason, Refused, Unsent, Verdict
+from faststream_outbox._values.outcome import ACCEPTED, Poison, Reason, Refused, Unsent, Verdict
 from faststream_outbox._values.parcel import Parcel
 from faststream_outbox._values.row import OutboxRow
 from faststream_outbox.forwarders.redis.envelope import encode
@@ -114,7 +114,7 @@ class Sending:
         """Note what each answer means; tell whether one of them says that nothing can be sent now."""
         is_over = False
         for packed, answer in zip(members, answers, strict=True):
-            verdict = packed.classify(answer) if isinstance(answer, Exception) else Accepted()
+            verdict = packed.classify(answer) if isinstance(answer, Exception) else ACCEPTED
             self._note(packed.row, verdict)
             is_over = is_over or isinstance(verdict, Unsent)
         return is_over
