@@ -65,6 +65,15 @@ def test_times_are_written_in_utc(moment: datetime, text: str) -> None:
     assert rfc3339(moment) == text
 
 
+def test_times_that_come_again_and_others_between_them() -> None:
+    one = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+    later, abroad = one + timedelta(microseconds=1), one.astimezone(timezone(timedelta(hours=1)))
+    texts = ["2026-01-02T03:04:05Z", "2026-01-02T03:04:05.000001Z"]
+    assert [rfc3339(moment) for moment in (one, one, later, abroad, one)] == [
+        texts[number] for number in (0, 0, 1, 0, 0)
+    ]
+
+
 @given(st.datetimes(timezones=st.timezones()).filter(lambda moment: 1900 < moment.year < 2200))
 def test_a_written_time_reads_back_as_the_same_moment(moment: datetime) -> None:
     assert datetime.fromisoformat(rfc3339(moment)) == moment.astimezone(UTC)
