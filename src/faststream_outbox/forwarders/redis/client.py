@@ -3,23 +3,19 @@
 import asyncio
 import contextlib
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple, TypeAlias, cast
+from typing import Any, NamedTuple, cast
 
 from redis.asyncio.connection import AbstractConnection, ConnectionPool
 from redis.exceptions import RedisError
 
 from faststream_outbox.forwarders.redis.dialling import ANSWERS, dial, time_limit, trouble
+from faststream_outbox.forwarders.redis.packing import Command, pack
 from faststream_outbox.forwarders.redis.settings import RedisSettings
 from faststream_outbox.forwarders.redis.verdicts import RedisAnswerError
 from faststream_outbox.forwarders.suspects import ConnectionBrokenError
 from faststream_outbox.forwarders.transports import reset
 
-Command: TypeAlias = Sequence[str | int | bytes]
-
 CLOSE_SECONDS = 1.0
-
-EMPTY_ARGUMENT = b"$0\r\n\r\n"
-"""A bulk string, as Redis's protocol has it: its length, and itself."""
 
 DEFAULT_MAX_MESSAGE_BYTES = 512 * 1024 * 1024
 """``proto-max-bulk-len`` where the server does not tell."""
@@ -185,27 +181,11 @@ class RedisClient:
         if not self.is_alive:
             msg = f"{self._about}: the connection is closed"
             raise ConnectionError(msg)
-        packed = self._pack(commands)
+        packed = pack(commands, self._connection)
         try:
             await self._connection.send_packed_command(packed, check_health=False)
         except (RedisError, OSError) as error:
             raise trouble(self._about, error) from error
-
-    def _pack(self, commands: Sequence[Command]) -> list[bytes]:
-        """Pack commands as redis-py does; but those that carry messages are alike up to the message, so far once."""
-        packed: list[bytes] = []
-        beginnings: dict[Command, bytes] = {}
-        for command in commands:
-            head, message = command[:-1], command[-1]
-            if not isinstance(message, bytes):
-                packed += self._connection.pack_command(*command)
-                continue
-            beginning = beginnings.get(head)
-            if beginning is None:
-                empty = b"".join(self._connection.pack_command(*head, b""))
-                beginning = beginnings[head] = empty.removesuffix(EMPTY_ARGUMENT)
-            packed.append(b"%b$%d\r\n%b\r\n" % (beginning, len(message), message))
-        return packed
 
     async def _receive(self) -> Any:
         try:
