@@ -115,12 +115,13 @@ class PartitionSending:
         )
 
     def _append(self, builder: Any, offset: int, row: OutboxRow) -> bool:
-        of_row = self._settings.headers_of(row)
-        headers = [(name, value) for name, value in self._settings.headers.items() if name not in of_row]
-        headers += [(name, value.encode()) for name, value in of_row.items()]
-        key = self._settings.key if row.key is None else row.key.encode()
-        taken = builder.append(offset, None, key, row.payload, headers)
-        return taken is not None
+        settings = self._settings
+        of_row = settings.headers_of(row)
+        headers = [(name, value.encode()) for name, value in of_row.items()]
+        if settings.headers:
+            headers[:0] = [(name, value) for name, value in settings.headers.items() if name not in of_row]
+        key = settings.key if row.key is None else row.key.encode()
+        return builder.append(offset, None, key, row.payload, headers) is not None
 
 
 def refuse(rows: Iterable[OutboxRow], refused: Refused, verdicts: MutableMapping[int, Verdict]) -> None:
