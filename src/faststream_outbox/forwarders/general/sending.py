@@ -6,7 +6,7 @@ from collections.abc import MutableMapping, Sequence
 from typing import Protocol
 
 from faststream_outbox._engine.service import is_cancelled
-from faststream_outbox._values.outcome import Accepted, Poison, Unsent, Verdict
+from faststream_outbox._values.outcome import ACCEPTED, Accepted, Poison, Unsent, Verdict
 from faststream_outbox._values.parcel import Parcel
 from faststream_outbox.forwarders.chains import Chain, chains_of
 
@@ -90,4 +90,4 @@ class Sending:
             if not is_alone and self._outlet.is_doubtful(error):
                 return None
             return self._outlet.classify(error, parcel)
-        return Accepted()
+        return ACCEPTED

@@ -8,7 +8,7 @@ from typing import Protocol
 from aiormq.exceptions import ChannelInvalidStateError
 
 from faststream_outbox._engine.service import is_cancelled
-from faststream_outbox._values.outcome import Accepted, Poison, Reason, Refused, Unsent, Verdict
+from faststream_outbox._values.outcome import ACCEPTED, Accepted, Poison, Reason, Refused, Unsent, Verdict
 from faststream_outbox._values.parcel import Parcel
 from faststream_outbox._values.row import OutboxRow
 from faststream_outbox.forwarders.chains import Chain, chains_of
@@ -132,7 +132,7 @@ class Sending:
             if is_cancelled():
                 raise
             return self._read(row, error)
-        return Accepted()
+        return ACCEPTED
 
     def _read(self, row: OutboxRow, error: BaseException) -> Verdict | None:
         its_meaning = meaning(error)
