@@ -159,7 +159,7 @@ def merge_headers(*mappings: Mapping[str, str] | None) -> dict[str, str]:
     for headers in mappings:
         if headers is None:
             continue
-        if not isinstance(headers, Mapping):
+        if type(headers) is not dict and not isinstance(headers, Mapping):
             raise InvalidMessageError("headers", f"must be a mapping of str to str, got {type(headers).__name__}")
         merged.update(headers)
     return merged

@@ -6,7 +6,7 @@ Time is not waited for: a row is due because its time is past, a lease has run o
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol, TypeVar
 
@@ -14,7 +14,7 @@ import pytest
 
 from faststream_outbox._store.protocol import PRESENCE_PREFIX, DeadLetterStore, HandOver, Place, Store, Writer
 from faststream_outbox._values.dead_letter import Selection
-from faststream_outbox._values.draft import DEFAULT_MAX_PAYLOAD_BYTES, Draft
+from faststream_outbox._values.draft import DEFAULT_MAX_PAYLOAD_BYTES, Draft, DraftMaker
 from faststream_outbox._values.outcome import Dead, Delivered, Outcome, Released, Retry, Settlement
 from faststream_outbox._values.row import OutboxRow
 from faststream_outbox.schema import SHARDS
@@ -82,8 +82,10 @@ async def failing(begun: AbstractAsyncContextManager[T]) -> AsyncIterator[T]:
 
 
 def draft(queue: str = "q", body: bytes = b"body", **options: Any) -> Draft:
-    options.setdefault("content_type", "text/plain")
-    return Draft.make(body, queue=queue, max_payload_bytes=DEFAULT_MAX_PAYLOAD_BYTES, **options)
+    own = {name: options.pop(name) for name in ("key", "idempotency_key") if name in options}
+    headers, content_type = options.pop("headers", None), options.pop("content_type", "text/plain")
+    maker = DraftMaker(queue=queue, max_payload_bytes=DEFAULT_MAX_PAYLOAD_BYTES, **options)
+    return maker.make(body, maker.make_headers(headers, content_type), **own)
 
 
 def places(*queues: str) -> list[Place]:
@@ -293,7 +295,7 @@ class StoreSuite:
             body=b"\x00\xff", key="k", headers={"a": "b"}, idempotency_key="i", timer_id="t", activate_at=PAST
         )
         async with subject.transaction() as session:
-            row_id = await subject.writer.insert(session, replace(message, copies=("q=>a", "q=>b")))
+            row_id = await subject.writer.insert(session, message._replace(copies=("q=>a", "q=>b")))
         rows = await subject.rows()
         assert {stored.row.queue: row for row, stored in rows.items()}["q"] == row_id
         assert sorted(stored.row.queue for stored in rows.values()) == ["q", "q=>a", "q=>b"]
@@ -305,7 +307,7 @@ class StoreSuite:
 
     async def test_copies_of_a_batch_follow_its_order(self, subject: Subject) -> None:
         async with subject.transaction() as session:
-            messages = [replace(draft(key="k", body=b"%d" % n), copies=("q=>a", "q=>b")) for n in range(30)]
+            messages = [draft(key="k", body=b"%d" % n)._replace(copies=("q=>a", "q=>b")) for n in range(30)]
             written = await subject.writer.insert_many(session, messages)
         bodies = [b"%d" % n for n in range(30)]
         own = await claim(subject)
@@ -315,17 +317,17 @@ class StoreSuite:
 
     async def test_copies_come_and_go_with_their_transaction(self, subject: Subject) -> None:
         async with failing(subject.transaction()) as session:
-            await subject.writer.insert(session, replace(draft(), copies=("q=>a",)))
-            await subject.writer.insert_many(session, [replace(draft(), copies=("q=>a",))])
+            await subject.writer.insert(session, draft()._replace(copies=("q=>a",)))
+            await subject.writer.insert_many(session, [draft()._replace(copies=("q=>a",))])
         assert await subject.rows() == {}
 
     @pytest.mark.parametrize("options", [{"idempotency_key": "same"}, {"timer_id": "same"}])
     async def test_a_live_duplicate_gets_no_copies(self, subject: Subject, options: dict[str, str]) -> None:
         await put(subject, draft(**options))
-        message = replace(draft(**options), copies=("q=>a",))
+        message = draft(**options)._replace(copies=("q=>a",))
         async with subject.transaction() as session:
             assert await subject.writer.insert(session, message) is None
-            fresh = replace(draft(idempotency_key="fresh"), copies=("q=>a",)) if "timer_id" not in options else message
+            fresh = draft(idempotency_key="fresh")._replace(copies=("q=>a",)) if "timer_id" not in options else message
             written = await subject.writer.insert_many(session, [message, fresh])
         rows = list((await subject.rows()).values())
         assert len(written) == (0 if fresh is message else 1)
@@ -335,7 +337,7 @@ class StoreSuite:
     async def test_a_copy_that_is_still_alive_is_left_out_alone(
         self, subject: Subject, options: dict[str, str]
     ) -> None:
-        message = replace(draft(**options), copies=("q=>a", "q=>b"))
+        message = draft(**options)._replace(copies=("q=>a", "q=>b"))
         async with subject.transaction() as session:
             await subject.writer.insert(session, message)
         for done in ("q", "q=>a"):
@@ -349,7 +351,7 @@ class StoreSuite:
     async def test_a_cancelled_timer_takes_along_the_copies_that_nobody_has(self, subject: Subject) -> None:
         copies = ("q=>a", "q=>b")
         async with subject.transaction() as session:
-            await subject.writer.insert(session, replace(draft(timer_id="t"), copies=copies))
+            await subject.writer.insert(session, draft(timer_id="t")._replace(copies=copies))
         await claim(subject, "q=>a")
         async with subject.transaction() as session:
             assert await subject.writer.cancel_timer(session, queue="q", timer_id="t", copies=copies) is True
@@ -358,7 +360,7 @@ class StoreSuite:
 
     async def test_copies_are_taken_back_though_the_message_itself_is_gone(self, subject: Subject) -> None:
         async with subject.transaction() as session:
-            await subject.writer.insert(session, replace(draft(timer_id="t"), copies=("q=>a",)))
+            await subject.writer.insert(session, draft(timer_id="t")._replace(copies=("q=>a",)))
         await settle(subject, await claim(subject), Delivered())
         async with subject.transaction() as session:
             assert await subject.writer.cancel_timer(session, queue="q", timer_id="t", copies=("q=>a",)) is False
@@ -366,7 +368,7 @@ class StoreSuite:
 
     async def test_a_look_at_a_queue_leaves_copies_out(self, subject: Subject) -> None:
         async with subject.transaction() as session:
-            row_id = await subject.writer.insert(session, replace(draft(), copies=("q=>a",)))
+            row_id = await subject.writer.insert(session, draft()._replace(copies=("q=>a",)))
             assert ids(await subject.writer.fetch_unprocessed(session, queue="q", limit=9)) == [row_id]
             assert len(await subject.writer.fetch_unprocessed(session, queue=None, limit=9)) == 2
 
@@ -1148,7 +1150,7 @@ class StoreSuite:
             assert line is not None
             heard = aiter(line)
             async with subject.transaction() as session:
-                await subject.writer.insert(session, replace(draft(), copies=("q=>a", "q=>b")))
+                await subject.writer.insert(session, draft()._replace(copies=("q=>a", "q=>b")))
             assert {await anext(heard) for _ in range(3)} == {"q", "q=>a", "q=>b"}
 
     async def test_all_listeners_hear(self, subject: Subject) -> None:

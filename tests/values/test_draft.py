@@ -19,7 +19,10 @@ from faststream_outbox._values.draft import (
     MAX_QUEUE_BYTES,
     RESERVED_HEADERS,
     Draft,
+    DraftMaker,
     check_queue,
+    headers_json,
+    headers_json_of_each,
 )
 from faststream_outbox.exceptions import InvalidMessageError, OutboxError
 
@@ -28,8 +31,10 @@ LONE_SURROGATE = "a\ud800"
 
 
 def make(payload: bytes = b"body", **options: Any) -> Draft:
-    defaults = {"queue": "q", "content_type": None, "max_payload_bytes": DEFAULT_MAX_PAYLOAD_BYTES}
-    return Draft.make(payload, **(defaults | options))
+    own = {name: options.pop(name) for name in ("key", "idempotency_key") if name in options}
+    headers, content_type = options.pop("headers", None), options.pop("content_type", None)
+    maker = DraftMaker(**({"queue": "q", "max_payload_bytes": DEFAULT_MAX_PAYLOAD_BYTES} | options))
+    return maker.make(payload, maker.make_headers(headers, content_type), **own)
 
 
 def refused(argument: str, **options: Any) -> str:
@@ -143,6 +148,17 @@ def test_the_callers_headers_are_copied() -> None:
     draft = make(headers=headers)
     headers["a"] = "changed"
     assert draft.headers == {"a": "b"}
+
+
+def test_each_draft_gets_its_own_headers_as_json_whoever_shares_them() -> None:
+    maker = DraftMaker(queue="q", max_payload_bytes=DEFAULT_MAX_PAYLOAD_BYTES, correlation_id="c")
+    shared, own = maker.make_headers({"a": "b"}, None), maker.make_headers({"ü": '"'}, "text/plain")
+    texts = headers_json_of_each([maker.make(b"", headers) for headers in (shared, own, shared)])
+    assert texts == [
+        '{"a":"b","correlation_id":"c"}',
+        '{"content-type":"text/plain","ü":"\\"","correlation_id":"c"}',
+        '{"a":"b","correlation_id":"c"}',
+    ]
 
 
 @pytest.mark.parametrize("headers", [[("a", "b")], "a=b", 5, [], "", 0])
@@ -299,9 +315,10 @@ def test_whatever_is_accepted_can_be_stored(options: dict[str, Any], payload: by
         assert text is None or (is_storable(text) and text != "")
     assert len(draft.queue.encode()) <= MAX_QUEUE_BYTES
     # JSON as jsonb takes it: text alone, no NaN, no NUL, no lone surrogate.
-    assert json.loads(draft.headers_json) == draft.headers
-    assert "\\u0000" not in draft.headers_json
-    assert is_storable(draft.headers_json)
+    text = headers_json(draft.headers)
+    assert json.loads(text) == draft.headers
+    assert "\\u0000" not in text
+    assert is_storable(text)
     assert all(isinstance(value, str) for value in draft.headers.values())
     assert draft.activate_at is None or draft.activate_at.astimezone(UTC).year > 0
     assert draft.activate_in is None or timedelta(0) <= draft.activate_in <= MAX_DELAY

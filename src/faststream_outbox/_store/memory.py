@@ -4,7 +4,7 @@ import asyncio
 import itertools
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from zlib import crc32
@@ -276,7 +276,7 @@ class MemoryStore:
         for draft in drafts:
             if self._is_duplicate(draft, itertools.chain(visible, records)):
                 continue
-            for message in (draft, *(replace(draft, queue=queue) for queue in draft.copies)):
+            for message in (draft, *(draft._replace(queue=queue) for queue in draft.copies)):
                 if not self._is_duplicate(message, itertools.chain(visible, records)):
                     records.append(_record(next(self._ids), message))
         if isinstance(session, MemoryTransaction):

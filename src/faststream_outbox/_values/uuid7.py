@@ -2,12 +2,28 @@
 
 import os
 import time
-import uuid
+from collections.abc import Iterator
+
+_RANDOM_BYTES = 10
+_DIGITS = 2 * _RANDOM_BYTES
+# The digit that begins with the variant's two bits, for each random digit.
+_VARIANT = {digit: "89ab"[int(digit, 16) & 0b11] for digit in "0123456789abcdef"}
 
 
-def uuid7() -> uuid.UUID:
-    """Make a UUIDv7: 48 bits of Unix milliseconds, then 74 random bits (RFC 9562, section 5.7)."""
-    value = (time.time_ns() // 1_000_000) << 80 | int.from_bytes(os.urandom(10))
-    value = value & ~(0xF << 76) | 0x7 << 76
-    value = value & ~(0x3 << 62) | 0x2 << 62
-    return uuid.UUID(int=value)
+def uuid7s(at_once: int = 1) -> Iterator[str]:
+    """Make UUIDv7s as text, without end: 48 bits of Unix milliseconds, then 74 random bits (RFC 9562, section 5.7).
+
+    Each is of the time at which it is asked for.
+
+    Args:
+        at_once: How many are probably wanted; the system is asked for random bits of so many at a time.
+    """
+    while True:
+        digits = os.urandom(_RANDOM_BYTES * at_once).hex()
+        for first in range(0, len(digits), _DIGITS):
+            milliseconds = time.time_ns() // 1_000_000
+            random = digits[first : first + _DIGITS]
+            yield (
+                f"{milliseconds >> 16:08x}-{milliseconds & 0xFFFF:04x}-7{random[:3]}"
+                f"-{_VARIANT[random[3]]}{random[4:7]}-{random[7:19]}"
+            )

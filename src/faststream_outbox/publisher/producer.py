@@ -1,20 +1,17 @@
 """Where every published message becomes a row."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import replace
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from faststream.exceptions import FeatureNotSupportedException
 
 from faststream_outbox._faststream import CodecProto, CustomCallable, ParserComposition, ProducerProto
 from faststream_outbox._store.protocol import Writer
-from faststream_outbox._values.draft import Draft
 from faststream_outbox.exceptions import ConfigError, InvalidMessageError
 from faststream_outbox.parser import OutboxParser
-from faststream_outbox.publisher.tracing import current_trace_headers, with_trace
-from faststream_outbox.response import OutboxPublishCommand, Outgoing, merge_headers
+from faststream_outbox.publisher.drafting import Drafting
+from faststream_outbox.response import OutboxPublishCommand, Outgoing
 
 if TYPE_CHECKING:
     from fast_depends.library.serializer import SerializerProto
@@ -60,7 +57,8 @@ class OutboxProducer(ProducerProto[OutboxPublishCommand]):
 
     async def publish(self, cmd: OutboxPublishCommand) -> int | None:
         """Write one row; None where it is a live duplicate."""
-        draft = self._draft(cmd, Outgoing(cmd.body), current_trace_headers(), *await self._encode(cmd.body))
+        encoded = await self._encode(cmd.body, self._serializer())
+        draft = self._drafting(cmd).draft(Outgoing(cmd.body), *encoded)
         if cmd.session is OWN_TRANSACTION:
             async with self._begin() as session:
                 return await self.writer.insert(session, draft)
@@ -68,17 +66,19 @@ class OutboxProducer(ProducerProto[OutboxPublishCommand]):
 
     def publish_sync(self, cmd: OutboxPublishCommand) -> int | None:
         """The same for a caller that cannot await."""
-        draft = self._draft(cmd, Outgoing(cmd.body), current_trace_headers(), *self._encode_now(cmd.body))
+        draft = self._drafting(cmd).draft(Outgoing(cmd.body), *self._encode_now(cmd.body))
         return self.writer.insert_sync(cmd.session, draft)
 
     async def publish_batch(self, cmd: OutboxPublishCommand) -> list[int]:
         """Write a row for each body, in their order; live duplicates are left out."""
-        drafts, trace = [], current_trace_headers()
-        for body in cmd.batch_bodies:
-            message = body if isinstance(body, Outgoing) else Outgoing(body)
-            drafts.append(self._draft(cmd, message, trace, *await self._encode(message.body)))
-        if not drafts:
+        bodies = cmd.batch_bodies
+        if not bodies:
             return []
+        drafting, serializer = self._drafting(cmd, expected=len(bodies)), self._serializer()
+        drafts = []
+        for body in bodies:
+            message = body if isinstance(body, Outgoing) else Outgoing(body)
+            drafts.append(drafting.draft(message, *await self._encode(message.body, serializer)))
         return await self.writer.insert_many(cmd.session, drafts)
 
     async def cancel_timer(self, session: Any, *, queue: str, timer_id: str) -> bool:
@@ -89,9 +89,9 @@ class OutboxProducer(ProducerProto[OutboxPublishCommand]):
         msg = "The outbox has no request and reply: the answer would come after the transaction that asked."
         raise FeatureNotSupportedException(msg)
 
-    async def _encode(self, body: Any) -> tuple[bytes, str | None]:
+    async def _encode(self, body: Any, serializer: "SerializerProto | None") -> tuple[bytes, str | None]:
         try:
-            payload, content_type = await self.codec.encode(body, self._serializer())
+            payload, content_type = await self.codec.encode(body, serializer)
         except Exception as error:
             problem = f"cannot be encoded: {type(error).__name__}: {error}"
             raise InvalidMessageError("body", problem) from error
@@ -101,7 +101,7 @@ class OutboxProducer(ProducerProto[OutboxPublishCommand]):
         return payload, content_type
 
     def _encode_now(self, body: Any) -> tuple[bytes, str | None]:
-        encoding = self._encode(body)
+        encoding = self._encode(body, self._serializer())
         try:
             encoding.send(None)
         except StopIteration as finished:
@@ -111,32 +111,5 @@ class OutboxProducer(ProducerProto[OutboxPublishCommand]):
         msg = f"publish_sync cannot wait for the broker's codec {type(self.codec).__name__}, whose encode awaits"
         raise ConfigError(msg)
 
-    def _draft(
-        self,
-        cmd: OutboxPublishCommand,
-        message: Outgoing,
-        trace: Mapping[str, str],
-        payload: bytes,
-        content_type: str | None,
-    ) -> Draft:
-        headers = merge_headers(cmd.headers, message.headers)
-        make = partial(
-            Draft.make,
-            payload,
-            queue=cmd.destination,
-            content_type=content_type,
-            max_payload_bytes=self._max_payload_bytes,
-            key=cmd.key if message.key is None else message.key,
-            correlation_id=cmd.correlation_id,
-            idempotency_key=cmd.idempotency_key if message.idempotency_key is None else message.idempotency_key,
-            activate_in=cmd.activate_in,
-            activate_at=cmd.activate_at,
-            timer_id=cmd.timer_id,
-        )
-        try:
-            draft = make(headers=with_trace(headers, trace))
-        except InvalidMessageError:
-            # Baggage may be too much for a message that is fine; if it is the message, that is told without the trace.
-            draft = make(headers=headers)
-        copies = self._copies(draft.queue)
-        return replace(draft, copies=copies) if copies else draft
+    def _drafting(self, cmd: OutboxPublishCommand, *, expected: int = 1) -> Drafting:
+        return Drafting(cmd, max_payload_bytes=self._max_payload_bytes, copies=self._copies, expected=expected)

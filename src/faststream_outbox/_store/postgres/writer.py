@@ -9,7 +9,7 @@ from faststream_outbox._store.postgres.listener import channel_of
 from faststream_outbox._store.postgres.records import to_rows
 from faststream_outbox._store.postgres.sessions import run_in_session, run_in_sync_session
 from faststream_outbox._store.postgres.statements import Statements
-from faststream_outbox._values.draft import Draft
+from faststream_outbox._values.draft import Draft, headers_json, headers_json_of_each
 from faststream_outbox._values.row import OutboxRow
 
 
@@ -72,7 +72,7 @@ class PostgresWriter:
             "idempotency_key": draft.idempotency_key,
             "deduplicate": draft.deduplicate,
             "payload": draft.payload,
-            "headers": draft.headers_json,
+            "headers": headers_json(draft.headers),
             "timer_id": draft.timer_id,
             "activate_at": draft.activate_at,
             "activate_in": draft.activate_in,
@@ -99,7 +99,7 @@ class PostgresWriter:
             "idempotency_keys": [draft.idempotency_key for draft in drafts],
             "deduplicates": [draft.deduplicate for draft in drafts],
             "payloads": [draft.payload for draft in drafts],
-            "headers": [draft.headers_json for draft in drafts],
+            "headers": headers_json_of_each(drafts),
         }
         if first.copies:
             parameters["copies"] = list(first.copies)
