@@ -11,7 +11,7 @@ from sqlalchemy.schema import CreateSchema
 
 from faststream_outbox import make_dlq_table, make_outbox_table
 from faststream_outbox._values.outcome import Dead, Delivered, Retry, Settlement
-from tests.store.suite import ME, claim, draft, ids, places, put, settle
+from tests.store.suite import ME, claim, draft, failing, ids, places, put, settle
 
 from .subject import PostgresSubject
 
@@ -68,6 +68,8 @@ async def walk_through_every_statement(subject: PostgresSubject, connection: Con
         await subject.writer.insert(session, draft(timer_id="t", activate_in=timedelta(hours=1)))
         assert await subject.writer.cancel_timer(session, queue="q", timer_id="t")
         assert len(await subject.writer.fetch_unprocessed(session, queue=None, limit=10)) == 2
+    async with failing(subject.transaction()) as session:
+        assert await subject.writer.insert(session, draft()) is not None
     assert subject.writer.insert_sync(connection, draft()) is not None
     connection.commit()
     rows = await claim(subject)

@@ -5,7 +5,7 @@ from contextlib import AbstractAsyncContextManager, AbstractContextManager, asyn
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, Engine, Table, create_engine, make_url, text
+from sqlalchemy import Connection, Engine, Table, create_engine, event, make_url, text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import (
     AsyncConnection,
@@ -164,6 +164,44 @@ async def test_a_savepoint_takes_its_rows_back(
         async with failing(open_session.begin_nested()):
             await writer.insert(open_session, draft())
     assert list(await subject.rows()) == [kept]
+
+
+# --- engines that are watched
+
+EVENTS = ["before_execute", "after_execute", "before_cursor_execute", "after_cursor_execute"]
+
+
+@pytest.mark.parametrize("name", EVENTS)
+@pytest.mark.parametrize("on", ["engine", "connection", "all engines"])
+async def test_whoever_watches_statements_sees_each_message(
+    writer: PostgresWriter, engine: AsyncEngine, name: str, on: str
+) -> None:
+    seen: list[str] = []
+
+    def note(_connection: Connection, first: Any, second: Any, *_: Any) -> None:
+        seen.append(str(second if name.endswith("cursor_execute") else first))
+
+    async with engine.connect() as open_connection:
+        target: Any = {"engine": engine.sync_engine, "connection": open_connection.sync_connection}.get(on, Engine)
+        await writer.insert(open_connection, draft())
+        event.listen(target, name, note)
+        try:
+            await writer.insert(open_connection, draft(key="k"))
+            await writer.insert(open_connection, draft(timer_id="t"))
+        finally:
+            event.remove(target, name, note)
+        await writer.insert(open_connection, draft())
+    assert len([statement for statement in seen if "INSERT INTO outbox" in statement]) == 2
+
+
+@pytest.mark.parametrize("driver", ["asyncpg", "psycopg"])
+async def test_a_writer_that_wakes_nobody(
+    subject: PostgresSubject, engine: AsyncEngine, psycopg_engine: AsyncEngine, outbox_table: Table, driver: str
+) -> None:
+    writer = PostgresWriter(outbox_table, notify=False)
+    async with (engine if driver == "asyncpg" else psycopg_engine).begin() as open_connection:
+        row_id = await writer.insert(open_connection, draft(key="k"))
+    assert list(await subject.rows()) == [row_id]
 
 
 # --- the order of ids and domain rows

@@ -7,6 +7,8 @@ from importlib.resources import files
 from sqlalchemy import Table, TextClause, bindparam, text
 from sqlalchemy.dialects.postgresql.base import PGDialect
 
+from faststream_outbox._store.postgres.driver import DriverStatement
+
 # A driver's own style may want percent signs doubled; SQLAlchemy does that when it compiles a statement for the driver.
 _IDENTIFIERS = PGDialect(paramstyle="named").identifier_preparer  # type: ignore[no-untyped-call]
 
@@ -51,6 +53,7 @@ class Statements:
             "planned_anew": _PLANNED_ANEW,
         }
         wake = _WAKE if notify else ""
+        self.insert_ready = DriverStatement(self._load("insert_ready", notify=wake))
         self.insert = self._load("insert", notify=wake, on_conflict="")
         self.insert_deduplicated = self._load("insert", notify=wake, on_conflict=_SKIP_DUPLICATES)
         self.insert_many = self._load("insert_many", notify=wake, on_conflict="")

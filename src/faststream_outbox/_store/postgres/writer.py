@@ -64,21 +64,26 @@ class PostgresWriter:
         if draft.copies:
             ids = self._insert_many(connection, [draft])
             return ids[0] if ids else None
-        may_collide = draft.deduplicate or draft.timer_id is not None
-        statement = self._statements.insert_deduplicated if may_collide else self._statements.insert
-        parameters = {
+        parameters: dict[str, Any] = {
             "queue": draft.queue,
             "key": draft.key,
             "idempotency_key": draft.idempotency_key,
-            "deduplicate": draft.deduplicate,
             "payload": draft.payload,
             "headers": headers_json(draft.headers),
-            "timer_id": draft.timer_id,
-            "activate_at": draft.activate_at,
-            "activate_in": draft.activate_in,
             "channel": self._channel,
         }
-        written = connection.execute(statement, parameters).first()
+        may_collide = draft.deduplicate or draft.timer_id is not None
+        if may_collide or draft.activate_in is not None or draft.activate_at is not None:
+            statement = self._statements.insert_deduplicated if may_collide else self._statements.insert
+            parameters |= {
+                "deduplicate": draft.deduplicate,
+                "timer_id": draft.timer_id,
+                "activate_at": draft.activate_at,
+                "activate_in": draft.activate_in,
+            }
+            written = connection.execute(statement, parameters).first()
+        else:
+            written = self._statements.insert_ready.execute(connection, parameters).first()
         return None if written is None else int(written[0])
 
     def _insert_many(self, connection: Connection, drafts: Sequence[Draft]) -> list[int]:
