@@ -315,6 +315,18 @@ class StoreSuite:
         for rows in (own, await claim(subject, "q=>a"), await claim(subject, "q=>b")):
             assert [row.payload for row in rows] == bodies
 
+    @pytest.mark.parametrize("copies", [(), ("q=>a",)], ids=["alone", "with copies"])
+    async def test_messages_of_a_batch_may_share_their_headers(self, subject: Subject, copies: tuple[str, ...]) -> None:
+        first, other, third = draft(headers={"n": "1"}), draft(headers={"ü": '"\\'}), draft(headers={})
+        messages = [first, first, other, first, third, other]
+        async with subject.transaction() as session:
+            batch = [message._replace(copies=copies) for message in messages]
+            written = await subject.writer.insert_many(session, batch)
+        rows = await subject.rows()
+        assert [rows[row_id].row.headers for row_id in written] == [dict(message.headers) for message in messages]
+        for queue in copies:
+            assert [row.headers for row in await claim(subject, queue)] == [dict(m.headers) for m in messages]
+
     async def test_copies_come_and_go_with_their_transaction(self, subject: Subject) -> None:
         async with failing(subject.transaction()) as session:
             await subject.writer.insert(session, draft()._replace(copies=("q=>a",)))

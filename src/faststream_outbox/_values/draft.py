@@ -160,16 +160,17 @@ def headers_json(headers: Mapping[str, str]) -> str:
     return _COMPACT_JSON.encode(headers)
 
 
-def headers_json_of_each(drafts: Sequence[Draft]) -> list[str]:
-    """Write the headers of each draft; those that drafts share, once."""
-    written: dict[int, str] = {}
+def headers_json_of_each(drafts: Sequence[Draft]) -> tuple[str, list[str | None]]:
+    """Write the headers of the first draft, and of each draft: None where it has the mapping of the first."""
+    first = drafts[0].headers
+    written: dict[int, str | None] = {id(first): None}
     texts = []
     for draft in drafts:
-        text = written.get(id(draft.headers))
-        if text is None:
-            text = written[id(draft.headers)] = headers_json(draft.headers)
-        texts.append(text)
-    return texts
+        headers = draft.headers
+        if id(headers) not in written:
+            written[id(headers)] = headers_json(headers)
+        texts.append(written[id(headers)])
+    return headers_json(first), texts
 
 
 def check_queue(queue: str) -> None:

@@ -94,6 +94,7 @@ class PostgresWriter:
             if first.copies
             else (self._statements.insert_many, self._statements.insert_many_deduplicated)
         )
+        first_headers, headers = headers_json_of_each(drafts)
         parameters: dict[str, Any] = {
             "queue": first.queue,
             "timer_id": first.timer_id,
@@ -104,7 +105,8 @@ class PostgresWriter:
             "idempotency_keys": [draft.idempotency_key for draft in drafts],
             "deduplicates": [draft.deduplicate for draft in drafts],
             "payloads": [draft.payload for draft in drafts],
-            "headers": headers_json_of_each(drafts),
+            "first_headers": first_headers,
+            "headers": headers,
         }
         if first.copies:
             parameters["copies"] = list(first.copies)

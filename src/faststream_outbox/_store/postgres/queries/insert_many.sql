@@ -1,9 +1,11 @@
--- Many messages of one queue. Ids follow the order of the arrays.
+-- Many messages of one queue. Ids follow the order of the arrays. Headers are NULL where they are those of the first
+-- message, which are read once: to parse the same JSON for each row would take a quarter of the statement's time.
 WITH written AS (
     INSERT INTO {table}
         (queue, key, idempotency_key, deduplicate, payload, headers, timer_id, next_attempt_at)
     SELECT
-        CAST(:queue AS text), m.key, m.idempotency_key, m.deduplicate, m.payload, CAST(m.headers AS jsonb),
+        CAST(:queue AS text), m.key, m.idempotency_key, m.deduplicate, m.payload,
+        COALESCE(CAST(m.headers AS jsonb), (SELECT CAST(:first_headers AS jsonb))),
         CAST(:timer_id AS text),
         COALESCE(CAST(:activate_at AS timestamptz), statement_timestamp() + CAST(:activate_in AS interval))
     FROM unnest(

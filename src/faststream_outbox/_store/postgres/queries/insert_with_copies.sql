@@ -1,10 +1,12 @@
 -- Messages of one queue, and a copy of each for every further consumer of the queue, in one statement. A message that is a
--- live duplicate gets no copies; a copy that is one is left out alone. Ids follow the order of the arrays.
+-- live duplicate gets no copies; a copy that is one is left out alone. Ids follow the order of the arrays. Headers are NULL
+-- where they are those of the first message, as in insert_many.
 WITH own AS (
     INSERT INTO {table}
         (queue, key, idempotency_key, deduplicate, payload, headers, timer_id, next_attempt_at)
     SELECT
-        CAST(:queue AS text), m.key, m.idempotency_key, m.deduplicate, m.payload, CAST(m.headers AS jsonb),
+        CAST(:queue AS text), m.key, m.idempotency_key, m.deduplicate, m.payload,
+        COALESCE(CAST(m.headers AS jsonb), (SELECT CAST(:first_headers AS jsonb))),
         CAST(:timer_id AS text),
         COALESCE(CAST(:activate_at AS timestamptz), statement_timestamp() + CAST(:activate_in AS interval))
     FROM unnest(
