@@ -41,6 +41,34 @@ async def test_what_gathers_during_a_write_goes_with_the_next(completer: Complet
     await completer.stop()
 
 
+async def test_what_gathers_in_the_pause_after_a_write_goes_together_and_a_stop_ends_the_pause(
+    completer: Completer, store: ScriptedStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(completer_module, "GATHER_SECONDS", 3600.0)
+    completer.start()
+    put(completer, 1)
+    await until(lambda: written(store) == [1])
+    for row_id in (2, 3):
+        put(completer, row_id)
+        await asyncio.sleep(0.01)
+    assert written(store) == [1]
+    async with asyncio.timeout(5):
+        await completer.stop(grace=None)
+    assert written(store) == [1, 2, 3]
+    assert store.script.calls["settle"] == 2
+
+
+async def test_with_a_whole_write_waiting_there_is_no_pause(
+    completer: Completer, store: ScriptedStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(completer_module, "GATHER_SECONDS", 3600.0)
+    monkeypatch.setattr(completer_module, "MAX_WRITE", 3)
+    put(completer, *range(6))
+    completer.start()
+    await until(lambda: len(store.settled) == 6)
+    await completer.stop()
+
+
 async def test_a_write_is_bounded(completer: Completer, store: ScriptedStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(completer_module, "MAX_WRITE", 3)
     put(completer, *range(8))

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from faststream_outbox._engine.stock import Stock
+from faststream_outbox._engine.stock import BATCHES_AHEAD, Stock
 from tests.engine.fakes import make_row, until
 
 
@@ -68,12 +68,24 @@ async def test_a_claim_waits_until_half_of_the_stock_is_gone() -> None:
     stock = Stock(1, 10)
     stock.add(rows(1))
     await work(stock, 1, seconds=0.001)
-    stock.add(rows(10))
+    stock.add(rows(20))
     assert await closed(stock)
-    await work(stock, 4, seconds=0.001)
+    await work(stock, 9, seconds=0.001)
     assert await closed(stock)
     await work(stock, 1, seconds=0.001)
-    assert await stock.room() == 6
+    assert await stock.room() == 10
+
+
+async def test_a_handler_that_never_waits_lets_a_claim_begin_while_rows_are_left() -> None:
+    stock = Stock(1, 10)
+    stock.add(rows(1))
+    await work(stock, 1, seconds=0.001)
+    stock.add(rows(20))
+    claim = asyncio.create_task(stock.room())
+    await asyncio.sleep(0)
+    await work(stock, 11, seconds=0.001)
+    assert claim.done()
+    assert len(stock.empty()) == 9
 
 
 async def test_room_is_told_when_a_row_is_done() -> None:
@@ -160,7 +172,7 @@ def test_never_more_in_hand_than_allowed_and_never_stuck(
         in_hand = len(stock._rows) + busy
         assert 0 <= room <= batch_size
         if room:
-            assert in_hand + room <= workers + batch_size
+            assert in_hand + room <= workers + BATCHES_AHEAD * batch_size
         # With nothing in stock and a worker free, rows are always wanted.
         assert room or stock._rows or busy == workers
         if step == "claim" and room:

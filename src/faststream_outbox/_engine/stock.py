@@ -9,14 +9,18 @@ from faststream_outbox._values.row import OutboxRow
 AHEAD_SECONDS = 0.5
 """Rows are claimed ahead of free workers for about this much work, so that few of them wait while others are idle."""
 
+BATCHES_AHEAD = 2
+"""The most that is claimed ahead. With a single batch, claims would be for the half of it that is gone."""
+
 _SMOOTHING = 0.2
 
 
 class Stock:
     """Claimed rows that no worker has begun, and the sense of how many there should be.
 
-    While handlers are quick, up to a whole batch is claimed ahead. While they are slow, none is: a row in the stock of
-    a busy process is a row that an idle process cannot take.
+    While handlers are quick, up to two batches are claimed ahead: when one has been worked off, a whole one is claimed
+    while the other is. While handlers are slow, none is: a row in the stock of a busy process is a row that an idle
+    process cannot take.
 
     Args:
         workers: How many rows are worked on at a time.
@@ -29,6 +33,7 @@ class Stock:
         self._rows: deque[OutboxRow] = deque()
         self._busy = 0
         self._closed = False
+        self._is_asked = False
         self._pace: float | None = None
         self._arrived = asyncio.Event()
         self._left = asyncio.Event()
@@ -40,6 +45,9 @@ class Stock:
 
     async def take(self) -> OutboxRow | None:
         """Wait for a row; the taker is busy until it calls ``done``. None once the stock is closed."""
+        if self._is_asked and self._room():
+            # A handler that never waits lets nobody else run: all rows would be worked off before more are claimed.
+            await asyncio.sleep(0)
         while not self._rows and not self._closed:
             self._arrived.clear()
             await self._arrived.wait()
@@ -63,9 +71,13 @@ class Stock:
 
     async def room(self) -> int:
         """Wait until rows should be claimed, and tell how many; 0 once the stock is closed."""
-        while (room := self._room()) == 0 and not self._closed:
-            self._left.clear()
-            await self._left.wait()
+        self._is_asked = True
+        try:
+            while (room := self._room()) == 0 and not self._closed:
+                self._left.clear()
+                await self._left.wait()
+        finally:
+            self._is_asked = False
         return 0 if self._closed else room
 
     def close(self) -> None:
@@ -89,4 +101,4 @@ class Stock:
     def _ahead(self) -> int:
         if self._pace is None:
             return 0
-        return int(min(self._batch_size, self._workers * AHEAD_SECONDS / max(self._pace, 1e-6)))
+        return int(min(BATCHES_AHEAD * self._batch_size, self._workers * AHEAD_SECONDS / max(self._pace, 1e-6)))

@@ -195,7 +195,7 @@ class PostgresStore:
     async def _run_now(self, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
         engine = await self._single_engine()
         try:
-            async with engine.begin() as connection:
+            async with self._connection(engine) as connection:
                 return await work(connection)
         except DBAPIError as error:
             # Asked of this call's engine: another call may have changed over meanwhile.
@@ -206,6 +206,10 @@ class PostgresStore:
         self._single = self._transactional
         async with self._single.begin() as connection:
             return await work(connection)
+
+    def _connection(self, engine: AsyncEngine) -> AbstractAsyncContextManager[AsyncConnection]:
+        # To begin and to commit costs a fifth of a statement's processor time, even if the server hears nothing of it.
+        return engine.connect() if engine is self._autocommit else engine.begin()
 
     async def _single_engine(self) -> AsyncEngine:
         if self._single is None:
