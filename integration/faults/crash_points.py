@@ -12,7 +12,8 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
-from faststream_outbox._store.postgres.store import PostgresHandOver, PostgresStore
+from faststream_outbox._store.postgres.handing_over import PostgresHandOver
+from faststream_outbox._store.postgres.store import PostgresStore
 
 CRASH_POINTS = ("before send", "after send", "before commit", "after commit")
 

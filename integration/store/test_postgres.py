@@ -11,7 +11,7 @@ from sqlalchemy import Table, event, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
-from faststream_outbox._store.postgres.store import MOST_STATEMENTS
+from faststream_outbox._store.postgres.calls import MOST_CALLS
 from faststream_outbox._values.outcome import Delivered, Settlement
 from faststream_outbox.schema import SHARDS
 from tests.store.machine import StoreMachine
@@ -153,7 +153,7 @@ async def test_many_calls_at_once_leave_connections_to_the_application(database_
     store = PostgresSubject(engine, outbox_table, None).store
     claims = (store.claim(places(), limit=1, lease_seconds=60, token="t") for _ in range(40))
     assert await asyncio.gather(*claims) == [[]] * 40
-    assert max(in_use) == MOST_STATEMENTS
+    assert max(in_use) == MOST_CALLS
     await engine.dispose()
 
 
@@ -175,6 +175,6 @@ async def test_g13_calls_that_meet_a_pooler_at_the_same_time_all_run_again(
                 await connection.exec_driver_sql("EXECUTE prepared_elsewhere")
             return attempts
 
-        return await store._run(work)
+        return await store._calls.run(work)
 
     assert await asyncio.gather(call(), call()) == [2, 2]

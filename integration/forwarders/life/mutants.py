@@ -9,7 +9,8 @@ import pytest
 from faststream_outbox._engine.failure import FailurePolicy
 from faststream_outbox._engine.lane import Lane
 from faststream_outbox._store.postgres import statements
-from faststream_outbox._store.postgres.store import PostgresHandOver, PostgresStore
+from faststream_outbox._store.postgres.handing_over import PostgresHandOver
+from faststream_outbox._store.postgres.store import PostgresStore
 from faststream_outbox._store.postgres.writer import PostgresWriter
 from faststream_outbox._values.outcome import Delivered, Settlement, Unsent
 

@@ -1,0 +1,121 @@
+"""Locks places and takes their rows, in the transaction of a hand-over."""
+
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Table
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from faststream_outbox._store.postgres.calls import sqlstate
+from faststream_outbox._store.postgres.records import place_of, to_rows
+from faststream_outbox._store.postgres.settling import Settling
+from faststream_outbox._store.postgres.statements import Statements, quote_table
+from faststream_outbox._store.protocol import Place
+from faststream_outbox._values.outcome import Settlement
+from faststream_outbox._values.row import OutboxRow
+
+LOCK_NOT_AVAILABLE = "55P03"
+"""SQLSTATE lock_not_available: ``lock_timeout`` has passed."""
+
+PATIENCE_SECONDS = 0.1
+"""How long a hand-over of several places waits for a row that a stranger has locked, before it takes one alone."""
+
+
+@dataclass
+class PostgresHandOver:
+    """Rows that are locked by an open transaction."""
+
+    places: Sequence[Place]
+    rows: Sequence[OutboxRow]
+    vacant: Sequence[Place]
+    has_more: bool
+    write: Callable[[Sequence[Settlement]], Awaitable[None]]
+
+    async def settle(self, settlements: Sequence[Settlement]) -> None:
+        await self.write(settlements)
+
+
+class HandingOver:
+    """Takes rows of one outbox table.
+
+    Args:
+        outbox_table: Made by ``make_outbox_table``.
+        statements: For this table.
+        settling: Writes outcomes to it.
+    """
+
+    def __init__(self, outbox_table: Table, statements: Statements, settling: Settling) -> None:
+        self._statements = statements
+        self._settling = settling
+        self._lock_scope = f"{quote_table(outbox_table)}/"
+
+    async def take(
+        self,
+        connection: AsyncConnection,
+        places: Sequence[Place],
+        *,
+        limit: int,
+        breadth: int,
+        max_bytes: int,
+        idle_seconds: float,
+    ) -> PostgresHandOver | None:
+        """Take rows as ``Store.hand_over`` says, in a transaction that the caller ends."""
+
+        async def take(breadth: int) -> PostgresHandOver | None:
+            locked = await self._lock(connection, places, breadth=breadth, idle_seconds=idle_seconds)
+            return await self._take(connection, locked, limit=limit, max_bytes=max_bytes) if locked else None
+
+        try:
+            return await take(min(breadth, limit))
+        except DBAPIError as error:
+            if breadth == 1 or sqlstate(error) != LOCK_NOT_AVAILABLE:
+                raise
+        await connection.rollback()
+        hand_over = await take(1)
+        if hand_over is not None:
+            hand_over.has_more = True
+        return hand_over
+
+    async def _lock(
+        self, connection: AsyncConnection, places: Sequence[Place], *, breadth: int, idle_seconds: float
+    ) -> list[Place]:
+        wanted = {
+            **columns_of(places),
+            "scope": self._lock_scope,
+            "breadth": breadth,
+            "idle": _milliseconds(idle_seconds),
+            "patience": _milliseconds(PATIENCE_SECONDS) if breadth > 1 else None,
+        }
+        return [Place(*record[:2]) for record in await connection.execute(self._statements.lock_places, wanted)]
+
+    async def _take(
+        self, connection: AsyncConnection, places: list[Place], *, limit: int, max_bytes: int
+    ) -> PostgresHandOver:
+        wanted = {**columns_of(places), "share": limit // len(places), "max_bytes": max_bytes}
+        records = (await connection.execute(self._statements.take, wanted)).all()
+
+        async def write(settlements: Sequence[Settlement]) -> None:
+            await self._settling.write(connection, settlements, token=None)
+
+        share_of = Counter(map(place_of, records))
+        is_cut = any(record.all_bytes > max_bytes for record in records[:1])
+        return PostgresHandOver(
+            places=places,
+            rows=to_rows(records),
+            # Where bytes were the limit, a place may have had rows that are not among these.
+            vacant=[] if is_cut else [place for place in places if place not in share_of],
+            has_more=is_cut or wanted["share"] in share_of.values(),
+            write=write,
+        )
+
+
+def columns_of(places: Sequence[Place]) -> dict[str, Any]:
+    """Give places as the parameters of a statement."""
+    return {"queues": [place.queue for place in places], "shards": [place.shard for place in places]}
+
+
+def _milliseconds(seconds: float) -> str:
+    return f"{max(1, round(seconds * 1000))}ms"
