@@ -5,65 +5,21 @@ import itertools
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
-from zlib import crc32
 
+from faststream_outbox._store.memory_records import LONG_AGO, Record, failed, fitting, to_record, turn, utc_now
 from faststream_outbox._store.protocol import DEFAULT_BATCH_BYTES, Lag, Listener, Place, Rescue
 from faststream_outbox._values.draft import Draft
 from faststream_outbox._values.outcome import Dead, Delivered, Released, Retry, Settlement
 from faststream_outbox._values.row import OutboxRow
-from faststream_outbox.schema import SHARDS
-
-_LONG_AGO = datetime.min.replace(tzinfo=UTC)
-_NEVER = datetime.max.replace(tzinfo=UTC)
-
-
-@dataclass(slots=True)
-class _Record:
-    """A row with what the table keeps beside it."""
-
-    row: OutboxRow
-    shard: int
-    deduplicate: bool
-    next_attempt_at: datetime | None
-    token: str | None = None
-    locked: bool = False
-    dead: Dead | None = None
-
-    @property
-    def place(self) -> Place:
-        return Place(self.row.queue, self.shard)
-
-    @property
-    def is_ready(self) -> bool:
-        return self.next_attempt_at is None and self.dead is None
-
-    @property
-    def is_waiting(self) -> bool:
-        return self.next_attempt_at is not None and self.token is None and self.dead is None
-
-    @property
-    def holds_key(self) -> bool:
-        """The later rows of its key wait: it failed before and waits itself, or it is a dead letter that holds them."""
-        if self.row.key is None or self.row.last_attempt_at is None:
-            return False
-        return self.next_attempt_at is not None if self.dead is None else self.dead.holds_key
-
-    @property
-    def is_untouched(self) -> bool:
-        """No consumer has it, or had it to the end."""
-        return self.token is None and self.dead is None and not self.locked
-
-    def is_due(self, now: datetime) -> bool:
-        return self.is_waiting and self.next_attempt_at is not None and self.next_attempt_at <= now
 
 
 class MemoryTransaction:
     """Messages that are written, and timers that are cancelled, together or not at all."""
 
     def __init__(self) -> None:
-        self.records: list[_Record] = []
+        self.records: list[Record] = []
         self.cancelled: set[int] = set()
 
 
@@ -74,7 +30,7 @@ class MemoryStore:
     """
 
     def __init__(self) -> None:
-        self._records: dict[int, _Record] = {}
+        self._records: dict[int, Record] = {}
         self._ids = itertools.count(1)
         self._locked: set[Place] = set()
         self._listeners: set[_MemoryListener] = set()
@@ -117,7 +73,7 @@ class MemoryStore:
     # Store
 
     async def claim(self, places: Sequence[Place], *, limit: int, lease_seconds: float, token: str) -> list[OutboxRow]:
-        now = _now()
+        now = utc_now()
         due = self._at(places, lambda record: record.is_due(now))
         ready = self._at(places, lambda record: record.is_ready)
         rows = []
@@ -140,7 +96,7 @@ class MemoryStore:
         for row in rows:
             record = self._records.get(row.id)
             if record and record.token == token and record.row.deliveries_count == row.deliveries_count:
-                record.next_attempt_at = _now() + timedelta(seconds=lease_seconds)
+                record.next_attempt_at = utc_now() + timedelta(seconds=lease_seconds)
                 renewed.add(row.id)
         return renewed
 
@@ -150,7 +106,7 @@ class MemoryStore:
                 self._apply(record, Released(started=False))
 
     async def rescue(self, *, token: str, suspects: frozenset[str]) -> Rescue:
-        now = _now()
+        now = utc_now()
         freed = set()
         for record in self._records.values():
             if record.token is not None and record.next_attempt_at is not None and record.next_attempt_at <= now:
@@ -160,10 +116,10 @@ class MemoryStore:
 
     async def seconds_to_next_due(self, places: Sequence[Place]) -> float | None:
         times = [r.next_attempt_at for r in self._at(places, lambda record: record.is_waiting) if r.next_attempt_at]
-        return (min(times) - _now()).total_seconds() if times else None
+        return (min(times) - utc_now()).total_seconds() if times else None
 
     async def lag(self, places: Sequence[Place]) -> Lag:
-        now = _now()
+        now = utc_now()
         since = [r.next_attempt_at or r.row.created_at for r in self._at(places, lambda r: r.is_ready or r.is_due(now))]
         return Lag(len(since), (now - min(since)).total_seconds() if since else 0.0)
 
@@ -177,14 +133,14 @@ class MemoryStore:
         max_bytes: int = DEFAULT_BATCH_BYTES,
         idle_seconds: float = 0.0,
     ) -> AsyncIterator["MemoryHandOver | None"]:
-        now = _now()
+        now = utc_now()
         locked = list(itertools.islice((p for p in places if self._has_work(p, now)), min(breadth, limit)))
         if not locked:
             yield None
             return
         share = limit // len(locked)
         found = {place: self._take(place, share, now) for place in locked}
-        taken = _fitting(sorted(itertools.chain(*found.values()), key=_turn), max_bytes)
+        taken = fitting(sorted(itertools.chain(*found.values()), key=turn), max_bytes)
         is_cut = len(taken) < sum(map(len, found.values()))
         hand_over = MemoryHandOver(
             places=locked,
@@ -233,7 +189,7 @@ class MemoryStore:
     def ready_among(self, ids: Sequence[int]) -> list[OutboxRow]:
         """Those of the rows that wait for nothing."""
         records = (self._records[row_id] for row_id in ids)
-        return [record.row for record in records if record.is_ready or record.is_due(_now())]
+        return [record.row for record in records if record.is_ready or record.is_due(utc_now())]
 
     def forget(self, row_id: int) -> None:
         """Take a row out, as if it had been delivered."""
@@ -245,23 +201,23 @@ class MemoryStore:
         for record in (self._records.pop(row_id) for row_id in ids):
             row = record.row._replace(attempts_count=0, deliveries_count=0, first_attempt_at=None)
             if record.dead is not None and record.dead.holds_key:
-                revived.append(_Record(row, record.shard, record.deduplicate, _now()))
+                revived.append(Record(row, record.shard, record.deduplicate, utc_now()))
             else:
                 row = row._replace(id=next(self._ids), last_attempt_at=None)
-                revived.append(_Record(row, record.shard, record.deduplicate, None))
+                revived.append(Record(row, record.shard, record.deduplicate, None))
         self._commit(revived)
 
     def discard(self, ids: Sequence[int]) -> None:
         """Delete dead letters; what they held back can be taken."""
         self._ring({self._records.pop(row_id).row.queue for row_id in ids})
 
-    def _visible_to(self, session: Any) -> list[_Record]:
+    def _visible_to(self, session: Any) -> list[Record]:
         if not isinstance(session, MemoryTransaction):
             return list(self._records.values())
         kept = [record for record in self._records.values() if record.row.id not in session.cancelled]
         return kept + session.records
 
-    def _cancel(self, session: Any, record: _Record) -> None:
+    def _cancel(self, session: Any, record: Record) -> None:
         if not isinstance(session, MemoryTransaction):
             del self._records[record.row.id]
         elif record in session.records:
@@ -272,13 +228,13 @@ class MemoryStore:
     def write(self, session: Any, drafts: Sequence[Draft]) -> list[OutboxRow]:
         """Write messages; give their rows, each followed by its copies."""
         visible = self._visible_to(session)
-        records: list[_Record] = []
+        records: list[Record] = []
         for draft in drafts:
             if self._is_duplicate(draft, itertools.chain(visible, records)):
                 continue
             for message in (draft, *(draft._replace(queue=queue) for queue in draft.copies)):
                 if not self._is_duplicate(message, itertools.chain(visible, records)):
-                    records.append(_record(next(self._ids), message))
+                    records.append(to_record(next(self._ids), message))
         if isinstance(session, MemoryTransaction):
             session.records.extend(records)
         else:
@@ -286,7 +242,7 @@ class MemoryStore:
         return [record.row for record in records]
 
     @staticmethod
-    def _is_duplicate(draft: Draft, records: Iterable[_Record]) -> bool:
+    def _is_duplicate(draft: Draft, records: Iterable[Record]) -> bool:
         for record in records:
             row = record.row
             if row.queue != draft.queue:
@@ -297,7 +253,7 @@ class MemoryStore:
                 return True
         return False
 
-    def _commit(self, records: Sequence[_Record]) -> None:
+    def _commit(self, records: Sequence[Record]) -> None:
         for record in records:
             self._records[record.row.id] = record
         self._records = dict(sorted(self._records.items()))
@@ -308,43 +264,43 @@ class MemoryStore:
             for listener in self._listeners:
                 listener.signals.put_nowait(queue)
 
-    def _at(self, places: Sequence[Place], wanted: Callable[[_Record], bool]) -> list[_Record]:
+    def _at(self, places: Sequence[Place], wanted: Callable[[Record], bool]) -> list[Record]:
         """Choose records in the order of the places, then of their times, then of their ids."""
         order = {place: position for position, place in enumerate(places)}
 
-        def rank(record: _Record) -> tuple[int, datetime, int]:
-            return order[record.place], record.next_attempt_at or _LONG_AGO, record.row.id
+        def rank(record: Record) -> tuple[int, datetime, int]:
+            return order[record.place], record.next_attempt_at or LONG_AGO, record.row.id
 
         return sorted((r for r in self._records.values() if r.place in order and wanted(r)), key=rank)
 
     def _has_work(self, place: Place, now: datetime) -> bool:
         return place not in self._locked and bool(self._at([place], lambda r: r.is_ready or r.is_due(now)))
 
-    def _take(self, place: Place, limit: int, now: datetime) -> list[_Record]:
+    def _take(self, place: Place, limit: int, now: datetime) -> list[Record]:
         # The first row of each key that failed and is not settled holds back those behind it.
         first: dict[str, int] = {}
         for record in self._at([place], lambda r: r.holds_key):
             if record.row.key is not None:
                 first[record.row.key] = min(record.row.id, first.get(record.row.key, record.row.id))
 
-        def is_free(record: _Record) -> bool:
+        def is_free(record: Record) -> bool:
             return record.row.key is None or record.row.id <= first.get(record.row.key, record.row.id)
 
         due = self._at([place], lambda r: r.is_due(now) and is_free(r))
         ready = self._at([place], lambda r: r.is_ready and is_free(r))
         return (due + ready)[:limit]
 
-    def _apply(self, record: _Record, outcome: Any) -> None:
-        now = _now()
+    def _apply(self, record: Record, outcome: Any) -> None:
+        now = utc_now()
         row = record.row
         match outcome:
             case Delivered():
                 del self._records[row.id]
             case Retry(delay, _):
-                record.row = _failed(row, now)
+                record.row = failed(row, now)
                 self._free(record, next_attempt_at=now + timedelta(seconds=delay))
             case Dead():
-                record.row = _failed(row, now)
+                record.row = failed(row, now)
                 record.dead = outcome
                 self._free(record, next_attempt_at=None)
             case Released(started):
@@ -352,7 +308,7 @@ class MemoryStore:
                 self._free(record, next_attempt_at=None)
 
     @staticmethod
-    def _free(record: _Record, *, next_attempt_at: datetime | None) -> None:
+    def _free(record: Record, *, next_attempt_at: datetime | None) -> None:
         record.token = None
         record.next_attempt_at = next_attempt_at
         record.row = record.row._replace(acquired_at=None)
@@ -379,47 +335,3 @@ class _MemoryListener:
     async def __aiter__(self) -> AsyncIterator[str]:
         while True:
             yield await self.signals.get()
-
-
-def _record(row_id: int, draft: Draft) -> _Record:
-    now = _now()
-    at = draft.activate_at if draft.activate_in is None else now + draft.activate_in
-    key = None if draft.key is None else draft.key.encode()
-    row = OutboxRow(
-        id=row_id,
-        queue=draft.queue,
-        key=draft.key,
-        idempotency_key=draft.idempotency_key,
-        payload=draft.payload,
-        headers=dict(draft.headers),
-        attempts_count=0,
-        deliveries_count=0,
-        created_at=now,
-        timer_id=draft.timer_id,
-    )
-    shard = row_id % SHARDS if key is None else crc32(key) % SHARDS
-    return _Record(row, shard, draft.deduplicate, at)
-
-
-def _fitting(records: Sequence[_Record], max_bytes: int) -> Sequence[_Record]:
-    """Give as many from the front as have so many bytes together, but at least one."""
-    sizes = (len(r.row.payload) + sum(len(n) + len(v) for n, v in r.row.headers.items()) for r in records)
-    fitting = sum(1 for size in itertools.accumulate(sizes) if size <= max_bytes)
-    return records[: max(1, fitting)]
-
-
-def _turn(record: _Record) -> tuple[datetime, int]:
-    """Where a record stands among those of a hand-over: due ones first, then ready ones."""
-    return record.next_attempt_at or _NEVER, record.row.id
-
-
-def _failed(row: OutboxRow, now: datetime) -> OutboxRow:
-    return row._replace(
-        attempts_count=row.attempts_count + 1,
-        first_attempt_at=row.first_attempt_at or now,
-        last_attempt_at=now,
-    )
-
-
-def _now() -> datetime:
-    return datetime.now(UTC)

@@ -1,0 +1,102 @@
+"""A row of the store in memory, and what becomes of it."""
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from zlib import crc32
+
+from faststream_outbox._store.protocol import Place
+from faststream_outbox._values.draft import Draft
+from faststream_outbox._values.outcome import Dead
+from faststream_outbox._values.row import OutboxRow
+from faststream_outbox.schema import SHARDS
+
+LONG_AGO = datetime.min.replace(tzinfo=UTC)
+NEVER = datetime.max.replace(tzinfo=UTC)
+
+
+@dataclass(slots=True)
+class Record:
+    """A row with what the table keeps beside it."""
+
+    row: OutboxRow
+    shard: int
+    deduplicate: bool
+    next_attempt_at: datetime | None
+    token: str | None = None
+    locked: bool = False
+    dead: Dead | None = None
+
+    @property
+    def place(self) -> Place:
+        return Place(self.row.queue, self.shard)
+
+    @property
+    def is_ready(self) -> bool:
+        return self.next_attempt_at is None and self.dead is None
+
+    @property
+    def is_waiting(self) -> bool:
+        return self.next_attempt_at is not None and self.token is None and self.dead is None
+
+    @property
+    def holds_key(self) -> bool:
+        """The later rows of its key wait: it failed before and waits itself, or it is a dead letter that holds them."""
+        if self.row.key is None or self.row.last_attempt_at is None:
+            return False
+        return self.next_attempt_at is not None if self.dead is None else self.dead.holds_key
+
+    @property
+    def is_untouched(self) -> bool:
+        """No consumer has it, or had it to the end."""
+        return self.token is None and self.dead is None and not self.locked
+
+    def is_due(self, now: datetime) -> bool:
+        return self.is_waiting and self.next_attempt_at is not None and self.next_attempt_at <= now
+
+
+def to_record(row_id: int, draft: Draft) -> Record:
+    """Make a record of what is published."""
+    now = utc_now()
+    at = draft.activate_at if draft.activate_in is None else now + draft.activate_in
+    key = None if draft.key is None else draft.key.encode()
+    row = OutboxRow(
+        id=row_id,
+        queue=draft.queue,
+        key=draft.key,
+        idempotency_key=draft.idempotency_key,
+        payload=draft.payload,
+        headers=dict(draft.headers),
+        attempts_count=0,
+        deliveries_count=0,
+        created_at=now,
+        timer_id=draft.timer_id,
+    )
+    shard = row_id % SHARDS if key is None else crc32(key) % SHARDS
+    return Record(row, shard, draft.deduplicate, at)
+
+
+def fitting(records: Sequence[Record], max_bytes: int) -> Sequence[Record]:
+    """Give as many from the front as have so many bytes together, but at least one."""
+    sizes = (len(r.row.payload) + sum(len(n) + len(v) for n, v in r.row.headers.items()) for r in records)
+    count = sum(1 for size in itertools.accumulate(sizes) if size <= max_bytes)
+    return records[: max(1, count)]
+
+
+def turn(record: Record) -> tuple[datetime, int]:
+    """Where a record stands among those of a hand-over: due ones first, then ready ones."""
+    return record.next_attempt_at or NEVER, record.row.id
+
+
+def failed(row: OutboxRow, now: datetime) -> OutboxRow:
+    """Count an attempt that failed."""
+    return row._replace(
+        attempts_count=row.attempts_count + 1,
+        first_attempt_at=row.first_attempt_at or now,
+        last_attempt_at=now,
+    )
+
+
+def utc_now() -> datetime:
+    return datetime.now(UTC)
