@@ -43,7 +43,7 @@ class Plan:
     """Of each trouble, and of rest before and after it."""
 
 
-PLANS = forms(Plan(200, 1, 1.0), Plan(500, 3, 10.0), timeout=900)
+PLANS = forms(Plan(200, 1, 1.0), Plan(500, 2, 6.0), timeout=600)
 
 
 @PLANS

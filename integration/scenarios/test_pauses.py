@@ -15,8 +15,8 @@ from .results import record
 from .run import Run, forms
 
 LEASE = 1.0
-CLAIMED_AHEAD = 10
-"""Rows of one claim at most."""
+CLAIMED_AHEAD = 2 * 10
+"""Rows of two claims at most."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Plan:
 
 
 @pytest.mark.parametrize("how", ["forwarder", "handler"])
-@forms(Plan(1), Plan(10), timeout=300)
+@forms(Plan(1), Plan(6), timeout=300)
 async def test_a_process_is_paused_for_twice_its_lease(
     run: Run, database_url: str, redis_server: RedisServer, redis_key: str, how: str, plan: Plan
 ) -> None:
