@@ -11,7 +11,7 @@ from sqlalchemy import Table as SqlTable
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from faststream_outbox import OutboxBroker
-from integration.broker.observing import LogLines, Table, eventually
+from integration.broker.observing import LogLines, Table
 from integration.servers.postgres import PostgresServer
 
 from .boxes import BOXES, Box
@@ -32,7 +32,10 @@ async def nothing_is_left_behind() -> AsyncIterator[None]:
     before = asyncio.all_tasks()
     yield
     gc.collect()
-    await eventually(lambda: asyncio.all_tasks() <= {*before, asyncio.current_task()}, within=1.0)
+    deadline = loop.time() + 1.0
+    while left := asyncio.all_tasks() - {*before, asyncio.current_task()}:
+        assert loop.time() < deadline, left
+        await asyncio.sleep(0.01)
     assert not unhandled
 
 

@@ -61,6 +61,7 @@ async def test_a_restart_of_the_server_while_rows_flow(
     check_complete(received, ids)
     check_order(without_repeats(received))
     assert len(log.at_least(logging.ERROR)) <= 2, log.at_least(logging.WARNING)
+    await eventually(lambda: log.containing("works again"))
     assert 1 <= len(log.containing("works again")) <= 2
 
 

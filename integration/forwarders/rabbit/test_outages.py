@@ -60,6 +60,7 @@ async def test_a_restart_while_rows_flow(
     check_complete(records, ids)
     check_order(without_repeats(records))
     assert len(log.at_least(logging.WARNING)) <= 2, log.at_least(logging.WARNING)
+    await eventually(lambda: log.containing("works again"))
     assert len(log.containing("works again")) == 1
     assert len(aiormq_log.records) <= 4, aiormq_log.messages
 
