@@ -12,6 +12,7 @@ from nats.aio.client import Client
 from nats.js import api
 from nats.js import errors as js
 
+from faststream_outbox._engine.service import stop_tasks
 from faststream_outbox._values.outcome import Poison, Reason, Refused, Unsent, Verdict
 from faststream_outbox._values.parcel import Parcel
 from faststream_outbox.exceptions import ConfigError
@@ -135,10 +136,16 @@ class NatsOutlet(Outlet):
         return verdict
 
     async def stop(self, *, cut: bool) -> None:
-        if cut:
-            with contextlib.suppress(errors.Error, OSError):
-                await _cut(_client_of(self.broker))
-        await super().stop(cut=cut)
+        client = _client_of(self.broker)
+        try:
+            if cut:
+                with contextlib.suppress(errors.Error, OSError):
+                    await _cut(client)
+            await super().stop(cut=cut)
+        finally:
+            # The client has cancelled its attempt to reconnect, but may lose that in a wait that ends just then.
+            if (reconnecting := client._reconnection_task) is not None:  # noqa: SLF001
+                await stop_tasks([reconnecting], 0)
 
 
 async def _cut(client: Client) -> None:
