@@ -18,7 +18,7 @@ from faststream_outbox._engine.lane import Lane
 from faststream_outbox._engine.rounds import Rounds
 from faststream_outbox._engine.team import Team
 from faststream_outbox._engine.wakeups import Wakeup
-from faststream_outbox._store import memory
+from faststream_outbox._store import memory, memory_records
 from faststream_outbox._store.protocol import Place
 from faststream_outbox._values.outcome import Accepted, Dropped, Poison, Reason, Refused, Unsent, Verdict
 from faststream_outbox._values.parcel import Parcel
@@ -108,7 +108,8 @@ class RelayMachine(RuleBasedStateMachine):
         self.runner = asyncio.Runner()
         self.clock = Clock()
         self.patch = pytest.MonkeyPatch()
-        self.patch.setattr(memory, "_now", self.clock.utc)
+        for module in (memory, memory_records):
+            self.patch.setattr(module, "utc_now", self.clock.utc)
         self.runner.run(self._build())
         self.published: dict[int, tuple[str | None, str, bytes]] = {}
         self.refusals: defaultdict[int, int] = defaultdict(int)
