@@ -461,6 +461,27 @@ async def test_a_failing_database_costs_no_row_and_is_told_as_such(
     assert list(dict.fromkeys(destination.accepted)) == ids
 
 
+async def test_after_a_failed_hand_over_places_are_tried_one_at_a_time(
+    lane: Lane, destination: ScriptedDestination, store: ScriptedStore
+) -> None:
+    for _ in range(7):
+        store.publish()
+    lane.start()
+    await until(lambda: not store.rows)
+    store.script.failing["commit"] = Trouble("no database")
+    before = len(destination.sent)
+    for _ in range(4):
+        store.publish()
+    await until(lambda: len(destination.sent) == before + 3)
+    assert [len(hand_over) for hand_over in destination.sent[before:]] == [4, 1, 1]
+
+
+async def test_a_look_in_vain_lets_a_lane_at_work_look_once_more(make: Callable[..., Lane]) -> None:
+    looking, at_work = make(min_interval=0.001, max_interval=0.001), make()
+    await looking.run_once()
+    assert at_work._wakeup.is_rung
+
+
 async def test_a_failing_look_for_due_rows_does_not_make_the_lane_spin(
     lane: Lane, store: ScriptedStore, log: Lines
 ) -> None:
