@@ -33,6 +33,7 @@ class FakeClient:
         self.answer = answer
         self.max_frame_size = max_frame_size
         self.blocked = False
+        self.is_alive = True
         self.routing_keys: list[str | None] = []
         self.log: list[tuple[str, bytes]] = []
         self.in_flight = 0
@@ -178,6 +179,20 @@ async def test_an_alarm_ends_a_hand_over(monkeypatch: pytest.MonkeyPatch) -> Non
     sending, verdicts = await send(client, rows("a", "b"))
     assert isinstance(sending.trouble, BlockedError)
     assert verdicts == dict.fromkeys((0, 1), Unsent(sending.trouble))
+
+
+async def test_a_connection_that_has_ended_without_a_word_ends_a_hand_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LOOK_SECONDS", 0.01)
+    client = FakeClient()
+    client.blocked, client.is_alive = True, False
+    sending, verdicts = await send(client, rows("a", "b", "a"))
+    assert isinstance(sending.trouble, ConnectionError)
+    assert not isinstance(sending.trouble, BlockedError), "an alarm of a connection that is gone means nothing"
+    for number in (0, 1):
+        verdict = verdicts[number]
+        assert isinstance(verdict, Unsent)
+        assert isinstance(verdict.exception, ConnectionBrokenError)
+    assert verdicts[2] == Unsent()
 
 
 async def test_an_idempotency_key_is_in_flight_once() -> None:

@@ -19,11 +19,15 @@ from faststream_outbox.forwarders.suspects import ConnectionBrokenError, OneOfTh
 
 MOST_IN_FLIGHT = 256
 LOOK_SECONDS = 0.5
-"""How often a hand-over without answers looks whether there is an alarm."""
+"""How often a hand-over without answers looks whether any can come."""
 
 
 class Publishing(Protocol):
     """What sending needs of a client."""
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether it can be used, as far as that shows on this side."""
 
     @property
     def max_frame_size(self) -> int:
@@ -90,15 +94,27 @@ class Sending:
         return any(parcel.address is not None for parcel in self._in_flight.values())
 
     async def _watch(self, workers: Iterable[asyncio.Task[None]]) -> None:
-        """Wait for workers; cut them off when there is an alarm, since RabbitMQ may not read for hours."""
+        """Wait for workers; cut them off when no answer can come.
+
+        RabbitMQ may not read for hours while there is an alarm. And when a connection ends, aiormq tells those who wait
+        for an answer, but not those who wait for room in its queue, which nobody empties any more.
+        """
         pending = set(workers)
         while pending:
+            was_alive = self._client.is_alive
             _, pending = await asyncio.wait(pending, timeout=LOOK_SECONDS)
-            if pending and await self._client.is_blocked():
-                self._note_trouble(BlockedError(), Meaning.OUTAGE)
-                for worker in pending:
-                    worker.cancel()
+            if not pending:
                 return
+            if not was_alive:
+                # Those who are told why have been told by now.
+                self._note_trouble(ConnectionError("the connection was closed"), Meaning.SUSPECT)
+            elif await self._client.is_blocked():
+                self._note_trouble(BlockedError(), Meaning.OUTAGE)
+            else:
+                continue
+            for worker in pending:
+                worker.cancel()
+            return
 
     async def _work(self, ready: deque[Chain]) -> None:
         while ready:
