@@ -4,11 +4,12 @@ import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
-from sqlalchemy import Table
+from sqlalchemy import Table, make_url
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from faststream_outbox._store.postgres import listener
 from faststream_outbox._store.postgres.listener import PROBE
+from integration.faults.proxy import TcpProxy
 from tests.store.suite import ME, OTHER, claim, draft, ids, put
 
 from .subject import PostgresSubject, kill, listening_backends
@@ -136,6 +137,56 @@ async def test_the_presence_ends_with_the_line(subject: PostgresSubject) -> None
     async with subject.store.listen(ME):
         assert len(await listening_backends(subject.engine)) == 1
     await until_no_one_listens(subject.engine)
+
+
+async def test_a_line_that_has_gone_silent_is_given_up_for_another(
+    database_url: str, outbox_table: Table, subject: PostgresSubject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PostgreSQL does not know of it, and keeps the first one with its presence."""
+    monkeypatch.setattr(listener, "HEARTBEAT_SECONDS", 0.1)
+    monkeypatch.setattr(listener, "ANSWER_SECONDS", 0.3)
+    url = make_url(database_url)
+    assert url.host
+    async with asyncio.timeout(20), TcpProxy(url.host, url.port or 5432) as proxy:
+        engine = create_async_engine(url.set(host=proxy.host, port=proxy.port))
+        async with PostgresSubject(engine, outbox_table, None).store.listen(ME) as line:
+            assert line is not None
+            heard = aiter(line)
+            first = asyncio.ensure_future(anext(heard))
+            await asyncio.sleep(0.5)
+            assert not first.done(), "the server answers"
+            await put(subject, draft("q"))
+            assert await first == "q"
+            proxy.black_hole()
+            with pytest.raises(ConnectionError, match="does not answer any more"):
+                await anext(heard)
+        async with subject.store.listen(ME) as line:
+            assert line is not None
+            assert len(await listening_backends(subject.engine)) == 2
+            await put(subject, draft("again"))
+            assert await anext(aiter(line)) == "again"
+        assert len(await listening_backends(subject.engine)) == 1
+        await engine.dispose()
+
+
+async def test_a_line_is_closed_while_its_server_is_asked(
+    database_url: str, outbox_table: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listener, "HEARTBEAT_SECONDS", 0.1)
+    url = make_url(database_url)
+    assert url.host
+    async with asyncio.timeout(5), TcpProxy(url.host, url.port or 5432) as proxy:
+        engine = create_async_engine(url.set(host=proxy.host, port=proxy.port))
+        async with PostgresSubject(engine, outbox_table, None).store.listen(ME) as line:
+            assert line is not None
+            proxy.black_hole()
+            listening = asyncio.ensure_future(anext(aiter(line)))
+            await asyncio.sleep(0.3)
+            listening.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await listening
+        assert not [task for task in asyncio.all_tasks() if task.get_name() == "outbox-heartbeat"]
+        await engine.dispose()
 
 
 async def test_a_listener_keeps_no_place_in_the_pool(database_url: str, outbox_table: Table) -> None:

@@ -18,6 +18,13 @@ PROBE = ""
 PROBE_SECONDS = 2.0
 """A notification to oneself takes milliseconds; one that has not come by then is not coming."""
 
+HEARTBEAT_SECONDS = 15.0
+"""After so long without a word the server is asked for one. Firewalls and load balancers forget connections that are
+idle for a minute or more, and tell neither end."""
+
+ANSWER_SECONDS = 10.0
+"""A connection without an answer by then is given up."""
+
 
 def channel_of(table: Table) -> str:
     """Name the NOTIFY channel of a table; schemas do not share one."""
@@ -28,13 +35,15 @@ def channel_of(table: Table) -> str:
 
 
 class PostgresListener:
-    """Yields the name of a queue for each notification; raises when the connection is lost.
+    """Yields the name of a queue for each notification; raises when the connection is lost, or no longer answers.
 
     Args:
+        driver: asyncpg's connection.
         backend: The server's process at the other end.
     """
 
-    def __init__(self, backend: int) -> None:
+    def __init__(self, driver: Any, backend: int) -> None:
+        self._driver = driver
         self._backend = backend
         self._signals: asyncio.Queue[str | None] = asyncio.Queue()
         self._answered = asyncio.Event()
@@ -43,10 +52,32 @@ class PostgresListener:
         return self._read()
 
     async def _read(self) -> AsyncIterator[str]:
-        while (signal := await self._signals.get()) is not None:
+        while (signal := await self._next_signal()) is not None:
             yield signal
         msg = "the connection that listens for new rows was lost"
         raise ConnectionResetError(msg)
+
+    async def _next_signal(self) -> str | None:
+        while True:
+            try:
+                async with asyncio.timeout(HEARTBEAT_SECONDS):
+                    return await self._signals.get()
+            except TimeoutError:
+                await self._ask()
+
+    async def _ask(self) -> None:
+        """Make sure that the server is still there."""
+        asking = asyncio.create_task(self._driver.execute("SELECT 1"), name="outbox-heartbeat")
+        try:
+            await asyncio.wait([asking], timeout=ANSWER_SECONDS)
+        finally:
+            if not asking.done():
+                # To cancel it instead, asyncpg would open a connection to a server that cannot be reached.
+                self._driver.terminate()
+                await asyncio.wait([asking])
+        if asking.exception() is not None:
+            msg = "the connection that listens for new rows does not answer any more"
+            raise ConnectionResetError(msg) from asking.exception()
 
     def on_notification(self, _connection: object, backend: int, _channel: str, payload: object) -> None:
         if payload != PROBE:
@@ -87,7 +118,7 @@ async def listen(
         # From here on the pool will not close it any more, however this ends.
         try:
             presence = await connection.execute(statements.listen_presence, {"token": token})
-            listener = PostgresListener(presence.one().backend)
+            listener = PostgresListener(driver, presence.one().backend)
             driver.add_termination_listener(listener.on_termination)
             await driver.add_listener(channel, listener.on_notification)
             await driver.execute("SELECT pg_notify($1, $2)", channel, PROBE)
