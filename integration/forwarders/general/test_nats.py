@@ -1,6 +1,7 @@
 """NATS: streams that come and go, limits, addresses, and what JetStream drops as a repeat."""
 
 import asyncio
+import contextlib
 import logging
 
 import pytest
@@ -188,6 +189,23 @@ async def test_an_address_of_a_rows_own_is_its_subject(stream: NatsBox) -> None:
     assert [type(verdict) for verdict in verdicts] == [Accepted, Accepted, Refused, Poison, Accepted]
     subjects = {int(m.headers["outbox-id"]): m.subject for m in await stream.server.read_stream(stream.name)}
     assert subjects == {1: stream.name, 2: f"{stream.name}.second", 5: stream.name}
+
+
+async def test_an_attempt_to_reconnect_that_outlives_its_client_ends_with_it(stream: NatsBox) -> None:
+    """nats-py waits with ``wait_for``, which may lose a cancellation that comes just when the wait ends."""
+    outlet = outlet_of(stream.publisher(), allow_lossy=False)
+    destination = GeneralDestination(outlet, 5.0)
+    await destination.connect()
+
+    async def lose_a_cancellation() -> None:
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+        await asyncio.Event().wait()
+
+    reconnecting = outlet.broker.connection._reconnection_task = asyncio.create_task(lose_a_cancellation())
+    await asyncio.sleep(0)
+    await destination.close()
+    assert reconnecting.cancelled()
 
 
 async def test_core_nats_passes_on_what_somebody_listens_to(
