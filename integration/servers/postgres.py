@@ -32,6 +32,7 @@ SETTINGS = {
     "max_connections": "200",
     "fsync": "off",
     "full_page_writes": "off",
+    "max_prepared_transactions": "4",
 }
 LOOPBACK_ONLY = {"listen_addresses": LOOPBACK, "unix_socket_directories": ""}
 

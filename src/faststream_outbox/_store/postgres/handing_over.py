@@ -10,6 +10,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from faststream_outbox._store.postgres.calls import sqlstate
+from faststream_outbox._store.postgres.floors import Floors, columns_of
 from faststream_outbox._store.postgres.records import place_of, to_rows
 from faststream_outbox._store.postgres.settling import Settling
 from faststream_outbox._store.postgres.statements import Statements, quote_table
@@ -50,6 +51,7 @@ class HandingOver:
     def __init__(self, outbox_table: Table, statements: Statements, settling: Settling) -> None:
         self._statements = statements
         self._settling = settling
+        self._floors = Floors(outbox_table, statements)
         self._lock_scope = f"{quote_table(outbox_table)}/"
 
     async def take(
@@ -68,6 +70,7 @@ class HandingOver:
             locked = await self._lock(connection, places, breadth=breadth, idle_seconds=idle_seconds)
             return await self._take(connection, locked, limit=limit, max_bytes=max_bytes) if locked else None
 
+        await self._floors.survey(connection, places)
         try:
             return await take(min(breadth, limit))
         except DBAPIError as error:
@@ -83,7 +86,7 @@ class HandingOver:
         self, connection: AsyncConnection, places: Sequence[Place], *, breadth: int, idle_seconds: float
     ) -> list[Place]:
         wanted = {
-            **columns_of(places),
+            **self._from_floors(places),
             "scope": self._lock_scope,
             "breadth": breadth,
             "idle": _milliseconds(idle_seconds),
@@ -94,8 +97,10 @@ class HandingOver:
     async def _take(
         self, connection: AsyncConnection, places: list[Place], *, limit: int, max_bytes: int
     ) -> PostgresHandOver:
-        wanted = {**columns_of(places), "share": limit // len(places), "max_bytes": max_bytes}
+        wanted = {**self._from_floors(places), "share": limit // len(places), "max_bytes": max_bytes}
         records = (await connection.execute(self._statements.take, wanted)).all()
+        if records:
+            self._floors.saw(records[-1].id)
 
         async def write(settlements: Sequence[Settlement]) -> None:
             await self._settling.write(connection, settlements, token=None)
@@ -111,10 +116,8 @@ class HandingOver:
             write=write,
         )
 
-
-def columns_of(places: Sequence[Place]) -> dict[str, Any]:
-    """Give places as the parameters of a statement."""
-    return {"queues": [place.queue for place in places], "shards": [place.shard for place in places]}
+    def _from_floors(self, places: Sequence[Place]) -> dict[str, Any]:
+        return {**columns_of(places), "floors": self._floors.of(places)}
 
 
 def _milliseconds(seconds: float) -> str:

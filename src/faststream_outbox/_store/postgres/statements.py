@@ -68,6 +68,8 @@ class Statements:
         self.claim = self._load("claim")
         self.lock_places = self._load("lock_places")
         self.take = self._load("take")
+        self.survey = self._load("survey")
+        self.writers = self._load("writers")
         self.settle_delivered = self._load("settle_delivered")
         self.settle_retry = self._load("settle_retry")
         self.settle_dead_parked = self._load("settle_dead_parked")

@@ -7,7 +7,8 @@ from sqlalchemy import Table
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from faststream_outbox._store.postgres.calls import Calls
-from faststream_outbox._store.postgres.handing_over import HandingOver, PostgresHandOver, columns_of
+from faststream_outbox._store.postgres.floors import columns_of
+from faststream_outbox._store.postgres.handing_over import HandingOver, PostgresHandOver
 from faststream_outbox._store.postgres.inspection import differences
 from faststream_outbox._store.postgres.listener import channel_of, listen
 from faststream_outbox._store.postgres.records import to_rows

@@ -8,13 +8,13 @@
 SELECT place.queue, place.shard,
     set_config('idle_in_transaction_session_timeout', CAST(:idle AS text), true),
     set_config('lock_timeout', COALESCE(CAST(:patience AS text), current_setting('lock_timeout')), true)
-FROM unnest(CAST(:queues AS text[]), CAST(:shards AS smallint[])) AS place(queue, shard)
+FROM unnest(CAST(:queues AS text[]), CAST(:shards AS smallint[]), CAST(:floors AS bigint[])) AS place(queue, shard, floor)
 WHERE {planned_anew} AND CASE
     WHEN COALESCE(
         (
             SELECT true
             FROM {table}
-            WHERE queue = place.queue AND shard BETWEEN place.shard AND place.shard
+            WHERE queue = place.queue AND (shard, id) >= (place.shard, place.floor) AND shard <= place.shard
               AND next_attempt_at IS NULL AND failed_at IS NULL
             ORDER BY shard, id
             LIMIT 1

@@ -2,7 +2,7 @@
 -- stands behind a waiting row of its key. A row whose retry is due still holds back the later ones until it is settled:
 -- the limit may have left it out. A held dead letter is such a row, with a time that never comes. A timer (not tried
 -- yet) holds nothing back. Ready rows are waited for, not skipped, where a stranger has locked one: skipped, it would be
--- passed by the later ones of its key. BETWEEN pins the index: see docs/plans.md.
+-- passed by the later ones of its key. The comparison of pairs starts at the floor, and pins the index: see docs/plans.md.
 SELECT id, queue, key, idempotency_key, payload, CAST(headers AS text), attempts_count, deliveries_count, created_at,
     first_attempt_at, last_attempt_at, statement_timestamp() AS acquired_at, timer_id, shard, all_bytes
 FROM (
@@ -10,7 +10,8 @@ FROM (
     SELECT taken.*, row_number() OVER in_turn AS turn,
         sum(octet_length(payload) + pg_column_size(headers)) OVER in_turn AS bytes,
         sum(octet_length(payload) + pg_column_size(headers)) OVER () AS all_bytes
-    FROM unnest(CAST(:queues AS text[]), CAST(:shards AS smallint[])) AS place(queue, shard)
+    FROM unnest(CAST(:queues AS text[]), CAST(:shards AS smallint[]), CAST(:floors AS bigint[]))
+        AS place(queue, shard, floor)
     CROSS JOIN LATERAL (
         WITH due AS MATERIALIZED (
             SELECT id, queue, shard, key, idempotency_key, payload, headers, attempts_count, deliveries_count,
@@ -34,7 +35,7 @@ FROM (
                 SELECT id, queue, shard, key, idempotency_key, payload, headers, attempts_count, deliveries_count,
                     created_at, first_attempt_at, last_attempt_at, timer_id, next_attempt_at
                 FROM {table} AS o
-                WHERE queue = place.queue AND shard BETWEEN place.shard AND place.shard
+                WHERE queue = place.queue AND (shard, id) >= (place.shard, place.floor) AND shard <= place.shard
                   AND next_attempt_at IS NULL AND failed_at IS NULL
                   AND (key IS NULL OR NOT EXISTS (
                       SELECT FROM {table} AS earlier

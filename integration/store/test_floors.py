@@ -1,0 +1,203 @@
+"""Looks for ready rows begin behind what was delivered, and pass no row by."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+import pytest
+from sqlalchemy import Table, text
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
+
+from faststream_outbox._store.postgres import floors
+from faststream_outbox._store.postgres.writer import PostgresWriter
+from faststream_outbox._values.dead_letter import Selection
+from faststream_outbox._values.outcome import Dead, Delivered, Outcome, Released, Retry, Settlement
+from faststream_outbox.schema import SHARDS
+from integration.servers.missing import missing
+from tests.store.suite import claim, draft, ids, places, put, settle
+
+from .subject import PostgresSubject
+
+
+@pytest.fixture(autouse=True)
+def always(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every hand-over surveys its places."""
+    monkeypatch.setattr(floors, "SURVEY_SECONDS", 0.0)
+
+
+@pytest.fixture
+def subject(engine: AsyncEngine, outbox_table: Table) -> PostgresSubject:
+    return PostgresSubject(engine, outbox_table, None)
+
+
+@pytest.fixture
+async def observer(database_url: str) -> AsyncIterator[AsyncEngine]:
+    """Looks on from outside."""
+    engine = create_async_engine(database_url)
+    yield engine
+    await engine.dispose()
+
+
+async def carry(subject: PostgresSubject, outcome: Outcome = Delivered(), *, limit: int = 100) -> list[int]:  # noqa: B008
+    """Hand over from all places, and give the ids."""
+    async with subject.store.hand_over(places("q"), limit=limit, breadth=SHARDS) as taken:
+        if taken is None:
+            return []
+        await taken.settle([Settlement(row, outcome) for row in taken.rows])
+        return ids(taken.rows)
+
+
+async def rise(subject: PostgresSubject, rounds: int = 4) -> None:
+    """Deliver rows until the floors are above all that was there: what was seen is settled with the second survey."""
+    for _ in range(rounds):
+        await put(subject, *[draft("q", key="other")] * 2)
+        await carry(subject)
+
+
+def stand_still(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No survey from now on."""
+    monkeypatch.setattr(floors, "SURVEY_SECONDS", 1000.0)
+
+
+@asynccontextmanager
+async def held_snapshot(engine: AsyncEngine) -> AsyncIterator[None]:
+    async with engine.connect() as connection:
+        await connection.execution_options(isolation_level="REPEATABLE READ")
+        await connection.execute(text("SELECT count(*) FROM outbox"))
+        yield
+
+
+async def entries_read(engine: AsyncEngine) -> int:
+    """How many entries of the index of ready rows were read so far."""
+    async with engine.connect() as connection:
+        await connection.execute(text("SELECT pg_stat_force_next_flush()"))
+    statement = text("SELECT idx_tup_read FROM pg_stat_user_indexes WHERE indexrelname LIKE '%ready%'")
+    async with engine.connect() as connection:
+        return int((await connection.execute(statement)).scalar_one())
+
+
+async def test_what_was_delivered_is_not_walked_through_though_it_cannot_be_cleaned_away(
+    subject: PostgresSubject, observer: AsyncEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with held_snapshot(observer):
+        await put(subject, *[draft("q", key=f"k{number}") for number in range(1000)])
+        for _ in range(10):
+            await carry(subject)
+        await rise(subject)
+        stand_still(monkeypatch)
+        # Statistics of a connection are written when it is idle.
+        await subject.engine.dispose()
+        before = await entries_read(observer)
+        for number in range(5):
+            await put(subject, draft("q", key=f"k{number}"))
+            assert len(await carry(subject)) == 1
+        await subject.engine.dispose()
+        read = await entries_read(observer) - before
+    assert read < 200, "without floors, each of the five reads a thousand, twice"
+
+
+async def test_g4_a_row_that_is_committed_late_comes_before_later_ones_of_its_key(
+    subject: PostgresSubject, engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await rise(subject)
+    async with AsyncSession(engine) as slow:
+        early = await subject.writer.insert(slow, draft("q", key="k"))
+        await rise(subject)
+        stand_still(monkeypatch)
+        await slow.commit()
+    later = await put(subject, draft("q", key="k"))
+    assert await carry(subject) == [early, *later]
+
+
+async def test_a_transaction_that_is_prepared_is_waited_for_under_its_new_name(
+    subject: PostgresSubject, engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # What has notified cannot be prepared.
+    silent = PostgresWriter(subject.outbox_table, notify=False)
+    async with engine.connect() as connection:
+        await connection.execution_options(isolation_level="AUTOCOMMIT")
+        if (await connection.execute(text("SHOW max_prepared_transactions"))).scalar_one() == "0":
+            missing("this PostgreSQL has no two-phase commit")
+        await rise(subject)
+        await connection.execute(text("BEGIN"))
+        early = await silent.insert(connection, draft("q", key="k"))
+        await rise(subject)
+        await connection.execute(text("PREPARE TRANSACTION 'slow'"))
+        await rise(subject)
+        stand_still(monkeypatch)
+        await connection.execute(text("COMMIT PREPARED 'slow'"))
+    later = await put(subject, draft("q", key="k"))
+    assert await carry(subject) == [early, *later]
+
+
+@pytest.mark.parametrize("rounds", [3, 4, 5])
+async def test_g4_rows_behind_a_retry_are_not_left_below(
+    rounds: int, subject: PostgresSubject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = await put(subject, draft("q", key="k"))
+    assert await carry(subject, Retry(0.3)) == first
+    behind = await put(subject, draft("q", key="k"), draft("q", key="k"))
+    await rise(subject, rounds)
+    stand_still(monkeypatch)
+    last = await put(subject, draft("q", key="k"))
+    await asyncio.sleep(0.4)
+    carried: list[int] = []
+    while batch := await carry(subject):
+        carried += batch
+    assert carried == [*first, *behind, *last]
+
+
+async def test_g4_a_dead_letter_that_held_its_key_comes_first_when_it_is_replayed(
+    subject: PostgresSubject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = await put(subject, draft("q", key="k"))
+    assert await carry(subject, Dead("rejected", holds_key=True)) == first
+    behind = await put(subject, draft("q", key="k"))
+    await rise(subject)
+    stand_still(monkeypatch)
+    async with subject.transaction() as session:
+        assert await subject.dead_letters.replay(session, Selection(queue="q"), limit=10) == 1
+    carried: list[int] = []
+    while batch := await carry(subject):
+        carried += batch
+    assert carried == [*first, *behind]
+
+
+async def test_what_a_handler_gives_back_is_found_with_the_next_survey(
+    subject: PostgresSubject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await put(subject, draft("q"))
+    [row] = await claim(subject)
+    await rise(subject)
+    stand_still(monkeypatch)
+    await settle(subject, [row], Released())
+    assert await carry(subject) == []
+    monkeypatch.setattr(floors, "SURVEY_SECONDS", 0.0)
+    assert await carry(subject) == [row.id]
+
+
+async def test_ids_that_begin_anew_are_learned_anew(
+    subject: PostgresSubject, engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await rise(subject)
+    async with engine.begin() as connection:
+        await connection.execute(text("TRUNCATE outbox RESTART IDENTITY"))
+    written = await put(subject, draft("q", key="k"))
+    assert await carry(subject) == written == [1]
+    assert await carry(subject) == []
+    stand_still(monkeypatch)
+    written = await put(subject, draft("q"), draft("q", key="k"))
+    assert await carry(subject) == written == [2, 3]
+
+
+async def test_a_survey_that_fails_is_made_again(
+    subject: PostgresSubject, engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: Sequence[int] = await put(subject, draft("q"))
+    async with engine.begin() as connection:
+        await connection.execute(text("ALTER TABLE outbox RENAME TO away"))
+    with pytest.raises(Exception, match="does not exist"):
+        await carry(subject)
+    async with engine.begin() as connection:
+        await connection.execute(text("ALTER TABLE away RENAME TO outbox"))
+    assert await carry(subject) == written

@@ -1,0 +1,103 @@
+"""Where the ready rows of places begin, so that nobody walks through what was delivered before them."""
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import Table
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from faststream_outbox._store.postgres.statements import Statements, quote_table
+from faststream_outbox._store.protocol import Place
+
+SURVEY_SECONDS = 5.0
+"""How often a place is walked through from its beginning."""
+
+
+class Floors:
+    """Remembers for each place an id below which it has no ready row, and gets none.
+
+    As long as anybody keeps a snapshot open, PostgreSQL cannot clean away what was delivered since, and a look for
+    ready rows from the beginning of the index passes all of it: 150,000 rows after five minutes of 500 a second.
+
+    A floor is right although there is no lock on it:
+
+    - At the survey no ready row is below it, those that stand behind a waiting row included.
+    - New rows come above it. Ids are given in order, and all transactions that were writing to the table when an id of
+      at least the floor had been seen have ended before the survey.
+    - A row that waits is found by its time, whatever its id.
+
+    What this leaves out becomes ready below its floor, and is found by the next survey: a row that a handler gives back
+    in a queue that has a forwarder now, and any row where ids are not given in order (``TRUNCATE ... RESTART
+    IDENTITY``, a sequence with CACHE). Everything is learned anew then.
+
+    Args:
+        outbox_table: Made by ``make_outbox_table``.
+        statements: For this table.
+    """
+
+    def __init__(self, outbox_table: Table, statements: Statements) -> None:
+        self._table = quote_table(outbox_table)
+        self._statements = statements
+        self._surveyed: dict[Place, float] = {}
+        self._is_surveying = False
+        self._forget()
+
+    def _forget(self) -> None:
+        self._highest = 0
+        """Of all ids that were seen."""
+        self._mark = 0
+        """What ``_highest`` was when the writers were asked for."""
+        self._writers: frozenset[str] = frozenset()
+        """Those of then that had not ended yet when they were last looked for."""
+        self._settled = 0
+        """All ids up to this one belong to transactions that have ended."""
+        self._floors: dict[Place, int] = {}
+
+    def of(self, places: Sequence[Place]) -> list[int]:
+        """Give the floor of each place."""
+        return [self._floors.get(place, 0) for place in places]
+
+    def saw(self, row_id: int) -> None:
+        """Note that a row with this id is there."""
+        self._highest = max(self._highest, row_id)
+
+    async def survey(self, connection: AsyncConnection, places: Sequence[Place]) -> None:
+        """Find the floors of those places anew for which it is time."""
+        now = time.monotonic()
+        stale = [place for place in places if now - self._surveyed.setdefault(place, now) >= SURVEY_SECONDS]
+        # One at a time: an answer about writers that is older than another must not come after it.
+        if not stale or self._is_surveying:
+            return
+        self._is_surveying = True
+        try:
+            await self._settle(connection)
+            await self._walk(connection, stale)
+        finally:
+            self._is_surveying = False
+        self._surveyed.update(dict.fromkeys(stale, now))
+
+    async def _settle(self, connection: AsyncConnection) -> None:
+        highest = self._highest
+        records = (await connection.execute(self._statements.writers, {"table": self._table})).all()
+        writers = frozenset(record.virtualtransaction for record in records)
+        # Any of those of then may have been prepared meanwhile.
+        prepared = frozenset(record.virtualtransaction for record in records if record.is_prepared)
+        self._writers = (self._writers & writers) | prepared
+        if not self._writers:
+            self._settled = self._mark
+            self._mark, self._writers = highest, writers
+
+    async def _walk(self, connection: AsyncConnection, places: Sequence[Place]) -> None:
+        unborn = self._settled + 1
+        for queue, shard, first_id in await connection.execute(self._statements.survey, columns_of(places)):
+            place = Place(queue, shard)
+            if first_id is not None and first_id < self._floors.get(place, 0):
+                self._forget()
+                return
+            self._floors[place] = unborn if first_id is None else min(first_id, unborn)
+
+
+def columns_of(places: Sequence[Place]) -> dict[str, Any]:
+    """Give places as the parameters of a statement."""
+    return {"queues": [place.queue for place in places], "shards": [place.shard for place in places]}
