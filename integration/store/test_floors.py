@@ -114,14 +114,18 @@ async def test_a_transaction_that_is_prepared_is_waited_for_under_its_new_name(
 ) -> None:
     # What has notified cannot be prepared.
     silent = PostgresWriter(subject.outbox_table, notify=False)
-    async with engine.connect() as connection:
+    async with AsyncSession(engine) as another, engine.connect() as connection:
         await connection.execution_options(isolation_level="AUTOCOMMIT")
         if (await connection.execute(text("SHOW max_prepared_transactions"))).scalar_one() == "0":
             missing("this PostgreSQL has no two-phase commit")
+        # So that the next mark is set when ids above the early one were seen.
+        await subject.writer.insert(another, draft("elsewhere"))
         await rise(subject)
         await connection.execute(text("BEGIN"))
         early = await silent.insert(connection, draft("q", key="k"))
         await rise(subject)
+        await another.rollback()
+        await rise(subject, 1)
         await connection.execute(text("PREPARE TRANSACTION 'slow'"))
         await rise(subject)
         stand_still(monkeypatch)
