@@ -14,6 +14,7 @@ from faststream_outbox._values.dead_letter import Selection
 from faststream_outbox._values.outcome import Dead, Delivered, Outcome, Released, Retry, Settlement
 from faststream_outbox.schema import SHARDS
 from integration.servers.missing import missing
+from integration.servers.postgres import OwnPostgres, PostgresServer
 from tests.store.suite import claim, draft, ids, places, put, settle
 
 from .subject import PostgresSubject
@@ -109,26 +110,32 @@ async def test_g4_a_row_that_is_committed_late_comes_before_later_ones_of_its_ke
     assert await carry(subject) == [early, *later]
 
 
-async def test_a_transaction_that_is_prepared_is_waited_for_under_its_new_name(
-    subject: PostgresSubject, engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
+async def test_a_transaction_that_is_prepared_is_waited_for_though_the_server_restarts(
+    subject: PostgresSubject, postgres_server: PostgresServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """It has another name then."""
+    if not isinstance(postgres_server, OwnPostgres):
+        missing("a PostgreSQL named by the environment is not ours to restart")
     # What has notified cannot be prepared.
     silent = PostgresWriter(subject.outbox_table, notify=False)
-    async with AsyncSession(engine) as another, engine.connect() as connection:
-        await connection.execution_options(isolation_level="AUTOCOMMIT")
-        if (await connection.execute(text("SHOW max_prepared_transactions"))).scalar_one() == "0":
-            missing("this PostgreSQL has no two-phase commit")
+    async with AsyncSession(subject.engine) as another, subject.engine.connect() as connection:
         # So that the next mark is set when ids above the early one were seen.
         await subject.writer.insert(another, draft("elsewhere"))
         await rise(subject)
+        await connection.execution_options(isolation_level="AUTOCOMMIT")
         await connection.execute(text("BEGIN"))
         early = await silent.insert(connection, draft("q", key="k"))
         await rise(subject)
         await another.rollback()
         await rise(subject, 1)
         await connection.execute(text("PREPARE TRANSACTION 'slow'"))
-        await rise(subject)
-        stand_still(monkeypatch)
+    await subject.engine.dispose()
+    await asyncio.to_thread(postgres_server.stop)
+    await asyncio.to_thread(postgres_server.start)
+    await rise(subject)
+    stand_still(monkeypatch)
+    async with subject.engine.connect() as connection:
+        await connection.execution_options(isolation_level="AUTOCOMMIT")
         await connection.execute(text("COMMIT PREPARED 'slow'"))
     later = await put(subject, draft("q", key="k"))
     assert await carry(subject) == [early, *later]
@@ -192,6 +199,24 @@ async def test_ids_that_begin_anew_are_learned_anew(
     stand_still(monkeypatch)
     written = await put(subject, draft("q"), draft("q", key="k"))
     assert await carry(subject) == written == [2, 3]
+
+
+async def test_a_restarted_or_promoted_server_is_walked_through_from_the_beginning(
+    subject: PostgresSubject, postgres_server: PostgresServer, engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A standby that lacks the last transactions gives their ids once more."""
+    if not isinstance(postgres_server, OwnPostgres):
+        missing("a PostgreSQL named by the environment is not ours to restart")
+    await rise(subject)
+    stand_still(monkeypatch)
+    async with engine.begin() as connection:
+        await connection.execute(text("TRUNCATE outbox RESTART IDENTITY"))
+    written = await put(subject, draft("q", key="other"))
+    assert await carry(subject) == [], "only here, where ids are given once more by the same server"
+    await engine.dispose()
+    await asyncio.to_thread(postgres_server.stop)
+    await asyncio.to_thread(postgres_server.start)
+    assert await carry(subject) == written
 
 
 async def test_a_survey_that_fails_is_made_again(

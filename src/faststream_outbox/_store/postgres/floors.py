@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Table
@@ -26,6 +27,7 @@ class Floors:
     - New rows come above it. Ids are given in order, and all transactions that were writing to the table when an id of
       at least the floor had been seen have ended before the survey.
     - A row that waits is found by its time, whatever its id.
+    - It counts only for the run of the server that it was learned from.
 
     What this leaves out becomes ready below its floor, and is found by the next survey: a row that a handler gives back
     in a queue that has a forwarder now, and any row where ids are not given in order (``TRUNCATE ... RESTART
@@ -41,6 +43,8 @@ class Floors:
         self._statements = statements
         self._surveyed: dict[Place, float] = {}
         self._is_surveying = False
+        self._server: datetime | None = None
+        """When the server was started that all this was learned from."""
         self._forget()
 
     def _forget(self) -> None:
@@ -54,9 +58,10 @@ class Floors:
         """All ids up to this one belong to transactions that have ended."""
         self._floors: dict[Place, int] = {}
 
-    def of(self, places: Sequence[Place]) -> list[int]:
-        """Give the floor of each place."""
-        return [self._floors.get(place, 0) for place in places]
+    def columns(self, places: Sequence[Place]) -> dict[str, Any]:
+        """Give places and their floors as the parameters of a statement."""
+        floors = [self._floors.get(place, 0) for place in places]
+        return {**columns_of(places), "floors": floors, "server": self._server}
 
     def saw(self, row_id: int) -> None:
         """Note that a row with this id is there."""
@@ -81,7 +86,7 @@ class Floors:
         highest = self._highest
         records = (await connection.execute(self._statements.writers, {"table": self._table})).all()
         writers = frozenset(record.virtualtransaction for record in records)
-        # Any of those of then may have been prepared meanwhile.
+        # One of those of then may have another name now.
         prepared = frozenset(record.virtualtransaction for record in records if record.is_prepared)
         self._writers = (self._writers & writers) | prepared
         if not self._writers:
@@ -90,8 +95,12 @@ class Floors:
 
     async def _walk(self, connection: AsyncConnection, places: Sequence[Place]) -> None:
         unborn = self._settled + 1
-        for queue, shard, first_id in await connection.execute(self._statements.survey, columns_of(places)):
+        for queue, shard, first_id, server in await connection.execute(self._statements.survey, columns_of(places)):
             place = Place(queue, shard)
+            if server != self._server:
+                self._server = server
+                self._forget()
+                return
             if first_id is not None and first_id < self._floors.get(place, 0):
                 self._forget()
                 return

@@ -3,14 +3,13 @@
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from sqlalchemy import Table
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from faststream_outbox._store.postgres.calls import sqlstate
-from faststream_outbox._store.postgres.floors import Floors, columns_of
+from faststream_outbox._store.postgres.floors import Floors
 from faststream_outbox._store.postgres.records import place_of, to_rows
 from faststream_outbox._store.postgres.settling import Settling
 from faststream_outbox._store.postgres.statements import Statements, quote_table
@@ -86,7 +85,7 @@ class HandingOver:
         self, connection: AsyncConnection, places: Sequence[Place], *, breadth: int, idle_seconds: float
     ) -> list[Place]:
         wanted = {
-            **self._from_floors(places),
+            **self._floors.columns(places),
             "scope": self._lock_scope,
             "breadth": breadth,
             "idle": _milliseconds(idle_seconds),
@@ -97,7 +96,7 @@ class HandingOver:
     async def _take(
         self, connection: AsyncConnection, places: list[Place], *, limit: int, max_bytes: int
     ) -> PostgresHandOver:
-        wanted = {**self._from_floors(places), "share": limit // len(places), "max_bytes": max_bytes}
+        wanted = {**self._floors.columns(places), "share": limit // len(places), "max_bytes": max_bytes}
         records = (await connection.execute(self._statements.take, wanted)).all()
         if records:
             self._floors.saw(records[-1].id)
@@ -115,9 +114,6 @@ class HandingOver:
             has_more=is_cut or wanted["share"] in share_of.values(),
             write=write,
         )
-
-    def _from_floors(self, places: Sequence[Place]) -> dict[str, Any]:
-        return {**columns_of(places), "floors": self._floors.of(places)}
 
 
 def _milliseconds(seconds: float) -> str:

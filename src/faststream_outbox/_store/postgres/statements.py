@@ -21,6 +21,9 @@ _SKIP_DUPLICATES = "ON CONFLICT DO NOTHING"
 # kept plan always seems dearer: its subquery looks endless, while with the value at hand there is none (docs/plans.md).
 _PLANNED_ANEW = "(CAST(:planned_anew AS boolean) OR (SELECT count(*) FROM generate_series(1, 1000000000000000)) = 0)"
 
+# Where a look at a place begins. What was learned from another server (a promoted standby may give ids once more) or
+# before a restart does not count.
+_FLOOR = "CASE WHEN pg_postmaster_start_time() = CAST(:server AS timestamptz) THEN place.floor ELSE 0 END"
 
 # Which dead letters are meant; what is not given is NULL.
 _SELECTED = """d.failed_at IS NOT NULL
@@ -51,6 +54,7 @@ class Statements:
             "dead_letters": _both(outbox_table, dlq_table),
             "selected": _SELECTED,
             "planned_anew": _PLANNED_ANEW,
+            "floor": _FLOOR,
         }
         wake = _WAKE if notify else ""
         self.insert_ready = DriverStatement(self._load("insert_ready", notify=wake))

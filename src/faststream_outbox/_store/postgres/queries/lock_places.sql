@@ -14,7 +14,7 @@ WHERE {planned_anew} AND CASE
         (
             SELECT true
             FROM {table}
-            WHERE queue = place.queue AND (shard, id) >= (place.shard, place.floor) AND shard <= place.shard
+            WHERE queue = place.queue AND (shard, id) >= (place.shard, {floor}) AND shard <= place.shard
               AND next_attempt_at IS NULL AND failed_at IS NULL
             ORDER BY shard, id
             LIMIT 1

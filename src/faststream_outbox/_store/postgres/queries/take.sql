@@ -35,7 +35,7 @@ FROM (
                 SELECT id, queue, shard, key, idempotency_key, payload, headers, attempts_count, deliveries_count,
                     created_at, first_attempt_at, last_attempt_at, timer_id, next_attempt_at
                 FROM {table} AS o
-                WHERE queue = place.queue AND (shard, id) >= (place.shard, place.floor) AND shard <= place.shard
+                WHERE queue = place.queue AND (shard, id) >= (place.shard, {floor}) AND shard <= place.shard
                   AND next_attempt_at IS NULL AND failed_at IS NULL
                   AND (key IS NULL OR NOT EXISTS (
                       SELECT FROM {table} AS earlier
