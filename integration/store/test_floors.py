@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engin
 from faststream_outbox._store.postgres import floors
 from faststream_outbox._store.postgres.writer import PostgresWriter
 from faststream_outbox._values.dead_letter import Selection
-from faststream_outbox._values.outcome import Dead, Delivered, Outcome, Released, Retry, Settlement
+from faststream_outbox._values.outcome import DELIVERED, Dead, Outcome, Released, Retry, Settlement
 from faststream_outbox.schema import SHARDS
 from integration.servers.missing import missing
 from integration.servers.postgres import OwnPostgres, PostgresServer
@@ -39,9 +39,9 @@ async def observer(database_url: str) -> AsyncIterator[AsyncEngine]:
     await engine.dispose()
 
 
-async def carry(subject: PostgresSubject, outcome: Outcome = Delivered(), *, limit: int = 100) -> list[int]:  # noqa: B008
+async def carry(subject: PostgresSubject, outcome: Outcome = DELIVERED) -> list[int]:
     """Hand over from all places, and give the ids."""
-    async with subject.store.hand_over(places("q"), limit=limit, breadth=SHARDS) as taken:
+    async with subject.store.hand_over(places("q"), limit=100, breadth=SHARDS) as taken:
         if taken is None:
             return []
         await taken.settle([Settlement(row, outcome) for row in taken.rows])

@@ -54,7 +54,7 @@ class Floors:
         """What ``_highest`` was when the writers were asked for."""
         self._writers: frozenset[str] = frozenset()
         """Those of then that had not ended yet when they were last looked for."""
-        self._settled = 0
+        self._ended = 0
         """All ids up to this one belong to transactions that have ended."""
         self._floors: dict[Place, int] = {}
 
@@ -76,13 +76,13 @@ class Floors:
             return
         self._is_surveying = True
         try:
-            await self._settle(connection)
+            await self._look_for_writers(connection)
             await self._walk(connection, stale)
         finally:
             self._is_surveying = False
         self._surveyed.update(dict.fromkeys(stale, now))
 
-    async def _settle(self, connection: AsyncConnection) -> None:
+    async def _look_for_writers(self, connection: AsyncConnection) -> None:
         highest = self._highest
         records = (await connection.execute(self._statements.writers, {"table": self._table})).all()
         writers = frozenset(record.virtualtransaction for record in records)
@@ -90,11 +90,11 @@ class Floors:
         prepared = frozenset(record.virtualtransaction for record in records if record.is_prepared)
         self._writers = (self._writers & writers) | prepared
         if not self._writers:
-            self._settled = self._mark
+            self._ended = self._mark
             self._mark, self._writers = highest, writers
 
     async def _walk(self, connection: AsyncConnection, places: Sequence[Place]) -> None:
-        unborn = self._settled + 1
+        unborn = self._ended + 1
         for queue, shard, first_id, server in await connection.execute(self._statements.survey, columns_of(places)):
             place = Place(queue, shard)
             if server != self._server:
