@@ -30,7 +30,7 @@ def opponent_python() -> Path:
 def _drivers() -> list[str]:
     from importlib.metadata import version
 
-    names = ("faststream", "sqlalchemy", "asyncpg", "aiokafka", "aio-pika", "redis", "pydantic", "fastapi")
+    names = ("faststream", "sqlalchemy", "asyncpg", "aiokafka", "aio-pika", "redis", "hiredis", "pydantic", "fastapi")
     return [f"{name}=={version(name)}" for name in names]
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from benchmarks.opponent.settings import REQUIREMENTS
 from benchmarks.servers import Servers
 
-PACKAGES = ("faststream", "sqlalchemy", "asyncpg", "aiokafka", "aio-pika", "redis")
+PACKAGES = ("faststream", "sqlalchemy", "asyncpg", "aiokafka", "aio-pika", "redis", "hiredis")
 
 
 def describe(servers: Servers) -> dict[str, str]:

@@ -189,7 +189,8 @@ class RedisClient:
 
     async def _receive(self) -> Any:
         try:
-            return self._read(await self._connection.read_response())
+            # redis-py would hang up at an answer like LOADING, and with one of its parsers lose those behind it.
+            return self._read(await self._connection.read_response(disconnect_on_error=False))
         except ANSWERS as error:
             return self._read(error)
         except (RedisError, OSError) as error:

@@ -17,7 +17,7 @@ from faststream_outbox.forwarders.redis.settings import RedisSettings
 from faststream_outbox.forwarders.redis.verdicts import RedisAnswerError
 
 ANSWERS = (ResponseError, AuthenticationError, BusyLoadingError)
-"""What redis-py makes of error replies; the latter two are kinds of ConnectionError to it, and close the connection."""
+"""What redis-py makes of error replies; the latter two are kinds of ConnectionError to it."""
 
 
 async def dial(settings: RedisSettings) -> tuple[AbstractConnection, ConnectionPool]:
