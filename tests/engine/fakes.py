@@ -180,7 +180,7 @@ class ScriptedStore(MemoryStore):
 class ScriptedHandOver:
     def __init__(self, hand_over: MemoryHandOver, script: Script) -> None:
         self.places, self.vacant, self.has_more = hand_over.places, hand_over.vacant, hand_over.has_more
-        self.rows = hand_over.rows
+        self.is_whole, self.rows = hand_over.is_whole, hand_over.rows
         self._hand_over, self._script = hand_over, script
 
     async def settle(self, settlements: Sequence[Settlement]) -> None:

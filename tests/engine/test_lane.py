@@ -2,15 +2,18 @@
 
 import asyncio
 import math
+import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from datetime import timedelta
 from typing import Any
+from unittest import mock
 
 import pytest
 from tenacity.wait import wait_fixed
 
 from faststream_outbox._engine import lane as lane_module
+from faststream_outbox._engine import pacer, sending
 from faststream_outbox._engine.backoff import Backoff
 from faststream_outbox._engine.breaker import Breaker, BreakerState
 from faststream_outbox._engine.failure import FailurePolicy
@@ -128,6 +131,59 @@ async def test_few_rows_in_many_places_leave_together(
     ids = [store.publish() for _ in range(SHARDS)]
     await until(lambda: not store.rows)
     assert destination.sent[-1] == ids
+
+
+async def test_a_hand_over_that_leaves_nothing_is_followed_by_a_rest(
+    make: Callable[..., Lane], destination: ScriptedDestination, store: ScriptedStore
+) -> None:
+    lane = make()
+    lane._rounds.widen()
+    ids = []
+    with mock.patch.object(pacer, "AFTERLOOK_SECONDS", 60.0):
+        for _ in range(3):
+            ids.append(store.publish(key="a"))
+            lane._wakeup.ring()
+            lane.start()
+            await until(lambda: destination.accepted == ids and lane._wakeup.is_asleep)
+    assert store.script.calls["hand_over"] == len(ids)
+
+
+async def test_what_comes_in_while_the_last_row_is_sent_is_not_slept_over(
+    make: Callable[..., Lane], destination: ScriptedDestination, store: ScriptedStore
+) -> None:
+    lane = make(min_interval=60.0)
+    lane._rounds.widen()
+    first = store.publish(key="a")
+    late: list[int] = []
+
+    def answer(row: OutboxRow) -> Verdict:
+        if row.id == first:
+            late.append(store.publish(key="a"))
+            lane._wakeup.ring()
+        return Accepted()
+
+    destination.answer = answer
+    with mock.patch.object(pacer, "AFTERLOOK_SECONDS", 60.0):
+        lane.start()
+        await until(lambda: destination.accepted == [first, *late])
+
+
+async def test_rows_that_there_was_no_time_for_are_not_rested_from(
+    make: Callable[..., Lane], destination: ScriptedDestination, store: ScriptedStore
+) -> None:
+    lane = make(min_interval=60.0, hold_key=True)
+    lane._rounds.widen()
+    ids = [store.publish(key="a") for _ in range(3)]
+
+    def answer(_row: OutboxRow) -> Verdict:
+        # Longer than all waves may take.
+        time.sleep(0.02)
+        return Accepted()
+
+    destination.answer = answer
+    with mock.patch.object(sending, "WAVES_SECONDS", 0.01), mock.patch.object(pacer, "AFTERLOOK_SECONDS", 60.0):
+        lane.start()
+        await until(lambda: destination.accepted == ids)
 
 
 async def test_a_place_with_many_rows_is_left_to_one_hand_over(
@@ -482,6 +538,16 @@ async def test_a_look_in_vain_lets_a_lane_at_work_look_once_more(make: Callable[
     assert at_work._wakeup.is_rung
 
 
+async def test_a_look_that_took_all_lets_a_lane_at_work_look_once_more(
+    make: Callable[..., Lane], store: ScriptedStore
+) -> None:
+    looking, at_work = make(), make()
+    looking._rounds.widen()
+    store.publish(key="a")
+    await looking.run_once()
+    assert at_work._wakeup.is_rung
+
+
 async def test_a_failing_look_for_due_rows_does_not_make_the_lane_spin(
     lane: Lane, store: ScriptedStore, log: Lines
 ) -> None:
@@ -771,7 +837,8 @@ async def test_a_waiting_row_holds_back_only_its_own_key(
 async def test_a_new_row_in_a_place_that_was_fruitless_is_not_slept_over(
     make: Callable[..., Lane], destination: ScriptedDestination, store: ScriptedStore
 ) -> None:
-    lane = make(min_interval=60.0)
+    # One place at a time, so that a look never shows that nothing is left.
+    lane = make(min_interval=60.0, batch_size=1)
     held = store.publish(key="a")
     destination.answer = lambda row: refuse(row) if row.id == held else Accepted()
     # Refused; the place is empty-handed; the round is over and was rested from; the place is empty-handed again.

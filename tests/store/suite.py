@@ -879,6 +879,17 @@ class StoreSuite:
             assert hand_over is not None
             assert not hand_over.has_more
 
+    @pytest.mark.parametrize(
+        ("breadth", "limit", "is_whole"), [(1, 9, False), (2, 9, False), (3, 9, True), (SHARDS, 2, False)]
+    )
+    async def test_a_hand_over_tells_whether_all_places_were_looked_at(
+        self, subject: Subject, breadth: int, limit: int, is_whole: bool
+    ) -> None:
+        await put(subject, *(draft(key=key) for key in await keys_apart(subject, 2)))
+        async with subject.store.hand_over(places(), limit=limit, breadth=breadth) as hand_over:
+            assert hand_over is not None
+            assert hand_over.is_whole is is_whole
+
     async def test_several_places_together_are_bounded_in_bytes(self, subject: Subject) -> None:
         keys = await keys_apart(subject, 3)
         written = await put(subject, *(draft(key=key, body=b"x" * 600) for key in keys))

@@ -114,7 +114,7 @@ class Lane(Service):
             await self._pause.change()
 
     async def _use_turn(self) -> float | None:
-        """Make a hand-over; return the seconds to rest then, or None where there was nothing to take."""
+        """Make a hand-over; return the seconds to rest from the destination, or None where nothing is left to take."""
         error = await self._connecting.attempt()
         if self.is_stopping or self._pause.is_on:
             return 0.0
@@ -122,7 +122,8 @@ class Lane(Service):
             return self._breaker.cannot_connect(self.name, error)
         self._breaker.connected(self.name)
         asked = self._rounds.next()
-        if self._rounds.is_whole:
+        is_whole = self._rounds.is_whole
+        if is_whole:
             # Else it may have rung for a place that this look leaves out.
             self._wakeup.clear()
         try:
@@ -136,7 +137,12 @@ class Lane(Service):
             self._wakeup.pass_on()
             return None
         self._found = self._found or bool(sent.fates)
-        return self._note(taken, sent)
+        rest = self._note(taken, sent)
+        if is_whole and _leaves_nothing(taken, sent):
+            # Another look would be in vain. What was written meanwhile has rung.
+            self._wakeup.pass_on()
+            return None
+        return rest
 
     async def _hand_over(self, places: Sequence[Place]) -> tuple[HandOver | None, Sent]:
         """Make one hand-over; none means that no place has work for us."""
@@ -197,3 +203,9 @@ class Lane(Service):
                 return self._failure.holding(row, Dead(reason, describe(exception)))
             case Unsent():
                 return None
+
+
+def _leaves_nothing(taken: HandOver, sent: Sent) -> bool:
+    """Tell whether the places that were asked for have no more work, as far as a hand-over can know."""
+    is_last = taken.is_whole and not taken.has_more
+    return is_last and not any(isinstance(fate, Unsent) for fate in sent.fates)

@@ -146,6 +146,7 @@ class MemoryStore:
             places=locked,
             vacant=[] if is_cut else [place for place in locked if not found[place]],
             has_more=is_cut or any(len(records) == share for records in found.values()),
+            is_whole=len(locked) < min(breadth, limit),
             rows=sorted((record.row._replace(acquired_at=now) for record in taken), key=lambda row: row.id),
         )
         self._locked.update(locked)
@@ -321,6 +322,7 @@ class MemoryHandOver:
     places: Sequence[Place]
     vacant: Sequence[Place]
     has_more: bool
+    is_whole: bool
     rows: Sequence[OutboxRow]
     settlements: list[Settlement] = field(default_factory=list)
 

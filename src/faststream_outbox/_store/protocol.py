@@ -54,6 +54,8 @@ class HandOver(Protocol):
     """Those of the places of which it is known that all their rows wait for another row."""
     has_more: bool
     """Whether a place may have more rows than it gave, or could not be taken together with others."""
+    is_whole: bool
+    """Whether all places were looked at: those that were not taken had no work, or another taker."""
     rows: Sequence[OutboxRow]
     """In the order of their ids."""
 

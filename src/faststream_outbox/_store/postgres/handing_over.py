@@ -32,6 +32,7 @@ class PostgresHandOver:
     rows: Sequence[OutboxRow]
     vacant: Sequence[Place]
     has_more: bool
+    is_whole: bool
     write: Callable[[Sequence[Settlement]], Awaitable[None]]
 
     async def settle(self, settlements: Sequence[Settlement]) -> None:
@@ -67,7 +68,10 @@ class HandingOver:
 
         async def take(breadth: int) -> PostgresHandOver | None:
             locked = await self._lock(connection, places, breadth=breadth, idle_seconds=idle_seconds)
-            return await self._take(connection, locked, limit=limit, max_bytes=max_bytes) if locked else None
+            if not locked:
+                return None
+            is_whole = len(locked) < breadth
+            return await self._take(connection, locked, is_whole=is_whole, limit=limit, max_bytes=max_bytes)
 
         await self._floors.survey(connection, places)
         try:
@@ -94,7 +98,7 @@ class HandingOver:
         return [Place(*record[:2]) for record in await connection.execute(self._statements.lock_places, wanted)]
 
     async def _take(
-        self, connection: AsyncConnection, places: list[Place], *, limit: int, max_bytes: int
+        self, connection: AsyncConnection, places: list[Place], *, is_whole: bool, limit: int, max_bytes: int
     ) -> PostgresHandOver:
         wanted = {**self._floors.columns(places), "share": limit // len(places), "max_bytes": max_bytes}
         records = (await connection.execute(self._statements.take, wanted)).all()
@@ -112,6 +116,7 @@ class HandingOver:
             # Where bytes were the limit, a place may have had rows that are not among these.
             vacant=[] if is_cut else [place for place in places if place not in share_of],
             has_more=is_cut or wanted["share"] in share_of.values(),
+            is_whole=is_whole,
             write=write,
         )
 
