@@ -124,6 +124,25 @@ async def test_what_rings_while_one_is_at_work_is_left_to_it(crew: Crew, monkeyp
         await asyncio.gather(*(task for _, task in sleepers))
 
 
+async def test_one_that_was_back_meanwhile_is_left_alone_again(crew: Crew, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wakeups_module, "ALONE_SECONDS", 0.1)
+    sleepers = await asleep(crew, 3)
+    crew.ring()
+    [woken] = [bell for bell, _ in sleepers if bell.is_rung]
+    for _ in range(4):
+        await asyncio.sleep(0.04)
+        woken.clear()
+        back = asyncio.create_task(woken.wait(60))
+        await until(lambda: woken.is_asleep)
+        crew.ring()
+        assert woken.is_rung
+        await back
+    # It is at work since then, and not for long yet.
+    assert [bell for bell, _ in sleepers if bell.is_rung] == [woken]
+    async with asyncio.timeout(1):
+        await asyncio.gather(*(task for _, task in sleepers))
+
+
 async def test_after_a_look_in_vain_those_at_work_look_once_more(crew: Crew) -> None:
     [(sleeper, sleeping)] = await asleep(crew, 1)
     idle, at_work = crew.join(), crew.join()

@@ -56,6 +56,7 @@ class Crew:
     def __init__(self) -> None:
         self._bells: WeakSet[Wakeup] = WeakSet()
         self._left_alone: Wakeup | None = None
+        self._help_is_due: asyncio.TimerHandle | None = None
 
     def join(self) -> Wakeup:
         """Make a bell for one more sleeper."""
@@ -66,6 +67,9 @@ class Crew:
     def ring(self) -> None:
         """Wake one sleeper; where nobody sleeps, each looks once more before it does."""
         if self._left_alone is not None:
+            if self._left_alone.is_asleep:
+                # It has been back, and begins anew.
+                self._leave_alone(self._left_alone)
             self._left_alone.ring()
             return
         sleeper = next((bell for bell in self._bells if bell.is_asleep), None)
@@ -74,8 +78,7 @@ class Crew:
             return
         sleeper.ring()
         if len(self._bells) > 1:
-            self._left_alone = sleeper
-            asyncio.get_running_loop().call_later(ALONE_SECONDS, self._help)
+            self._leave_alone(sleeper)
 
     def ring_all(self) -> None:
         for bell in self._bells:
@@ -87,8 +90,14 @@ class Crew:
             if bell is not member and not bell.is_asleep:
                 bell.ring()
 
+    def _leave_alone(self, member: Wakeup) -> None:
+        if self._help_is_due is not None:
+            self._help_is_due.cancel()
+        self._left_alone = member
+        self._help_is_due = asyncio.get_running_loop().call_later(ALONE_SECONDS, self._help)
+
     def _help(self) -> None:
-        self._left_alone = None
+        self._left_alone = self._help_is_due = None
         if not all(bell.is_asleep for bell in self._bells):
             self.ring_all()
 
