@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 from aiokafka import AIOKafkaConsumer
 
-from benchmarks.contest import BEST, DEFAULTS, OURS, Bench, CheckFailed, Figures, Goal, Workload
+from benchmarks.contest import BEST, DEFAULTS, LIMIT, OURS, Bench, CheckFailed, Figures, Goal, Workload
 from benchmarks.destinations import DESTINATIONS, Destination
 from benchmarks.processes import program
 from benchmarks.workloads.relay import MODULES, SETTINGS, backlog, stop
@@ -17,6 +17,8 @@ RATE = 100
 WARM_UP = 50
 """Messages at the beginning that do not count: connections are opened, plans are made."""
 ARRIVAL_SECONDS = 30.0
+
+FOLLOWERS = MODULES | {LIMIT: "benchmarks.limit.follow"}
 
 MEDIAN = "p50, ms"
 TAIL = "p99, ms"
@@ -51,7 +53,7 @@ async def run_latency(bench: Bench, contestant: str) -> Figures:
             DESTINATIONS["kafka"](bench.servers) as destination,
             program("benchmarks.programs.trickle", python, database=url, **pace) as publisher,
             program(
-                MODULES[contestant],
+                FOLLOWERS[contestant],
                 python,
                 database=url,
                 kind="kafka",
@@ -79,7 +81,7 @@ WORKLOADS = [
         name="latency",
         title="From commit to a Kafka consumer, 100 messages/s",
         unit="ms",
-        contestants=[OURS, BEST, DEFAULTS],
+        contestants=[OURS, LIMIT, BEST, DEFAULTS],
         run=run_latency,
         goals=[
             Goal(what=f"{name} against the {other}", of=(OURS, name), to=(other, name), at_most=0.5)

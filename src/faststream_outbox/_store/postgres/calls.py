@@ -5,9 +5,10 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, TypeVar
 
-from sqlalchemy import Row, TextClause
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from faststream_outbox._store.postgres.driver import DriverStatement, Record
 
 T = TypeVar("T")
 
@@ -35,9 +36,9 @@ class Calls:
         self._chosen: AsyncEngine | None = None
         self._at_once = asyncio.Semaphore(MOST_CALLS)
 
-    async def fetch(self, statement: TextClause, parameters: dict[str, Any]) -> Sequence[Row[Any]]:
+    async def fetch(self, statement: DriverStatement, parameters: dict[str, Any]) -> Sequence[Record]:
         """Run a statement and read its rows."""
-        return (await self.run(lambda connection: connection.execute(statement, parameters))).all()
+        return await self.run(lambda connection: connection.run_sync(statement.execute, parameters))
 
     async def run(self, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
         """Run ``work`` on a connection, in a transaction where it needs one.

@@ -84,10 +84,10 @@ class Floors:
 
     async def _look_for_writers(self, connection: AsyncConnection) -> None:
         highest = self._highest
-        records = (await connection.execute(self._statements.writers, {"table": self._table})).all()
-        writers = frozenset(record.virtualtransaction for record in records)
+        records = await connection.run_sync(self._statements.writers.execute, {"table": self._table})
+        writers = frozenset(writer for writer, _ in records)
         # One of those of then may have another name now.
-        prepared = frozenset(record.virtualtransaction for record in records if record.is_prepared)
+        prepared = frozenset(writer for writer, is_prepared in records if is_prepared)
         self._writers = (self._writers & writers) | prepared
         if not self._writers:
             self._ended = self._mark
@@ -95,7 +95,8 @@ class Floors:
 
     async def _walk(self, connection: AsyncConnection, places: Sequence[Place]) -> None:
         unborn = self._ended + 1
-        for queue, shard, first_id, server in await connection.execute(self._statements.survey, columns_of(places)):
+        found = await connection.run_sync(self._statements.survey.execute, columns_of(places))
+        for queue, shard, first_id, server in found:
             place = Place(queue, shard)
             if server != self._server:
                 self._server = server

@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from faststream_outbox._store.postgres.calls import sqlstate
 from faststream_outbox._store.postgres.floors import Floors
-from faststream_outbox._store.postgres.records import place_of, to_rows
+from faststream_outbox._store.postgres.records import all_bytes_of, id_of, place_of, to_rows
 from faststream_outbox._store.postgres.settling import Settling
 from faststream_outbox._store.postgres.statements import Statements, quote_table
 from faststream_outbox._store.protocol import Place
@@ -95,21 +95,22 @@ class HandingOver:
             "idle": _milliseconds(idle_seconds),
             "patience": _milliseconds(PATIENCE_SECONDS) if breadth > 1 else None,
         }
-        return [Place(*record[:2]) for record in await connection.execute(self._statements.lock_places, wanted)]
+        records = await connection.run_sync(self._statements.lock_places.execute, wanted)
+        return [Place(*record[:2]) for record in records]
 
     async def _take(
         self, connection: AsyncConnection, places: list[Place], *, is_whole: bool, limit: int, max_bytes: int
     ) -> PostgresHandOver:
         wanted = {**self._floors.columns(places), "share": limit // len(places), "max_bytes": max_bytes}
-        records = (await connection.execute(self._statements.take, wanted)).all()
+        records = await connection.run_sync(self._statements.take.execute, wanted)
         if records:
-            self._floors.saw(records[-1].id)
+            self._floors.saw(id_of(records[-1]))
 
         async def write(settlements: Sequence[Settlement]) -> None:
             await self._settling.write(connection, settlements, token=None)
 
         share_of = Counter(map(place_of, records))
-        is_cut = any(record.all_bytes > max_bytes for record in records[:1])
+        is_cut = any(all_bytes_of(record) > max_bytes for record in records[:1])
         return PostgresHandOver(
             places=places,
             rows=to_rows(records),

@@ -10,9 +10,11 @@ from faststream_outbox._values.row import OutboxRow
 COLUMNS = len(OutboxRow._fields)
 HEADERS = OutboxRow._fields.index("headers")
 
+id_of = itemgetter(OutboxRow._fields.index("id"))
 place_of = itemgetter(OutboxRow._fields.index("queue"), COLUMNS)
-"""Reads queue and shard of a record in which the shard follows a row's columns. By name it would take seven times as
-long, and it is asked of each."""
+"""Reads queue and shard of a record in which the shard follows a row's columns."""
+all_bytes_of = itemgetter(COLUMNS + 1)
+"""Reads what follows then."""
 
 
 def to_rows(records: Sequence[Sequence[Any]]) -> list[OutboxRow]:

@@ -4,9 +4,9 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from sqlalchemy import TextClause
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from faststream_outbox._store.postgres.driver import DriverStatement
 from faststream_outbox._store.postgres.statements import Statements
 from faststream_outbox._values.outcome import Dead, Delivered, Outcome, Released, Retry, Settlement
 from faststream_outbox._values.row import OutboxRow
@@ -16,7 +16,7 @@ class Way(NamedTuple):
     """Which outcomes a statement writes, and which of their parts it takes under which name."""
 
     kind: type[Outcome]
-    statement: TextClause
+    statement: DriverStatement
     parts: Mapping[str, str]
     is_meant: Callable[[Any], bool] = lambda _outcome: True
     """Of those of its kind."""
@@ -53,7 +53,7 @@ class Settling:
                 parameters: dict[str, Any] = {**fence([row for row, _ in chosen]), "token": token}
                 for name, part in way.parts.items():
                     parameters[name] = [getattr(outcome, part) for _, outcome in chosen]
-                await connection.execute(way.statement, parameters)
+                await connection.run_sync(way.statement.execute, parameters)
 
 
 def fence(rows: Sequence[OutboxRow]) -> dict[str, Any]:

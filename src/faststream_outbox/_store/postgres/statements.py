@@ -57,33 +57,33 @@ class Statements:
             "floor": _FLOOR,
         }
         wake = _WAKE if notify else ""
-        self.insert_ready = DriverStatement(self._load("insert_ready", notify=wake))
-        self.insert = self._load("insert", notify=wake, on_conflict="")
-        self.insert_deduplicated = self._load("insert", notify=wake, on_conflict=_SKIP_DUPLICATES)
-        self.insert_many = self._load("insert_many", notify=wake, on_conflict="")
-        self.insert_many_deduplicated = self._load("insert_many", notify=wake, on_conflict=_SKIP_DUPLICATES)
+        self.insert_ready = self._write("insert_ready", notify=wake)
+        self.insert = self._write("insert", notify=wake, on_conflict="")
+        self.insert_deduplicated = self._write("insert", notify=wake, on_conflict=_SKIP_DUPLICATES)
+        self.insert_many = self._write("insert_many", notify=wake, on_conflict="")
+        self.insert_many_deduplicated = self._write("insert_many", notify=wake, on_conflict=_SKIP_DUPLICATES)
         wake_each = _WAKE_EACH if notify else ""
-        self.insert_with_copies = self._load("insert_with_copies", notify=wake_each, on_conflict="")
-        self.insert_with_copies_deduplicated = self._load(
+        self.insert_with_copies = self._write("insert_with_copies", notify=wake_each, on_conflict="")
+        self.insert_with_copies_deduplicated = self._write(
             "insert_with_copies", notify=wake_each, on_conflict=_SKIP_DUPLICATES
         )
         self.cancel_timer = self._load("cancel_timer")
         self.fetch_unprocessed = self._load("fetch_unprocessed")
-        self.claim = self._load("claim")
-        self.lock_places = self._load("lock_places")
-        self.take = self._load("take")
-        self.survey = self._load("survey")
-        self.writers = self._load("writers")
-        self.settle_delivered = self._load("settle_delivered")
-        self.settle_retry = self._load("settle_retry")
-        self.settle_dead_parked = self._load("settle_dead_parked")
-        self.settle_dead_moved = None if dlq_table is None else self._load("settle_dead_moved")
-        self.settle_released = self._load("settle_released")
-        self.renew = self._load("renew")
-        self.give_back = self._load("give_back")
-        self.rescue = self._load("rescue")
-        self.seconds_to_next_due = self._load("seconds_to_next_due")
-        self.lag = self._load("lag")
+        self.claim = self._write("claim")
+        self.lock_places = self._write("lock_places")
+        self.take = self._write("take")
+        self.survey = self._write("survey")
+        self.writers = self._write("writers")
+        self.settle_delivered = self._write("settle_delivered")
+        self.settle_retry = self._write("settle_retry")
+        self.settle_dead_parked = self._write("settle_dead_parked")
+        self.settle_dead_moved = None if dlq_table is None else self._write("settle_dead_moved")
+        self.settle_released = self._write("settle_released")
+        self.renew = self._write("renew")
+        self.give_back = self._write("give_back")
+        self.rescue = self._write("rescue")
+        self.seconds_to_next_due = self._write("seconds_to_next_due")
+        self.lag = self._write("lag")
         self.dead_letters_list = self._load("dead_letters_list")
         self.dead_letters_count = self._load("dead_letters_count")
         self.dead_letters_free = self._load("dead_letters_free")
@@ -93,6 +93,9 @@ class Statements:
         self.dead_letters_replay = [self._load("dead_letters_replay", **table) for table in tables]
         self.dead_letters_discard = [self._load("dead_letters_discard", **table) for table in tables]
         self.listen_presence = self._load("listen_presence")
+
+    def _write(self, name: str, **clauses: str) -> DriverStatement:
+        return DriverStatement(self._load(name, **clauses))
 
     def _load(self, name: str, **clauses: str) -> TextClause:
         values = self._clauses | clauses

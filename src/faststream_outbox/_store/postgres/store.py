@@ -78,7 +78,7 @@ class PostgresStore:
 
     async def give_back(self, queues: Sequence[str], *, known: Sequence[int], token: str) -> None:
         parameters = {"queues": list(queues), "known": list(known), "token": token}
-        await self._calls.run(lambda connection: connection.execute(self._statements.give_back, parameters))
+        await self._calls.fetch(self._statements.give_back, parameters)
 
     async def rescue(self, *, token: str, suspects: frozenset[str]) -> Rescue:
         parameters = {"token": token, "suspects": list(suspects), "presence_prefix": PRESENCE_PREFIX}

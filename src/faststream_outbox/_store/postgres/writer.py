@@ -81,10 +81,10 @@ class PostgresWriter:
                 "activate_at": draft.activate_at,
                 "activate_in": draft.activate_in,
             }
-            written = connection.execute(statement, parameters).first()
         else:
-            written = self._statements.insert_ready.execute(connection, parameters).first()
-        return None if written is None else int(written[0])
+            statement = self._statements.insert_ready
+        written = statement.execute(connection, parameters)
+        return int(written[0][0]) if written else None
 
     def _insert_many(self, connection: Connection, drafts: Sequence[Draft]) -> list[int]:
         first = drafts[0]
@@ -110,5 +110,5 @@ class PostgresWriter:
         }
         if first.copies:
             parameters["copies"] = list(first.copies)
-        written = connection.execute(deduplicated if may_collide else plain, parameters).first()
-        return [] if written is None else list(written[0])
+        written = (deduplicated if may_collide else plain).execute(connection, parameters)
+        return list(written[0][0]) if written else []
