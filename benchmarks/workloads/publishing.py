@@ -5,7 +5,7 @@ import sys
 from contextlib import AsyncExitStack
 from pathlib import Path
 
-from benchmarks.contest import DEFAULTS, OURS, Bench, Figures, Goal, Workload
+from benchmarks.contest import DEFAULTS, LIMIT, OURS, Bench, Figures, Goal, Workload
 from benchmarks.processes import program, run_program
 from benchmarks.workloads.relay import backlog
 
@@ -30,7 +30,8 @@ def publish_workload(mode: str, title: str, *, rate: float) -> Workload:
         python = bench.python(contestant)
         count = max(20, bench.sizes.publishes // messages)
         with bench.servers.database(await backlog(bench, contestant, 0)) as url:
-            said = await run_program("benchmarks.programs.publishing", python, database=url, mode=mode, count=count)
+            module = "benchmarks.limit.publish" if contestant == LIMIT else "benchmarks.programs.publishing"
+            said = await run_program(module, python, database=url, mode=mode, messages=messages, count=count)
         seconds = said["seconds"]
         figures = {
             RATE: messages / seconds["publish"],
@@ -47,7 +48,9 @@ def publish_workload(mode: str, title: str, *, rate: float) -> Workload:
             Goal(what=f"times {name}", of=(OURS, MICROSECONDS), to=(OURS, f"µs, {name}"), at_most=1.05)
             for name in ("by hand, text()", "by hand, insert()")
         ]
-    return Workload(name=f"publish-{mode}", title=title, unit=RATE, contestants=[OURS, DEFAULTS], run=run, goals=goals)
+    # Many at once are no loop of INSERTs.
+    contestants = [OURS, DEFAULTS] if mode == "batch" else [OURS, LIMIT, DEFAULTS]
+    return Workload(name=f"publish-{mode}", title=title, unit=RATE, contestants=contestants, run=run, goals=goals)
 
 
 async def run_notify(bench: Bench, contestant: str) -> Figures:
