@@ -34,7 +34,7 @@ test: $(VENV)/.dev system ## Run every test, those on real servers and in a brow
 	@$(BIN)/python -m pytest $(ARGS)
 
 .PHONY: bench
-bench: $(VENV)/.dev ## Measure speed and compare it with others' (25 minutes); ARGS="--quick", ARGS="--help"
+bench: $(VENV)/.dev ## Measure speed and compare it with others' (16 minutes); ARGS="--quick", ARGS="--help"
 	@.ci/system-packages $(BENCH_SYSTEM)
 	@$(BIN)/python -m benchmarks $(ARGS)
 

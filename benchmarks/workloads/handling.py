@@ -1,6 +1,8 @@
 """Local subscribers handle a backlog, at the defaults of both sides."""
 
-from benchmarks.contest import DEFAULTS, OURS, Bench, CheckFailed, Figures, Goal, Workload
+from collections.abc import Sequence
+
+from benchmarks.contest import DEFAULTS, LIMIT, OURS, Bench, CheckFailed, Figures, Goal, Workload
 from benchmarks.processes import run_program
 from benchmarks.workloads.relay import backlog, connection
 
@@ -8,14 +10,15 @@ RATE = "messages/s"
 CPU = "µs of its processor time each"
 
 
-def handling_workload(name: str, mode: str, title: str, *, at_least: float) -> Workload:
+def handling_workload(name: str, mode: str, title: str, *, contestants: Sequence[str], at_least: float) -> Workload:
     """Make the workload of one kind of subscriber."""
 
     async def run(bench: Bench, contestant: str) -> Figures:
         count = bench.sizes.backlog
         options = {"mode": mode, "count": count, "window": bench.sizes.window}
         with bench.servers.database(await backlog(bench, contestant, count)) as url:
-            said = await run_program("benchmarks.programs.handling", bench.python(contestant), database=url, **options)
+            module = "benchmarks.limit.handle" if contestant == LIMIT else "benchmarks.programs.handling"
+            said = await run_program(module, bench.python(contestant), database=url, **options)
             async with connection(url) as table:
                 left = await table.fetchval("SELECT count(*) FROM outbox")
         if said["handled"] + left < count:
@@ -26,13 +29,21 @@ def handling_workload(name: str, mode: str, title: str, *, at_least: float) -> W
         name=name,
         title=title,
         unit=RATE,
-        contestants=[OURS, DEFAULTS],
+        contestants=contestants,
         run=run,
         goals=[Goal(what="times the other's rate", of=(OURS, RATE), to=(DEFAULTS, RATE), at_least=at_least)],
     )
 
 
 WORKLOADS = [
-    handling_workload("subscriber", "plain", "Local subscriber that does nothing", at_least=4),
-    handling_workload("fastapi", "fastapi", "FastAPI subscriber, Depends(get_session), one INSERT", at_least=2),
+    handling_workload(
+        "subscriber", "plain", "Local subscriber that does nothing", contestants=[OURS, DEFAULTS], at_least=4
+    ),
+    handling_workload(
+        "fastapi",
+        "fastapi",
+        "FastAPI subscriber, Depends(get_session), one INSERT",
+        contestants=[OURS, LIMIT, DEFAULTS],
+        at_least=2,
+    ),
 ]
