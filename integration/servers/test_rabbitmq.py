@@ -78,6 +78,8 @@ async def test_a_restart_keeps_port_and_data(embedded: OwnRabbit, name: str, kil
     async with Mailbox.open(embedded.url, name) as mailbox:
         await send(embedded.url, name, b"before")
         if killed:
+            # It confirms a message when that is on the disk; that there is the queue it writes a moment late.
+            embedded.evaluate("mnesia:sync_log()")
             embedded.process.kill()
         else:
             await asyncio.to_thread(embedded.stop)
