@@ -48,7 +48,7 @@ class Stops:
 
     def __init__(self) -> None:
         self.at: str | None = None
-        self.found_a_place = False
+        self.is_to_look_again = False
         self.stopped = asyncio.Event()
         self._wanted: str | None = None
         self._go = asyncio.Event()
@@ -141,14 +141,15 @@ class StoppingStore:
     @asynccontextmanager
     async def hand_over(self, places: Sequence[Place], **limits: Any) -> AsyncIterator["StoppingHandOver | None"]:
         async with self._store.hand_over(places, **limits) as hand_over:
-            self._stops.found_a_place = hand_over is not None
+            # A place whose rows all wait for another row is found by each look.
+            self._stops.is_to_look_again = hand_over is not None and bool(hand_over.rows or not hand_over.is_whole)
             yield None if hand_over is None else StoppingHandOver(hand_over, self._stops)
 
 
 class StoppingHandOver:
     def __init__(self, hand_over: HandOver, stops: Stops) -> None:
         self.places, self.vacant, self.has_more = hand_over.places, hand_over.vacant, hand_over.has_more
-        self.rows = hand_over.rows
+        self.is_whole, self.rows = hand_over.is_whole, hand_over.rows
         self._hand_over = hand_over
         self._stops = stops
 

@@ -139,10 +139,10 @@ class DrivenLane:
         await self._wait()
 
     async def carries(self) -> bool:
-        """Make a hand-over; tell whether there was anything to take."""
-        self.stops.found_a_place = False
+        """Make a hand-over; tell whether there may be more to take."""
+        self.stops.is_to_look_again = False
         await self.begin()
-        return self.stops.found_a_place
+        return self.stops.is_to_look_again
 
     async def go_on(self, *, until: str | None = None) -> None:
         self.stops.go_on(until)
