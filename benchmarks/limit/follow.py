@@ -3,19 +3,14 @@
 import asyncio
 from contextlib import AsyncExitStack
 
-import asyncpg
-from sqlalchemy import make_url
-
+from benchmarks.limit.database import CHANNEL, connect
 from benchmarks.limit.relay import DELETE, TAKE, to_kafka
 from benchmarks.messages import QUEUE
 from benchmarks.programs.talk import Talk, run
 
-CHANNEL = "outbox:outbox"
-
 
 async def main(talk: Talk) -> None:
     options = talk.options
-    dsn = make_url(options["database"]).set(drivername="postgresql").render_as_string(hide_password=False)
     rung = asyncio.Event()
     talk.say(ready=True)
     await talk.hear()
@@ -30,9 +25,9 @@ async def main(talk: Talk) -> None:
                     await connection.execute(DELETE, [record[0] for record in records])
 
     async with AsyncExitStack() as stack:
-        connection = await asyncpg.connect(dsn)
+        connection = await connect(options["database"])
         stack.push_async_callback(connection.close)
-        listening = await asyncpg.connect(dsn)
+        listening = await connect(options["database"])
         stack.push_async_callback(listening.close)
         send = await to_kafka(stack, options["address"], options["name"])
         await listening.add_listener(CHANNEL, lambda *_: rung.set())

@@ -5,10 +5,10 @@ import json
 import time
 from contextlib import suppress
 
-import asyncpg
-from sqlalchemy import Column, Integer, MetaData, Table, insert, make_url
+from sqlalchemy import Column, Integer, MetaData, Table, insert
 from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
 
+from benchmarks.limit.database import connect
 from benchmarks.limit.relay import DELETE
 from benchmarks.messages import QUEUE
 from benchmarks.programs.talk import Talk, cpu_seconds, run
@@ -28,8 +28,7 @@ async def main(talk: Talk) -> None:
     receipts = Table("receipts", metadata, Column("id", Integer, primary_key=True), Column("number", Integer))
     async with engine.begin() as connection:
         await connection.run_sync(metadata.create_all)
-    dsn = make_url(options["database"]).set(drivername="postgresql").render_as_string(hide_password=False)
-    outbox = await asyncpg.connect(dsn)
+    outbox = await connect(options["database"])
     handled = last = 0
 
     async def handle() -> None:

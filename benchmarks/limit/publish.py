@@ -7,14 +7,10 @@ import uuid
 from itertools import count
 from typing import Any
 
-import asyncpg
-from sqlalchemy import make_url
-
+from benchmarks.limit.database import CHANNEL, connect
 from benchmarks.messages import HEADERS, QUEUE, as_json, body_of, key_of
 from benchmarks.programs.publishing import BLOCKS
 from benchmarks.programs.talk import Talk, cpu_seconds, run
-
-CHANNEL = "outbox:outbox"
 
 INSERT = """
     INSERT INTO outbox (queue, key, idempotency_key, payload, headers) VALUES ($1, $2, $3, $4, $5::jsonb)
@@ -30,8 +26,7 @@ def values(number: int) -> tuple[Any, ...]:
 
 async def main(talk: Talk) -> None:
     options = talk.options
-    dsn = make_url(options["database"]).set(drivername="postgresql").render_as_string(hide_password=False)
-    connection = await asyncpg.connect(dsn)
+    connection = await connect(options["database"])
     numbers = count()
     size = max(1, options["count"] // BLOCKS)
     times, cpu = [], []

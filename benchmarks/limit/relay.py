@@ -5,9 +5,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from typing import Any
 
-import asyncpg
-from sqlalchemy import make_url
-
+from benchmarks.limit.database import connect
 from benchmarks.limit.wire import COLUMNS, envelope_of, headers_of
 from benchmarks.messages import QUEUE
 from benchmarks.programs.talk import Talk, cpu_seconds, run
@@ -97,9 +95,9 @@ async def to_redis(stack: AsyncExitStack, address: str, stream: str) -> Send:
     return send
 
 
-async def loop(dsn: str, send: Send, last: list[int]) -> None:
+async def loop(url: str, send: Send, last: list[int]) -> None:
     """Carry rows until there are no more."""
-    connection = await asyncpg.connect(dsn)
+    connection = await connect(url)
     try:
         while True:
             async with connection.transaction():
@@ -115,15 +113,14 @@ async def loop(dsn: str, send: Send, last: list[int]) -> None:
 
 async def main(talk: Talk) -> None:
     options = talk.options
-    connect = {"kafka": to_kafka, "rabbit": to_rabbit, "redis": to_redis}[options["kind"]]
-    dsn = make_url(options["database"]).set(drivername="postgresql").render_as_string(hide_password=False)
+    reach = {"kafka": to_kafka, "rabbit": to_rabbit, "redis": to_redis}[options["kind"]]
     talk.say(ready=True)
     await talk.hear()
     at_start = cpu_seconds()
     async with AsyncExitStack() as stack:
-        send = await connect(stack, options["address"], options["name"])
+        send = await reach(stack, options["address"], options["name"])
         last = [0]
-        await asyncio.gather(*(loop(dsn, send, last) for _ in range(LOOPS)))
+        await asyncio.gather(*(loop(options["database"], send, last) for _ in range(LOOPS)))
         await talk.hear()
     talk.say(cpu=cpu_seconds() - at_start)
 

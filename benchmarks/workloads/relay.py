@@ -7,11 +7,9 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
-import asyncpg
-from sqlalchemy import make_url
-
 from benchmarks.contest import BEST, DEFAULTS, LIMIT, OURS, Bench, CheckFailed, Figures, Goal, Workload
 from benchmarks.destinations import DESTINATIONS, Destination
+from benchmarks.limit.database import connect
 from benchmarks.opponent import settings
 from benchmarks.processes import Program, program, run_program
 
@@ -44,8 +42,7 @@ async def backlog(bench: Bench, contestant: str, count: int) -> str:
 @asynccontextmanager
 async def connection(url: str) -> AsyncIterator[Any]:
     """Connect with asyncpg, to look at a database from outside."""
-    dsn = make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
-    connected = await asyncpg.connect(dsn)
+    connected = await connect(url)
     try:
         yield connected
     finally:

@@ -11,6 +11,7 @@ from sqlalchemy import Connection, Table, event, make_url, text
 from sqlalchemy.exc import DBAPIError, InvalidRequestError, PendingRollbackError, ProgrammingError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
+from faststream_outbox._store.postgres.calls import sqlstate
 from faststream_outbox._store.postgres.driver import DriverStatement, Record
 from integration.broker.observing import eventually
 
@@ -131,8 +132,7 @@ async def test_errors_are_of_sqlalchemys_kinds(engine: AsyncEngine) -> None:
     missing = DriverStatement(text("SELECT * FROM missing WHERE id = :id"))
     with pytest.raises(ProgrammingError, match="missing") as caught:
         await execute_alone(engine, missing, id=1)
-    assert caught.value.orig is not None
-    assert (caught.value.orig.sqlstate, caught.value.params) == ("42P01", {"id": 1})  # type: ignore[attr-defined]
+    assert (sqlstate(caught.value), caught.value.params) == ("42P01", {"id": 1})
     assert not caught.value.connection_invalidated
 
 

@@ -25,9 +25,9 @@ class _Written(NamedTuple):
 class DriverStatement:
     """A statement that asyncpg is given directly, through the cursor that SQLAlchemy has for it.
 
-    What SQLAlchemy does around a statement takes about as long as asyncpg does for it, and twice as long in a process
-    that was idle just before. The connection, its transactions and what is prepared on it remain SQLAlchemy's business.
-    And it executes the statement as any other where somebody listens to it or it writes a log, and with other drivers.
+    What SQLAlchemy does around a statement takes about as long as what asyncpg does for it. The connection, its
+    transactions and what is prepared on it remain SQLAlchemy's business. And SQLAlchemy executes the statement as any
+    other where somebody listens to it, where it writes a log, and with other drivers.
 
     Args:
         statement: Its parameters are given when it runs, as the driver takes them.
