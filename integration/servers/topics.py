@@ -18,8 +18,11 @@ async def create_topic(bootstrap: str, topic: str, partitions: int, config: Mapp
     async with _admin(bootstrap) as admin:
         response = await admin.create_topics([new_topic])
         _raise_refusal(response.to_object()["topic_errors"])
-        while len(await _partitions_with_leader(admin, topic)) < partitions:
+        while len(led := await _partitions_with_leader(admin, topic)) < partitions:
             await asyncio.sleep(0.01)
+    # A broker tells of its partitions before it takes records for them: it has done so once it knows their ends.
+    async with _reader(bootstrap, led) as consumer:
+        await consumer.end_offsets(led)
 
 
 async def delete_topic(bootstrap: str, topic: str) -> None:
@@ -38,18 +41,14 @@ async def read_topic(bootstrap: str, topic: str, expected: int, timeout: float =
     records: list[Record] = []
     async with _admin(bootstrap) as admin:
         partitions = await _partitions_with_leader(admin, topic)
-    consumer = AIOKafkaConsumer(bootstrap_servers=bootstrap, enable_auto_commit=False, auto_offset_reset="earliest")
-    consumer.assign(partitions)
-    await consumer.start()
-    try:
-        async with asyncio.timeout(timeout):
-            while len(records) < expected or not await _at_end(consumer, partitions):
-                for batch in (await consumer.getmany(timeout_ms=50)).values():
-                    records.extend(batch)
-    except TimeoutError:
-        raise TimeoutError(f"{len(records)} of {expected} records in {topic!r} after {timeout:g} s") from None
-    finally:
-        await consumer.stop()
+    async with _reader(bootstrap, partitions) as consumer:
+        try:
+            async with asyncio.timeout(timeout):
+                while len(records) < expected or not await _at_end(consumer, partitions):
+                    for batch in (await consumer.getmany(timeout_ms=50)).values():
+                        records.extend(batch)
+        except TimeoutError:
+            raise TimeoutError(f"{len(records)} of {expected} records in {topic!r} after {timeout:g} s") from None
     return records
 
 
@@ -61,6 +60,17 @@ async def _at_end(consumer: AIOKafkaConsumer, partitions: list[TopicPartition]) 
 async def _partitions_with_leader(admin: AIOKafkaAdminClient, topic: str) -> list[TopicPartition]:
     [described] = await admin.describe_topics([topic])
     return [TopicPartition(topic, each["partition"]) for each in described["partitions"] if each["leader"] >= 0]
+
+
+@asynccontextmanager
+async def _reader(bootstrap: str, partitions: list[TopicPartition]) -> AsyncIterator[AIOKafkaConsumer]:
+    consumer = AIOKafkaConsumer(bootstrap_servers=bootstrap, enable_auto_commit=False, auto_offset_reset="earliest")
+    consumer.assign(partitions)
+    try:
+        await consumer.start()
+        yield consumer
+    finally:
+        await consumer.stop()
 
 
 @asynccontextmanager
