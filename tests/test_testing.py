@@ -624,7 +624,6 @@ def parts(broker: OutboxBroker) -> list[Any]:
         broker._store,
         producer,
         producer.writer,
-        producer._begin,
         broker.start,
         broker.stop,
         len(broker.subscribers),

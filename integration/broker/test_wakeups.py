@@ -1,14 +1,20 @@
 """How soon a message is handled: wake-ups by NOTIFY, timers to the moment, and polling where there is no LISTEN."""
 
 import asyncio
+import itertools
 import statistics
 import time
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
+from typing import Annotated
 
 import pytest
-from sqlalchemy.ext.asyncio import AsyncSession
+from faststream import Depends
+from sqlalchemy import create_engine, make_url
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+from sqlalchemy.orm import Session
 
-from faststream_outbox import ConstantRetry, OutboxBroker
+from faststream_outbox import ConstantRetry, OutboxBroker, OutboxResponse
 
 from .conftest import MakeBroker
 from .observing import Inbox, Table, Traffic, eventually
@@ -99,7 +105,77 @@ async def test_a_cancelled_timer_does_not_fire(
     assert await table.count("timer_id = 't'") == 0
 
 
-@pytest.mark.parametrize("options", [{"listen": False}, {"notify": False}, {"listen": False, "notify": False}])
+WITHOUT_WAKE_UPS = [{"listen": False}, {"notify": False}, {"listen": False, "notify": False}]
+
+
+@pytest.mark.parametrize("options", WITHOUT_WAKE_UPS)
+async def test_g13_in_one_process_the_commit_wakes_the_handler(
+    make_broker: MakeBroker,
+    session: AsyncSession,
+    session_factory: async_sessionmaker[AsyncSession],
+    database_url: str,
+    inbox: Inbox,
+    options: dict[str, bool],
+) -> None:
+    """Polls are 10 s apart; a message goes through all ways of publishing, and from thread to thread."""
+    broker = make_broker(**options)
+    far_apart = {"min_fetch_interval": FAR, "max_fetch_interval": FAR}
+
+    async def get_session() -> AsyncIterator[AsyncSession]:
+        async with session_factory.begin() as own:
+            yield own
+
+    @broker.subscriber("batches", **far_apart)
+    async def respond(body: str, own: Annotated[AsyncSession, Depends(get_session)]) -> OutboxResponse:
+        return OutboxResponse(f"{body}, response", queue="responses", session=own)
+
+    @broker.subscriber("responses", **far_apart)
+    @broker.publisher("end")
+    async def go_on(body: str) -> str:
+        return f"{body}, returned"
+
+    @broker.subscriber("end", **far_apart)
+    async def end(body: str) -> None:
+        inbox.add(body)
+
+    def publish_in_a_thread() -> None:
+        engine = create_engine(make_url(database_url).set(drivername="postgresql+psycopg"))
+        with Session(engine) as plain, plain.begin():
+            broker.publish_sync("thread", queue="end", session=plain)
+        engine.dispose()
+
+    await broker.start()
+    # Let all of them look once and fall asleep.
+    await asyncio.sleep(0.5)
+    await asyncio.to_thread(publish_in_a_thread)
+    assert await inbox.wait_for(1, within=2) == ["thread"]
+    await broker.publish("session", queue="end", session=session)
+    await session.commit()
+    assert await inbox.wait_for(2, within=2) == ["thread", "session"]
+    await broker.publish_batch("batch", queue="batches", session=session)
+    await session.commit()
+    assert await inbox.wait_for(3, within=2) == ["thread", "session", "batch, response, returned"]
+
+
+async def test_with_listen_a_session_is_left_alone(broker: OutboxBroker, session: AsyncSession, inbox: Inbox) -> None:
+    """A look for the commit and another for its notification would be one too many."""
+
+    @broker.subscriber("orders")
+    async def handle(body: int) -> None:
+        inbox.add(body)
+
+    await broker.start()
+    for number in itertools.count(1):
+        await broker.publish(number, queue="orders", session=session)
+        noted = dict(session.info)
+        await session.commit()
+        await inbox.wait_for(number)
+        if not noted:
+            break
+    assert number < 5
+
+
+@pytest.mark.parametrize("options", WITHOUT_WAKE_UPS)
 async def test_g13_polling_serves_where_there_are_no_wake_ups(
     make_broker: MakeBroker, session: AsyncSession, inbox: Inbox, table: Table, options: dict[str, bool]
 ) -> None:

@@ -24,7 +24,7 @@ class PostgresSubject:
         self.outbox_table = outbox_table
         self.dlq_table = dlq_table
         self.store = PostgresStore(engine, outbox_table, dlq_table)
-        self.writer = PostgresWriter(outbox_table)
+        self.writer = PostgresWriter(engine, outbox_table)
         self.dead_letters = PostgresDeadLetters(engine, outbox_table, dlq_table)
         self.parks = dlq_table is None
 

@@ -117,7 +117,7 @@ async def test_a_transaction_that_is_prepared_is_waited_for_though_the_server_re
     if not isinstance(postgres_server, OwnPostgres):
         missing("a PostgreSQL named by the environment is not ours to restart")
     # What has notified cannot be prepared.
-    silent = PostgresWriter(subject.outbox_table, notify=False)
+    silent = PostgresWriter(subject.engine, subject.outbox_table, notify=False)
     async with AsyncSession(subject.engine) as another, subject.engine.connect() as connection:
         # So that the next mark is set when ids above the early one were seen.
         await subject.writer.insert(another, draft("elsewhere"))

@@ -198,7 +198,7 @@ async def test_whoever_watches_statements_sees_each_message(
 async def test_a_writer_that_wakes_nobody(
     subject: PostgresSubject, engine: AsyncEngine, psycopg_engine: AsyncEngine, outbox_table: Table, driver: str
 ) -> None:
-    writer = PostgresWriter(outbox_table, notify=False)
+    writer = PostgresWriter(engine, outbox_table, notify=False)
     async with (engine if driver == "asyncpg" else psycopg_engine).begin() as open_connection:
         row_id = await writer.insert(open_connection, draft(key="k"))
     assert list(await subject.rows()) == [row_id]
@@ -339,20 +339,19 @@ async def test_a_session_whose_transaction_failed_is_refused(writer: PostgresWri
             check(caught.value, "cannot be used")
 
 
-def test_another_database_is_refused(outbox_table: Table) -> None:
-    writer = PostgresWriter(outbox_table)
-    engine = create_engine("sqlite://")
-    with Session(engine) as plain, engine.connect() as plain_connection:
+def test_another_database_is_refused(writer: PostgresWriter) -> None:
+    sqlite = create_engine("sqlite://")
+    with Session(sqlite) as plain, sqlite.connect() as plain_connection:
         for wrong in (plain, plain_connection):
             with pytest.raises(InvalidSessionError) as caught:
                 writer.insert_sync(wrong, draft(key="k"))
             check(caught.value, "must be bound to PostgreSQL, got sqlite")
-    engine.dispose()
+    sqlite.dispose()
 
 
-def test_a_session_without_a_database_is_refused(outbox_table: Table) -> None:
+def test_a_session_without_a_database_is_refused(writer: PostgresWriter) -> None:
     with Session() as plain, pytest.raises(InvalidSessionError) as caught:
-        PostgresWriter(outbox_table).insert_sync(plain, draft())
+        writer.insert_sync(plain, draft())
     check(caught.value, "cannot be used")
 
 

@@ -32,6 +32,11 @@ class OutboxBrokerConfig(BrokerConfig):
     _runtime: Runtime | None = field(default=None, init=False, repr=False)
 
     @property
+    def is_running(self) -> bool:
+        """Whether there are loops."""
+        return self._runtime is not None
+
+    @property
     def runtime(self) -> Runtime:
         """The running loops.
 

@@ -1,7 +1,7 @@
 """Tests of applications without a database."""
 
 from collections.abc import Awaitable, Callable, Generator, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from types import TracebackType
 from typing import Any, overload
 from unittest import mock
@@ -131,7 +131,6 @@ class TestOutboxBroker(TestBroker[OutboxBroker, EnterType]):
             mock.patch.object(broker, "_store", self.store),
             mock.patch.object(broker, "_dead_letters", MemoryDeadLetters(self.store)),
             mock.patch.object(producer, "writer", writer),
-            mock.patch.object(producer, "_begin", nullcontext),
         ):
             yield
 
@@ -222,6 +221,9 @@ class _Direct:
     def insert_sync(self, session: Any, draft: Draft) -> int | None:
         # Nothing can be awaited here: the row waits for ``deliver_all``.
         return self._store.insert_sync(None, draft)
+
+    async def insert_alone(self, draft: Draft) -> int | None:
+        return await self.insert(None, draft)
 
     async def insert_many(self, session: Any, drafts: Sequence[Draft]) -> list[int]:
         written = self._store.write(None, drafts)

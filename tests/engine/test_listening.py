@@ -77,6 +77,20 @@ async def test_a_broken_line_is_opened_again_under_the_same_token(
     assert len(log.errors) == len(log.recoveries) == 3
 
 
+async def test_it_says_whether_it_hears(make: Callable[..., Listening], store: ScriptedStore) -> None:
+    listening = make()
+    assert not listening.hears
+    listening.start()
+    await until(lambda: listening.hears)
+    store.script.failing["listen"] = Trouble("no")
+    store.lines[0].break_off()
+    await until(lambda: not listening.hears)
+    store.script.failing.clear()
+    await until(lambda: listening.hears)
+    await listening.stop()
+    assert not listening.hears
+
+
 async def test_a_line_that_ends_without_an_error_is_a_failure_like_any_other(
     make: Callable[..., Listening], store: ScriptedStore, log: Lines
 ) -> None:
@@ -141,6 +155,7 @@ async def test_without_listening_the_store_is_left_alone(
     assert not leases.token.startswith(PRESENCE_PREFIX)
     assert bell.is_rung
     assert listening.is_steady()
+    assert not listening.hears
     await listening.stop()
     assert store.script.calls.total() == 0
 

@@ -48,6 +48,12 @@ class Listening(Service):
         self._log = log
         self._enabled = enabled
         self._steady_from = 0.0
+        self._hears = False
+
+    @property
+    def hears(self) -> bool:
+        """Whether what is committed now wakes this process."""
+        return self._hears
 
     def is_steady(self) -> bool:
         """Tell whether the line has been up for a while since it was last down."""
@@ -67,6 +73,8 @@ class Listening(Service):
         except Exception:
             self._steady_from = math.inf
             raise
+        finally:
+            self._hears = False
 
     async def _listen(self, token: str) -> None:
         async with asyncio.timeout(DATABASE_SECONDS) as connecting, self._store.listen(token) as line:
@@ -80,6 +88,7 @@ class Listening(Service):
             self._decide(token)
             # What was published while no one listened has rung no bell.
             self._wakeups.wake_all()
+            self._hears = True
             async for queue in line:
                 self._wakeups.wake(queue)
             msg = "the line for new rows ended"

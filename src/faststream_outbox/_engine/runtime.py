@@ -1,6 +1,7 @@
 """Puts the loops of one broker together and starts and stops them in order."""
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 
@@ -63,8 +64,19 @@ class Runtime:
             store, self.leases, self.wakeups, writes, self.health, can_judge=self._listening.is_steady
         )
 
+    @property
+    def hears(self) -> bool:
+        """Whether a notification wakes consumers now."""
+        return self._listening.hears
+
+    def wake(self, queue: str) -> None:
+        """Wake the consumers of a queue; from any thread, and also when they are gone."""
+        with contextlib.suppress(RuntimeError):  # the loop is closed
+            self._loop.call_soon_threadsafe(self.wakeups.wake, queue)
+
     def start(self) -> None:
         """Start listening and the upkeep of leases."""
+        self._loop = asyncio.get_running_loop()
         for service in (self._listening, self._completer, self._renewer, self._rescuer):
             service.start()
 

@@ -53,6 +53,9 @@ class MemoryStore:
         written = self.write(session, [draft])
         return written[0].id if written else None
 
+    async def insert_alone(self, draft: Draft) -> int | None:
+        return self.insert_sync(None, draft)
+
     async def insert_many(self, session: Any, drafts: Sequence[Draft]) -> list[int]:
         return [row.id for row in self.write(session, drafts) if row.queue == drafts[0].queue]
 

@@ -71,13 +71,16 @@ class Listener(Protocol):
 
 
 class Writer(Protocol):
-    """What publishers do with rows. ``session`` is the caller's: nothing here commits."""
+    """What publishers do with rows. ``session`` is the caller's: what is written in it, the caller commits."""
 
     async def insert(self, session: Any, draft: Draft) -> int | None:
         """Write one message and its copies, and return its id; None where it is a live duplicate."""
 
     def insert_sync(self, session: Any, draft: Draft) -> int | None:
         """The same for callers that cannot await."""
+
+    async def insert_alone(self, draft: Draft) -> int | None:
+        """The same without a caller, in a transaction of its own."""
 
     async def insert_many(self, session: Any, drafts: Sequence[Draft]) -> list[int]:
         """Write messages of one queue and their copies, in order; live duplicates are left out.

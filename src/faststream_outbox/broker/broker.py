@@ -87,6 +87,7 @@ class OutboxBroker(OutboxPublishing, OutboxRegistrator, BrokerUsecase[Delivery, 
             _check_engine("listen_engine", listen_engine)
         self._engine = engine
         self._listen = options.get("listen", True)
+        self._notify = options.get("notify", True)
         self._lifecycle = asyncio.Lock()
         self._dead_letters: DeadLetterStore = PostgresDeadLetters(engine, outbox_table, dlq_table)
         self._store: Store = PostgresStore(engine, outbox_table, dlq_table, listen_engine=listen_engine)
@@ -94,9 +95,8 @@ class OutboxBroker(OutboxPublishing, OutboxRegistrator, BrokerUsecase[Delivery, 
             routers=options.get("routers", ()),
             config=OutboxBrokerConfig(
                 producer=OutboxProducer(
-                    writer=PostgresWriter(outbox_table, notify=options.get("notify", True)),
+                    writer=PostgresWriter(engine, outbox_table, notify=self._notify, waker=self._waker),
                     max_payload_bytes=_payload_limit(options),
-                    begin=engine.begin,
                     codec=options.get("codec") or DefaultCodec(),
                     serializer=lambda: self.config.fd_config._serializer,  # noqa: SLF001
                     parser=options.get("parser"),
@@ -233,6 +233,13 @@ class OutboxBroker(OutboxPublishing, OutboxRegistrator, BrokerUsecase[Delivery, 
         """
         for table, problems in (await self._store.differences()).items():
             raise SchemaError(table, problems)
+
+    def _waker(self) -> Callable[[str], None] | None:
+        """Give what wakes consumers of this process, as far as no notification does."""
+        config: OutboxBrokerConfig = self.config.broker_config
+        if not config.is_running or (self._notify and config.runtime.hears):
+            return None
+        return config.runtime.wake
 
     def _log(self, level: int, message: str, error: BaseException | None) -> None:
         exception = error if isinstance(error, Exception) else None

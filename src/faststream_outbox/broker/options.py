@@ -30,7 +30,8 @@ class OutboxOptions(TypedDict, total=False):
 
     notify: bool
     """Whether publishing wakes consumers with NOTIFY. It takes a lock of the whole server at commit, so that very many
-    publishers at once may do better without it and with polling. Default: True."""
+    publishers at once may do better without it: then a session's commit wakes the consumers of its own process, and
+    the others poll. Default: True."""
 
     listen: bool
     """Whether to hold a connection on which wake-ups come in, and whose loss tells others that this process is gone.

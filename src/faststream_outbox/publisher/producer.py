@@ -1,7 +1,6 @@
 """Where every published message becomes a row."""
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any
 
 from faststream.exceptions import FeatureNotSupportedException
@@ -26,7 +25,6 @@ class OutboxProducer(ProducerProto[OutboxPublishCommand]):
     Args:
         writer: Writes rows.
         max_payload_bytes: The largest encoded body.
-        begin: Opens a transaction for a row without a caller's session.
         codec: The broker's codec.
         serializer: Gives the broker's serializer, which an application may replace after the broker is made.
         parser: The broker's parser.
@@ -39,7 +37,6 @@ class OutboxProducer(ProducerProto[OutboxPublishCommand]):
         *,
         writer: Writer,
         max_payload_bytes: int,
-        begin: Callable[[], AbstractAsyncContextManager[Any]],
         codec: CodecProto,
         serializer: "Callable[[], SerializerProto | None]",
         parser: CustomCallable | None = None,
@@ -49,7 +46,6 @@ class OutboxProducer(ProducerProto[OutboxPublishCommand]):
         self.writer = writer
         self.codec = codec
         self._max_payload_bytes = max_payload_bytes
-        self._begin = begin
         self._copies = copies
         self._serializer = serializer
         self._parser = ParserComposition(parser, OutboxParser.parse_message)
@@ -60,8 +56,7 @@ class OutboxProducer(ProducerProto[OutboxPublishCommand]):
         encoded = await self._encode(cmd.body, self._serializer())
         draft = self._drafting(cmd).draft(Outgoing(cmd.body), *encoded)
         if cmd.session is OWN_TRANSACTION:
-            async with self._begin() as session:
-                return await self.writer.insert(session, draft)
+            return await self.writer.insert_alone(draft)
         return await self.writer.insert(cmd.session, draft)
 
     def publish_sync(self, cmd: OutboxPublishCommand) -> int | None:

@@ -1,6 +1,6 @@
 """Runs statements in the caller's own transaction, whatever kind of session the caller has."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeAlias, TypeVar
 
 from sqlalchemy import Connection
@@ -8,6 +8,7 @@ from sqlalchemy.exc import InvalidRequestError, ResourceClosedError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, async_scoped_session
 from sqlalchemy.orm import Session, scoped_session
 
+from faststream_outbox._store.postgres.hints import Hint, give_after_commit
 from faststream_outbox.exceptions import InvalidSessionError
 
 T = TypeVar("T")
@@ -16,13 +17,16 @@ AnyAsyncSession: TypeAlias = "AsyncSession | AsyncConnection | async_scoped_sess
 AnySyncSession: TypeAlias = "Session | Connection | scoped_session[Session]"
 
 
-async def run_in_session(session: AnyAsyncSession, work: Callable[[Connection], T], *, flush: bool = False) -> T:
+async def run_in_session(
+    session: AnyAsyncSession, work: Callable[[Connection], T], *, flush: bool = False, hints: Sequence[Hint] = ()
+) -> T:
     """Run ``work`` on the connection of an async session, in its transaction.
 
     Args:
         session: The caller's session or connection.
         work: Gets the synchronous connection; runs in SQLAlchemy's greenlet.
         flush: Write the session's pending changes first.
+        hints: To be given when the session has committed. A connection does not say when it has.
 
     Raises:
         InvalidSessionError: It is something else, it is closed, or its database is not PostgreSQL.
@@ -30,7 +34,7 @@ async def run_in_session(session: AnyAsyncSession, work: Callable[[Connection], 
     if isinstance(session, async_scoped_session):
         session = session()
     if isinstance(session, AsyncSession):
-        return await session.run_sync(lambda sync_session: _run_in_sync_session(sync_session, work, flush=flush))
+        return await session.run_sync(lambda plain: _run_in_sync_session(plain, work, flush=flush, hints=hints))
     if isinstance(session, AsyncConnection):
         if not _is_open(session):
             msg = "session: the AsyncConnection is closed, or was never opened"
@@ -42,12 +46,14 @@ async def run_in_session(session: AnyAsyncSession, work: Callable[[Connection], 
     raise InvalidSessionError(msg)
 
 
-def run_in_sync_session(session: AnySyncSession, work: Callable[[Connection], T], *, flush: bool = False) -> T:
+def run_in_sync_session(
+    session: AnySyncSession, work: Callable[[Connection], T], *, flush: bool = False, hints: Sequence[Hint] = ()
+) -> T:
     """The same for a plain SQLAlchemy ``Session`` or ``Connection``."""
     if isinstance(session, scoped_session):
         session = session()
     if isinstance(session, Session):
-        return _run_in_sync_session(session, work, flush=flush)
+        return _run_in_sync_session(session, work, flush=flush, hints=hints)
     if isinstance(session, Connection):
         return _run_on_connection(session, work)
     msg = f"session: must be a Session or Connection, got {type(session).__name__}"
@@ -64,7 +70,7 @@ def _is_open(connection: AsyncConnection) -> bool:
         return False
 
 
-def _run_in_sync_session(session: Session, work: Callable[[Connection], T], *, flush: bool) -> T:
+def _run_in_sync_session(session: Session, work: Callable[[Connection], T], *, flush: bool, hints: Sequence[Hint]) -> T:
     if flush:
         session.flush()
     try:
@@ -73,7 +79,10 @@ def _run_in_sync_session(session: Session, work: Callable[[Connection], T], *, f
         # SQLAlchemy's word for a session that was closed for good, or whose transaction failed before.
         msg = f"session: cannot be used: {error}"
         raise InvalidSessionError(msg) from error
-    return _run_on_connection(connection, work)
+    result = _run_on_connection(connection, work)
+    if hints:
+        give_after_commit(session, hints)
+    return result
 
 
 def _run_on_connection(connection: Connection, work: Callable[[Connection], T]) -> T:

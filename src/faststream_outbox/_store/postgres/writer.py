@@ -1,10 +1,12 @@
 """What publishers do with rows, in the caller's own transaction."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, Table
+from sqlalchemy.ext.asyncio import AsyncEngine
 
+from faststream_outbox._store.postgres.hints import Hint
 from faststream_outbox._store.postgres.listener import channel_of
 from faststream_outbox._store.postgres.records import to_rows
 from faststream_outbox._store.postgres.sessions import run_in_session, run_in_sync_session
@@ -14,14 +16,26 @@ from faststream_outbox._values.row import OutboxRow
 
 
 class PostgresWriter:
-    """Writes messages in the transaction of whoever publishes; it never commits.
+    """Writes messages in the transaction of whoever publishes; it never commits that.
 
     Args:
+        engine: The caller's engine, for messages without a transaction.
         outbox_table: Made by ``make_outbox_table``.
         notify: Whether publishing wakes consumers with NOTIFY.
+        waker: Gives what wakes the consumers of a queue in this process, to be called when rows are committed; None
+            where there are none, or a notification wakes them.
     """
 
-    def __init__(self, outbox_table: Table, *, notify: bool = True) -> None:
+    def __init__(
+        self,
+        engine: AsyncEngine,
+        outbox_table: Table,
+        *,
+        notify: bool = True,
+        waker: Callable[[], Callable[[str], None] | None] = lambda: None,
+    ) -> None:
+        self._engine = engine
+        self._waker = waker
         self._statements = Statements(outbox_table, None, notify=notify)
         self._channel = channel_of(outbox_table)
 
@@ -31,16 +45,33 @@ class PostgresWriter:
         Before a message with a key, the session's pending changes are flushed: then ids follow the order in which
         transactions locked their domain rows.
         """
-        return await run_in_session(session, lambda conn: self._insert(conn, draft), flush=draft.key is not None)
+        has_key = draft.key is not None
+        return await run_in_session(
+            session, lambda conn: self._insert(conn, draft), flush=has_key, hints=self._hints(draft)
+        )
 
     def insert_sync(self, session: Any, draft: Draft) -> int | None:
         """The same for a plain ``Session`` or ``Connection``."""
-        return run_in_sync_session(session, lambda conn: self._insert(conn, draft), flush=draft.key is not None)
+        has_key = draft.key is not None
+        return run_in_sync_session(
+            session, lambda conn: self._insert(conn, draft), flush=has_key, hints=self._hints(draft)
+        )
+
+    async def insert_alone(self, draft: Draft) -> int | None:
+        """Write one message in a transaction of its own."""
+        hints = self._hints(draft)
+        async with self._engine.begin() as connection:
+            row_id = await connection.run_sync(self._insert, draft)
+        for hint in hints:
+            hint.give()
+        return row_id
 
     async def insert_many(self, session: Any, drafts: Sequence[Draft]) -> list[int]:
         """Write messages of one queue in their order; live duplicates are left out."""
         has_keys = any(draft.key is not None for draft in drafts)
-        return await run_in_session(session, lambda conn: self._insert_many(conn, drafts), flush=has_keys)
+        return await run_in_session(
+            session, lambda conn: self._insert_many(conn, drafts), flush=has_keys, hints=self._hints(drafts[0])
+        )
 
     async def cancel_timer(self, session: Any, *, queue: str, timer_id: str, copies: Sequence[str] = ()) -> bool:
         """Delete a timer and its copies as far as no consumer has taken them; tell whether the timer was there."""
@@ -59,6 +90,10 @@ class PostgresWriter:
             return to_rows(connection.execute(self._statements.fetch_unprocessed, parameters).all())
 
         return await run_in_session(session, run)
+
+    def _hints(self, draft: Draft) -> Sequence[Hint]:
+        wake = self._waker()
+        return () if wake is None else [Hint(wake, queue) for queue in (draft.queue, *draft.copies)]
 
     def _insert(self, connection: Connection, draft: Draft) -> int | None:
         if draft.copies:
