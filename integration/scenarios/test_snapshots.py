@@ -15,7 +15,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from faststream_outbox import OutboxBroker
 from faststream_outbox._store.postgres.store import PostgresStore
-from integration.ledger.destinations import StreamArrivals
+from faststream_outbox.annotations import OutboxMessage
+from integration.ledger.destinations import Arrivals, StreamArrivals
+from integration.ledger.ledger import Copy
 from integration.servers.redis import RedisServer
 
 from .results import record
@@ -33,7 +35,25 @@ class Plan:
     held: float
 
 
+class HandledArrivals:
+    """What a handler received."""
+
+    name = "handler"
+
+    def __init__(self, broker: OutboxBroker) -> None:
+        self._copies: list[Copy] = []
+
+        @broker.subscriber("orders")
+        async def handle(message: OutboxMessage) -> None:
+            copy = Copy(message.idempotency_key, message.key, message.body, "", message.headers)
+            self._copies.append(copy)
+
+    async def copies(self) -> list[Copy]:
+        return self._copies
+
+
 @forms(Plan(4.0, 8.0), Plan(30.0, 300.0), timeout=600)
+@pytest.mark.parametrize("consumer", ["forwarder", "subscriber"])
 async def test_claims_stay_quick_while_a_snapshot_is_held(
     run: Run,
     engine: AsyncEngine,
@@ -42,10 +62,16 @@ async def test_claims_stay_quick_while_a_snapshot_is_held(
     redis_key: str,
     monkeypatch: pytest.MonkeyPatch,
     plan: Plan,
+    consumer: str,
 ) -> None:
     claims = _watch_claims(monkeypatch)
     broker = OutboxBroker(engine, outbox_table=outbox_table, logger=None)
-    broker.forwarder("orders", to=RedisBroker(redis_server.url, logger=None).publisher(stream=redis_key))
+    arrivals: Arrivals
+    if consumer == "forwarder":
+        broker.forwarder("orders", to=RedisBroker(redis_server.url, logger=None).publisher(stream=redis_key))
+        arrivals = StreamArrivals(redis_server, redis_key)
+    else:
+        arrivals = HandledArrivals(broker)
     await broker.start()
     try:
         async with run.load(6).flowing(RATE):
@@ -58,10 +84,10 @@ async def test_claims_stay_quick_while_a_snapshot_is_held(
         await run.drained(within=60)
     finally:
         await broker.stop()
-    findings = await run.audit(StreamArrivals(redis_server, redis_key))
+    findings = await run.audit(arrivals)
     record(
         findings,
-        "A transaction left open",
+        f"A transaction left open, a {consumer}",
         load=f"{RATE} rows/s",
         faults=f"a snapshot held for {plan.held:g} s",
         besides=f"claims p99 {quiet * 1000:.1f} ms before, {held * 1000:.1f} ms while it was held",
@@ -71,9 +97,9 @@ async def test_claims_stay_quick_while_a_snapshot_is_held(
 
 
 def _watch_claims(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The seconds of every taking of rows: until a place is locked and its rows are there."""
+    """The seconds of every taking of rows: until they are locked or leased, and here."""
     claims: list[float] = []
-    hand_over = PostgresStore.hand_over
+    hand_over, claim = PostgresStore.hand_over, PostgresStore.claim
 
     @asynccontextmanager
     async def timed(self: PostgresStore, *arguments: Any, **options: Any) -> AsyncIterator[Any]:
@@ -83,7 +109,15 @@ def _watch_claims(monkeypatch: pytest.MonkeyPatch) -> list[float]:
                 claims.append(time.monotonic() - began)
             yield taken
 
+    async def timed_claim(self: PostgresStore, *arguments: Any, **options: Any) -> Any:
+        began = time.monotonic()
+        rows = await claim(self, *arguments, **options)
+        if rows:
+            claims.append(time.monotonic() - began)
+        return rows
+
     monkeypatch.setattr(PostgresStore, "hand_over", timed)
+    monkeypatch.setattr(PostgresStore, "claim", timed_claim)
     return claims
 
 

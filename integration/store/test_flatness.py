@@ -21,7 +21,7 @@ from faststream_outbox._store.protocol import PRESENCE_PREFIX
 from faststream_outbox._values.outcome import Dead, Delivered, Outcome, Released, Retry, Settlement
 from faststream_outbox.schema import SHARDS
 from integration.servers.postgres import PostgresServer
-from tests.store.suite import ME, draft, places
+from tests.store.suite import ME, draft, ids, places
 
 from .subject import PostgresSubject
 
@@ -71,9 +71,8 @@ class Bench:
             if hand_over is not None:
                 assert len(hand_over.rows) == 500
                 await hand_over.settle([Settlement(row, Delivered()) for row in hand_over.rows])
-        async with self.engine.begin() as connection:
-            if hand_over is not None:
-                await connection.execute(FILL, {"count": 500, "seconds": None})
+        if hand_over is not None:
+            await self.fill(500)
 
     async def broad_hand_over(self) -> None:
         """Of all places at once, and without an effect."""
@@ -91,6 +90,8 @@ class Bench:
         async with self.timed("rescue"):
             await store.rescue(token=ME, suspects=frozenset({f"{PRESENCE_PREFIX}gone"}))
         await store.settle([Settlement(row, Released()) for row in rows], token=ME)
+        # What is given back is due, and would be claimed before the ready ones.
+        await self.administer(f"UPDATE outbox SET next_attempt_at = NULL WHERE id = ANY (ARRAY{ids(rows) or [0]})")
 
     async def settle(self) -> None:
         """Each kind for rows of its own queue, so that the rows to be measured stay as they are."""
@@ -107,7 +108,7 @@ class Bench:
             rows = await subject.store.claim(places(name), limit=20, lease_seconds=60, token=ME)
             async with self.timed(f"settle_{name}"):
                 await subject.store.settle([Settlement(row, outcome) for row in rows], token=ME)
-            await self.administer(f"DELETE FROM outbox WHERE id = ANY (ARRAY{[row.id for row in rows] or [0]})")
+            await self.administer(f"DELETE FROM outbox WHERE id = ANY (ARRAY{ids(rows) or [0]})")
 
     async def look(self) -> None:
         async with self.timed("seconds_to_next_due"):

@@ -1,8 +1,9 @@
 """Looks for ready rows begin behind what was delivered, and pass no row by."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
+from typing import TypeAlias
 
 import pytest
 from sqlalchemy import Table, text
@@ -15,14 +16,14 @@ from faststream_outbox._values.outcome import DELIVERED, Dead, Outcome, Released
 from faststream_outbox.schema import SHARDS
 from integration.servers.missing import missing
 from integration.servers.postgres import OwnPostgres, PostgresServer
-from tests.store.suite import claim, draft, ids, places, put, settle
+from tests.store.suite import LONG, ME, OTHER, claim, draft, ids, places, put, settle
 
 from .subject import PostgresSubject
 
 
 @pytest.fixture(autouse=True)
 def always(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every hand-over surveys its places."""
+    """Whoever takes rows surveys the places first."""
     monkeypatch.setattr(floors, "SURVEY_SECONDS", 0.0)
 
 
@@ -48,11 +49,27 @@ async def carry(subject: PostgresSubject, outcome: Outcome = DELIVERED) -> list[
         return ids(taken.rows)
 
 
-async def rise(subject: PostgresSubject, rounds: int = 4) -> None:
+async def handle(subject: PostgresSubject) -> list[int]:
+    """Claim from all places, and give the ids."""
+    rows = await claim(subject)
+    await settle(subject, rows, DELIVERED)
+    return ids(rows)
+
+
+Take: TypeAlias = Callable[[PostgresSubject], Awaitable[list[int]]]
+
+
+@pytest.fixture(params=[carry, handle])
+def take(request: pytest.FixtureRequest) -> Take:
+    """As a lane does, or as a handler's process does."""
+    return request.param
+
+
+async def rise(subject: PostgresSubject, rounds: int = 4, *, take: Take = carry) -> None:
     """Deliver rows until the floors are above all that was there: what was seen is settled with the second survey."""
     for _ in range(rounds):
         await put(subject, *[draft("q", key="other")] * 2)
-        await carry(subject)
+        await take(subject)
 
 
 def stand_still(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -78,36 +95,36 @@ async def entries_read(engine: AsyncEngine) -> int:
 
 
 async def test_what_was_delivered_is_not_walked_through_though_it_cannot_be_cleaned_away(
-    subject: PostgresSubject, observer: AsyncEngine, monkeypatch: pytest.MonkeyPatch
+    subject: PostgresSubject, observer: AsyncEngine, monkeypatch: pytest.MonkeyPatch, take: Take
 ) -> None:
     async with held_snapshot(observer):
         await put(subject, *[draft("q", key=f"k{number}") for number in range(1000)])
         for _ in range(10):
-            await carry(subject)
-        await rise(subject)
+            await take(subject)
+        await rise(subject, take=take)
         stand_still(monkeypatch)
         # Statistics of a connection are written when it is idle.
         await subject.engine.dispose()
         before = await entries_read(observer)
         for number in range(5):
             await put(subject, draft("q", key=f"k{number}"))
-            assert len(await carry(subject)) == 1
+            assert len(await take(subject)) == 1
         await subject.engine.dispose()
         read = await entries_read(observer) - before
     assert read < 200, "without floors, each of the five reads a thousand, twice"
 
 
 async def test_g4_a_row_that_is_committed_late_comes_before_later_ones_of_its_key(
-    subject: PostgresSubject, engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
+    subject: PostgresSubject, engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch, take: Take
 ) -> None:
-    await rise(subject)
+    await rise(subject, take=take)
     async with AsyncSession(engine) as slow:
         early = await subject.writer.insert(slow, draft("q", key="k"))
-        await rise(subject)
+        await rise(subject, take=take)
         stand_still(monkeypatch)
         await slow.commit()
     later = await put(subject, draft("q", key="k"))
-    assert await carry(subject) == [early, *later]
+    assert await take(subject) == [early, *later]
 
 
 async def test_a_transaction_that_is_prepared_is_waited_for_though_the_server_restarts(
@@ -174,17 +191,24 @@ async def test_g4_a_dead_letter_that_held_its_key_comes_first_when_it_is_replaye
     assert carried == [*first, *behind]
 
 
-async def test_what_a_handler_gives_back_is_found_with_the_next_survey(
-    subject: PostgresSubject, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("way", ["released", "given back", "rescued"])
+async def test_what_comes_back_below_the_floor_is_found_at_once(
+    subject: PostgresSubject, monkeypatch: pytest.MonkeyPatch, way: str, take: Take
 ) -> None:
-    await put(subject, draft("q"))
-    [row] = await claim(subject)
+    written = await put(subject, draft("q", key="k"), draft("q", key="k"))
+    rows = await claim(subject, seconds=0 if way == "rescued" else LONG)
     await rise(subject)
     stand_still(monkeypatch)
-    await settle(subject, [row], Released())
-    assert await carry(subject) == []
-    monkeypatch.setattr(floors, "SURVEY_SECONDS", 0.0)
-    assert await carry(subject) == [row.id]
+    if way == "released":
+        # In the wrong order.
+        for row in reversed(rows):
+            await settle(subject, [row], Released())
+    elif way == "given back":
+        await subject.store.give_back(["q"], known=[], token=ME)
+    else:
+        await subject.store.rescue(token=OTHER, suspects=frozenset())
+    later = await put(subject, draft("q", key="k"))
+    assert await take(subject) == [*written, *later]
 
 
 async def test_ids_that_begin_anew_are_learned_anew(

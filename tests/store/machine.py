@@ -177,7 +177,7 @@ class StoreMachine(RuleBasedStateMachine):
         found = self.run(self.subject.store.rescue(token=ME, suspects=frozenset()))
         assert found.freed_queues == {model.message.queue for model in expired}
         for model in expired:
-            model.free()
+            model.free("past")
 
     def _is_held(self, row: OutboxRow, token: str) -> bool:
         model = self.model.get(row.id)
@@ -200,7 +200,7 @@ class StoreMachine(RuleBasedStateMachine):
                 model.free()
             case Released(started):
                 model.deliveries -= not started
-                model.free()
+                model.free("past")
 
     # --- forwarders
 

@@ -113,7 +113,7 @@ class MemoryStore:
         freed = set()
         for record in self._records.values():
             if record.token is not None and record.next_attempt_at is not None and record.next_attempt_at <= now:
-                self._free(record, next_attempt_at=None)
+                self._free(record, next_attempt_at=record.row.created_at)
                 freed.add(record.row.queue)
         return Rescue(freed_queues=frozenset(freed), absent=frozenset())
 
@@ -309,7 +309,7 @@ class MemoryStore:
                 self._free(record, next_attempt_at=None)
             case Released(started):
                 record.row = row if started else row._replace(deliveries_count=row.deliveries_count - 1)
-                self._free(record, next_attempt_at=None)
+                self._free(record, next_attempt_at=record.row.created_at)
 
     @staticmethod
     def _free(record: Record, *, next_attempt_at: datetime | None) -> None:

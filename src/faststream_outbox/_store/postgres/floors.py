@@ -26,11 +26,10 @@ class Floors:
     - At the survey no ready row is below it, those that stand behind a waiting row included.
     - New rows come above it. Ids are given in order, and all transactions that were writing to the table when an id of
       at least the floor had been seen have ended before the survey.
-    - A row that waits is found by its time, whatever its id.
+    - A row that waits is found by its time, whatever its id. So is one that was given back, or whose lease ran out.
     - It counts only for the run of the server that it was learned from.
 
-    What this leaves out becomes ready below its floor, and is found by the next survey: a row that a handler gives back
-    in a queue that has a forwarder now, and any row where ids are not given in order (``TRUNCATE ... RESTART
+    What this leaves out is found by the next survey: rows whose ids were not given in order (``TRUNCATE ... RESTART
     IDENTITY``, a sequence with CACHE). Everything is learned anew then.
 
     Args:

@@ -46,12 +46,13 @@ class HandingOver:
         outbox_table: Made by ``make_outbox_table``.
         statements: For this table.
         settling: Writes outcomes to it.
+        floors: Where its ready rows begin.
     """
 
-    def __init__(self, outbox_table: Table, statements: Statements, settling: Settling) -> None:
+    def __init__(self, outbox_table: Table, statements: Statements, settling: Settling, floors: Floors) -> None:
         self._statements = statements
         self._settling = settling
-        self._floors = Floors(outbox_table, statements)
+        self._floors = floors
         self._lock_scope = f"{quote_table(outbox_table)}/"
 
     async def take(

@@ -4,10 +4,11 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 from sqlalchemy import Table
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from faststream_outbox._store.postgres.calls import Calls
-from faststream_outbox._store.postgres.floors import columns_of
+from faststream_outbox._store.postgres.driver import Record
+from faststream_outbox._store.postgres.floors import Floors, columns_of
 from faststream_outbox._store.postgres.handing_over import HandingOver, PostgresHandOver
 from faststream_outbox._store.postgres.inspection import differences
 from faststream_outbox._store.postgres.listener import channel_of, listen
@@ -56,18 +57,25 @@ class PostgresStore:
         self._transactional = engine.execution_options(isolation_level="READ COMMITTED")
         self._calls = Calls(engine, self._transactional)
         self._settling = Settling(self._statements)
-        self._handing_over = HandingOver(outbox_table, self._statements, self._settling)
+        self._floors = Floors(outbox_table, self._statements)
+        self._handing_over = HandingOver(outbox_table, self._statements, self._settling, self._floors)
         self._listen_engine = listen_engine or engine
 
     async def claim(self, places: Sequence[Place], *, limit: int, lease_seconds: float, token: str) -> list[OutboxRow]:
-        parameters = {
-            **columns_of(places),
-            "limit": limit,
-            "lease_seconds": lease_seconds,
-            "token": token,
-        }
-        records = await self._calls.fetch(self._statements.claim, parameters)
-        return sorted(to_rows(records), key=lambda row: row.id)
+        async def claim(connection: AsyncConnection) -> Sequence[Record]:
+            await self._floors.survey(connection, places)
+            wanted = {
+                **self._floors.columns(places),
+                "limit": limit,
+                "lease_seconds": lease_seconds,
+                "token": token,
+            }
+            return await connection.run_sync(self._statements.claim.execute, wanted)
+
+        rows = sorted(to_rows(await self._calls.run(claim)), key=lambda row: row.id)
+        if rows:
+            self._floors.saw(rows[-1].id)
+        return rows
 
     async def settle(self, settlements: Sequence[Settlement], *, token: str) -> None:
         await self._calls.run(lambda connection: self._settling.write(connection, settlements, token=token))

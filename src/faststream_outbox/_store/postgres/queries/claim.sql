@@ -1,6 +1,6 @@
 -- Lease rows to a handler's process: due ones first, then ready ones. Places are walked in the given order and the
 -- LIMITs stop the walk early, so a claim touches as many rows as it takes. SKIP LOCKED keeps claimers apart.
--- BETWEEN pins the index: see docs/plans.md.
+-- The comparison of pairs starts at the floor, and pins the index: see docs/plans.md.
 WITH due AS MATERIALIZED (
     SELECT row.id
     FROM unnest(CAST(:queues AS text[]), CAST(:shards AS smallint[])) AS place(queue, shard)
@@ -17,11 +17,12 @@ WITH due AS MATERIALIZED (
 ),
 ready AS MATERIALIZED (
     SELECT row.id
-    FROM unnest(CAST(:queues AS text[]), CAST(:shards AS smallint[])) AS place(queue, shard)
+    FROM unnest(CAST(:queues AS text[]), CAST(:shards AS smallint[]), CAST(:floors AS bigint[]))
+        AS place(queue, shard, floor)
     CROSS JOIN LATERAL (
         SELECT id
         FROM {table}
-        WHERE queue = place.queue AND shard BETWEEN place.shard AND place.shard
+        WHERE queue = place.queue AND (shard, id) >= (place.shard, {floor}) AND shard <= place.shard
           AND next_attempt_at IS NULL AND failed_at IS NULL
         ORDER BY shard, id
         LIMIT CAST(:limit AS integer)

@@ -1,4 +1,5 @@
--- The row is given back at once. A delivery that no handler began is not counted.
+-- The row is given back at once: it is due, since looks for ready ones may begin behind it. A delivery that no handler
+-- began is not counted.
 WITH s AS MATERIALIZED (
     SELECT id, delivery, CAST(:token AS text) AS token, started
     FROM unnest(CAST(:ids AS bigint[]), CAST(:deliveries AS integer[]), CAST(:started AS boolean[]))
@@ -6,7 +7,7 @@ WITH s AS MATERIALIZED (
 )
 UPDATE {table} AS o
 SET deliveries_count = o.deliveries_count - CASE WHEN s.started THEN 0 ELSE 1 END,
-    next_attempt_at = NULL,
+    next_attempt_at = LEAST(o.created_at, statement_timestamp()),
     acquired_token = NULL,
     acquired_at = NULL
 FROM s
