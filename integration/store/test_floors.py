@@ -23,8 +23,9 @@ from .subject import PostgresSubject
 
 @pytest.fixture(autouse=True)
 def always(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever takes rows surveys the places first."""
+    """Whoever takes rows surveys the places first, from their beginning."""
     monkeypatch.setattr(floors, "SURVEY_SECONDS", 0.0)
+    monkeypatch.setattr(floors, "WALKS_APART", 0)
 
 
 @pytest.fixture
@@ -112,6 +113,26 @@ async def test_what_was_delivered_is_not_walked_through_though_it_cannot_be_clea
         await subject.engine.dispose()
         read = await entries_read(observer) - before
     assert read < 200, "without floors, each of the five reads a thousand, twice"
+
+
+async def test_a_survey_does_not_walk_through_what_was_delivered_each_time(
+    subject: PostgresSubject, observer: AsyncEngine, monkeypatch: pytest.MonkeyPatch, take: Take
+) -> None:
+    """After hours with an open snapshot that takes seconds."""
+    async with held_snapshot(observer):
+        await put(subject, *[draft("q", key=f"k{number}") for number in range(1000)])
+        for _ in range(10):
+            await take(subject)
+        await rise(subject, take=take)
+        monkeypatch.setattr(floors, "WALKS_APART", 1_000_000)
+        await rise(subject, 1, take=take)
+        await subject.engine.dispose()
+        before = await entries_read(observer)
+        # The floors go on rising meanwhile.
+        await rise(subject, 100, take=take)
+        await subject.engine.dispose()
+        read = await entries_read(observer) - before
+    assert read < 3000, "each walk from the beginning reads a thousand"
 
 
 async def test_g4_a_row_that_is_committed_late_comes_before_later_ones_of_its_key(

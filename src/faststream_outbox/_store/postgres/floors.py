@@ -1,7 +1,7 @@
 """Where the ready rows of places begin, so that nobody walks through what was delivered before them."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -12,7 +12,11 @@ from faststream_outbox._store.postgres.statements import Statements, quote_table
 from faststream_outbox._store.protocol import Place
 
 SURVEY_SECONDS = 5.0
-"""How often a place is walked through from its beginning."""
+"""How often floors are raised."""
+
+WALKS_APART = 100
+"""A place is walked through from its beginning this many times more seldom than the walk takes: after hours of an open
+snapshot, that is seconds."""
 
 
 class Floors:
@@ -23,14 +27,14 @@ class Floors:
 
     A floor is right although there is no lock on it:
 
-    - At the survey no ready row is below it, those that stand behind a waiting row included.
+    - When the place was walked through, no ready row was below it, those that stand behind a waiting row included.
     - New rows come above it. Ids are given in order, and all transactions that were writing to the table when an id of
       at least the floor had been seen have ended before the survey.
     - A row that waits is found by its time, whatever its id. So is one that was given back, or whose lease ran out.
     - It counts only for the run of the server that it was learned from.
 
-    What this leaves out is found by the next survey: rows whose ids were not given in order (``TRUNCATE ... RESTART
-    IDENTITY``, a sequence with CACHE). Everything is learned anew then.
+    What this leaves out is found by the next walk from the beginning: rows whose ids were not given in order
+    (``TRUNCATE ... RESTART IDENTITY``, a sequence with CACHE). Everything is learned anew then.
 
     Args:
         outbox_table: Made by ``make_outbox_table``.
@@ -41,6 +45,8 @@ class Floors:
         self._table = quote_table(outbox_table)
         self._statements = statements
         self._surveyed: dict[Place, float] = {}
+        self._walk_due: dict[Place, float] = {}
+        """When each place is to be walked through from its beginning."""
         self._is_surveying = False
         self._server: datetime | None = None
         """When the server was started that all this was learned from."""
@@ -74,11 +80,15 @@ class Floors:
         if not stale or self._is_surveying:
             return
         self._is_surveying = True
+        whole = {place for place in stale if now >= self._walk_due.get(place, 0.0)}
         try:
             await self._look_for_writers(connection)
-            await self._walk(connection, stale)
+            await self._walk(connection, stale, whole)
         finally:
             self._is_surveying = False
+            # Also after one that took too long.
+            due = time.monotonic() + WALKS_APART * (time.monotonic() - now)
+            self._walk_due.update(dict.fromkeys(whole, due))
         self._surveyed.update(dict.fromkeys(stale, now))
 
     async def _look_for_writers(self, connection: AsyncConnection) -> None:
@@ -92,9 +102,12 @@ class Floors:
             self._ended = self._mark
             self._mark, self._writers = highest, writers
 
-    async def _walk(self, connection: AsyncConnection, places: Sequence[Place]) -> None:
+    async def _walk(self, connection: AsyncConnection, places: Sequence[Place], whole: Collection[Place]) -> None:
+        """Find the first ready row of each place: from its floor on, or of the whole place."""
         unborn = self._ended + 1
-        found = await connection.run_sync(self._statements.survey.execute, columns_of(places))
+        floors = [0 if place in whole else self._floors.get(place, 0) for place in places]
+        wanted = {**columns_of(places), "floors": floors, "server": self._server}
+        found = await connection.run_sync(self._statements.survey.execute, wanted)
         for queue, shard, first_id, server in found:
             place = Place(queue, shard)
             if server != self._server:
