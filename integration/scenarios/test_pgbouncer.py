@@ -8,11 +8,13 @@ from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
 
 import pytest
-from sqlalchemy import Table
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy import Table, text
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 
 from faststream_outbox import OutboxBroker
-from integration.broker.observing import LogLines
+from faststream_outbox._store.postgres import listener
+from faststream_outbox._store.postgres.store import PostgresStore
+from integration.broker.observing import Inbox, LogLines, eventually
 from integration.conftest import enter
 from integration.ledger.destinations import StreamArrivals
 from integration.servers.pgbouncer import PgBouncer, running_pgbouncer
@@ -55,6 +57,44 @@ async def _subscriber(
     await broker.start()
     try:
         yield broker
+    finally:
+        await broker.stop()
+
+
+async def test_a_pooler_that_is_quiet_is_not_taken_for_a_line(
+    pooled_engine: AsyncEngine, engine: AsyncEngine, outbox_table: Table
+) -> None:
+    """With nobody else about, it gives the listener the same connection of the server each time."""
+    store = PostgresStore(pooled_engine, outbox_table)
+    for _ in range(3):
+        async with store.listen("presence:here") as line:
+            assert line is None
+    async with engine.connect() as connection:
+        left = await connection.execute(text("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'"))
+        assert left.scalar_one() == 0
+
+
+async def test_a_commit_wakes_a_subscriber_behind_the_pooler(
+    pooled_engine: AsyncEngine, outbox_table: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the defaults, and polls that are far apart."""
+    monkeypatch.setattr(listener, "PROBE_SECONDS", 0.5)
+    log, inbox = LogLines(), Inbox()
+    broker = OutboxBroker(pooled_engine, outbox_table=outbox_table, logger=log)
+
+    @broker.subscriber("local", min_fetch_interval=60.0, max_fetch_interval=60.0)
+    async def handle(body: int) -> None:
+        inbox.add(body)
+
+    await broker.start()
+    try:
+        await eventually(lambda: log.containing("polling instead"))
+        # It looks once more when that is known, and falls asleep.
+        await asyncio.sleep(0.5)
+        for number in (1, 2):
+            async with AsyncSession(pooled_engine) as session, session.begin():
+                await broker.publish(number, queue="local", session=session)
+            assert len(await inbox.wait_for(number)) == number
     finally:
         await broker.stop()
 

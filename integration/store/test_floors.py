@@ -25,6 +25,7 @@ from .subject import PostgresSubject
 def always(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever takes rows surveys the places first, from their beginning."""
     monkeypatch.setattr(floors, "SURVEY_SECONDS", 0.0)
+    monkeypatch.setattr(floors, "SURVEYS_APART", 0)
     monkeypatch.setattr(floors, "WALKS_APART", 0)
 
 
@@ -75,7 +76,10 @@ async def rise(subject: PostgresSubject, rounds: int = 4, *, take: Take = carry)
 
 def stand_still(monkeypatch: pytest.MonkeyPatch) -> None:
     """No survey from now on."""
-    monkeypatch.setattr(floors, "SURVEY_SECONDS", 1000.0)
+
+    async def survey(*_: object) -> None: ...
+
+    monkeypatch.setattr(floors.Floors, "survey", survey)
 
 
 @asynccontextmanager
@@ -125,6 +129,7 @@ async def test_a_survey_does_not_walk_through_what_was_delivered_each_time(
             await take(subject)
         await rise(subject, take=take)
         monkeypatch.setattr(floors, "WALKS_APART", 1_000_000)
+        monkeypatch.setattr(floors, "LONGEST_APART", 1_000_000)
         await rise(subject, 1, take=take)
         await subject.engine.dispose()
         before = await entries_read(observer)
@@ -262,6 +267,26 @@ async def test_a_restarted_or_promoted_server_is_walked_through_from_the_beginni
     await asyncio.to_thread(postgres_server.stop)
     await asyncio.to_thread(postgres_server.start)
     assert await carry(subject) == written
+
+
+async def test_a_survey_that_fails_does_not_stand_before_the_next_look(
+    subject: PostgresSubject, engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(floors, "SURVEY_SECONDS", 1000.0)
+    subject.store._floors._survey_due = dict.fromkeys(places("q"), 0.0)
+    surveys = []
+
+    async def fail(*_: object) -> None:
+        surveys.append(1)
+        await asyncio.sleep(10)
+
+    monkeypatch.setattr(floors.Floors, "_look_for_writers", fail)
+    written = await put(subject, draft("q"))
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.1):
+            await carry(subject)
+    assert await carry(subject) == written
+    assert len(surveys) == 1
 
 
 async def test_a_survey_that_fails_is_made_again(

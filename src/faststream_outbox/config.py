@@ -32,9 +32,9 @@ class OutboxBrokerConfig(BrokerConfig):
     _runtime: Runtime | None = field(default=None, init=False, repr=False)
 
     @property
-    def is_running(self) -> bool:
-        """Whether there are loops."""
-        return self._runtime is not None
+    def current_runtime(self) -> Runtime | None:
+        """The running loops; None while the broker is not started."""
+        return self._runtime
 
     @property
     def runtime(self) -> Runtime:

@@ -2,14 +2,16 @@
 
 import asyncio
 from collections import deque
+from typing import Any
 
 import pytest
 
+from faststream_outbox._engine import rescuer as rescuer_module
 from faststream_outbox._engine.health import Health
 from faststream_outbox._engine.leases import Leases
-from faststream_outbox._engine.rescuer import Rescuer
+from faststream_outbox._engine.rescuer import PASSES_APART, Rescuer
 from faststream_outbox._engine.wakeups import Wakeups
-from tests.engine.fakes import Lines, ScriptedStore, Trouble, until
+from tests.engine.fakes import Clock, Lines, ScriptedStore, Trouble, until
 
 DEAD = frozenset({"presence:dead"})
 NOBODY: frozenset[str] = frozenset()
@@ -45,6 +47,28 @@ async def test_who_is_absent_twice_in_a_row_is_a_suspect_in_the_second_pass(
     for _ in range(4):
         await rescuer.run_once()
     assert store.suspects == [NOBODY, DEAD, DEAD, NOBODY]
+
+
+async def test_after_a_slow_pass_there_is_a_long_rest(
+    rescuer: Rescuer, store: ScriptedStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An open snapshot lets passes grow; they are not to keep the database busy."""
+    clock, rests = Clock(), []
+    monkeypatch.setattr(rescuer_module, "time", clock)
+    rescue = store.rescue
+
+    async def slow(**options: Any) -> Any:
+        clock.now += 3.0
+        return await rescue(**options)
+
+    async def sleep(seconds: float) -> None:
+        rests.append(seconds)
+
+    monkeypatch.setattr(store, "rescue", slow)
+    monkeypatch.setattr(rescuer, "sleep", sleep)
+    for _ in range(2):
+        await rescuer.run_once()
+    assert rests == [0.0, 3.0 * PASSES_APART]
 
 
 async def test_who_came_back_is_no_suspect(rescuer: Rescuer, store: ScriptedStore) -> None:

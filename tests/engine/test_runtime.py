@@ -56,6 +56,28 @@ async def stop_all(runtime: Runtime, *parts: Consumer | Lane, grace: float | Non
     await runtime.stop(grace)
 
 
+async def test_waking_is_harmless_before_the_start_and_after_the_end(store: ScriptedStore, log: Lines) -> None:
+    runtime = Runtime(store, log, listen=True)
+    bell = runtime.wakeups.register(["orders"])
+    runtime.wake("orders")
+    assert not bell.is_rung
+    runtime.start()
+    # From another thread, as publish_sync does.
+    await asyncio.to_thread(runtime.wake, "orders")
+    await until(lambda: bell.is_rung)
+    await runtime.stop(0.0)
+    runtime.wake("orders")
+
+    async def start_and_stop() -> Runtime:
+        gone = Runtime(store, log, listen=True)
+        gone.start()
+        await gone.stop(0.0)
+        return gone
+
+    gone = await asyncio.to_thread(asyncio.run, start_and_stop())
+    gone.wake("orders")
+
+
 async def test_at_rest_it_asks_the_database_a_few_times_a_second(
     runtime: Runtime, store: ScriptedStore, log: Lines, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from faststream_outbox._store.protocol import RESCUED_AT_ONCE
 from faststream_outbox._values.dead_letter import Selection
 from faststream_outbox._values.draft import Draft
 from faststream_outbox._values.outcome import Dead, Delivered, Outcome, Released, Retry, Settlement
@@ -177,7 +178,7 @@ class StoreMachine(RuleBasedStateMachine):
         found = self.run(self.subject.store.rescue(token=ME, suspects=frozenset()))
         assert found.freed_queues == {model.message.queue for model in expired}
         for model in expired:
-            model.free("past")
+            model.free("past" if model.deliveries <= RESCUED_AT_ONCE else "future")
 
     def _is_held(self, row: OutboxRow, token: str) -> bool:
         model = self.model.get(row.id)

@@ -12,7 +12,16 @@ from typing import Any, Protocol, TypeVar
 
 import pytest
 
-from faststream_outbox._store.protocol import PRESENCE_PREFIX, DeadLetterStore, HandOver, Place, Store, Writer
+from faststream_outbox._store.protocol import (
+    LONGEST_REST_SECONDS,
+    PRESENCE_PREFIX,
+    RESCUED_AT_ONCE,
+    DeadLetterStore,
+    HandOver,
+    Place,
+    Store,
+    Writer,
+)
 from faststream_outbox._values.dead_letter import Selection
 from faststream_outbox._values.draft import DEFAULT_MAX_PAYLOAD_BYTES, Draft, DraftMaker
 from faststream_outbox._values.outcome import Dead, Delivered, Outcome, Released, Retry, Settlement
@@ -570,6 +579,22 @@ class StoreSuite:
         [again] = await claim(subject, "expired", token=OTHER)
         assert (again.id, again.deliveries_count, again.attempts_count) == (expired, 2, 0)
         assert (await subject.store.rescue(token=ME, suspects=frozenset())).freed_queues == frozenset()
+
+    async def test_a_row_whose_holders_go_again_and_again_waits_longer_each_time(self, subject: Subject) -> None:
+        """It may be what ends them, and the others of its queue are not to wait for it."""
+        waits = {}
+        for deliveries in (RESCUED_AT_ONCE, RESCUED_AT_ONCE + 1, RESCUED_AT_ONCE + 2, 40):
+            queue = f"q{deliveries}"
+            await put(subject, draft(queue))
+            for _ in range(deliveries - 1):
+                await settle(subject, await claim(subject, queue), Released(started=True))
+            await claim(subject, queue, seconds=0)
+            await subject.store.rescue(token=ME, suspects=frozenset())
+            waits[deliveries] = await subject.store.seconds_to_next_due(places(queue))
+        at_once, *longer = waits.values()
+        assert at_once is not None
+        assert at_once <= 0
+        assert longer == [pytest.approx(2, abs=1), pytest.approx(4, abs=1), pytest.approx(LONGEST_REST_SECONDS, abs=2)]
 
     # --- outcomes
 

@@ -73,8 +73,6 @@ class Listening(Service):
         except Exception:
             self._steady_from = math.inf
             raise
-        finally:
-            self._hears = False
 
     async def _listen(self, token: str) -> None:
         async with asyncio.timeout(DATABASE_SECONDS) as connecting, self._store.listen(token) as line:
@@ -89,8 +87,13 @@ class Listening(Service):
             # What was published while no one listened has rung no bell.
             self._wakeups.wake_all()
             self._hears = True
-            async for queue in line:
-                self._wakeups.wake(queue)
+            try:
+                async for queue in line:
+                    self._wakeups.wake(queue)
+            finally:
+                # Before the line is closed, which may take a moment. What was committed since it broke rang no bell.
+                self._hears = False
+                self._wakeups.wake_all()
             msg = "the line for new rows ended"
             raise ConnectionError(msg)
 

@@ -1,6 +1,7 @@
 """Gives back the rows of holders that are gone."""
 
 import asyncio
+import time
 from collections.abc import Callable
 
 from faststream_outbox._engine.health import Health
@@ -11,6 +12,9 @@ from faststream_outbox._store.protocol import Store
 
 INTERVAL_SECONDS = 0.7
 """A dead process is seen once, seen again, and then its rows are free: within 2 s together with the claim."""
+
+PASSES_APART = 10
+"""A pass takes milliseconds, and seconds after hours of an open snapshot: the next waits this many times as long."""
 
 
 class Rescuer(Service):
@@ -45,17 +49,24 @@ class Rescuer(Service):
         self._writes = writes
         self._can_judge = can_judge
         self._suspects: frozenset[str] = frozenset()
+        self._took = 0.0
+        """Seconds of the last pass."""
 
     async def run_once(self) -> None:
-        await self.sleep(INTERVAL_SECONDS)
+        await self.sleep(max(INTERVAL_SECONDS, PASSES_APART * self._took))
         if self.is_stopping or not self._leases.token:
             return
         # Cleared before the pass: if it fails, the next one is not in a row with the last.
         suspects, self._suspects = self._suspects, frozenset()
         if not self._can_judge():
             suspects = frozenset()
-        async with self._writes, asyncio.timeout(DATABASE_SECONDS):
-            found = await self._store.rescue(token=self._leases.token, suspects=suspects)
+        async with self._writes:
+            began = time.monotonic()
+            try:
+                async with asyncio.timeout(DATABASE_SECONDS):
+                    found = await self._store.rescue(token=self._leases.token, suspects=suspects)
+            finally:
+                self._took = time.monotonic() - began
         self.health.recovered()
         self._suspects = found.absent
         for queue in found.freed_queues:

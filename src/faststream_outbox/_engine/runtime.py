@@ -55,6 +55,7 @@ class Runtime:
         self.health = Health("outbox database", self.log)
         self.wakeups = Wakeups()
         self.leases = Leases()
+        self._loop: asyncio.AbstractEventLoop | None = None
         line = Health("outbox database, LISTEN connection", self.log)
         writes = asyncio.Lock()
         self._listening = Listening(store, self.leases, self.wakeups, line, self.log, enabled=listen)
@@ -70,9 +71,10 @@ class Runtime:
         return self._listening.hears
 
     def wake(self, queue: str) -> None:
-        """Wake the consumers of a queue; from any thread, and also when they are gone."""
-        with contextlib.suppress(RuntimeError):  # the loop is closed
-            self._loop.call_soon_threadsafe(self.wakeups.wake, queue)
+        """Wake the consumers of a queue; from any thread, and also when they are gone, or not there yet."""
+        if self._loop is not None:
+            with contextlib.suppress(RuntimeError):  # the loop is closed
+                self._loop.call_soon_threadsafe(self.wakeups.wake, queue)
 
     def start(self) -> None:
         """Start listening and the upkeep of leases."""

@@ -9,7 +9,15 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from faststream_outbox._store.memory_records import LONG_AGO, Record, failed, fitting, to_record, turn, utc_now
-from faststream_outbox._store.protocol import DEFAULT_BATCH_BYTES, Lag, Listener, Place, Rescue
+from faststream_outbox._store.protocol import (
+    DEFAULT_BATCH_BYTES,
+    LONGEST_REST_SECONDS,
+    RESCUED_AT_ONCE,
+    Lag,
+    Listener,
+    Place,
+    Rescue,
+)
 from faststream_outbox._values.draft import Draft
 from faststream_outbox._values.outcome import Dead, Delivered, Released, Retry, Settlement
 from faststream_outbox._values.row import OutboxRow
@@ -113,7 +121,7 @@ class MemoryStore:
         freed = set()
         for record in self._records.values():
             if record.token is not None and record.next_attempt_at is not None and record.next_attempt_at <= now:
-                self._free(record, next_attempt_at=record.row.created_at)
+                self._free(record, next_attempt_at=_rescued_until(record.row, now))
                 freed.add(record.row.queue)
         return Rescue(freed_queues=frozenset(freed), absent=frozenset())
 
@@ -316,6 +324,13 @@ class MemoryStore:
         record.token = None
         record.next_attempt_at = next_attempt_at
         record.row = record.row._replace(acquired_at=None)
+
+
+def _rescued_until(row: OutboxRow, now: datetime) -> datetime:
+    deliveries = row.deliveries_count - RESCUED_AT_ONCE
+    if deliveries <= 0:
+        return row.created_at
+    return now + timedelta(seconds=min(LONGEST_REST_SECONDS, 2 ** min(deliveries, 30)))
 
 
 @dataclass

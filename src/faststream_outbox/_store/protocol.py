@@ -10,6 +10,13 @@ from faststream_outbox._values.draft import Draft
 from faststream_outbox._values.outcome import Settlement
 from faststream_outbox._values.row import OutboxRow
 
+RESCUED_AT_ONCE = 3
+"""A row whose holder is gone is due at once, up to so many deliveries. After more it may be the row that ends its
+holders, one after the other: it waits, twice as long each time, and lets others go first."""
+
+LONGEST_REST_SECONDS = 60.0
+"""How long it waits at most."""
+
 PRESENCE_PREFIX = "presence:"
 """A holder's token begins with it when an advisory lock proves that the holder lives; its loss frees the leases."""
 

@@ -237,9 +237,11 @@ class OutboxBroker(OutboxPublishing, OutboxRegistrator, BrokerUsecase[Delivery, 
     def _waker(self) -> Callable[[str], None] | None:
         """Give what wakes consumers of this process, as far as no notification does."""
         config: OutboxBrokerConfig = self.config.broker_config
-        if not config.is_running or (self._notify and config.runtime.hears):
+        # Asked for once: another thread may publish while the broker stops.
+        runtime = config.current_runtime
+        if runtime is None or (self._notify and runtime.hears):
             return None
-        return config.runtime.wake
+        return runtime.wake
 
     def _log(self, level: int, message: str, error: BaseException | None) -> None:
         exception = error if isinstance(error, Exception) else None

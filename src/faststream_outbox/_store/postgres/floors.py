@@ -14,9 +14,14 @@ from faststream_outbox._store.protocol import Place
 SURVEY_SECONDS = 5.0
 """How often floors are raised."""
 
+SURVEYS_APART = 10
+"""After hours of an open snapshot a survey may take seconds: the next one waits this many times as long."""
+
 WALKS_APART = 100
-"""A place is walked through from its beginning this many times more seldom than the walk takes: after hours of an open
-snapshot, that is seconds."""
+"""The same for surveys that walk through places from their beginning."""
+
+LONGEST_APART = 300.0
+"""Seconds after which they are due in any case."""
 
 
 class Floors:
@@ -44,9 +49,10 @@ class Floors:
     def __init__(self, outbox_table: Table, statements: Statements) -> None:
         self._table = quote_table(outbox_table)
         self._statements = statements
-        self._surveyed: dict[Place, float] = {}
+        self._survey_due: dict[Place, float] = {}
         self._walk_due: dict[Place, float] = {}
         """When each place is to be walked through from its beginning."""
+        self._writers_due = 0.0
         self._is_surveying = False
         self._server: datetime | None = None
         """When the server was started that all this was learned from."""
@@ -73,30 +79,40 @@ class Floors:
         self._highest = max(self._highest, row_id)
 
     async def survey(self, connection: AsyncConnection, places: Sequence[Place]) -> None:
-        """Find the floors of those places anew for which it is time."""
+        """Raise the floors of those places for which it is time."""
         now = time.monotonic()
-        stale = [place for place in places if now - self._surveyed.setdefault(place, now) >= SURVEY_SECONDS]
+        due = [place for place in places if now >= self._survey_due.setdefault(place, now + SURVEY_SECONDS)]
         # One at a time: an answer about writers that is older than another must not come after it.
-        if not stale or self._is_surveying:
+        if not due or self._is_surveying:
             return
         self._is_surveying = True
-        whole = {place for place in stale if now >= self._walk_due.get(place, 0.0)}
+        whole = {place for place in due if place in self._floors and now >= self._walk_due.get(place, 0.0)}
         try:
             await self._look_for_writers(connection)
-            await self._walk(connection, stale, whole)
+            can_rise = {place for place in due if self._ended > self._floors.get(place, 0)}
+            await self._walk(connection, [place for place in due if place in can_rise | whole], whole)
         finally:
             self._is_surveying = False
-            # Also after one that took too long.
-            due = time.monotonic() + WALKS_APART * (time.monotonic() - now)
-            self._walk_due.update(dict.fromkeys(whole, due))
-        self._surveyed.update(dict.fromkeys(stale, now))
+            # Also after one that failed, or took too long: whoever wants rows may get them without.
+            ended = time.monotonic()
+            took = ended - now
+            self._survey_due.update(dict.fromkeys(due, ended + max(SURVEY_SECONDS, SURVEYS_APART * took)))
+            self._walk_due.update(dict.fromkeys(whole, ended + min(WALKS_APART * took, LONGEST_APART)))
 
     async def _look_for_writers(self, connection: AsyncConnection) -> None:
+        if time.monotonic() < self._writers_due:
+            return
         highest = self._highest
         records = await connection.run_sync(self._statements.writers.execute, {"table": self._table})
-        writers = frozenset(writer for writer, _ in records)
+        self._writers_due = time.monotonic() + SURVEY_SECONDS
+        server = records[0][2]
+        if server != self._server:
+            self._server = server
+            self._forget()
+            return
+        writers = frozenset(writer for writer, _, _ in records if writer is not None)
         # One of those of then may have another name now.
-        prepared = frozenset(writer for writer, is_prepared in records if is_prepared)
+        prepared = frozenset(writer for writer, is_prepared, _ in records if writer is not None and is_prepared)
         self._writers = (self._writers & writers) | prepared
         if not self._writers:
             self._ended = self._mark
@@ -104,17 +120,15 @@ class Floors:
 
     async def _walk(self, connection: AsyncConnection, places: Sequence[Place], whole: Collection[Place]) -> None:
         """Find the first ready row of each place: from its floor on, or of the whole place."""
+        if not places:
+            return
         unborn = self._ended + 1
         floors = [0 if place in whole else self._floors.get(place, 0) for place in places]
         wanted = {**columns_of(places), "floors": floors, "server": self._server}
         found = await connection.run_sync(self._statements.survey.execute, wanted)
         for queue, shard, first_id, server in found:
             place = Place(queue, shard)
-            if server != self._server:
-                self._server = server
-                self._forget()
-                return
-            if first_id is not None and first_id < self._floors.get(place, 0):
+            if server != self._server or (first_id is not None and first_id < self._floors.get(place, 0)):
                 self._forget()
                 return
             self._floors[place] = unborn if first_id is None else min(first_id, unborn)

@@ -2,21 +2,26 @@
 
 import asyncio
 import hashlib
+import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from sqlalchemy import Connection, Table
+from sqlalchemy import Connection, Table, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from faststream_outbox._store.postgres.statements import Statements, quote_table
+from faststream_outbox._values.copies import SEPARATOR
 from faststream_outbox.schema import MAX_IDENTIFIER_BYTES
 
-PROBE = ""
-"""What a listener sends to itself: no queue has this name, and whose it is shows in the sender's process."""
+PROBE = SEPARATOR
+"""What probes begin with, and no queue's name does."""
 
-PROBE_SECONDS = 2.0
-"""A notification to oneself takes milliseconds; one that has not come by then is not coming."""
+PROBE_SECONDS = 5.0
+"""A notification takes milliseconds, or a moment on a busy server; one that has not come by then is not coming."""
+
+CLOSE_SECONDS = 2.0
+"""How long a connection may take to say goodbye."""
 
 HEARTBEAT_SECONDS = 15.0
 """After so long without a word the server is asked for one. Firewalls and load balancers forget connections that are
@@ -24,6 +29,9 @@ idle for a minute or more, and tell neither end."""
 
 ANSWER_SECONDS = 10.0
 """A connection without an answer by then is given up."""
+
+_NOTIFY = text("SELECT pg_notify(:channel, :payload)")
+_LEAVE = text("SELECT pg_advisory_unlock_shared(hashtextextended(:token, 0))")
 
 
 def channel_of(table: Table) -> str:
@@ -43,6 +51,8 @@ class PostgresListener:
     """
 
     def __init__(self, driver: Any, backend: int) -> None:
+        self.probe = f"{PROBE}{secrets.token_hex(8)}"
+        """What it waits for to know that it hears."""
         self._driver = driver
         self._backend = backend
         self._signals: asyncio.Queue[str | None] = asyncio.Queue()
@@ -66,8 +76,8 @@ class PostgresListener:
                 await self._ask()
 
     async def _ask(self) -> None:
-        """Make sure that the server is still there."""
-        asking = asyncio.create_task(self._driver.execute("SELECT 1"), name="outbox-heartbeat")
+        """Make sure that the server is still there, and still the one that notifies."""
+        asking = asyncio.create_task(self._driver.fetchval("SELECT pg_backend_pid()"), name="outbox-heartbeat")
         try:
             await asyncio.wait([asking], timeout=ANSWER_SECONDS)
         finally:
@@ -78,18 +88,21 @@ class PostgresListener:
         if asking.exception() is not None:
             msg = "the connection that listens for new rows does not answer any more"
             raise ConnectionResetError(msg) from asking.exception()
+        if asking.result() != self._backend:
+            msg = "a pooler has put another connection behind the one that listens for new rows"
+            raise ConnectionResetError(msg)
 
-    def on_notification(self, _connection: object, backend: int, _channel: str, payload: object) -> None:
-        if payload != PROBE:
-            self._signals.put_nowait(str(payload))
-        elif backend == self._backend:
+    def on_notification(self, _connection: object, _backend: int, _channel: str, payload: object) -> None:
+        if payload == self.probe:
             self._answered.set()
+        elif not str(payload).startswith(PROBE):
+            self._signals.put_nowait(str(payload))
 
     def on_termination(self, _connection: object) -> None:
         self._signals.put_nowait(None)
 
     async def is_answered(self, *, within: float) -> bool:
-        """Wait for the notification that was sent to oneself."""
+        """Wait for the probe."""
         try:
             async with asyncio.timeout(within):
                 await self._answered.wait()
@@ -121,11 +134,20 @@ async def listen(
             listener = PostgresListener(driver, presence.one().backend)
             driver.add_termination_listener(listener.on_termination)
             await driver.add_listener(channel, listener.on_notification)
-            await driver.execute("SELECT pg_notify($1, $2)", channel, PROBE)
-            yield listener if await listener.is_answered(within=PROBE_SECONDS) else None
+            # By another connection: what is sent by this one comes back with the statement's answer, even through a
+            # pooler that has nothing more for it afterwards.
+            async with engine.begin() as other:
+                await other.execute(_NOTIFY, {"channel": channel, "payload": listener.probe})
+            if await listener.is_answered(within=PROBE_SECONDS):
+                yield listener
+                return
+            # So that a pooler's connection does not go on listening, if it is the same one still.
+            await driver.remove_listener(channel, listener.on_notification)
+            await connection.execute(_LEAVE, {"token": token})
+            yield None
         finally:
             if listener is not None:
                 driver.remove_termination_listener(listener.on_termination)
             if not driver.is_closed():
                 # What it listens to and holds ends with it.
-                await driver.close(timeout=PROBE_SECONDS)
+                await driver.close(timeout=CLOSE_SECONDS)

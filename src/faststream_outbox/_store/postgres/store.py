@@ -18,7 +18,9 @@ from faststream_outbox._store.postgres.statements import Statements, quote_table
 from faststream_outbox._store.protocol import (
     DEFAULT_BATCH_BYTES,
     DEFAULT_IDLE_SECONDS,
+    LONGEST_REST_SECONDS,
     PRESENCE_PREFIX,
+    RESCUED_AT_ONCE,
     Lag,
     Listener,
     Place,
@@ -89,7 +91,13 @@ class PostgresStore:
         await self._calls.fetch(self._statements.give_back, parameters)
 
     async def rescue(self, *, token: str, suspects: frozenset[str]) -> Rescue:
-        parameters = {"token": token, "suspects": list(suspects), "presence_prefix": PRESENCE_PREFIX}
+        parameters = {
+            "token": token,
+            "suspects": list(suspects),
+            "presence_prefix": PRESENCE_PREFIX,
+            "at_once": RESCUED_AT_ONCE,
+            "longest_rest": LONGEST_REST_SECONDS,
+        }
         found = [tuple(record) for record in await self._calls.fetch(self._statements.rescue, parameters)]
         return Rescue(
             freed_queues=frozenset(name for kind, name in found if kind == "freed"),

@@ -1,6 +1,6 @@
 -- Give back rows whose lease ran out, and rows of holders that were absent before and still are. A holder with a
 -- presence keeps an advisory lock on its own connection; whoever can take that lock knows that the holder is gone. The rows
--- are due, since looks for ready ones may begin behind them.
+-- are due, since looks for ready ones may begin behind them; those that have had many deliveries later than others.
 -- Holders are found by skipping through the index from one token to the next, so that the cost hangs on how many there
 -- are and not on the planner's idea of how many rows are leased. A pass frees up to 1000 rows of each; the rest goes with
 -- the next one.
@@ -57,7 +57,14 @@ stale AS MATERIALIZED (
 ),
 freed AS (
     UPDATE {table} AS o
-    SET next_attempt_at = LEAST(o.created_at, statement_timestamp()), acquired_token = NULL, acquired_at = NULL
+    SET next_attempt_at = CASE
+            WHEN o.deliveries_count <= CAST(:at_once AS integer) THEN LEAST(o.created_at, statement_timestamp())
+            ELSE statement_timestamp() + make_interval(
+                secs => LEAST(CAST(:longest_rest AS float8), 2.0 ^ LEAST(o.deliveries_count - CAST(:at_once AS integer), 30))
+            )
+        END,
+        acquired_token = NULL,
+        acquired_at = NULL
     WHERE o.id = ANY (ARRAY(SELECT id FROM stale))
     RETURNING o.queue
 )
