@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 from faststream import AckPolicy
-from faststream.kafka import KafkaRouter
+from faststream.kafka import KafkaBroker, KafkaRouter
 from sqlalchemy import MetaData, Table
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from tenacity.stop import stop_after_attempt
@@ -51,6 +51,56 @@ def test_a_bad_option_of_a_subscriber_is_named(broker: OutboxBroker, option: str
     with pytest.raises(ConfigError, match=name):
         broker.subscriber("orders", **{option: value})
     assert broker.subscribers == []
+
+
+BAD_FORWARDER_OPTIONS = [
+    ("batch_size", 0, "an integer from 1 to 2147483647"),
+    ("batch_size", 2.5, "an integer from 1 to 2147483647"),
+    ("batch_bytes", 0, "an integer from 1 to 2147483647"),
+    ("batch_bytes", 1e6, "an integer from 1 to 2147483647"),
+    ("batch_bytes", 2**31, "an integer from 1 to 2147483647"),
+    ("lanes", 0, "an integer from 1 to 32"),
+    ("lanes", 33, "an integer from 1 to 32"),
+    ("lanes", 0.5, "an integer from 1 to 32"),
+    ("lanes", "2", "an integer from 1 to 32"),
+    ("lanes", True, "an integer from 1 to 32"),
+    ("lanes", None, "an integer from 1 to 32"),
+    ("send_timeout", 0, "a number of seconds from 0.01 to 604800"),
+    ("send_timeout", "5", "a number of seconds from 0.01 to 604800"),
+    ("send_timeout", float("inf"), "a number of seconds from 0.01 to 604800"),
+    ("min_fetch_interval", 0, "a number of seconds from 0.01 to 604800"),
+    ("min_fetch_interval", float("nan"), "a number of seconds from 0.01 to 604800"),
+    ("max_fetch_interval", 0.5, "a number of seconds from 1 to 604800"),
+    ("max_fetch_interval", float("inf"), "a number of seconds from 1 to 604800"),
+    ("tee", "yes", "True or False"),
+    ("hold_key", 1, "True or False"),
+    ("allow_lossy", None, "True or False"),
+]
+
+
+@pytest.mark.parametrize(("option", "value", "allowed"), BAD_FORWARDER_OPTIONS)
+def test_a_bad_option_of_a_forwarder_is_named(broker: OutboxBroker, option: str, value: Any, allowed: str) -> None:
+    to = KafkaBroker(acks="all", logger=None).publisher("orders.v1")
+    with pytest.raises(ConfigError) as raised:
+        broker.forwarder(["orders", "refunds"], to=to, **{option: value})
+    assert str(raised.value) == f"{option}: must be {allowed}, got {value!r}"
+    assert broker.forwarders == []
+
+
+def test_options_of_a_forwarder_may_go_to_their_limits(broker: OutboxBroker) -> None:
+    to = KafkaBroker(acks="all", logger=None).publisher("orders.v1")
+    broker.forwarder(
+        ["orders", "refunds"],
+        to=to,
+        batch_size=1,
+        batch_bytes=2**31 - 1,
+        lanes=32,
+        send_timeout=0.01,
+        min_fetch_interval=2,
+        max_fetch_interval=2,
+        hold_key=True,
+    )
+    broker.forwarder("orders", to=to, tee=True, allow_lossy=True, send_timeout=None, max_fetch_interval=604_800)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,6 @@ from sqlalchemy import MetaData
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from faststream_outbox import (
-    ConfigError,
     Forward,
     ForwarderState,
     ForwarderStatus,
@@ -169,8 +168,3 @@ async def test_a_paused_forwarder_leaves_rows_where_they_are(
         if not run_loops:
             await tester.deliver_all()
         await until(lambda: arrived == ["tea"])
-
-
-async def test_what_would_bound_nothing_is_refused(make: Callable[..., OutboxForwarder]) -> None:
-    with pytest.raises(ConfigError, match="batch_bytes: must be greater than 0, got 0"):
-        make(batch_bytes=0)

@@ -19,7 +19,7 @@ from faststream_outbox._values.draft import check_copy_queue
 from faststream_outbox._values.outcome import Dropped, Refused, describe
 from faststream_outbox._values.parcel import Parcel
 from faststream_outbox._values.row import OutboxRow
-from faststream_outbox.config import check_options
+from faststream_outbox.config import MIN_SECONDS, check_options, require_count, require_flag, require_seconds
 from faststream_outbox.exceptions import ConfigError, InvalidMessageError
 from faststream_outbox.forwarders.factory import Destinations, LaneDestination, check_envelope, create_destinations
 from faststream_outbox.forwarders.options import ForwarderOptions
@@ -47,25 +47,28 @@ class OutboxForwarder:
         """The publisher of the destination."""
         self._config = config
         self._name = _checked_name(options.get("name"))
-        self.tee = options.get("tee", False)
+        self.tee = require_flag("tee", options.get("tee", False))
         """Whether it takes its own copy of each message."""
-        self._batch_size = _positive("batch_size", options.get("batch_size", 500))
-        self._batch_bytes = int(_positive("batch_bytes", options.get("batch_bytes", DEFAULT_BATCH_BYTES)))
-        self._lane_count = _positive("lanes", options.get("lanes", 2))
-        if self._lane_count > SHARDS * len(queues):
-            msg = f"lanes: {self._lane_count} is more than the {SHARDS} shards that each queue has"
-            raise ConfigError(msg)
+        self._batch_size = require_count("batch_size", options.get("batch_size", 500))
+        self._batch_bytes = require_count("batch_bytes", options.get("batch_bytes", DEFAULT_BATCH_BYTES))
+        # A lane more would never have a shard to work on.
+        self._lane_count = require_count("lanes", options.get("lanes", 2), at_most=SHARDS * len(queues))
         timeout = options.get("send_timeout")
-        self._send_timeout = None if timeout is None else _positive("send_timeout", timeout)
-        self._min_interval = _positive("min_fetch_interval", options.get("min_fetch_interval", 1.0))
-        self._max_interval = _positive("max_fetch_interval", options.get("max_fetch_interval", 1.5))
-        self._allow_lossy = options.get("allow_lossy", False)
+        self._send_timeout = None if timeout is None else require_seconds("send_timeout", timeout, at_least=MIN_SECONDS)
+        self._min_interval = require_seconds(
+            "min_fetch_interval", options.get("min_fetch_interval", 1.0), at_least=MIN_SECONDS
+        )
+        self._max_interval = require_seconds(
+            "max_fetch_interval", options.get("max_fetch_interval", 1.5), at_least=self._min_interval
+        )
+        self._allow_lossy = require_flag("allow_lossy", options.get("allow_lossy", False))
         transform = options.get("transform")
         self._prepare = None if transform is None else Preparing(transform)
         self._envelope = check_envelope(options.get("envelope"))
         retry = options.get("retry_strategy")
         self._failure = FailurePolicy(
-            retry=DEFAULT_RETRY if retry is None else as_strategy(retry), hold_key=options.get("hold_key", False)
+            retry=DEFAULT_RETRY if retry is None else as_strategy(retry),
+            hold_key=require_flag("hold_key", options.get("hold_key", False)),
         )
         self._destinations: Sequence[LaneDestination] = ()
         self._lanes: list[Lane] = []
@@ -238,10 +241,3 @@ def _checked_name(name: Any) -> str | None:
         return name
     msg = f"name: must be a str that is not empty, or None, got {name!r}"
     raise ConfigError(msg)
-
-
-def _positive(option: str, value: Any) -> Any:
-    if not value > 0:
-        msg = f"{option}: must be greater than 0, got {value!r}"
-        raise ConfigError(msg)
-    return value

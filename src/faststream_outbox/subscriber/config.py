@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from faststream.middlewares import AckPolicy
 
 from faststream_outbox._faststream import EMPTY, SubscriberSpecificationConfig, SubscriberUsecaseConfig
+from faststream_outbox.config import MIN_SECONDS, require_count, require_seconds
 from faststream_outbox.exceptions import ConfigError
 from faststream_outbox.retry import RetryStrategy
 
@@ -26,13 +26,13 @@ class OutboxSubscriberConfig(SubscriberUsecaseConfig):
     propagate_inbound_headers: bool = False
 
     def __post_init__(self) -> None:
-        _require_count("max_workers", self.max_workers)
-        _require_count("fetch_batch_size", self.fetch_batch_size)
-        _require_seconds("min_fetch_interval", self.min_fetch_interval, at_least=0.01)
-        _require_seconds("max_fetch_interval", self.max_fetch_interval, at_least=self.min_fetch_interval)
-        _require_seconds("lease_ttl_seconds", self.lease_ttl_seconds, at_least=0.1)
+        require_count("max_workers", self.max_workers)
+        require_count("fetch_batch_size", self.fetch_batch_size)
+        require_seconds("min_fetch_interval", self.min_fetch_interval, at_least=MIN_SECONDS)
+        require_seconds("max_fetch_interval", self.max_fetch_interval, at_least=self.min_fetch_interval)
+        require_seconds("lease_ttl_seconds", self.lease_ttl_seconds, at_least=0.1)
         if self.max_deliveries is not None:
-            _require_count("max_deliveries", self.max_deliveries)
+            require_count("max_deliveries", self.max_deliveries)
         if not isinstance(self.ack_policy, AckPolicy):
             msg = f"ack_policy: must be one of AckPolicy, got {self.ack_policy!r}"
             raise ConfigError(msg)
@@ -56,22 +56,3 @@ class OutboxSubscriberSpecificationConfig(SubscriberSpecificationConfig):
     """The parts that AsyncAPI needs."""
 
     queues: Sequence[str]
-
-
-MAX_COUNT = 2**31 - 1
-"""PostgreSQL's largest integer; LIMIT gets it."""
-
-MAX_SECONDS = 7 * 86_400.0
-"""A week: nothing sensible waits longer, and infinity fits into no interval of PostgreSQL."""
-
-
-def _require_count(option: str, value: Any) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MAX_COUNT:
-        msg = f"{option}: must be an integer from 1 to {MAX_COUNT}, got {value!r}"
-        raise ConfigError(msg)
-
-
-def _require_seconds(option: str, value: Any, *, at_least: float) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not at_least <= value <= MAX_SECONDS:
-        msg = f"{option}: must be a number of seconds from {at_least:g} to {MAX_SECONDS:g}, got {value!r}"
-        raise ConfigError(msg)
