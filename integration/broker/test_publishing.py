@@ -12,7 +12,7 @@ from sqlalchemy import URL, create_engine, make_url
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
-from faststream_outbox import OutboxBroker, Outgoing
+from faststream_outbox import ConfigError, OutboxBroker, Outgoing
 
 from .conftest import MakeBroker
 from .observing import Table, eventually
@@ -293,8 +293,8 @@ async def test_fetch_unprocessed_looks_and_takes_nothing(
     assert rows[0].created_at.tzinfo is not None
     assert len(await broker.fetch_unprocessed(session=session, limit=1)) == 1
     assert await table.count("acquired_token IS NOT NULL OR deliveries_count > 0") == 0
-    with pytest.raises(ValueError, match="limit"):
-        await broker.fetch_unprocessed(session=session, limit=-1)
+    with pytest.raises(ConfigError, match="limit: must be an integer from 1 to"):
+        await broker.fetch_unprocessed(session=session, limit=0)
     assert await broker.fetch_unprocessed(session=session, queue="none") == []
 
 

@@ -8,7 +8,7 @@ from typing_extensions import TypedDict, Unpack
 from faststream_outbox._store.protocol import DeadLetterStore
 from faststream_outbox._values.dead_letter import DeadLetter, Selection
 from faststream_outbox.broker.publishing import AnySession
-from faststream_outbox.config import check_options
+from faststream_outbox.config import check_options, require_count
 from faststream_outbox.exceptions import ConfigError
 
 DEFAULT_LIMIT = 1000
@@ -129,7 +129,4 @@ def _selection(method: str, options: DeadLetterOptions) -> Selection:
 
 
 def _checked(limit: int) -> int:
-    if type(limit) is not int or not 1 <= limit <= MAX_LIMIT:
-        msg = f"limit: must be an integer from 1 to {MAX_LIMIT}, got {limit!r}"
-        raise ConfigError(msg)
-    return limit
+    return require_count("limit", limit, at_most=MAX_LIMIT)

@@ -12,12 +12,11 @@ from typing_extensions import Unpack, override
 from faststream_outbox._faststream import BrokerPublishMixin, SendableMessage
 from faststream_outbox._values.draft import check_queue, check_timer_id
 from faststream_outbox._values.row import OutboxRow
-from faststream_outbox.config import check_options
+from faststream_outbox.config import check_options, require_count
 from faststream_outbox.message import Delivery
 from faststream_outbox.publisher.message_options import MessageOptions
 from faststream_outbox.publisher.producer import OutboxProducer
 from faststream_outbox.response import OutboxPublishCommand, Outgoing
-from faststream_outbox.subscriber.config import MAX_COUNT
 
 AnySession: TypeAlias = AsyncSession | AsyncConnection
 
@@ -196,11 +195,9 @@ class OutboxPublishing(BrokerPublishMixin[Delivery]):
 
         Raises:
             InvalidSessionError: ``session`` cannot be used.
-            ValueError: ``limit`` is not a number of rows.
+            ConfigError: ``limit`` is not a number of rows.
         """
-        if type(limit) is not int or not 1 <= limit <= MAX_COUNT:
-            msg = f"limit: must be an integer from 1 to {MAX_COUNT}, got {limit!r}"
-            raise ValueError(msg)
+        require_count("limit", limit)
         return await self._outbox_producer.writer.fetch_unprocessed(session, queue=queue, limit=limit)
 
     @property
