@@ -222,7 +222,14 @@ def test_headers_together_have_a_limit() -> None:
 
 @pytest.mark.parametrize("name", sorted(RESERVED_HEADERS))
 def test_headers_that_the_bridge_writes_are_refused(name: str) -> None:
-    assert f"'{name}' is written by the bridge itself" in refused("headers", headers={name: "x"})
+    steps = {
+        "idempotency-key": "give idempotency_key= instead",
+        "message_id": "give idempotency_key= instead",
+        "correlation_id": "give correlation_id= instead",
+        "outbox-key": "give key= instead",
+    }
+    step = steps.get(name, "leave it out, or choose another name")
+    assert refused("headers", headers={name: "x"}).endswith(f"'{name}' is written by the bridge itself; {step}")
 
 
 # --- time

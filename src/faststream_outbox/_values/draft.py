@@ -35,6 +35,15 @@ RESERVED_HEADERS = frozenset(
 )
 """Header names that the bridge writes on the wire itself."""
 
+ARGUMENT_OF_HEADER: Mapping[str, str] = MappingProxyType(
+    {
+        wire.IDEMPOTENCY_KEY: "idempotency_key",
+        MESSAGE_ID: "idempotency_key",
+        CORRELATION_ID: "correlation_id",
+        wire.ROW_KEY: "key",
+    }
+)
+"""Which argument of ``publish`` says what such a header tells; the others tell what nobody can choose."""
 
 _COMPACT_JSON = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 
@@ -202,8 +211,16 @@ def check_address(address: str) -> None:
     _check_text("to", address, MAX_ADDRESS_BYTES)
 
 
-def check_headers(headers: Mapping[str, str]) -> None:
-    """Refuse headers that no message could be published with."""
+def check_headers(headers: Mapping[str, str], *, arguments: Mapping[str, str] = ARGUMENT_OF_HEADER) -> None:
+    """Refuse headers that no message could be published with.
+
+    Args:
+        headers: Names and values.
+        arguments: Which argument the caller has in place of a reserved header, for the message.
+
+    Raises:
+        InvalidMessageError: The first header that is refused, with its limit.
+    """
     # The first, since to ask an abstract class takes longer than all the rest.
     if type(headers) is not dict and not isinstance(headers, Mapping):
         raise InvalidMessageError("headers", f"must be a mapping of str to str, got {type(headers).__name__}")
@@ -213,8 +230,8 @@ def check_headers(headers: Mapping[str, str]) -> None:
     for name, value in headers.items():
         total += _check_text("headers", name, MAX_HEADER_NAME_BYTES, what="a header name")
         if name in RESERVED_HEADERS:
-            problem = f"{name!r} is written by the bridge itself; use the argument of publish instead"
-            raise InvalidMessageError("headers", problem)
+            step = f"give {arguments[name]}= instead" if name in arguments else "leave it out, or choose another name"
+            raise InvalidMessageError("headers", f"{name!r} is written by the bridge itself; {step}")
         total += _check_header_value(name, value)
     if total > MAX_HEADERS_BYTES:
         problem = f"names and values are {total} bytes together, the limit is {MAX_HEADERS_BYTES}"

@@ -5,6 +5,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
+from faststream_outbox._values import wire
 from faststream_outbox._values.draft import RESERVED_HEADERS, check_address, check_headers, check_key
 from faststream_outbox._values.forward import Forward, Unchanged
 from faststream_outbox._values.outcome import Dropped, Refused
@@ -13,6 +14,9 @@ from faststream_outbox._values.row import OutboxRow
 from faststream_outbox.exceptions import ConfigError
 from faststream_outbox.message import Delivery, OutboxMessage
 from faststream_outbox.parser import message_of
+
+_ARGUMENT_OF_HEADER: Mapping[str, str] = {wire.ROW_KEY: "key"}
+"""``Forward`` has this one; a message's other marks stay as they were published."""
 
 Transform: TypeAlias = Callable[[OutboxMessage], Forward | None]
 """Says how a message is sent; None drops it."""
@@ -73,7 +77,8 @@ def _merged(row: OutboxRow, changes: Mapping[str, str | None]) -> dict[str, str]
             name: "" if value is None else value
             for name, value in merged.items()
             if name in changes or name not in RESERVED_HEADERS
-        }
+        },
+        arguments=_ARGUMENT_OF_HEADER,
     )
     return {name: value for name, value in merged.items() if value is not None}
 
