@@ -6,10 +6,12 @@
     ├── ConfigError          (ValueError)    declared in a way that cannot work
     ├── InvalidMessageError  (ValueError)    refused at publish; nothing was written
     ├── InvalidSessionError  (TypeError)     not a session that a row can be written with
-    └── SchemaError                          the table in the database is not the table declared
+    └── SchemaError                          the tables in the database are not the tables declared
 
 Errors of PostgreSQL, SQLAlchemy and the destinations' clients are never wrapped: they pass through as they are.
 """
+
+from collections.abc import Mapping, Sequence
 
 
 class OutboxError(Exception):
@@ -40,12 +42,16 @@ class InvalidSessionError(OutboxError, TypeError):
 
 
 class SchemaError(OutboxError):
-    """The table in the database differs from the table that was declared.
+    """Tables in the database differ from the tables that were declared.
 
     Attributes:
-        differences: One sentence for each difference.
+        differences: One sentence for each difference, which begins with the table's name.
     """
 
-    def __init__(self, table: str, differences: list[str]) -> None:
-        super().__init__(f"{table} differs from its declaration: " + "; ".join(differences))
-        self.differences = differences
+    def __init__(self, problems: Mapping[str, Sequence[str]]) -> None:
+        self.differences = [f"{table}: {problem}" for table, found in problems.items() for problem in found]
+        super().__init__(
+            "the database differs from the declared tables: "
+            + "; ".join(self.differences)
+            + ". Create or migrate what make_outbox_table and make_dlq_table declare, then validate again"
+        )

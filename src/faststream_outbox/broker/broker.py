@@ -226,13 +226,16 @@ class OutboxBroker(OutboxPublishing, OutboxRegistrator, BrokerUsecase[Delivery, 
     async def validate_schema(self) -> None:
         """Compare the tables in the database with their declarations; a good last line of a migration's test.
 
-        Columns and indexes of your own are fine, as long as a row can be written without them.
+        Compared are the columns with their types, which of them the database computes or numbers, which allow NULL,
+        and the names of the indexes. What an index covers, defaults, collations and constraints are not. Columns and
+        indexes of your own are fine, as long as a row can be written without them.
 
         Raises:
-            SchemaError: A table differs; ``differences`` has one sentence for each point.
+            SchemaError: Tables differ; ``differences`` has one sentence for each point of both tables.
         """
-        for table, problems in (await self._store.differences()).items():
-            raise SchemaError(table, problems)
+        problems = await self._store.differences()
+        if problems:
+            raise SchemaError(problems)
 
     def _waker(self) -> Callable[[str], None] | None:
         """Give what wakes consumers of this process, as far as no notification does."""
