@@ -154,6 +154,29 @@ async def test_unsafe_settings_of_a_destination_stop_the_start(router: OutboxRou
     assert not router.broker.running
 
 
+async def test_a_hook_that_fails_after_the_start_stops_the_broker(
+    router: OutboxRouter, outbox_table: Table, shop: Shop
+) -> None:
+    """Else its loops would go on in an application that serves nobody."""
+    hooks: list[bool] = []
+
+    @with_orders(router, shop).after_startup
+    async def fail(app: FastAPI) -> None:
+        hooks.append(router.broker.running)
+        raise LookupError
+
+    app = app_of(router)
+    with pytest.raises(LookupError):
+        async with serving(app):
+            pass
+    assert hooks == [True]
+    assert not router.broker.running
+    async with client_of(app) as client:
+        assert (await client.post("/orders/tea")).status_code == 200
+    assert await shop.count(outbox_table) == 1
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
 async def test_a_database_that_is_down_at_the_start(outbox_table: Table, database_url: str, shop: Shop) -> None:
     """The lifespan does not wait for it; ``ping`` tells."""
     port = ReservedPort()

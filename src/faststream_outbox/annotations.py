@@ -13,4 +13,4 @@ __all__ = ("ContextRepo", "Logger", "NoCast", "OutboxBroker", "OutboxMessage", "
 
 OutboxBroker = Annotated[_OutboxBroker, Context("broker")]
 OutboxMessage = Annotated[_OutboxMessage, Context("message")]
-OutboxProducer = Annotated[_OutboxProducer, Context("broker._producer")]
+OutboxProducer = Annotated[_OutboxProducer, Context("broker.config.producer")]

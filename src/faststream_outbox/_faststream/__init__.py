@@ -6,6 +6,7 @@ of FastStream is a change in one place. Public names are imported from where Fas
 
 from typing import Any, cast
 
+from fast_depends.library.serializer import SerializerProto
 from faststream._internal.basic_types import LoggerProto, SendableMessage
 from faststream._internal.broker import BrokerRouter, BrokerUsecase
 from faststream._internal.broker.pub_base import BrokerPublishMixin
@@ -80,6 +81,7 @@ __all__ = (
     "is_connected",
     "make_logger_state",
     "resolve_context_by_name",
+    "serializer_of",
     "to_async",
 )
 
@@ -92,7 +94,10 @@ def broker_of(publisher: Any) -> BrokerUsecase[Any, Any, Any]:
     """
     broker = publisher._outer_config.extra_context.get("broker")
     if broker is None:
-        msg = f"to: {type(publisher).__name__} stands on a router that is not included in a broker"
+        msg = (
+            f"to: {type(publisher).__name__} stands on a router that is not included in a broker; "
+            "call broker.include_router(router) before publishing or starting"
+        )
         raise ConfigError(msg)
     return cast("BrokerUsecase[Any, Any, Any]", broker)
 
@@ -101,6 +106,11 @@ def has_broker(publisher: Any) -> bool:
     """Tell whether a publisher stands on a broker, or on a router that a broker has included."""
     config = getattr(publisher, "_outer_config", None)
     return config is None or config.extra_context.get("broker") is not None
+
+
+def serializer_of(config: BrokerConfig) -> SerializerProto | None:
+    """Give what a broker encodes and validates bodies with: what it was given, or FastStream's default."""
+    return config.fd_config._serializer
 
 
 def connection_options(broker: BrokerUsecase[Any, Any, Any]) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from faststream_outbox._faststream import (
     ContextRepo,
     DefaultCodec,
     FastDependsConfig,
+    serializer_of,
 )
 from faststream_outbox._store.postgres.dead_letters import PostgresDeadLetters
 from faststream_outbox._store.postgres.store import PostgresStore
@@ -98,7 +99,7 @@ class OutboxBroker(OutboxPublishing, OutboxRegistrator, BrokerUsecase[Delivery, 
                     writer=PostgresWriter(engine, outbox_table, notify=self._notify, waker=self._waker),
                     max_payload_bytes=_payload_limit(options),
                     codec=options.get("codec") or DefaultCodec(),
-                    serializer=lambda: self.config.fd_config._serializer,  # noqa: SLF001
+                    serializer=lambda: serializer_of(self.config),
                     parser=options.get("parser"),
                     decoder=options.get("decoder"),
                     copies=self.copies_of,

@@ -61,6 +61,8 @@ class OutboxPublishing(BrokerPublishMixin[Delivery]):
         Raises:
             InvalidSessionError: ``session`` cannot carry a row; it is a ``TypeError``.
             InvalidMessageError: An argument is refused; nothing was written and the transaction stays usable.
+            ConfigError: A forwarder with ``tee=True`` carries to a publisher on a router that is not included in a
+                broker, so that its queue of copies has no name yet; nothing was written.
 
         Example::
 

@@ -113,6 +113,6 @@ def _logger_of(broker: _OutboxBroker) -> Any:
 
 OutboxBroker = Annotated[_OutboxBroker, Context("broker")]
 OutboxMessage = Annotated[_OutboxMessage, Context("message")]
-OutboxProducer = Annotated[_OutboxProducer, Context("broker._producer")]
+OutboxProducer = Annotated[_OutboxProducer, Context("broker.config.producer")]
 ContextRepo = Annotated[_ContextRepo, Context("context")]
 Logger = Annotated[logging.Logger, Context("logger")]

@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, cast
 from weakref import WeakSet
 
@@ -166,13 +166,25 @@ class OutboxRouter(StreamRouter[Delivery]):
             documented.add(app)
             try:
                 with announced(app, self.broker):
-                    async with run_broker(app) as state:
+                    async with self._stopped_unless_begun(run_broker(app)) as state:
                         yield state
             finally:
                 self.docs_router = pages
                 self._lifespan_started = False
 
         return run
+
+    @asynccontextmanager
+    async def _stopped_unless_begun(self, lifespan: AbstractAsyncContextManager[Any]) -> AsyncIterator[Any]:
+        """Stop the broker where a hook fails that FastStream runs after the start, which it leaves running."""
+        has_begun = False
+        try:
+            async with lifespan as state:
+                has_begun = True
+                yield state
+        finally:
+            if not has_begun:
+                await self.broker.stop()
 
 
 def _fastapi_dependencies(dependencies: Iterable[Any] | None) -> list[params.Depends]:
