@@ -65,6 +65,8 @@ async def test_routers_on_either_side_may_be_included_later(broker: OutboxBroker
         broker.copies_of("shop-eu-orders")
     with pytest.raises(ConfigError, match=r"not included in a broker; call broker\.include_router\(router\) before"):
         await broker.start()
+    with pytest.raises(ConfigError, match=r"not included in a broker; call broker\.include_router\(router\) before"):
+        await broker.publish("tea", queue="shop-eu-orders", session=None)  # type: ignore[arg-type]
     assert broker.copies_of("orders") == ()
     kafka.include_router(topics)
     assert forwarder.taken_queues == ["shop-eu-orders=>kafka:v1.orders"]

@@ -61,8 +61,8 @@ class OutboxPublishing(BrokerPublishMixin[Delivery]):
         Raises:
             InvalidSessionError: ``session`` cannot carry a row; it is a ``TypeError``.
             InvalidMessageError: An argument is refused; nothing was written and the transaction stays usable.
-            ConfigError: A forwarder with ``tee=True`` carries to a publisher on a router that is not included in a
-                broker, so that its queue of copies has no name yet; nothing was written.
+            ConfigError: A copy has no queue: the publisher that a forwarder with ``tee=True`` carries to stands on a
+                router that is not included in a broker, or the name of the queue of copies would be too long.
 
         Example::
 
@@ -135,6 +135,7 @@ class OutboxPublishing(BrokerPublishMixin[Delivery]):
         Raises:
             InvalidSessionError: ``session`` cannot carry a row.
             InvalidMessageError: An argument or message is refused; nothing was written.
+            ConfigError: See ``publish``.
         """
         # Outgoing also keeps a body of None from being taken for no message.
         outgoing = [message if isinstance(message, Outgoing) else Outgoing(message) for message in messages]
