@@ -217,6 +217,20 @@ async def test_closing_lets_go_of_the_connection(destination: Destination, serve
     assert server.connections[0].is_closed
 
 
+async def test_a_killer_is_found_though_the_lane_lets_go_of_its_connection_meanwhile(
+    destination: Destination, server: Server
+) -> None:
+    """As when the forwarder is paused and resumed."""
+    server.killers = {1}
+    for _ in range(2):
+        await destination.connect()
+        await destination.send([parcel(1)])
+        await destination.close()
+    verdicts = await carry(destination, [parcel(1, "a"), parcel(2, "a")])
+    assert isinstance(verdicts[1], Poison)
+    assert verdicts[2] == Accepted()
+
+
 async def test_a_killer_is_found_and_no_other_dies(destination: Destination, server: Server) -> None:
     server.killers = {3}
     verdicts = await carry(destination, [parcel(number, "ab"[number % 2]) for number in range(6)])

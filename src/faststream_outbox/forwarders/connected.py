@@ -180,7 +180,10 @@ class ConnectedDestination(ABC, Generic[C]):
     async def close(self) -> None:
         """Let go of what ``connect`` opened."""
         self._has_looked = False
-        self._accused = frozenset()
+        if self._accused:
+            # Nobody will find out any more what the last connection broke over, and rows would wait for that for ever.
+            self._accused = frozenset()
+            self._suspects.forgive()
         await self._drop()
 
     async def _after_trouble(self, error: BaseException | None) -> None:
