@@ -10,11 +10,14 @@ from faststream.redis import RedisBroker
 from redis.asyncio import Redis
 
 from faststream_outbox import Outgoing
+from faststream_outbox._values.outcome import Accepted, Unsent
 from integration.broker.observing import LogLines, Table, eventually
+from integration.faults.proxy import TcpProxy
 from integration.forwarders.carrying import Publishing, keep_publishing, nothing_is_counted
 from integration.forwarders.conftest import MakeBroker
+from integration.forwarders.parcels import carry, destination, parcel
 from integration.servers.process import LOOPBACK
-from integration.servers.redis import EmbeddedRedis
+from integration.servers.redis import EmbeddedRedis, running_own_redis
 
 from .carrying import Box, check_complete, check_order, without_repeats
 
@@ -134,3 +137,29 @@ async def test_a_server_that_takes_nothing(
     check_complete(messages, ids)
     await eventually(lambda: log.containing("works again"))
     assert len(log.containing("works again")) == 1
+
+
+async def cut_off(admin: Redis) -> None:
+    await admin.config_set("min-replicas-to-write", "1")
+
+
+@pytest.mark.parametrize("loses_its_role", [demote, cut_off])
+async def test_a_server_that_has_lost_its_role_is_left_for_the_one_that_has_it_now(
+    loses_its_role: Callable[[Redis], Awaitable[None]], own_redis: EmbeddedRedis
+) -> None:
+    """As where a name or a proxy leads to the primary, and open connections stay with the one before."""
+    with running_own_redis() as promoted:
+        async with (
+            TcpProxy(LOOPBACK, own_redis.port.number) as proxy,
+            destination(RedisBroker(f"redis://{proxy.address}", logger=None).publisher(stream="orders")) as to,
+        ):
+            rows = [parcel() for _ in range(3)]
+            assert await carry(to, rows[:1]) == [Accepted()]
+            async with own_redis.client() as admin:
+                await loses_its_role(admin)
+            proxy.upstream_port = promoted.port.number
+            [verdict] = await to.send(rows[1:2])
+            assert isinstance(verdict, Unsent)
+            assert await carry(to, rows[1:]) == [Accepted()] * 2
+        messages = await Box(promoted, "orders").messages()
+    assert [message.row_id for message in messages] == [each.row.id for each in rows[1:]]

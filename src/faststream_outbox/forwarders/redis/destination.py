@@ -9,7 +9,7 @@ from faststream_outbox.forwarders.redis.client import RedisClient, Session
 from faststream_outbox.forwarders.redis.eviction import EvictionWarning
 from faststream_outbox.forwarders.redis.sending import Sending
 from faststream_outbox.forwarders.redis.settings import RedisSettings
-from faststream_outbox.forwarders.redis.verdicts import RedisAnswerError
+from faststream_outbox.forwarders.redis.verdicts import OF_A_ROLE, RedisAnswerError
 from faststream_outbox.forwarders.suspects import Suspects
 
 
@@ -51,7 +51,7 @@ class RedisDestination(ConnectedDestination[RedisClient]):
         await client.probe()
 
     def _is_settled(self, client: RedisClient, error: BaseException) -> bool:
-        return isinstance(error, RedisAnswerError)
+        return isinstance(error, RedisAnswerError) and not error.reply.startswith(OF_A_ROLE)
 
     async def _hand_over(self, client: RedisClient, parcels: Sequence[Parcel], verdicts: Verdicts) -> None:
         await Sending(client, self._settings, verdicts).send(parcels)

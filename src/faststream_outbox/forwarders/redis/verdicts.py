@@ -46,6 +46,9 @@ stalls the queue for ever nor kills a row at once.
 OF_AN_ADDRESS = ("NOPERM", "WRONGTYPE", "ERR The stream has exhausted the last possible ID")
 """Outages of one address. Where a row has named it, only such rows are met, and they are refused."""
 
+OF_A_ROLE = ("CLUSTERDOWN", "MASTERDOWN", "MOVED", "NOREPLICAS", "READONLY")
+"""Answers of a server that may have lost its role to another, which only a new connection can find."""
+
 CODES = {
     "AskError": "ASK",
     "AuthenticationError": "NOAUTH",
