@@ -13,7 +13,7 @@ TABLE: dict[int, type[Verdict] | str] = {
     18: "too_large",
     87: "invalid",
     **dict.fromkeys(RETRIABLE, Unsent),
-    **dict.fromkeys([8, 17, 21, 29, 31, 33, 34, 35, 41, 43, 54, 58, 76], Unsent),
+    **dict.fromkeys([8, 17, 21, 29, 31, 32, 33, 34, 35, 41, 43, 54, 58, 76], Unsent),
 }
 
 
@@ -39,7 +39,7 @@ def test_what_is_wrong_with_one_topic_refuses_rows_that_have_named_it(code: int)
     assert classify(error, elsewhere=True) == expected
 
 
-@pytest.mark.parametrize("code", [-1, 2, 32, 42, 44, 12345])
+@pytest.mark.parametrize("code", [-1, 2, 42, 44, 12345])
 def test_an_answer_that_is_not_in_the_table_refuses_the_row(code: int) -> None:
     assert isinstance(classify(KafkaAnswerError(code, "it")), Refused)
 

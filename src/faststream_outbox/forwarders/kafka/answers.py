@@ -31,6 +31,7 @@ ANSWERS: dict[int, _Kind] = {
     21: _outage,  # INVALID_REQUIRED_ACKS
     29: _outage,  # TOPIC_AUTHORIZATION_FAILED
     31: _outage,  # CLUSTER_AUTHORIZATION_FAILED
+    32: _outage,  # INVALID_TIMESTAMP: a clock is wrong, by which records are stamped when they are sent
     33: _outage,  # UNSUPPORTED_SASL_MECHANISM
     34: _outage,  # ILLEGAL_SASL_STATE
     35: _outage,  # UNSUPPORTED_VERSION
@@ -49,7 +50,7 @@ ANSWERS: dict[int, _Kind] = {
 }
 """Error codes and names: Kafka protocol guide, "Error Codes".
 
-Each other code (-1 UNKNOWN_SERVER_ERROR, 2 CORRUPT_MESSAGE, 32 INVALID_TIMESTAMP, ...) refuses the record. That counts
+Each other code (-1 UNKNOWN_SERVER_ERROR, 2 CORRUPT_MESSAGE, ...) refuses the record. That counts
 as an attempt and is tried again, so that an unforeseen one neither stalls the queue for ever nor kills a row at once.
 """
 
