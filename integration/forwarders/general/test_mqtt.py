@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from faststream_outbox import OutboxBroker, Outgoing
+from faststream_outbox import Forward, OutboxBroker, OutboxMessage, Outgoing
 from integration.broker.observing import LogLines, Table, eventually
 from integration.faults.proxy import TcpProxy
 from integration.forwarders.boxes import Received
@@ -114,3 +114,28 @@ async def test_what_is_too_large_for_the_server_is_poison(
     assert (parked.id, parked.failure_reason) == (ids[1], "too_large")
     await eventually(lambda: len(received) == 2)
     check_complete(received, [ids[0], ids[2]])
+
+
+async def test_what_the_server_would_end_the_connection_over_is_poison_and_stops_no_other(
+    broker: OutboxBroker, mosquitto: EmbeddedMosquitto, received: list[Received], publishing: Publishing, table: Table
+) -> None:
+    def transform(message: OutboxMessage) -> Forward:
+        return Forward(to=f"orders/{message.headers['of']}")
+
+    broker.forwarder("orders", to=publisher_at(mosquitto.port), transform=transform)
+    bad = [
+        Outgoing(b"", headers={"of": "a", "tab": "\t"}),
+        Outgoing(b"", headers={"of": "a", "na\x9fme": ""}),
+        Outgoing(b"", headers={"of": "a", "not a character": "\ufdd0"}),
+        Outgoing(b"", headers={"of": "a", "nor is this": "\U0010ffff"}),
+        Outgoing(b"", headers={"of": "a", "content-type": "text/plain\r\n"}),
+        Outgoing(b"", key="\x7f", headers={"of": "a"}),
+        Outgoing(b"", headers={"of": "\x1f"}),
+    ]
+    good = [Outgoing(b"", key="k", headers={"of": "a", "x": "\ufeff ~\xa0\ufdcf\ufdf0\ufffd\U0001f4e6"})] * 10
+    bad_ids, good_ids = await publishing.many(bad), await publishing.many(good)
+    await broker.start()
+    await eventually(lambda: all_failed(table), within=10)
+    assert {row.id: row.failure_reason for row in await table.rows()} == dict.fromkeys(bad_ids, "invalid")
+    await eventually(lambda: len(received) == len(good))
+    check_complete(received, good_ids)

@@ -61,3 +61,10 @@ def test_qos_0_must_be_asked_for() -> None:
 def test_mqtt_3_has_no_headers() -> None:
     with pytest.raises(ConfigError, match=r"version=.5\.0."):
         outlet(version="3.1.1")
+
+
+@pytest.mark.parametrize("texts", [{"headers": {"x": "\t"}}, {"topic": "orders\x7f"}])
+def test_texts_of_the_publisher_that_nothing_can_carry_are_refused_at_start(texts: dict[str, Any]) -> None:
+    options = {"topic": "orders", "qos": zmqtt.QoS.AT_LEAST_ONCE, **texts}
+    with pytest.raises(ConfigError, match="control characters"):
+        outlet_of(MQTTBroker().publisher(**options), allow_lossy=False)

@@ -1,5 +1,6 @@
 """MQTT 5."""
 
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
@@ -30,6 +31,15 @@ PACKET_OVERHEAD = 64
 """More than the bytes of the fixed header, of the packet's identifier, and of other properties' names and lengths."""
 
 
+NOT_IN_TEXTS = re.compile(
+    r"[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef"
+    + "".join(f"{chr(plane + 0xFFFE)}{chr(plane + 0xFFFF)}" for plane in range(0, 0x110000, 0x10000))
+    + "]"
+)
+"""Control characters, surrogates, and what is no character. By MQTT 5.0, section 1.5.4, "UTF-8 Encoded String", a text
+must not or should not have them, and who receives one may close the connection."""
+
+
 class PacketTooLargeError(ValueError):
     """The server would close the connection over it."""
 
@@ -46,10 +56,12 @@ class MqttOutlet(Outlet):
     """A topic. Each row waits for the broker's PUBACK or PUBCOMP.
 
     The broker then passes it on to the sessions that have subscribed, connected or not. What no session wants, it
-    drops: that is MQTT's nature, and nobody is told. Headers are user properties, and so is the content type.
+    drops: that is MQTT's nature, and nobody is told. Headers are user properties, and so is the content type. A row is
+    poison if one of them, or its address, has a control character, or what is no character.
 
     Raises:
-        ConfigError: The publisher has QoS 0 and losses were not asked for, or its broker speaks MQTT 3.1.1.
+        ConfigError: The publisher has QoS 0 and losses were not asked for, or its broker speaks MQTT 3.1.1, or one of
+            the publisher's own texts cannot be sent.
     """
 
     answers: ClassVar[Sequence[Answer]] = (
@@ -71,30 +83,35 @@ class MqttOutlet(Outlet):
                 "mqtt.publisher(..., qos=QoS.AT_LEAST_ONCE), or forwarder(..., allow_lossy=True)"
             )
             raise ConfigError(msg)
+        try:
+            _check_texts([self.address, *publisher.headers, *publisher.headers.values()])
+        except ValueError as error:
+            msg = f"to: {error}"
+            raise ConfigError(msg) from error
 
     @property
     def kind(self) -> str:
         return "mqtt"
 
     async def publish(self, parcel: Parcel) -> None:
-        self._check_size(parcel)
+        self._check(parcel)
         await self._publishing.publish(parcel)
 
-    def _check_size(self, parcel: Parcel) -> None:
-        """Raise for what the server closes the connection over: MQTT 5.0, section 3.2.2.3.6, "Maximum Packet Size"."""
+    def _check(self, parcel: Parcel) -> None:
+        """Raise for what the server would close the connection over."""
+        headers = {**self.publisher.headers, **self._publishing.headers_of(parcel)}
+        texts = [parcel.address or self.address, *headers, *headers.values()]
+        _check_texts(texts)
+        texts.append(parcel.row.headers.get(CORRELATION_ID, ""))
+        self._check_size(len(parcel.row.payload) + len("".join(texts).encode()), len(headers))
+
+    def _check_size(self, size: int, user_properties: int) -> None:
+        """Check the size of a packet: MQTT 5.0, section 3.2.2.3.6, "Maximum Packet Size"."""
         properties = cast("MQTTBroker", self.broker).connection_info.properties
         limit = None if properties is None else properties.maximum_packet_size
         if limit is None:
             return
-        headers = {**self.publisher.headers, **self._publishing.headers_of(parcel)}
-        texts = [
-            parcel.address or self.address,
-            parcel.row.headers.get(CORRELATION_ID, ""),
-            *headers,
-            *headers.values(),
-        ]
-        size = len(parcel.row.payload) + len("".join(texts).encode())
-        size += PACKET_OVERHEAD + USER_PROPERTY_OVERHEAD * len(headers)
+        size += PACKET_OVERHEAD + USER_PROPERTY_OVERHEAD * user_properties
         if size > limit:
             msg = f"the packet has up to {size} bytes, the server takes {limit}"
             raise PacketTooLargeError(msg)
@@ -104,3 +121,10 @@ class MqttOutlet(Outlet):
         if parcel.address is not None and isinstance(error, zmqtt.MQTTPublishError) and isinstance(verdict, Unsent):
             return Refused(error)
         return verdict
+
+
+def _check_texts(texts: Sequence[str]) -> None:
+    for text in texts:
+        if NOT_IN_TEXTS.search(text):
+            msg = f"MQTT cannot carry the text {text!r}: it has control characters, or what is no character"
+            raise ValueError(msg)
