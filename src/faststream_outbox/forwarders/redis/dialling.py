@@ -8,11 +8,12 @@ from typing import Any
 from redis.asyncio.client import Redis
 from redis.asyncio.connection import AbstractConnection, ConnectionPool
 from redis.asyncio.retry import Retry
-from redis.asyncio.sentinel import Sentinel
+from redis.asyncio.sentinel import MasterNotFoundError, Sentinel, SentinelManagedConnection
 from redis.backoff import NoBackoff
 from redis.exceptions import AuthenticationError, BusyLoadingError, RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
+from faststream_outbox._faststream.redis import SentinelAddress
 from faststream_outbox.forwarders.redis.settings import RedisSettings
 from faststream_outbox.forwarders.redis.verdicts import RedisAnswerError
 
@@ -35,21 +36,19 @@ async def dial(settings: RedisSettings) -> tuple[AbstractConnection, ConnectionP
     if settings.sentinel is None:
         pool = ConnectionPool(**options)
     else:
-        addresses, master_name, its_options = settings.sentinel
-        its_options = {
-            "retry": Retry(NoBackoff(), 0),
-            **(its_options or {**_socket_options(options), "socket_timeout": seconds}),
-        }
-        seconds *= len(addresses) + 1
-        manager = Sentinel(list(addresses), sentinel_kwargs=its_options, **options)  # type: ignore[no-untyped-call]
+        manager = _manager(settings.sentinel, options, seconds)
+        seconds *= 2
         sentinels = manager.sentinels
-        pool = manager.master_for(master_name).connection_pool
+        pool = manager.master_for(settings.sentinel.master_name).connection_pool
     connection: AbstractConnection = pool.make_connection()  # type: ignore[no-untyped-call]
     try:
         async with time_limit("connecting", seconds):
             await connection.connect()  # type: ignore[no-untyped-call]
     except BaseException as error:
         await connection.disconnect(nowait=True)
+        if settings.sentinel is not None and isinstance(error, MasterNotFoundError):
+            # Some versions of redis-py put the sentinels' passwords into its text.
+            raise ConnectionError(_no_master(settings.sentinel)) from None
         if isinstance(error, ANSWERS):
             raise RedisAnswerError.of("connecting", error) from error
         if isinstance(error, RedisError | OSError) and not isinstance(error, TimeoutError):
@@ -59,6 +58,28 @@ async def dial(settings: RedisSettings) -> tuple[AbstractConnection, ConnectionP
         for sentinel in sentinels:
             await sentinel.aclose()
     return connection, pool
+
+
+def _manager(address: SentinelAddress, options: Mapping[str, Any], seconds: float) -> Sentinel:
+    """Make what asks the sentinels one by one: their time is divided, or dead ones in front would use up all of it."""
+    its_options = dict(address.sentinel_kwargs or _socket_options(options))
+    share = seconds / len(address.sentinels)
+    for name in ("socket_timeout", "socket_connect_timeout"):
+        given = its_options.get(name)
+        its_options[name] = share if given is None else min(given, share)
+    its_options.setdefault("retry", Retry(NoBackoff(), 0))
+    if (secure := options.get("connection_class")) is not None:
+        # FastStream's own class for an encrypted connection, which knows nothing of sentinels.
+        options = {**options, "connection_class": type("SecureConnection", (SentinelManagedConnection, secure), {})}
+    return Sentinel(list(address.sentinels), sentinel_kwargs=its_options, **options)  # type: ignore[no-untyped-call]
+
+
+def _no_master(address: SentinelAddress) -> str:
+    asked = ", ".join(f"{host}:{port}" for host, port in address.sentinels)
+    return (
+        f"connecting: no server is known for {address.master_name!r}; the sentinels at {asked} do not answer, "
+        "or want another login, or watch none of this name that works"
+    )
 
 
 def _socket_options(options: Mapping[str, Any]) -> dict[str, Any]:
