@@ -39,6 +39,9 @@ class Client:
 
     available_partitions = partitions
 
+    async def lost(self, places: Any) -> dict[Any, ConnectionError]:
+        return {}
+
     async def produce(self, topic: str, partition: int, batch: bytes) -> None:
         self.cluster.flights.append(len(batch))
         if self.cluster.breaks:

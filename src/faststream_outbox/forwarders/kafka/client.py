@@ -23,6 +23,12 @@ from faststream_outbox.forwarders.transports import reset
 
 CLOSE_SECONDS = 1.0
 REACH_SECONDS = 2.0
+SERVER_SECONDS = 5.0
+"""For one server of several to be connected to, or to tell where partitions are.
+
+Where packets are dropped, connecting takes the whole time-out of a request, 40 s by default, and an attempt of a lane
+has no more than 45 s. A server that lives answers in milliseconds; one that does not in this time is no help just now.
+"""
 ALL_REPLICAS = -1
 
 UNKNOWN_TOPIC_OR_PARTITION = 3
@@ -101,11 +107,16 @@ class KafkaClient:
 
     async def _ask(self, request: Any) -> Any:
         """Ask any server of the cluster."""
-        problem: KafkaError | None = None
-        for server in self._client.cluster.brokers():  # type: ignore[no-untyped-call]
+        problem: Exception | None = None
+        # In another order for each client: aiokafka has shuffled those that it is to start from.
+        servers = list(self._client.cluster.brokers())  # type: ignore[no-untyped-call]
+        for server in servers:
+            # The last one may be slow: there is no other to go on with.
+            seconds = None if server is servers[-1] else SERVER_SECONDS
             try:
-                return await self._client.send(server.nodeId, request)  # type: ignore[no-untyped-call]
-            except KafkaError as error:
+                async with asyncio.timeout(seconds):
+                    return await self._client.send(server.nodeId, request)  # type: ignore[no-untyped-call]
+            except (KafkaError, TimeoutError) as error:
                 problem = error
         # What aiokafka raises does not tell why it could not connect; what it would have logged does.
         msg = f"no server of the cluster answers: {self._last_line[-1] if self._last_line else problem}"
@@ -119,6 +130,25 @@ class KafkaClient:
         """Those that have a leader now, in order."""
         return sorted(self._client.cluster.available_partitions_for_topic(topic) or ())  # type: ignore[no-untyped-call]
 
+    async def lost(self, places: Collection[TopicPartition]) -> Mapping[TopicPartition, ConnectionError]:
+        """Connect to the leaders of partitions, and tell of which ones the leader cannot be connected to.
+
+        aiokafka connects to one server at a time: a dead one would keep rows from all others for its whole time-out.
+        """
+        leaders = {place: self._leader(place) for place in places}
+        lost: set[int] = set()
+        if len(nodes := {*leaders.values()} - {None}) > 1:
+            lost = {node for node in nodes if node is not None and not await self.reaches(node, SERVER_SECONDS)}
+        return {
+            place: ConnectionError(f"partition {place.partition} of {place.topic!r}: no way to server {leader}")
+            for place, leader in leaders.items()
+            if leader in lost
+        }
+
+    def _leader(self, place: TopicPartition) -> int | None:
+        leader: int | None = self._client.cluster.leader_for_partition(place)  # type: ignore[no-untyped-call]
+        return None if leader is None or leader < 0 else leader
+
     async def produce(self, topic: str, partition: int, batch: bytes) -> None:
         """Send a record batch; returns when all in-sync replicas have it.
 
@@ -127,8 +157,8 @@ class KafkaClient:
             Exception: It is not known whether Kafka has it.
         """
         about = f"partition {partition} of {topic!r}"
-        leader = self._client.cluster.leader_for_partition(TopicPartition(topic, partition))  # type: ignore[no-untyped-call]
-        if leader is None or leader < 0:
+        leader = self._leader(TopicPartition(topic, partition))
+        if leader is None:
             raise KafkaAnswerError(LEADER_NOT_AVAILABLE, about)
         request = ProduceRequest(None, ALL_REPLICAS, self._timeout_ms, [(topic, [(partition, batch)])])
         try:
@@ -150,10 +180,10 @@ class KafkaClient:
         if code:
             raise KafkaAnswerError(code, about)
 
-    async def reaches(self, node: int) -> bool:
-        """Tell whether a server of the cluster can be connected to, in a moment."""
+    async def reaches(self, node: int, seconds: float = REACH_SECONDS) -> bool:
+        """Tell whether a server of the cluster can be connected to, in so many seconds."""
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(REACH_SECONDS):
+            async with asyncio.timeout(seconds):
                 return bool(await self._client.ready(node))  # type: ignore[no-untyped-call]
         return False
 

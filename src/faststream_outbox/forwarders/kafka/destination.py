@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from aiokafka.structs import TopicPartition
 
-from faststream_outbox._values.outcome import Refused
+from faststream_outbox._values.outcome import Refused, Unsent
 from faststream_outbox._values.parcel import Parcel
 from faststream_outbox._values.row import OutboxRow
 from faststream_outbox.forwarders.connected import ConnectedDestination, Verdicts
@@ -61,16 +61,19 @@ class KafkaDestination(ConnectedDestination[KafkaClient]):
         topics = self._by_topic(parcels)
         problems = await client.look_up(topics.keys())
         self._broken_nodes = client.broken_nodes
+        shares: dict[TopicPartition, Sequence[OutboxRow]] = {}
+        for topic, rows in topics.items():
+            if topic in problems:
+                self._note_missing(topic, rows, problems[topic], verdicts)
+                continue
+            available = client.available_partitions(topic)
+            spread = self._partitioning.spread(topic, rows, client.partitions(topic), available, verdicts)
+            shares |= {TopicPartition(topic, partition): share for partition, share in spread.items()}
+        for place, problem in (await client.lost(shares.keys())).items():
+            verdicts.update(dict.fromkeys((row.id for row in shares.pop(place)), Unsent(problem)))
         async with asyncio.TaskGroup() as group:
-            for topic, rows in topics.items():
-                if topic in problems:
-                    self._note_missing(topic, rows, problems[topic], verdicts)
-                    continue
-                available = client.available_partitions(topic)
-                shares = self._partitioning.spread(topic, rows, client.partitions(topic), available, verdicts)
-                for partition, share in shares.items():
-                    sending = PartitionSending(client, self._settings, TopicPartition(topic, partition), verdicts)
-                    group.create_task(sending.send(share))
+            for place, share in shares.items():
+                group.create_task(PartitionSending(client, self._settings, place, verdicts).send(share))
 
     def _by_topic(self, parcels: Sequence[Parcel]) -> dict[str, list[OutboxRow]]:
         topics: defaultdict[str, list[OutboxRow]] = defaultdict(list)
