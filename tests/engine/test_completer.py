@@ -153,7 +153,7 @@ async def test_a_stop_without_a_database_keeps_to_its_grace(completer: Completer
     store.script.failing["settle"] = Trouble("no")
     put(completer, 1)
     completer.start()
-    async with asyncio.timeout(1):
+    async with asyncio.timeout(2.5):
         await completer.stop(0.05)
     assert store.script.calls["settle"] < 5
     assert completer.has_more()

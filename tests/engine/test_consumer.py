@@ -123,7 +123,7 @@ async def test_a_stop_before_the_first_start(runtime: Runtime, handler: Handler,
     consumer = runtime.consumer(
         "x", ["orders"], handler, workers=1, batch_size=1, lease_seconds=60.0, min_interval=1.0, max_interval=1.0
     )
-    async with asyncio.timeout(1):
+    async with asyncio.timeout(2.5):
         await consumer.stop(None)
     handler.gate.set()
     store.publish()
@@ -148,7 +148,7 @@ async def test_a_stop_lets_handlers_finish_and_gives_the_rest_back(
     await until(lambda: len(store.settled) == 4)
     assert outcomes(store) == {row_id: Released(started=False) for row_id in ids if row_id not in handler.begun}
     handler.gate.set()
-    async with asyncio.timeout(1):
+    async with asyncio.timeout(2.5):
         await stopping
     await until(lambda: len(store.settled) == 6)
     assert {outcomes(store)[row_id] for row_id in handler.begun} == {Delivered()}
@@ -197,7 +197,7 @@ async def test_a_handler_that_is_cut_off_gives_its_row_back_and_the_delivery_cou
     (row_id,) = [store.publish()]
     consumer = make(handler)
     await until(lambda: handler.now)
-    async with asyncio.timeout(1):
+    async with asyncio.timeout(2.5):
         await consumer.stop(0.01)
     await runtime.stop(1.0)
     assert outcomes(store) == {row_id: Released(started=True)}
@@ -215,7 +215,7 @@ async def test_rows_of_a_claim_that_ends_during_the_stop_are_given_back(
     stopping = asyncio.create_task(consumer.stop(60.0))
     await asyncio.sleep(0.005)
     await store.script.let_go("claim")
-    async with asyncio.timeout(1):
+    async with asyncio.timeout(2.5):
         await stopping
     await runtime.stop(1.0)
     assert handler.begun == []
@@ -233,7 +233,7 @@ async def test_everyone_who_stops_waits_for_the_end(
     await asyncio.sleep(0.01)
     assert not any(stop.done() for stop in stops)
     handler.gate.set()
-    async with asyncio.timeout(1):
+    async with asyncio.timeout(2.5):
         await asyncio.gather(*stops)
 
 
@@ -269,7 +269,7 @@ async def test_a_hanging_claim_does_not_keep_a_stop_beyond_its_grace(
     store.script.hanging.add("claim")
     consumer = make(handler)
     await until(lambda: store.script.calls["claim"])
-    async with asyncio.timeout(1):
+    async with asyncio.timeout(2.5):
         await consumer.stop(0.05)
 
 
@@ -283,8 +283,9 @@ async def test_claims_and_handlers_share_one_grace(
     consumer._fetcher._wakeup.ring()
     await until(lambda: "claim" in store.script.hanging and store.script.calls["claim"] > 1)
     began = time.monotonic()
-    await consumer.stop(0.2)
-    assert 0.19 < time.monotonic() - began < 0.35
+    await consumer.stop(1.0)
+    # Not twice as long.
+    assert 0.99 < time.monotonic() - began < 1.9
 
 
 # What handlers and execute may do
@@ -303,7 +304,7 @@ async def test_a_handler_that_ignores_its_cancellation_once_ends_its_worker_all_
     store.publish()
     consumer = make(stubborn)
     await until(lambda: consumer._stock._busy)
-    async with asyncio.timeout(1):
+    async with asyncio.timeout(2.5):
         await consumer.stop(0.01)
     await until(lambda: not store.rows)
 
@@ -325,7 +326,7 @@ async def test_a_handler_that_never_ends_does_not_keep_the_stop(
     row_id = store.publish()
     consumer = make(stubborn)
     await until(lambda: consumer._stock._busy)
-    async with asyncio.timeout(1):
+    async with asyncio.timeout(2.5):
         await consumer.stop(0.01)
     assert log.errors == ["test: 1 handlers go on although they were cancelled; nobody waits for them"]
     # It is still worked on: nobody else may get it.

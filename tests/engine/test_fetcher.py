@@ -144,7 +144,7 @@ async def test_a_stop_waits_for_the_claim_under_way(parts: Parts, store: Scripte
     await asyncio.sleep(0.005)
     assert not stopping.done()
     await store.script.let_go("claim")
-    async with asyncio.timeout(1):
+    async with asyncio.timeout(2.5):
         await stopping
     assert len(parts.stock.empty()) == 1
 

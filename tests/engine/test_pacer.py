@@ -118,7 +118,7 @@ async def test_what_rang_during_the_look_ends_the_rest(due: Due) -> None:
     bell = Wakeup()
     pacer = Pacer(bell, due, shortest=60.0, longest=60.0)
     bell.ring()
-    async with asyncio.timeout(1):
+    async with asyncio.timeout(2.5):
         await pacer.rest(found=False)
     assert bell.is_rung, "the next look clears it"
 
@@ -129,7 +129,7 @@ async def test_what_rings_while_the_store_is_asked_ends_the_rest() -> None:
     async def ask() -> None:
         bell.ring()
 
-    async with asyncio.timeout(1):
+    async with asyncio.timeout(2.5):
         await Pacer(bell, ask, shortest=60.0, longest=60.0).rest(found=False)
 
 

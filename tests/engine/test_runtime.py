@@ -91,15 +91,19 @@ async def test_at_rest_it_asks_the_database_a_few_times_a_second(
     await until(lambda: store.script.calls["due"] >= 7)
     await asyncio.sleep(0.05)
     before = store.script.calls.copy()
+    began = time.monotonic()
     await asyncio.sleep(0.8)
     during = store.script.calls - before
+    # Longer than it was asked for, on a busy machine.
+    seconds = time.monotonic() - began
     await stop_all(runtime, *parts, grace=1.0)
     # One rescue, and no more than one look of each.
-    assert during["rescue"] in {1, 2}
+    assert 1 <= during["rescue"] <= 1 + seconds / 0.7
     assert during["renew"] == during["settle"] == during["listen"] == 0
-    assert during["claim"] <= 5
-    assert during["hand_over"] <= 2
-    assert during["due"] <= 7
+    looks = 1 + int(seconds)
+    assert during["claim"] <= 5 * looks
+    assert during["hand_over"] <= 2 * looks
+    assert during["due"] <= 7 * looks
 
 
 async def test_start_and_stop_any_number_of_times(runtime: Runtime, store: ScriptedStore) -> None:
@@ -136,14 +140,15 @@ async def test_a_database_that_comes_late(runtime: Runtime, store: ScriptedStore
 
 
 async def test_a_stop_before_the_database_ever_answered_is_prompt(
-    runtime: Runtime, store: ScriptedStore, log: Lines
+    runtime: Runtime, store: ScriptedStore, log: Lines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(runtime_module, "UPKEEP_SECONDS", 60.0)
     store.script.hanging |= ALL_CALLS
     consumer = make_consumer(runtime)
     runtime.start()
     consumer.start()
     await until(lambda: store.script.calls["listen"])
-    async with asyncio.timeout(1):
+    async with asyncio.timeout(2.5):
         await stop_all(runtime, consumer, grace=60.0)
 
 
@@ -274,9 +279,10 @@ async def test_whatever_hangs_a_stop_takes_its_grace_and_little_more(
     runtime.wakeups.wake_all()
     await asyncio.sleep(0.05)
     began = time.monotonic()
-    # For handlers and lanes, then for outcomes, then for each of the two upkeepers.
+    # For handlers and lanes, then for outcomes, then for each of the two upkeepers: half a second.
     await stop_all(runtime, consumer, lane, grace=0.2)
-    assert time.monotonic() - began < 0.2 + 0.1 + 2 * 0.1 + 0.3
+    # What ignored its cancellation would take CANCEL_SECONDS longer.
+    assert time.monotonic() - began < 0.2 + 0.1 + 2 * 0.1 + 2.3
 
 
 @pytest.mark.parametrize(("grace", "patience"), [(0.0, 1.0), (2.0, 2.0), (60.0, 5.0), (None, 5.0)])

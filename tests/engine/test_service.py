@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import time
 from collections.abc import Callable
 
 import pytest
@@ -164,7 +165,7 @@ async def test_a_stop_at_any_moment_is_prompt(service: Service, parts: Parts) ->
         service.start()
         for _ in range(turns):
             await asyncio.sleep(0)
-        async with asyncio.timeout(1):
+        async with asyncio.timeout(2.5):
             await service.stop(60.0)
 
 
@@ -182,7 +183,7 @@ async def test_a_stop_while_the_work_raises(service: Service, monkeypatch: pytes
     for _ in range(5):
         service.start()
         await until(lambda: rounds > 0)
-        async with asyncio.timeout(1):
+        async with asyncio.timeout(2.5):
             await service.stop(60.0)
     assert rounds < 50
     assert len(log.errors) == 1
@@ -211,7 +212,7 @@ async def test_a_database_that_hangs_does_not_keep_a_stop(service: Service, part
     parts.store.script.hanging |= calls
     service.start()
     await until(lambda: any(parts.store.script.calls[call] for call in calls))
-    async with asyncio.timeout(1):
+    async with asyncio.timeout(2.5):
         await service.stop(0.02)
     assert not running(service)
 
@@ -321,7 +322,7 @@ async def test_work_that_does_not_end_when_cancelled_does_not_keep_the_stop(exam
     example.work = work
     example.start()
     await until(lambda: example.rounds)
-    async with asyncio.timeout(1):
+    async with asyncio.timeout(2.5):
         await example.stop()
     (task,) = running(example)
     gate.set()
@@ -413,7 +414,7 @@ async def test_a_sleep_ends_with_a_stop_and_lets_a_cancellation_through(example:
     example.work = lambda: example.sleep(60.0)
     example.start()
     await until(lambda: example.rounds)
-    async with asyncio.timeout(1):
+    async with asyncio.timeout(2.5):
         await example.stop(60.0)
     example._stopping.clear()
     sleeping = asyncio.create_task(example.sleep(60.0))
@@ -473,25 +474,40 @@ async def test_a_success_makes_the_next_delay_short_again(example: Example, monk
     assert delays[7] <= 0.1
 
 
-async def test_has_more_keeps_a_stopping_loop_at_work_and_is_not_a_busy_loop(example: Example) -> None:
+async def test_has_more_keeps_a_stopping_loop_at_work_and_is_not_a_busy_loop(
+    example: Example, monkeypatch: pytest.MonkeyPatch
+) -> None:
     gate = asyncio.Event()
+    failed_at: list[float] = []
+    begun_at: list[float] = []
+    delays: list[float] = []
+    next_delay = example._backoff.next
+
+    def note_delay() -> float:
+        delays.append(next_delay())
+        return delays[-1]
 
     async def work() -> None:
+        begun_at.append(time.monotonic())
         await gate.wait()
         if example.rounds < 4:
+            failed_at.append(time.monotonic())
             raise Trouble
 
+    monkeypatch.setattr(example._backoff, "next", note_delay)
     example.work = work
     example.has_more = lambda: example.rounds < 4  # type: ignore[method-assign]
     example.start()
     await until(lambda: example.rounds)
     stopping = asyncio.create_task(example.stop(60.0))
     gate.set()
-    await asyncio.sleep(0.02)
-    assert example.rounds <= 2
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(30):
         await stopping
     assert example.rounds == 4
+    rests = [begun - failed for failed, begun in zip(failed_at, begun_at[1:], strict=True)]
+    assert min(delays) >= 0.05
+    # A timer may fire a clock's tick too early.
+    assert all(rest > 0.9 * delay for rest, delay in zip(rests, delays, strict=True))
 
 
 async def test_is_cancelled_tells_the_task_from_what_it_awaits() -> None:

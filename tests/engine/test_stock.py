@@ -96,7 +96,7 @@ async def test_room_is_told_when_a_row_is_done() -> None:
     await asyncio.sleep(0)
     assert not waiting.done()
     stock.done(9.0)
-    async with asyncio.timeout(1):
+    async with asyncio.timeout(2.5):
         assert await waiting == 1
 
 
@@ -108,7 +108,7 @@ async def test_room_is_told_when_the_last_row_is_begun_and_a_worker_is_still_fre
     await asyncio.sleep(0)
     assert not waiting.done()
     await stock.take()
-    async with asyncio.timeout(1):
+    async with asyncio.timeout(2.5):
         assert await waiting == 1
 
 
@@ -119,7 +119,7 @@ async def test_rows_come_in_order_to_whoever_waits() -> None:
     stock.add(rows(2))
     await until(lambda: sum(taker.done() for taker in takers) == 2)
     stock.add(rows(1, first=3))
-    async with asyncio.timeout(1):
+    async with asyncio.timeout(2.5):
         taken = await asyncio.gather(*takers)
     assert sorted(row.id for row in taken if row is not None) == [1, 2, 3]
 
@@ -139,7 +139,7 @@ async def test_closing_sends_everyone_away_and_keeps_the_rows() -> None:
     taker = asyncio.create_task(stock.take())
     await asyncio.sleep(0)
     stock.close()
-    async with asyncio.timeout(1):
+    async with asyncio.timeout(2.5):
         assert await taker is None
         assert await stock.room() == 0
     stock.add(rows(2))

@@ -42,7 +42,7 @@ async def test_one_who_gives_up_waiting_keeps_nobody_out() -> None:
         await asyncio.sleep(0)
         waiting.cancel()
         await asyncio.wait([waiting])
-        async with asyncio.timeout(1), turns.together():
+        async with asyncio.timeout(2.5), turns.together():
             pass
-    async with asyncio.timeout(1), turns.alone():
+    async with asyncio.timeout(2.5), turns.alone():
         pass
