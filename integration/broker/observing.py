@@ -4,11 +4,14 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
 from sqlalchemy import Engine, event, text
 from sqlalchemy.ext.asyncio import AsyncEngine
+
+NAP_SECONDS = 0.01
 
 
 async def eventually(is_so: Callable[[], Any], *, within: float = 5.0) -> Any:
@@ -22,6 +25,31 @@ async def eventually(is_so: Callable[[], Any], *, within: float = 5.0) -> Any:
             return answer
         assert time.monotonic() < deadline, f"not so within {within} s: {is_so}"
         await asyncio.sleep(0.01)
+
+
+class Machine:
+    """How long the machine has kept this process waiting at its worst: seconds that no code could have saved."""
+
+    def __init__(self) -> None:
+        self.worst_lag = 0.0
+
+    async def watch(self) -> None:
+        while True:
+            began = time.monotonic()
+            await asyncio.sleep(NAP_SECONDS)
+            self.worst_lag = max(self.worst_lag, time.monotonic() - began - NAP_SECONDS)
+
+
+@asynccontextmanager
+async def watched_machine() -> AsyncIterator[Machine]:
+    """Measure the machine beside a promise in seconds: one that stalls has not broken it."""
+    machine = Machine()
+    watching = asyncio.create_task(machine.watch())
+    try:
+        yield machine
+    finally:
+        watching.cancel()
+        await asyncio.wait([watching])
 
 
 class Inbox:

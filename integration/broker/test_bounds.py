@@ -32,7 +32,7 @@ async def test_g12_two_connections_and_one_for_each_claim_in_progress(
     busy = most_busy = 0
     for number in range(SUBSCRIBERS):
 
-        @broker.subscriber(f"q{number}", max_workers=WORKERS, lease_ttl_seconds=1.0)
+        @broker.subscriber(f"q{number}", max_workers=WORKERS, lease_ttl_seconds=5.0)
         async def handle(body: int) -> None:
             nonlocal busy, most_busy
             busy += 1

@@ -137,9 +137,7 @@ async def test_g9_a_broker_starts_while_the_database_is_down(
     broker = make_broker(proxied_engine, logger=log)
     add_handler(broker, inbox)
     proxy.refuse()
-    began = time.monotonic()
     await broker.start()
-    assert time.monotonic() - began < 0.5
     assert not await broker.ping(timeout=2)
     await broker.publish(1, queue="orders", session=session)
     await session.commit()
@@ -150,6 +148,25 @@ async def test_g9_a_broker_starts_while_the_database_is_down(
     assert await inbox.wait_for(1, within=6) == [1]
     assert await broker.ping(timeout=2)
     await eventually(lambda: log.containing("works again"))
+
+
+async def test_g9_a_start_does_not_wait_for_a_database_that_hangs(
+    database_url: str, proxy: TcpProxy, make_broker: MakeBroker, session: AsyncSession, inbox: Inbox
+) -> None:
+    url = make_url(database_url).set(host=proxy.host, port=proxy.port)
+    patient = create_async_engine(url, connect_args={"timeout": 60})
+    broker = make_broker(patient)
+    add_handler(broker, inbox)
+    proxy.black_hole()
+    began = time.monotonic()
+    await broker.start()
+    assert time.monotonic() - began < 5.0
+    await broker.publish(1, queue="orders", session=session)
+    await session.commit()
+    await proxy.restore()
+    assert await inbox.wait_for(1, within=15) == [1]
+    await broker.stop()
+    await patient.dispose()
 
 
 async def test_g9_a_broker_stops_in_time_while_the_database_is_down(

@@ -19,6 +19,8 @@ from enum import Enum
 from types import TracebackType
 from typing import Self
 
+from integration.servers.process import ReservedPort
+
 CHUNK = 64 * 1024
 DRIP = 50
 """Bytes that a dripping direction delivers at a time."""
@@ -88,6 +90,7 @@ class TcpProxy:
         self.port = port
         self._links = {direction: _Link() for direction in BOTH}
         self._listener: asyncio.Server | None = None
+        self._reserved: ReservedPort | None = None
         self._connections: dict[asyncio.Task[None], list[asyncio.StreamWriter]] = {}
 
     @property
@@ -105,15 +108,20 @@ class TcpProxy:
         self.refuse()
         self.reset()
         await asyncio.gather(*self._connections, return_exceptions=True)
+        if self._reserved is not None:
+            self._reserved.release()
 
     async def restore(self) -> None:
         """End every fault: listen, forward, deliver what a black hole held back."""
         for link in self._links.values():
             link.delay, link.bytes_left, link.bytes_per_second = 0.0, None, None
             link.open.set()
+        if not self.port:
+            # Or somebody else could be given the port while the proxy refuses.
+            self._reserved = ReservedPort()
+            self.port = self._reserved.number
         if self._listener is None:
             self._listener = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
-            self.port = self._listener.sockets[0].getsockname()[1]
 
     def refuse(self) -> None:
         """Refuse new connections, as when nothing listens; open ones go on."""

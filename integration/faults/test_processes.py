@@ -35,9 +35,12 @@ async def test_a_paused_child_does_nothing_until_it_is_resumed() -> None:
     async with run_python("-c", TICKING, env={"NAME": ""}) as child:
         await child.wait_for_line("tick 3")
         child.pause()
-        await asyncio.sleep(0.05)
+        while psutil.Process(child.pid).status() != psutil.STATUS_STOPPED:
+            await asyncio.sleep(0.01)
+        # What it had printed by then is read meanwhile.
+        await asyncio.sleep(0.3)
         printed = len(child.lines)
-        await asyncio.sleep(0.2)
+        await asyncio.sleep(0.3)
         assert len(child.lines) == printed
         child.resume()
         await child.wait_for_line(f"tick {printed + 3}")

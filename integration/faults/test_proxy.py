@@ -1,6 +1,7 @@
 """The proxy's faults, seen by a client of an echo server."""
 
 import asyncio
+import socket
 import time
 from collections.abc import AsyncIterator
 
@@ -86,6 +87,9 @@ async def test_refuse_stops_new_connections_only(proxy: TcpProxy, client: Client
     with pytest.raises(ConnectionRefusedError):
         await Client.connect(proxy)
     assert await client.echo(b"still here") == b"still here"
+    # Nobody else is given the port meanwhile.
+    with socket.socket() as other, pytest.raises(OSError, match="in use"):
+        other.bind(("127.0.0.1", proxy.port))
 
     await proxy.restore()
     again = await Client.connect(proxy)

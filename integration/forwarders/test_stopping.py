@@ -7,13 +7,23 @@ from typing import Any
 import pytest
 
 from faststream_outbox import Outgoing
+from faststream_outbox.forwarders.general import link, nats
 from integration.broker.observing import Table, eventually
 
 from .boxes import SERVERS, Box
 from .carrying import Publishing, check_complete, connections_to, fewer_than, lanes_at_work
 from .conftest import MakeBroker
 
-SMALL = 1.5
+SMALL = 6.0
+"""Some clients may take 3 s to close, and a busy machine longer; what must not be waited for takes a minute here."""
+
+
+@pytest.fixture
+def patient_clients(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make those clients patient that no option of their broker's does."""
+    monkeypatch.setattr(link, "CONNECT_SECONDS", 60.0)
+    monkeypatch.setattr(link, "PING_SECONDS", 60.0)
+    monkeypatch.setattr(nats, "ACK_SECONDS", 60.0)
 
 
 @pytest.mark.parametrize("box", SERVERS, indirect=True)
@@ -38,13 +48,14 @@ async def test_stops_under_load_repeat_and_lose_nothing(
     check_complete(received, ids)
 
 
+@pytest.mark.usefixtures("patient_clients")
 @pytest.mark.parametrize("grace", [0.0, 0.7])
 @pytest.mark.parametrize("box", SERVERS, indirect=True)
 async def test_a_stop_does_not_wait_longer_than_its_grace_for_a_server_that_hangs(
     grace: float, box: Box, make_broker: MakeBroker, publishing: Publishing, table: Table
 ) -> None:
     broker = make_broker(graceful_timeout=grace)
-    broker.forwarder("orders", to=box.proxied_publisher())
+    broker.forwarder("orders", to=box.proxied_publisher(**box.patient))
     await broker.start()
     await publishing.one(b"it works")
     await eventually(table.is_empty, within=15)
@@ -63,11 +74,12 @@ async def test_a_stop_does_not_wait_longer_than_its_grace_for_a_server_that_hang
     assert [message.body for message in await box.received(1)] == [b"it works"]
 
 
+@pytest.mark.usefixtures("patient_clients")
 @pytest.mark.parametrize("box", SERVERS, indirect=True)
 async def test_a_stop_does_not_wait_for_a_connection(box: Box, make_broker: MakeBroker, publishing: Publishing) -> None:
     box.proxy.black_hole()
     broker = make_broker(graceful_timeout=30.0)
-    broker.forwarder("orders", to=box.proxied_publisher())
+    broker.forwarder("orders", to=box.proxied_publisher(**box.patient))
     await publishing.one(b"")
     await broker.start()
     await eventually(lambda: connections_to(box.proxy.port))

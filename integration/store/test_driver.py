@@ -185,10 +185,11 @@ async def test_a_changed_table_is_no_trouble_for_long(engine: AsyncEngine, two: 
 
 async def test_a_cancelled_statement_ends_its_connection(engine: AsyncEngine, two: AsyncEngine) -> None:
     sleep = DriverStatement(text("SELECT pg_sleep(60)"))
+    asleep = DriverStatement(text("SELECT FROM pg_stat_activity WHERE pid = :pid AND wait_event = 'PgSleep'"))
     async with two.connect() as connection:
         [[pid]] = await execute(connection, PID)
         sleeping = asyncio.create_task(execute(connection, sleep))
-        await asyncio.sleep(0.05)
+        await eventually(lambda: execute_alone(engine, asleep, pid=pid))
         sleeping.cancel()
         with pytest.raises(asyncio.CancelledError):
             await sleeping

@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 from urllib.parse import urlsplit
 
 import pytest
@@ -21,6 +21,7 @@ class StreamBox(Box):
     has_message_id = True
     can_be_shut = True
     adds_headers = frozenset({"message_id"})
+    patient: ClassVar[dict[str, Any]] = {"socket_timeout": 60.0}
 
     def __init__(self, server: RedisServer, name: str, proxy: TcpProxy | None = None) -> None:
         super().__init__(server.url, name, proxy)

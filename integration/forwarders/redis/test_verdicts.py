@@ -300,7 +300,9 @@ async def test_a_connection_that_the_server_has_closed_is_no_outage(own_redis: E
     async with own_redis.client() as admin, destination(RedisBroker(own_redis.url)) as to:
         await to.connect()
         await admin.execute_command("CLIENT", "KILL", "TYPE", "normal")
-        await asyncio.sleep(0.05)
+        client = to._client
+        assert client is not None
+        await eventually(lambda: not client.is_alive)
         await to.connect()
         assert await send(to, [row()]) == [Accepted()]
         own_redis.stop()
