@@ -1,6 +1,7 @@
 """The code of the guides, as printed: it runs, and what it declares can be declared."""
 
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from faststream_outbox import make_outbox_table
 from faststream_outbox.fastapi import OutboxRouter
 
 DOCS = Path(__file__).parents[1] / "docs"
+README = DOCS.parent / "README.md"
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -31,6 +33,41 @@ def test_the_guide_to_forwarders(router: OutboxRouter) -> None:
     assert queues == {"orders", "emails", "clicks", "paid", "refunded", "invoices", "shipments", "users"}
     router.broker.check_consumers()
     assert {"orders-to-redis", "kafka:shipments", "nats:payments"} <= {each.name for each in router.broker.forwarders}
+
+
+@pytest.fixture
+def quickstart(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """The names of the README's first program, which some pages continue."""
+    monkeypatch.setenv("DATABASE_URL", "postgresql+asyncpg://database.invalid/shop")
+    # Annotations are looked up in the module that a class says it is from.
+    monkeypatch.setitem(sys.modules, "shop", type(sys)("shop"))
+    names: dict[str, Any] = {"__name__": "shop"}
+    exec(compile(BLOCK.findall(README.read_text(encoding="utf-8"))[0], "README.md", "exec"), names)
+    return names
+
+
+def run_page(page: str, names: dict[str, Any], folder: Path) -> None:
+    """Run all blocks of a page as one program, from a file, since FastStream reads its callers' source."""
+    program = folder / f"{page}.py"
+    program.write_text("\n\n".join(BLOCK.findall((DOCS / f"{page}.md").read_text(encoding="utf-8"))), encoding="utf-8")
+    exec(compile(program.read_text(encoding="utf-8"), program, "exec"), names)
+
+
+async def test_the_guide_with_fastapi(quickstart: dict[str, Any], tmp_path: Path) -> None:
+    run_page("fastapi", quickstart, tmp_path)
+
+    subscribers = quickstart["router"].broker.subscribers
+    queues = {queue for subscriber in subscribers for queue in subscriber.queues}
+    assert queues == {"orders", "shipped", "billed", "emails", "pings", "clicks", "payments"}
+    quickstart["router"].broker.check_consumers()
+    await quickstart["test_shipping_an_order"]()
+
+
+async def test_the_guide_to_operating(quickstart: dict[str, Any], tmp_path: Path) -> None:
+    run_page("operating", quickstart, tmp_path)
+
+    assert quickstart["forwarder"].queues == ["orders"]
+    quickstart["broker"].check_consumers()
 
 
 @pytest.mark.parametrize("page", sorted(DOCS.glob("*.md")), ids=lambda page: page.name)
