@@ -1,4 +1,4 @@
-"""Every error that this package raises of its own.
+"""The errors that are this package's own, for users to catch.
 
 ::
 
@@ -8,20 +8,25 @@
     ├── InvalidSessionError  (TypeError)     not a session that a row can be written with
     └── SchemaError                          the tables in the database are not the tables declared
 
-Errors of PostgreSQL, SQLAlchemy and the destinations' clients are never wrapped: they pass through as they are.
+Beside them stand Python's own: ``TypeError`` for an option that does not exist, ``ValueError`` for a number out of its
+range; and FastStream's ``FeatureNotSupportedException`` for what an outbox cannot do. Errors of PostgreSQL and
+SQLAlchemy are not wrapped: they pass through to the caller as they are. Those of the destinations reach no caller; they
+stand in the log, in a forwarder's status and with dead letters.
 """
 
 from collections.abc import Mapping, Sequence
 
 
 class OutboxError(Exception):
-    """The base of every error that this package raises of its own."""
+    """The base of the errors that are this package's own."""
 
 
 class ConfigError(OutboxError, ValueError):
-    """A broker, subscriber, forwarder, retry strategy or table was declared in a way that cannot work.
+    """Something was declared in a way that cannot work: a broker, subscriber, forwarder, retry strategy or table.
 
-    Raised when it is declared, or when the broker starts; never while messages flow.
+    Raised when it is declared, or when the broker starts. Later only by what is called with a wrong argument
+    (``dead_letters``), where ``publish`` finds two forwarders whose copies have one name, by ``publish_sync`` with a
+    codec that has to be awaited, and where a FastAPI dependency asks for what means nothing there.
     """
 
 

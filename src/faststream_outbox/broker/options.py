@@ -30,18 +30,20 @@ class OutboxOptions(TypedDict, total=False):
 
     notify: bool
     """Whether publishing wakes consumers with NOTIFY. It takes a lock of the whole server at commit, so that very many
-    publishers at once may do better without it: then a session's commit wakes the consumers of its own process, and
-    the others poll. Default: True."""
+    publishers at once may do better without it: then a session's commit wakes this broker's consumers in its own
+    process, and the others poll. Default: True."""
 
     listen: bool
     """Whether to hold a connection on which wake-ups come in, and whose loss tells others that this process is gone.
     Default: True."""
 
     listen_engine: AsyncEngine | None
-    """Where to listen, if not on the engine: behind a pooler in transaction mode, an engine that goes around it."""
+    """Where to listen, if not on the engine: behind a pooler in transaction mode, an engine that goes around it. See
+    ``docs/operating.md``."""
 
     max_payload_bytes: int
-    """The largest encoded body. Default: 1 MiB, since Kafka refuses more by default."""
+    """The largest encoded body. Default: 1 MiB. Kafka's own limit of 1 MiB by default includes the key, the headers and
+    some overhead, so a body just below it may still become a dead letter there."""
 
     graceful_timeout: float | None
     """Seconds that a stop waits for what is in flight; None waits for ever. Default: 15.0."""
@@ -63,7 +65,7 @@ class EndpointOptions(TypedDict, total=False):
     """FastStream middlewares around consuming and publishing."""
 
     ack_policy: AckPolicy | None
-    """What becomes of a message whose handler raised. Default: ``NACK_ON_ERROR``."""
+    """What becomes of a message whose handler raised; see ``ConsumingOptions``. Default: ``NACK_ON_ERROR``."""
 
     id_generator: IdGenerator
     """Makes correlation ids. Default: random UUIDs."""

@@ -38,12 +38,14 @@ class ForwarderOptions(TypedDict, total=False):
     compressed. Default: 8 MiB."""
 
     lanes: int
-    """Hand-overs in parallel, at most 16 for each queue over all processes. Default: 2."""
+    """Hand-overs in parallel in this process, each with a connection to PostgreSQL while it lasts. Over all processes
+    16 can be at work for each queue. The order of a key holds with any number. Default: 2."""
 
     send_timeout: float | None
-    """Seconds after which a hand-over is given up and its rows are sent again later. What was given up is not sent any
-    more. Default: 5 seconds more than the destination client's own time-out (40 seconds for Kafka, 30 for RabbitMQ,
-    10 for Redis, 5 for NATS)."""
+    """Seconds after which a hand-over is given up and its rows are sent again later. What has not left this process by
+    then is not sent any more; what the network, the server or a connection of the application's own has may still
+    arrive, with the same idempotency key. Default: 5 seconds more than the destination client's own time-out, in all
+    45 seconds for Kafka, 10 for Redis and NATS, 35 for RabbitMQ, Confluent Kafka and all others."""
 
     allow_lossy: bool
     """True: a Redis channel, NATS without a stream or MQTT with QoS 0 will do, where a message is lost when nobody

@@ -41,7 +41,10 @@ class ConsumingOptions(TypedDict, total=False):
     """A message claimed more often goes to the dead letters unhandled: it kills its process. Default: no limit."""
 
     ack_policy: AckPolicy | None
-    """What becomes of a message whose handler raised. ``ACK_FIRST`` is refused. Default: ``NACK_ON_ERROR``."""
+    """What becomes of a message whose handler raised. ``NACK_ON_ERROR``: the attempt has failed, and ``retry_strategy``
+    decides. ``REJECT_ON_ERROR``: a dead letter at once. ``ACK``: it counts as handled, and is gone. ``MANUAL``: the
+    handler calls ``ack``, ``nack`` or ``reject`` of its message itself, and has failed where it calls none.
+    ``ACK_FIRST`` is refused, since it would lose messages. Default: the broker's, ``NACK_ON_ERROR``."""
 
     propagate_inbound_headers: bool
     """Whether what the handler publishes by returning it carries the inbound message's headers. Default: False."""
