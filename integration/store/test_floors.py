@@ -16,6 +16,7 @@ from faststream_outbox._values.outcome import DELIVERED, Dead, Outcome, Released
 from faststream_outbox.schema import SHARDS
 from integration.servers.missing import missing
 from integration.servers.postgres import OwnPostgres, PostgresServer
+from tests.engine.fakes import Clock
 from tests.store.suite import LONG, ME, OTHER, claim, draft, ids, places, put, settle
 
 from .subject import PostgresSubject
@@ -74,6 +75,14 @@ async def rise(subject: PostgresSubject, rounds: int = 4, *, take: Take = carry)
         await take(subject)
 
 
+async def deliver_a_thousand(subject: PostgresSubject, take: Take) -> None:
+    """Leave so many behind, below the floors."""
+    await put(subject, *[draft("q", key=f"k{number}") for number in range(1000)])
+    for _ in range(10):
+        await take(subject)
+    await rise(subject, take=take)
+
+
 def stand_still(monkeypatch: pytest.MonkeyPatch) -> None:
     """No survey from now on."""
 
@@ -103,10 +112,7 @@ async def test_what_was_delivered_is_not_walked_through_though_it_cannot_be_clea
     subject: PostgresSubject, observer: AsyncEngine, monkeypatch: pytest.MonkeyPatch, take: Take
 ) -> None:
     async with held_snapshot(observer):
-        await put(subject, *[draft("q", key=f"k{number}") for number in range(1000)])
-        for _ in range(10):
-            await take(subject)
-        await rise(subject, take=take)
+        await deliver_a_thousand(subject, take)
         stand_still(monkeypatch)
         # Statistics of a connection are written when it is idle.
         await subject.engine.dispose()
@@ -124,10 +130,7 @@ async def test_a_survey_does_not_walk_through_what_was_delivered_each_time(
 ) -> None:
     """After hours with an open snapshot that takes seconds."""
     async with held_snapshot(observer):
-        await put(subject, *[draft("q", key=f"k{number}") for number in range(1000)])
-        for _ in range(10):
-            await take(subject)
-        await rise(subject, take=take)
+        await deliver_a_thousand(subject, take)
         monkeypatch.setattr(floors, "WALKS_APART", 1_000_000)
         monkeypatch.setattr(floors, "LONGEST_APART", 1_000_000)
         await rise(subject, 1, take=take)
@@ -287,6 +290,27 @@ async def test_a_survey_that_fails_does_not_stand_before_the_next_look(
             await carry(subject)
     assert await carry(subject) == written
     assert len(surveys) == 1
+
+
+async def test_a_survey_in_which_the_process_was_asleep_is_followed_by_another_in_time(
+    subject: PostgresSubject, engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(floors, "SURVEYS_APART", 10)
+    clock, surveys = Clock(), []
+    clock.now = 1000.0
+    monkeypatch.setattr(floors, "time", clock)
+
+    async def sleep_through(*_: object) -> None:
+        surveys.append(clock.now)
+        clock.now += 3600
+
+    monkeypatch.setattr(floors.Floors, "_look_for_writers", sleep_through)
+    await carry(subject)
+    clock.now += floors.LONGEST_APART - 1
+    await carry(subject)
+    clock.now += 1
+    await carry(subject)
+    assert surveys == [1000.0, 1000.0 + 3600 + floors.LONGEST_APART]
 
 
 async def test_a_survey_that_fails_is_made_again(

@@ -1,9 +1,7 @@
 """Where no notification wakes this process's consumers, the commit of the publisher's session does."""
 
-from collections.abc import Iterator
-
 import pytest
-from sqlalchemy import Engine, Table, create_engine, make_url, text
+from sqlalchemy import Engine, Table, text
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_scoped_session, async_sessionmaker
 from sqlalchemy.orm import Session
 
@@ -25,15 +23,8 @@ class Bells:
 
 
 @pytest.fixture
-def plain_engine(database_url: str) -> Iterator[Engine]:
-    engine = create_engine(make_url(database_url).set(drivername="postgresql+psycopg"))
-    yield engine
-    engine.dispose()
-
-
-@pytest.fixture
-def bells(plain_engine: Engine) -> Bells:
-    return Bells(plain_engine)
+def bells(sync_engine: Engine) -> Bells:
+    return Bells(sync_engine)
 
 
 @pytest.fixture
@@ -92,8 +83,8 @@ async def test_scoped_sessions(writer: PostgresWriter, engine: AsyncEngine, bell
     assert bells.rung == [("q", 1)]
 
 
-def test_plain_sessions(writer: PostgresWriter, plain_engine: Engine, bells: Bells) -> None:
-    with Session(plain_engine) as session, session.begin():
+def test_plain_sessions(writer: PostgresWriter, sync_engine: Engine, bells: Bells) -> None:
+    with Session(sync_engine) as session, session.begin():
         writer.insert_sync(session, draft())
     assert bells.rung == [("q", 1)]
 

@@ -45,13 +45,6 @@ def writer(subject: PostgresSubject) -> PostgresWriter:
 
 
 @pytest.fixture
-def sync_engine(database_url: str) -> Iterator[Engine]:
-    engine = create_engine(make_url(database_url).set(drivername="postgresql+psycopg"))
-    yield engine
-    engine.dispose()
-
-
-@pytest.fixture
 async def psycopg_engine(database_url: str) -> AsyncIterator[AsyncEngine]:
     engine = create_async_engine(make_url(database_url).set(drivername="postgresql+psycopg"))
     yield engine

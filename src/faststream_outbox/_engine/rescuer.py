@@ -16,6 +16,9 @@ INTERVAL_SECONDS = 0.7
 PASSES_APART = 10
 """A pass takes milliseconds, and seconds after hours of an open snapshot: the next waits this many times as long."""
 
+LONGEST_APART = 10.0
+"""Seconds that it waits at most: also after a pass in which the process, or its machine, was asleep."""
+
 
 class Rescuer(Service):
     """Frees leases that ran out, and leases whose holder has been absent on two passes in a row.
@@ -50,23 +53,20 @@ class Rescuer(Service):
         self._can_judge = can_judge
         self._suspects: frozenset[str] = frozenset()
         self._took = 0.0
-        """Seconds of the last pass."""
+        """Seconds of the last pass that came to its end."""
 
     async def run_once(self) -> None:
-        await self.sleep(max(INTERVAL_SECONDS, PASSES_APART * self._took))
+        await self.sleep(max(INTERVAL_SECONDS, min(PASSES_APART * self._took, LONGEST_APART)))
         if self.is_stopping or not self._leases.token:
             return
         # Cleared before the pass: if it fails, the next one is not in a row with the last.
         suspects, self._suspects = self._suspects, frozenset()
         if not self._can_judge():
             suspects = frozenset()
-        async with self._writes:
+        async with self._writes, asyncio.timeout(DATABASE_SECONDS):
             began = time.monotonic()
-            try:
-                async with asyncio.timeout(DATABASE_SECONDS):
-                    found = await self._store.rescue(token=self._leases.token, suspects=suspects)
-            finally:
-                self._took = time.monotonic() - began
+            found = await self._store.rescue(token=self._leases.token, suspects=suspects)
+            self._took = time.monotonic() - began
         self.health.recovered()
         self._suspects = found.absent
         for queue in found.freed_queues:

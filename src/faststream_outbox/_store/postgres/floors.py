@@ -21,7 +21,7 @@ WALKS_APART = 100
 """The same for surveys that walk through places from their beginning."""
 
 LONGEST_APART = 300.0
-"""Seconds after which they are due in any case."""
+"""Seconds after which both are due in any case, also when the process was asleep meanwhile."""
 
 
 class Floors:
@@ -96,7 +96,8 @@ class Floors:
             # Also after one that failed, or took too long: whoever wants rows may get them without.
             ended = time.monotonic()
             took = ended - now
-            self._survey_due.update(dict.fromkeys(due, ended + max(SURVEY_SECONDS, SURVEYS_APART * took)))
+            rest = max(SURVEY_SECONDS, min(SURVEYS_APART * took, LONGEST_APART))
+            self._survey_due.update(dict.fromkeys(due, ended + rest))
             self._walk_due.update(dict.fromkeys(whole, ended + min(WALKS_APART * took, LONGEST_APART)))
 
     async def _look_for_writers(self, connection: AsyncConnection) -> None:
