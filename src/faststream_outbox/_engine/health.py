@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TypeAlias
 
 from faststream_outbox._values.outcome import describe
+from faststream_outbox._values.printable import printable
 
 QUIET_SECONDS = 60.0
 """During an outage, further lines are at least so far apart."""
@@ -16,13 +17,17 @@ Log: TypeAlias = Callable[[int, str, BaseException | None], None]
 
 
 def guarded(log: Log) -> Log:
-    """Make a log that never raises: no loop may end because the application's logger is broken."""
+    """Make a log that never raises, and of which each message is one line, whatever rows and errors have in them.
+
+    No loop may end because the application's logger is broken.
+    """
 
     def write(level: int, message: str, error: BaseException | None) -> None:
+        line = printable(message)
         try:
-            log(level, message, error)
+            log(level, line, error)
         except Exception:
-            logging.getLogger("faststream_outbox").exception("the logger failed; its line was: %s", message)
+            logging.getLogger("faststream_outbox").exception("the logger failed; its line was: %s", line)
 
     return write
 

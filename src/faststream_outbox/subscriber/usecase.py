@@ -19,6 +19,7 @@ from faststream_outbox._faststream import (
     SubscriberUsecase,
 )
 from faststream_outbox._values.outcome import Dead, Delivered, Outcome, Reason, Released, describe
+from faststream_outbox._values.printable import printable
 from faststream_outbox._values.row import OutboxRow
 from faststream_outbox.config import OutboxBrokerConfig
 from faststream_outbox.message import Delivery, OutboxMessage
@@ -149,7 +150,7 @@ class OutboxSubscriber(SubscriberUsecase[Delivery]):
             self._log(
                 logging.ERROR,
                 f"row {row.id} goes to the dead letters: {outcome.reason}",
-                extra={"queue": row.queue, "message_id": row.idempotency_key},
+                extra=_log_context(row.queue, row.idempotency_key),
             )
         return outcome
 
@@ -167,7 +168,7 @@ class OutboxSubscriber(SubscriberUsecase[Delivery]):
     def get_log_context(self, message: StreamMessage[Delivery] | None) -> dict[str, str]:
         """Name the queue and the message in each log line."""
         queue = message.queue if isinstance(message, OutboxMessage) else ",".join(self.queues)
-        return {"queue": queue, "message_id": getattr(message, "message_id", "")}
+        return _log_context(queue, getattr(message, "message_id", ""))
 
     async def get_one(self, *, timeout: float = 5.0) -> OutboxMessage | None:  # noqa: ASYNC109 - FastStream's signature
         """Not supported: a row taken without a handler would have no one to settle it."""
@@ -177,3 +178,8 @@ class OutboxSubscriber(SubscriberUsecase[Delivery]):
     def __aiter__(self) -> AsyncIterator[StreamMessage[Delivery]]:
         msg = "The outbox hands rows to handlers only; use broker.fetch_unprocessed to look at them."
         raise FeatureNotSupportedException(msg)
+
+
+def _log_context(queue: str, message_id: str) -> dict[str, str]:
+    # A row that was written by SQL has whatever its writer chose.
+    return {"queue": printable(queue), "message_id": printable(message_id)}
