@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from typing import TypeAlias
 
-from faststream_outbox._values.outcome import describe
+from faststream_outbox._values.explanation import Explanation, unexplained
 from faststream_outbox._values.printable import printable
 
 QUIET_SECONDS = 60.0
@@ -38,12 +38,14 @@ class Health:
     Args:
         name: What it is, as it should read in the log.
         log: Where changes are written.
+        explain: Puts an error into words.
     """
 
-    def __init__(self, name: str, log: Log) -> None:
+    def __init__(self, name: str, log: Log, explain: Callable[[BaseException], Explanation] = unexplained) -> None:
         self.name = name
         self.last_error: BaseException | None = None
         self._log = log
+        self._explain = explain
         self._logged: set[type[BaseException]] = set()
         self._last_line = -math.inf
 
@@ -65,7 +67,8 @@ class Health:
     def _tell(self, level: int, error: BaseException) -> None:
         self._logged.add(type(error))
         self._last_line = time.monotonic()
-        self._log(level, f"{self.name}: {describe(error)} (retrying until it works)", error)
+        text, is_whole = self._explain(error)
+        self._log(level, f"{self.name}: {text} (retrying until it works)", None if is_whole else error)
 
     def recovered(self) -> None:
         """Note a success; it is logged if there was a failure before."""

@@ -52,11 +52,11 @@ class Runtime:
     def __init__(self, store: Store, log: Log, *, listen: bool) -> None:
         self.store = store
         self.log = guarded(log)
-        self.health = Health("outbox database", self.log)
+        self.health = Health("outbox database", self.log, store.explain)
         self.wakeups = Wakeups()
         self.leases = Leases()
         self._loop: asyncio.AbstractEventLoop | None = None
-        line = Health("outbox database, LISTEN connection", self.log)
+        line = Health("outbox database, LISTEN connection", self.log, store.explain)
         writes = asyncio.Lock()
         self._listening = Listening(store, self.leases, self.wakeups, line, self.log, enabled=listen)
         self._completer = Completer(store, self.leases, self.wakeups, writes, self.health)

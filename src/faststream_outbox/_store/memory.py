@@ -19,6 +19,7 @@ from faststream_outbox._store.protocol import (
     Rescue,
 )
 from faststream_outbox._values.draft import Draft
+from faststream_outbox._values.explanation import Explanation, unexplained
 from faststream_outbox._values.outcome import Dead, Delivered, Released, Retry, Settlement
 from faststream_outbox._values.row import OutboxRow
 
@@ -182,6 +183,9 @@ class MemoryStore:
 
     async def ping(self) -> None:
         """Memory can always be reached."""
+
+    def explain(self, error: BaseException) -> Explanation:
+        return unexplained(error)
 
     async def differences(self) -> dict[str, list[str]]:
         return {}

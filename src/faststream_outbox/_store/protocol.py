@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, Protocol
 
 from faststream_outbox._values.dead_letter import DeadLetter, Selection
 from faststream_outbox._values.draft import Draft
+from faststream_outbox._values.explanation import Explanation
 from faststream_outbox._values.outcome import Settlement
 from faststream_outbox._values.row import OutboxRow
 
@@ -173,6 +174,9 @@ class Store(Protocol):
 
     async def ping(self) -> None:
         """Raise what the database raises when it cannot be reached."""
+
+    def explain(self, error: BaseException) -> Explanation:
+        """Return in words what an error of the store means, and what to do about it where that is known."""
 
     async def differences(self) -> dict[str, list[str]]:
         """Say, for each table that is not as it was declared, in what it differs."""

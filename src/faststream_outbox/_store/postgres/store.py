@@ -6,6 +6,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from sqlalchemy import Table
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from faststream_outbox._store.postgres.advice import explain
 from faststream_outbox._store.postgres.calls import Calls
 from faststream_outbox._store.postgres.driver import Record
 from faststream_outbox._store.postgres.floors import Floors, columns_of
@@ -26,6 +27,7 @@ from faststream_outbox._store.protocol import (
     Place,
     Rescue,
 )
+from faststream_outbox._values.explanation import Explanation
 from faststream_outbox._values.outcome import Settlement
 from faststream_outbox._values.row import OutboxRow
 
@@ -140,6 +142,9 @@ class PostgresStore:
 
     async def ping(self) -> None:
         await self._calls.run(lambda connection: connection.exec_driver_sql("SELECT 1"))
+
+    def explain(self, error: BaseException) -> Explanation:
+        return explain(error)
 
     async def differences(self) -> dict[str, list[str]]:
         async with self._transactional.begin() as connection:
