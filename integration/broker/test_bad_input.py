@@ -26,6 +26,18 @@ BAD: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     "queue too long in UTF-8": ({"queue": "é" * 128}, ("queue:", "255", "256")),
     "queue not a str": ({"queue": 7}, ("queue:", "int")),
     "queue None": ({"queue": None}, ("queue:", "NoneType")),
+    "queue with a control character": ({"queue": "a\nb"}, ("queue:", "control character U+000A")),
+    "key with a control character": ({"key": "a\x1b[2K"}, ("key:", "control character U+001B")),
+    "idempotency key with a control character": (
+        {"idempotency_key": "a\u2028b"},
+        ("idempotency_key:", "control character U+2028"),
+    ),
+    "correlation id with a control character": (
+        {"correlation_id": "a\x85"},
+        ("correlation_id:", "control character U+0085"),
+    ),
+    "header that says where to reply": ({"headers": {"Reply_To": "x"}}, ("headers:", "Reply_To", "FastStream")),
+    "body with NaN": ({"body": {"a": [float("nan")]}}, ("body:", "NaN", "JSON")),
     "queue with NUL": ({"queue": "a\x00b"}, ("queue:", "NUL")),
     "queue with a lone surrogate": ({"queue": "a\ud800"}, ("queue:", "surrogate")),
     "key empty": ({"key": ""}, ("key:", "1 to 1024 bytes")),

@@ -154,3 +154,15 @@ def test_a_coroutine_that_comes_out_after_all_is_the_failure_of_the_row() -> Non
     refused = Preparing(hidden)(ROW)
     assert isinstance(refused, Refused)
     assert "got coroutine" in str(refused.exception)
+
+
+def test_a_reserved_header_that_a_row_has_already_is_not_held_against_its_changes() -> None:
+    row = ROW._replace(headers={"reply_to": "x", "a": "b"})
+    parcel = Preparing(lambda _message: Forward(headers={"c": "d"}))(row)
+    assert isinstance(parcel, Parcel)
+    assert parcel.row.headers["c"] == "d"
+    assert isinstance(Preparing(lambda _message: Forward(headers={"Reply_To": "x"}))(row), Refused)
+
+
+def test_a_key_from_before_control_characters_were_refused_is_still_sent() -> None:
+    assert sent_row(Forward(key="a\nb")).key == "a\nb"

@@ -50,6 +50,8 @@ def refused(argument: str, **options: Any) -> str:
 
 # --- names and keys
 
+CONTROLS = [*map(chr, range(1, 0x20)), *map(chr, range(0x7F, 0xA0)), "\u2028", "\u2029"]
+
 TEXTS = [
     ("queue", MAX_QUEUE_BYTES),
     ("key", MAX_KEY_BYTES),
@@ -84,6 +86,18 @@ class TestTexts:
 
     def test_a_lone_surrogate_is_no_text(self, argument: str, limit: int) -> None:
         assert "lone surrogate at position 1" in refused(argument, **{argument: LONE_SURROGATE})
+
+    @pytest.mark.parametrize("character", CONTROLS, ids=ascii)
+    def test_nothing_that_could_look_like_another_line_of_a_log(
+        self, argument: str, limit: int, character: str
+    ) -> None:
+        for value, position in ((f"a{character}b", 1), (f"é{character}", 1), (character, 0)):
+            message = refused(argument, **{argument: value})
+            assert f"the control character U+{ord(character):04X} at position {position}" in message
+            assert character not in message
+
+    def test_every_other_character_is_a_letter_of_a_name(self, argument: str, limit: int) -> None:
+        make(**{argument: " ~\xa0é\u200d\u202f\ufeff😀"})
 
 
 def test_a_queue_must_be_given() -> None:
@@ -230,6 +244,23 @@ def test_headers_that_the_bridge_writes_are_refused(name: str) -> None:
     }
     step = steps.get(name, "leave it out, or choose another name")
     assert refused("headers", headers={name: "x"}).endswith(f"'{name}' is written by the bridge itself; {step}")
+
+
+@pytest.mark.parametrize("name", ["reply_to", "Reply_To", "REPLY_TO"])
+@pytest.mark.parametrize("headers", [{}, {"é": "x"}, {"reply_to_all": "x"}])
+def test_a_header_by_which_a_consumer_would_publish_is_refused(name: str, headers: dict[str, str]) -> None:
+    message = refused("headers", headers=headers | {name: "victim"})
+    assert f"'{name}' tells a FastStream consumer where to publish what its handler returns" in message
+    assert "give reply_to= to the publisher that a forwarder carries to" in message
+
+
+def test_headers_that_only_look_like_it_are_taken() -> None:
+    headers = {"reply_to_all": "reply_to", "reply-to": "x", "my_reply_to": "x", "Idempotency-Key": "x"}
+    assert make(headers=headers).headers == headers
+
+
+def test_header_values_may_have_several_lines() -> None:
+    make(headers={"traceback": "a\nb\u2028"})
 
 
 # --- time

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from faststream_outbox._values import wire
 from faststream_outbox._values.copies import SEPARATOR
+from faststream_outbox._values.texts import check_name, check_text, encoded_size
 from faststream_outbox._values.uuid7 import uuid7s
 from faststream_outbox.exceptions import InvalidMessageError
 
@@ -34,6 +35,10 @@ RESERVED_HEADERS = frozenset(
     {wire.IDEMPOTENCY_KEY, wire.ROW_ID, wire.QUEUE, wire.CREATED_AT, wire.ROW_KEY, CORRELATION_ID, MESSAGE_ID}
 )
 """Header names that the bridge writes on the wire itself."""
+
+REPLY_TO = "reply_to"
+"""A FastStream consumer publishes what its handler returns where this header says, with credentials of its own. It is
+reserved in any case of its letters, since some destinations do not keep them apart."""
 
 ARGUMENT_OF_HEADER: Mapping[str, str] = MappingProxyType(
     {
@@ -95,8 +100,8 @@ class DraftMaker:
         expected: int = 1,
     ) -> None:
         check_queue(queue)
-        _check_optional_text("timer_id", timer_id, MAX_IDEMPOTENCY_KEY_BYTES)
-        _check_optional_text("correlation_id", correlation_id, MAX_IDEMPOTENCY_KEY_BYTES)
+        _check_optional_name("timer_id", timer_id, MAX_IDEMPOTENCY_KEY_BYTES)
+        _check_optional_name("correlation_id", correlation_id, MAX_IDEMPOTENCY_KEY_BYTES)
         _check_activation(activate_in, activate_at)
         self._queue = queue
         self._max_payload_bytes = max_payload_bytes
@@ -143,9 +148,9 @@ class DraftMaker:
             InvalidMessageError: The first part that is refused, with its limit.
         """
         if key is not None:
-            _check_text("key", key, MAX_KEY_BYTES)
+            check_name("key", key, MAX_KEY_BYTES)
         if idempotency_key is not None:
-            _check_text("idempotency_key", idempotency_key, MAX_IDEMPOTENCY_KEY_BYTES)
+            check_name("idempotency_key", idempotency_key, MAX_IDEMPOTENCY_KEY_BYTES)
         if len(payload) > self._max_payload_bytes:
             problem = f"is {len(payload)} bytes encoded, the broker's max_payload_bytes is {self._max_payload_bytes}"
             raise InvalidMessageError("body", problem)
@@ -184,7 +189,7 @@ def headers_json_of_each(drafts: Sequence[Draft]) -> tuple[str, list[str | None]
 
 def check_queue(queue: str) -> None:
     """Refuse a queue name that no row could have."""
-    _check_text("queue", queue, MAX_QUEUE_BYTES)
+    check_name("queue", queue, MAX_QUEUE_BYTES)
     if SEPARATOR in queue:
         raise InvalidMessageError(
             "queue", f"must not contain {SEPARATOR!r}, which names queues of copies; got {queue!r}"
@@ -193,22 +198,23 @@ def check_queue(queue: str) -> None:
 
 def check_copy_queue(queue: str) -> None:
     """Refuse a queue of copies whose name is too long for a row."""
-    _check_text("name", queue, MAX_QUEUE_BYTES, what=f"the queue of copies {queue!r}")
+    check_text("name", queue, MAX_QUEUE_BYTES, what=f"the queue of copies {queue!r}")
 
 
 def check_timer_id(timer_id: str) -> None:
     """Refuse a timer id that no row could have."""
-    _check_text("timer_id", timer_id, MAX_IDEMPOTENCY_KEY_BYTES)
+    check_name("timer_id", timer_id, MAX_IDEMPOTENCY_KEY_BYTES)
 
 
 def check_key(key: str | None) -> None:
-    """Refuse a key that no row could have."""
-    _check_optional_text("key", key, MAX_KEY_BYTES)
+    """Refuse a key that no message could be sent with; such a one is in no log line."""
+    if key is not None:
+        check_text("key", key, MAX_KEY_BYTES)
 
 
 def check_address(address: str) -> None:
     """Refuse an address that no destination could have; each kind has narrower limits of its own."""
-    _check_text("to", address, MAX_ADDRESS_BYTES)
+    check_text("to", address, MAX_ADDRESS_BYTES)
 
 
 def check_headers(headers: Mapping[str, str], *, arguments: Mapping[str, str] = ARGUMENT_OF_HEADER) -> None:
@@ -228,14 +234,28 @@ def check_headers(headers: Mapping[str, str], *, arguments: Mapping[str, str] = 
         return
     total = 0
     for name, value in headers.items():
-        total += _check_text("headers", name, MAX_HEADER_NAME_BYTES, what="a header name")
-        if name in RESERVED_HEADERS:
-            step = f"give {arguments[name]}= instead" if name in arguments else "leave it out, or choose another name"
-            raise InvalidMessageError("headers", f"{name!r} is written by the bridge itself; {step}")
+        total += check_text("headers", name, MAX_HEADER_NAME_BYTES, what="a header name")
+        if is_reserved(name):
+            raise InvalidMessageError("headers", _reserved(name, arguments))
         total += _check_header_value(name, value)
     if total > MAX_HEADERS_BYTES:
         problem = f"names and values are {total} bytes together, the limit is {MAX_HEADERS_BYTES}"
         raise InvalidMessageError("headers", problem)
+
+
+def is_reserved(name: str) -> bool:
+    """Return whether only the bridge itself, or a destination's publisher, may write a header of this name."""
+    return name in RESERVED_HEADERS or name.lower() == REPLY_TO
+
+
+def _reserved(name: str, arguments: Mapping[str, str]) -> str:
+    if name not in RESERVED_HEADERS:
+        return (
+            f"{name!r} tells a FastStream consumer where to publish what its handler returns; leave it out, and give "
+            "reply_to= to the publisher that a forwarder carries to, or choose another name"
+        )
+    step = f"give {arguments[name]}= instead" if name in arguments else "leave it out, or choose another name"
+    return f"{name!r} is written by the bridge itself; {step}"
 
 
 def _are_plain(headers: Mapping[Any, Any]) -> bool:
@@ -246,43 +266,25 @@ def _are_plain(headers: Mapping[Any, Any]) -> bool:
         text = "".join([*headers, *headers.values()])
     except TypeError:
         return False
-    return text.isascii() and "\x00" not in text and len(text) <= MAX_HEADER_NAME_BYTES
+    return (
+        text.isascii()
+        and "\x00" not in text
+        and len(text) <= MAX_HEADER_NAME_BYTES
+        # A value may have it too: then all is looked at.
+        and REPLY_TO not in text.lower()
+    )
 
 
 def _check_header_value(name: str, value: Any) -> int:
     if not isinstance(value, str):
         shown = " (NaN)" if isinstance(value, float) and math.isnan(value) else ""
         raise InvalidMessageError("headers", f"the value of {name!r} must be a str, got {type(value).__name__}{shown}")
-    return len(_encode("headers", value, what=f"the value of {name!r}"))
+    return encoded_size("headers", value, what=f"the value of {name!r}")
 
 
-def _check_optional_text(argument: str, value: str | None, limit: int) -> None:
+def _check_optional_name(argument: str, value: str | None, limit: int) -> None:
     if value is not None:
-        _check_text(argument, value, limit)
-
-
-def _check_text(argument: str, value: Any, limit: int, *, what: str = "") -> int:
-    # Nearly all texts are such, which is seen at one glance.
-    if type(value) is str and 0 < len(value) <= limit and value.isascii() and "\x00" not in value:
-        return len(value)
-    subject = f"{what} " if what else ""
-    if not isinstance(value, str):
-        raise InvalidMessageError(argument, f"{subject}must be a str, got {type(value).__name__}")
-    size = len(_encode(argument, value, what=what))
-    if not 0 < size <= limit:
-        raise InvalidMessageError(argument, f"{subject}must be 1 to {limit} bytes of UTF-8, got {size}")
-    return size
-
-
-def _encode(argument: str, value: str, *, what: str) -> bytes:
-    subject = f"{what} " if what else ""
-    if "\x00" in value:
-        raise InvalidMessageError(argument, f"{subject}holds a NUL character, which PostgreSQL cannot store")
-    try:
-        return value.encode()
-    except UnicodeEncodeError as error:
-        problem = f"{subject}holds a lone surrogate at position {error.start}, which is not valid UTF-8"
-        raise InvalidMessageError(argument, problem) from None
+        check_name(argument, value, limit)
 
 
 def _check_activation(activate_in: timedelta | None, activate_at: datetime | None) -> None:

@@ -47,12 +47,15 @@ class OutboxPublishing(BrokerPublishMixin[Delivery]):
         which transactions locked their domain rows.
 
         Args:
-            body: Anything that FastStream can encode; encoded once, and sent as these bytes ever after.
-            queue: The queue's name; at most 255 bytes, without ``=>``.
+            body: Anything that FastStream can encode; encoded once, and sent as these bytes ever after. NaN and
+                infinity, which JSON does not have, are refused wherever they stand in it.
+            queue: The queue's name; at most 255 bytes, without ``=>`` and control characters.
             session: The transaction to write in.
-            headers: Names and values are strings; 32 KiB together at most. A ``traceparent`` is sent unchanged; without
-                one, and with a current span of OpenTelemetry, the application's propagators add theirs.
-            correlation_id: Default: a new one.
+            headers: Names and values are strings; 32 KiB together at most. Names that the bridge writes itself are
+                refused, and ``reply_to`` in any case of its letters: a FastStream consumer would publish there. A
+                ``traceparent`` is sent unchanged; without one, and with a current span of OpenTelemetry, the
+                application's propagators add theirs.
+            correlation_id: Without control characters. Default: a new one.
             **options: See ``MessageOptions``: key, idempotency_key, activate_in, activate_at, timer_id.
 
         Returns:

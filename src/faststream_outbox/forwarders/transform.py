@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
 from faststream_outbox._values import wire
-from faststream_outbox._values.draft import RESERVED_HEADERS, check_address, check_headers, check_key
+from faststream_outbox._values.draft import check_address, check_headers, check_key, is_reserved
 from faststream_outbox._values.forward import Forward, Unchanged
 from faststream_outbox._values.outcome import Dropped, Refused
 from faststream_outbox._values.parcel import Parcel
@@ -76,7 +76,7 @@ def _merged(row: OutboxRow, changes: Mapping[str, str | None]) -> dict[str, str]
         {
             name: "" if value is None else value
             for name, value in merged.items()
-            if name in changes or name not in RESERVED_HEADERS
+            if name in changes or not is_reserved(name)
         },
         arguments=_ARGUMENT_OF_HEADER,
     )

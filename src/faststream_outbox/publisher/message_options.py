@@ -6,7 +6,10 @@ from typing_extensions import TypedDict
 
 
 class MessageOptions(TypedDict, total=False):
-    """Options that every way of publishing one message shares."""
+    """Options that every way of publishing one message shares.
+
+    Keys and ids stand in log lines, so none may hold a control character (C0, DEL, C1) or U+2028 or U+2029.
+    """
 
     key: str | None
     """Orders the message behind earlier ones of that key; at most 1024 bytes. Default: no order."""

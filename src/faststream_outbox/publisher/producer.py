@@ -10,10 +10,14 @@ from faststream_outbox._store.protocol import Writer
 from faststream_outbox.exceptions import ConfigError, InvalidMessageError
 from faststream_outbox.parser import OutboxParser
 from faststream_outbox.publisher.drafting import Drafting
+from faststream_outbox.publisher.finite import check_finite
 from faststream_outbox.response import OutboxPublishCommand, Outgoing
 
 if TYPE_CHECKING:
     from fast_depends.library.serializer import SerializerProto
+
+_JSON = "application/json"
+"""What the default codec says of all that is no bytes, str or None."""
 
 OWN_TRANSACTION: Any = object()
 """Stands for a session where a row is written on its own: what a handler with a stacked publisher returned."""
@@ -93,6 +97,8 @@ class OutboxProducer(ProducerProto[OutboxPublishCommand]):
         if not isinstance(payload, bytes):
             problem = f"cannot be encoded: {type(self.codec).__name__} gave {type(payload).__name__} instead of bytes"
             raise InvalidMessageError("body", problem)
+        if content_type == _JSON:
+            check_finite(body, payload)
         return payload, content_type
 
     def _encode_now(self, body: Any) -> tuple[bytes, str | None]:

@@ -5,13 +5,11 @@ from typing import Any
 
 from faststream import BaseMiddleware, PublishCommand
 
-from faststream_outbox._values.draft import RESERVED_HEADERS
+from faststream_outbox._values.draft import CONTENT_TYPE, is_reserved
 from faststream_outbox._values.row import OutboxRow
 from faststream_outbox._values.wire import IDEMPOTENCY_KEY
 from faststream_outbox.message import Delivery
 from faststream_outbox.response import OutboxPublishCommand
-
-_OWN_HEADERS = RESERVED_HEADERS | {"content-type"}
 
 
 class Inheritance(BaseMiddleware[PublishCommand]):
@@ -36,8 +34,8 @@ class Inheritance(BaseMiddleware[PublishCommand]):
 
 
 def inherited_headers(row: OutboxRow) -> dict[str, Any]:
-    """Give the caller's headers of a row, without those that say who the message is."""
-    return {name: value for name, value in row.headers.items() if name not in _OWN_HEADERS}
+    """Give the caller's headers of a row, without those that say who the message is, or where to reply."""
+    return {name: value for name, value in row.headers.items() if name != CONTENT_TYPE and not is_reserved(name)}
 
 
 def _set_identity(cmd: PublishCommand, idempotency_key: str) -> None:
