@@ -129,7 +129,7 @@ async def test_what_the_server_would_end_the_connection_over_is_poison_and_stops
         Outgoing(b"", headers={"of": "a", "not a character": "\ufdd0"}),
         Outgoing(b"", headers={"of": "a", "nor is this": "\U0010ffff"}),
         Outgoing(b"", headers={"of": "a", "content-type": "text/plain\r\n"}),
-        Outgoing(b"", key="\x7f", headers={"of": "a"}),
+        Outgoing(b"", key="\ufdd0", headers={"of": "a"}),
         Outgoing(b"", headers={"of": "\x1f"}),
     ]
     good = [Outgoing(b"", key="k", headers={"of": "a", "x": "\ufeff ~\xa0\ufdcf\ufdf0\ufffd\U0001f4e6"})] * 10
