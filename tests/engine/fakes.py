@@ -12,7 +12,7 @@ from faststream_outbox._engine.health import Health
 from faststream_outbox._store.memory import MemoryHandOver, MemoryStore
 from faststream_outbox._store.protocol import Place, Rescue
 from faststream_outbox._values.draft import Draft
-from faststream_outbox._values.outcome import Accepted, Poison, Refused, Settlement, Unsent, Verdict
+from faststream_outbox._values.outcome import Accepted, Poison, Refused, Settlement, Unsent, Unwritten, Verdict
 from faststream_outbox._values.parcel import Parcel
 from faststream_outbox._values.row import OutboxRow
 
@@ -81,6 +81,8 @@ class Script:
         """Raised once each."""
         self.hanging: set[str] = set()
         """Calls that do not return until they are taken out and ``let_go`` is called, or are cancelled."""
+        self.refused: dict[int, BaseException] = {}
+        """Rows whose outcomes cannot be written, by their ids."""
         self._released = asyncio.Condition()
 
     async def step(self, call: str) -> None:
@@ -134,11 +136,18 @@ class ScriptedStore(MemoryStore):
         await self.script.step("claim")
         return await super().claim(places, limit=limit, lease_seconds=lease_seconds, token=token)
 
-    async def settle(self, settlements: Sequence[Settlement], *, token: str | None) -> None:
-        if token is not None:
-            await self.script.step("settle")
-            self.settled.extend(settlements)
-        await super().settle(settlements, token=token)
+    async def settle(self, settlements: Sequence[Settlement], *, token: str | None) -> Sequence[Unwritten]:
+        if token is None:
+            return await super().settle(settlements, token=None)
+        await self.script.step("settle")
+        written, unwritten = self.judge(settlements)
+        self.settled.extend(written)
+        return [*await super().settle(written, token=token), *unwritten]
+
+    def judge(self, settlements: Sequence[Settlement]) -> tuple[list[Settlement], list[Unwritten]]:
+        refused = self.script.refused
+        written = [settlement for settlement in settlements if settlement.row.id not in refused]
+        return written, [Unwritten(each, refused[each.row.id]) for each in settlements if each.row.id in refused]
 
     async def renew(self, rows: Sequence[OutboxRow], *, lease_seconds: float, token: str) -> set[int]:
         await self.script.step("renew")
@@ -159,7 +168,7 @@ class ScriptedStore(MemoryStore):
     async def hand_over(self, places: Sequence[Place], **limits: Any) -> AsyncIterator[Any]:
         await self.script.step("hand_over")
         async with super().hand_over(places, **limits) as hand_over:
-            yield None if hand_over is None else ScriptedHandOver(hand_over, self.script)
+            yield None if hand_over is None else ScriptedHandOver(hand_over, self)
             if hand_over is not None:
                 await self.script.step("commit")
 
@@ -178,14 +187,15 @@ class ScriptedStore(MemoryStore):
 
 
 class ScriptedHandOver:
-    def __init__(self, hand_over: MemoryHandOver, script: Script) -> None:
+    def __init__(self, hand_over: MemoryHandOver, store: ScriptedStore) -> None:
         self.places, self.vacant, self.has_more = hand_over.places, hand_over.vacant, hand_over.has_more
         self.is_whole, self.rows = hand_over.is_whole, hand_over.rows
-        self._hand_over, self._script = hand_over, script
+        self._hand_over, self._store = hand_over, store
 
-    async def settle(self, settlements: Sequence[Settlement]) -> None:
-        await self._script.step("hand_over_settle")
-        await self._hand_over.settle(settlements)
+    async def settle(self, settlements: Sequence[Settlement]) -> Sequence[Unwritten]:
+        await self._store.script.step("hand_over_settle")
+        written, unwritten = self._store.judge(settlements)
+        return [*await self._hand_over.settle(written), *unwritten]
 
 
 class Line:

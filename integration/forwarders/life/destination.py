@@ -8,7 +8,7 @@ from typing import Any
 
 from faststream_outbox._store.postgres.store import PostgresStore
 from faststream_outbox._store.protocol import HandOver, Place
-from faststream_outbox._values.outcome import Accepted, Poison, Reason, Refused, Settlement, Unsent, Verdict
+from faststream_outbox._values.outcome import Accepted, Poison, Reason, Refused, Settlement, Unsent, Unwritten, Verdict
 from faststream_outbox._values.parcel import Parcel
 
 from .model import Model, Record, Tracked
@@ -153,7 +153,8 @@ class StoppingHandOver:
         self._hand_over = hand_over
         self._stops = stops
 
-    async def settle(self, settlements: Sequence[Settlement]) -> None:
+    async def settle(self, settlements: Sequence[Settlement]) -> Sequence[Unwritten]:
         await self._stops.reach("before settling")
-        await self._hand_over.settle(settlements)
+        unwritten = await self._hand_over.settle(settlements)
         await self._stops.reach("before the commit")
+        return unwritten

@@ -39,8 +39,9 @@ def outcomes_are_not_written(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(PostgresHandOver, "settle", _nothing)
 
 
-async def _nothing(*_: Any) -> None:
-    """Not even this."""
+async def _nothing(*_: Any) -> list[Any]:
+    """Nothing is written, and nothing refused."""
+    return []
 
 
 def publishing_commits(patch: pytest.MonkeyPatch) -> None:

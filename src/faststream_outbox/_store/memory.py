@@ -20,7 +20,7 @@ from faststream_outbox._store.protocol import (
 )
 from faststream_outbox._values.draft import Draft
 from faststream_outbox._values.explanation import Explanation, unexplained
-from faststream_outbox._values.outcome import Dead, Delivered, Released, Retry, Settlement
+from faststream_outbox._values.outcome import Dead, Delivered, Released, Retry, Settlement, Unwritten
 from faststream_outbox._values.row import OutboxRow
 
 
@@ -96,12 +96,13 @@ class MemoryStore:
             rows.append(record.row)
         return sorted(rows, key=lambda row: row.id)
 
-    async def settle(self, settlements: Sequence[Settlement], *, token: str | None) -> None:
+    async def settle(self, settlements: Sequence[Settlement], *, token: str | None) -> Sequence[Unwritten]:
         for row, outcome in settlements:
             record = self._records.get(row.id)
             if record is None or record.token != token or record.row.deliveries_count != row.deliveries_count:
                 continue
             self._apply(record, outcome)
+        return []
 
     async def renew(self, rows: Sequence[OutboxRow], *, lease_seconds: float, token: str) -> set[int]:
         renewed = set()
@@ -348,8 +349,9 @@ class MemoryHandOver:
     rows: Sequence[OutboxRow]
     settlements: list[Settlement] = field(default_factory=list)
 
-    async def settle(self, settlements: Sequence[Settlement]) -> None:
+    async def settle(self, settlements: Sequence[Settlement]) -> Sequence[Unwritten]:
         self.settlements.extend(settlements)
+        return []
 
 
 class _MemoryListener:

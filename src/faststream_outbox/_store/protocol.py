@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, Protocol
 from faststream_outbox._values.dead_letter import DeadLetter, Selection
 from faststream_outbox._values.draft import Draft
 from faststream_outbox._values.explanation import Explanation
-from faststream_outbox._values.outcome import Settlement
+from faststream_outbox._values.outcome import Settlement, Unwritten
 from faststream_outbox._values.row import OutboxRow
 
 RESCUED_AT_ONCE = 3
@@ -67,8 +67,16 @@ class HandOver(Protocol):
     rows: Sequence[OutboxRow]
     """In the order of their ids."""
 
-    async def settle(self, settlements: Sequence[Settlement]) -> None:
-        """Write the outcomes; they become final when the context ends without an error."""
+    async def settle(self, settlements: Sequence[Settlement]) -> Sequence[Unwritten]:
+        """Write the outcomes; they become final when the context ends without an error.
+
+        Returns:
+            Those that the database refuses. Their rows stay as they are; the outcomes of all others are written.
+
+        Raises:
+            Exception: Nothing is written. That is so too where the database refuses an outcome unexpectedly: the next
+                hand-overs then set such an outcome apart, which costs them round trips that others do without.
+        """
 
 
 class Listener(Protocol):
@@ -128,8 +136,12 @@ class Store(Protocol):
     async def claim(self, places: Sequence[Place], *, limit: int, lease_seconds: float, token: str) -> list[OutboxRow]:
         """Lease up to ``limit`` rows to ``token``: those whose time has come first, then ready ones, place by place."""
 
-    async def settle(self, settlements: Sequence[Settlement], *, token: str) -> None:
-        """Write outcomes of leased rows. A row that this token and delivery no longer hold is left alone."""
+    async def settle(self, settlements: Sequence[Settlement], *, token: str) -> Sequence[Unwritten]:
+        """Write outcomes of leased rows. A row that this token and delivery no longer hold is left alone.
+
+        Returns:
+            Those that the database refuses. Their rows stay leased; the outcomes of all others are written.
+        """
 
     async def renew(self, rows: Sequence[OutboxRow], *, lease_seconds: float, token: str) -> set[int]:
         """Prolong leases; return the ids of those that still were held."""

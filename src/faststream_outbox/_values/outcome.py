@@ -53,6 +53,14 @@ class Settlement(NamedTuple):
     outcome: Outcome
 
 
+class Unwritten(NamedTuple):
+    """An outcome that the database refuses for good, as far as it says: the row is as it was."""
+
+    settlement: Settlement
+    error: BaseException
+    """What the database says, in its own words."""
+
+
 class Reason:
     """Why a row died; kept in ``failure_reason``."""
 
@@ -118,3 +126,8 @@ def describe(exception: BaseException | None, *, limit: int = 2000) -> str | Non
     text = text.replace("\x00", "\\x00")
     # A lone surrogate in a message would make the very write fail that keeps the row safe.
     return text.encode(errors="replace").decode()[:limit]
+
+
+def in_ascii(text: str | None) -> str | None:
+    """Return a text with escapes in place of all that is not ASCII, for a database whose encoding lacks it."""
+    return None if text is None else text.encode("ascii", errors="backslashreplace").decode()

@@ -14,7 +14,7 @@ from faststream_outbox._store.postgres.records import all_bytes_of, id_of, place
 from faststream_outbox._store.postgres.settling import Settling
 from faststream_outbox._store.postgres.statements import Statements, quote_table
 from faststream_outbox._store.protocol import Place
-from faststream_outbox._values.outcome import Settlement
+from faststream_outbox._values.outcome import Settlement, Unwritten
 from faststream_outbox._values.row import OutboxRow
 
 LOCK_NOT_AVAILABLE = "55P03"
@@ -33,10 +33,10 @@ class PostgresHandOver:
     vacant: Sequence[Place]
     has_more: bool
     is_whole: bool
-    write: Callable[[Sequence[Settlement]], Awaitable[None]]
+    write: Callable[[Sequence[Settlement]], Awaitable[Sequence[Unwritten]]]
 
-    async def settle(self, settlements: Sequence[Settlement]) -> None:
-        await self.write(settlements)
+    async def settle(self, settlements: Sequence[Settlement]) -> Sequence[Unwritten]:
+        return await self.write(settlements)
 
 
 class HandingOver:
@@ -107,8 +107,8 @@ class HandingOver:
         if records:
             self._floors.saw(id_of(records[-1]))
 
-        async def write(settlements: Sequence[Settlement]) -> None:
-            await self._settling.write(connection, settlements, token=None)
+        async def write(settlements: Sequence[Settlement]) -> Sequence[Unwritten]:
+            return await self._settling.write(connection, settlements, token=None)
 
         share_of = Counter(map(place_of, records))
         is_cut = any(all_bytes_of(record) > max_bytes for record in records[:1])

@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 from sqlalchemy import Table
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from faststream_outbox._store.postgres.advice import explain
@@ -28,7 +29,7 @@ from faststream_outbox._store.protocol import (
     Rescue,
 )
 from faststream_outbox._values.explanation import Explanation
-from faststream_outbox._values.outcome import Settlement
+from faststream_outbox._values.outcome import Settlement, Unwritten
 from faststream_outbox._values.row import OutboxRow
 
 
@@ -81,8 +82,17 @@ class PostgresStore:
             self._floors.saw(rows[-1].id)
         return rows
 
-    async def settle(self, settlements: Sequence[Settlement], *, token: str) -> None:
-        await self._calls.run(lambda connection: self._settling.write(connection, settlements, token=token))
+    async def settle(self, settlements: Sequence[Settlement], *, token: str) -> Sequence[Unwritten]:
+        async def write(connection: AsyncConnection) -> Sequence[Unwritten]:
+            return await self._settling.write(connection, settlements, token=token)
+
+        try:
+            return await self._calls.run(write)
+        except DBAPIError as error:
+            # Where each statement stands alone, this does not happen.
+            if not self._settling.is_careful_after(error):
+                raise
+        return await self._calls.run(write)
 
     async def renew(self, rows: Sequence[OutboxRow], *, lease_seconds: float, token: str) -> set[int]:
         parameters = {**fence(rows), "lease_seconds": lease_seconds, "token": token}
@@ -127,7 +137,7 @@ class PostgresStore:
         idle_seconds: float = DEFAULT_IDLE_SECONDS,
     ) -> AsyncIterator[PostgresHandOver | None]:
         async with self._transactional.connect() as connection:
-            yield await self._handing_over.take(
+            hand_over = await self._handing_over.take(
                 connection,
                 places,
                 limit=limit,
@@ -135,7 +145,12 @@ class PostgresStore:
                 max_bytes=max_bytes,
                 idle_seconds=idle_seconds,
             )
-            await connection.commit()
+            try:
+                yield hand_over
+                await connection.commit()
+            except DBAPIError as error:
+                self._settling.is_careful_after(error)
+                raise
 
     def listen(self, token: str) -> AbstractAsyncContextManager[Listener | None]:
         return listen(self._listen_engine, self._statements, self._channel, token)
