@@ -9,6 +9,7 @@ from faststream.exceptions import StopConsume
 
 from faststream_outbox import NoRetry, OutboxBroker, OutboxRow
 from faststream_outbox._values.outcome import Dead, Delivered, Outcome, Released, Retry
+from faststream_outbox._values.unreadable import Unreadable
 from faststream_outbox.subscriber.usecase import OutboxSubscriber
 
 ROW = OutboxRow(
@@ -64,6 +65,12 @@ async def test_whatever_a_handler_raises_is_an_outcome(
 async def test_a_row_that_came_too_often_is_dead_before_the_handler(subscriber: OutboxSubscriber) -> None:
     assert isinstance(await subscriber.execute(ROW._replace(deliveries_count=2)), Delivered)
     assert await subscriber.execute(ROW._replace(deliveries_count=3)) == Dead("max_deliveries", "claimed 3 times")
+
+
+async def test_a_row_that_cannot_be_read_is_dead_before_the_handler(subscriber: OutboxSubscriber) -> None:
+    subscriber.raises = [AssertionError("was begun")]  # type: ignore[attr-defined]
+    outcome = await subscriber.execute(ROW._replace(headers=Unreadable("they are null")))
+    assert outcome == Dead("invalid", "the headers cannot be read: they are null")
 
 
 async def test_after_a_request_to_stop_rows_that_were_claimed_before_are_given_back(

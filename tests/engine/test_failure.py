@@ -8,6 +8,7 @@ import pytest
 
 from faststream_outbox._engine.failure import FailurePolicy
 from faststream_outbox._values.outcome import Dead, Reason, Retry
+from faststream_outbox._values.unreadable import Unreadable
 from faststream_outbox.retry import MAX_DELAY_SECONDS, ConstantRetry, NoRetry
 from tests.engine.fakes import Trouble, make_row
 
@@ -86,9 +87,15 @@ def test_a_delay_is_one_that_the_database_takes(answer: float, delay: float) -> 
 
 def test_a_row_is_claimed_too_often_only_beyond_the_limit() -> None:
     policy = FailurePolicy(retry=ConstantRetry(delay_seconds=1), max_deliveries=3)
-    assert not policy.too_often(make_row(deliveries=3))
-    assert policy.too_often(make_row(deliveries=4))
-    assert not FailurePolicy(retry=NoRetry()).too_often(make_row(deliveries=10**6))
+    assert policy.before_attempt(make_row(deliveries=3)) is None
+    assert policy.before_attempt(make_row(deliveries=4)) == Dead("max_deliveries", "claimed 4 times")
+    assert FailurePolicy(retry=NoRetry()).before_attempt(make_row(deliveries=10**6)) is None
+
+
+def test_a_row_that_cannot_be_read_is_dead_before_it_is_tried() -> None:
+    row = make_row(deliveries=4)._replace(headers=Unreadable("they are null"))
+    dead = Dead("invalid", "the headers cannot be read: they are null")
+    assert FailurePolicy(retry=NoRetry(), max_deliveries=3).before_attempt(row) == dead
 
 
 @pytest.mark.parametrize("reason", ["retries_exhausted", "too_large"])

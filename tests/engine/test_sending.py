@@ -12,6 +12,7 @@ from faststream_outbox._engine.sending import Prepare, Sending
 from faststream_outbox._values.outcome import Accepted, Dropped, Refused, Unsent
 from faststream_outbox._values.parcel import Parcel
 from faststream_outbox._values.row import OutboxRow
+from faststream_outbox._values.unreadable import Unreadable
 from tests.engine.fakes import Clock, Lines, ScriptedDestination, Trouble, make_row, outage, poison, refuse
 
 TROUBLE = Trouble("cannot be prepared")
@@ -78,6 +79,41 @@ async def test_rows_behind_one_that_cannot_be_prepared_are_not_sent(destination:
 async def test_what_cannot_be_prepared_is_no_answer_of_the_destination(destination: ScriptedDestination) -> None:
     sent = await Sending(destination, 10, lambda row: Refused(TROUBLE)).send(rows("a"))
     assert (sent.has_answer, sent.trouble) == (False, None)
+
+
+def unreadable(published: list[OutboxRow], number: int) -> list[OutboxRow]:
+    return [row._replace(headers=Unreadable("why")) if row.id == number else row for row in published]
+
+
+@pytest.mark.parametrize("prepare", [None, Parcel])
+async def test_a_row_that_cannot_be_read_is_poison_and_nobody_is_asked_about_it(
+    destination: ScriptedDestination, prepare: Prepare | None
+) -> None:
+    prepared: list[int] = []
+
+    def noting(row: OutboxRow) -> Parcel:
+        prepared.append(row.id)
+        return Parcel(row)
+
+    sent = await Sending(destination, 10, prepare and noting).send(unreadable(rows("a", "a", None, "a"), 2))
+    assert kinds(sent.fates) == ["Accepted", "Poison", "Accepted", "Accepted"]
+    assert (sent.fates[1].reason, str(sent.fates[1].exception)) == ("invalid", "the headers cannot be read: why")  # type: ignore[union-attr]
+    assert destination.sent == [[1, 3, 4]]
+    assert prepared == ([] if prepare is None else [1, 3, 4])
+
+
+async def test_a_row_that_cannot_be_read_is_no_answer_of_the_destination(destination: ScriptedDestination) -> None:
+    sent = await Sending(destination, 10).send(unreadable(rows("a"), 1))
+    assert (sent.has_answer, sent.trouble) == (False, None)
+    assert destination.sent == []
+
+
+async def test_where_dead_letters_hold_keys_nothing_follows_a_row_that_cannot_be_read(
+    destination: ScriptedDestination,
+) -> None:
+    sent = await Sending(destination, 10, singly=True).send(unreadable(rows("a", "a", "b", None, "a"), 2))
+    assert kinds(sent.fates) == ["Accepted", "Poison", "Accepted", "Accepted", "Unsent"]
+    assert destination.sent == [[1, 3, 4]]
 
 
 async def test_rows_of_one_key_that_go_different_ways_go_in_waves(destination: ScriptedDestination) -> None:

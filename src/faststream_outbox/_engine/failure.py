@@ -22,9 +22,13 @@ class FailurePolicy:
     hold_key: bool = False
     """Whether a dead letter holds back the later rows of its key."""
 
-    def too_often(self, row: OutboxRow) -> bool:
-        """Tell whether the row was claimed more often than allowed."""
-        return self.max_deliveries is not None and row.deliveries_count > self.max_deliveries
+    def before_attempt(self, row: OutboxRow) -> Dead | None:
+        """Return what a row becomes that is not tried: it cannot be read, or was claimed more often than allowed."""
+        if row.problem is not None:
+            return Dead(Reason.INVALID, row.problem)
+        if self.max_deliveries is not None and row.deliveries_count > self.max_deliveries:
+            return Dead(Reason.MAX_DELIVERIES, f"claimed {row.deliveries_count} times")
+        return None
 
     def after_failure(self, row: OutboxRow, exception: BaseException | None, *, elapsed: float) -> Retry | Dead:
         """Decide what follows an attempt that failed.

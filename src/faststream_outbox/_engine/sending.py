@@ -3,19 +3,24 @@
 import asyncio
 import time
 from collections.abc import Callable, Hashable, Sequence
+from operator import attrgetter
 from typing import NamedTuple, TypeAlias
 
 from faststream_outbox._engine.destination import Destination
 from faststream_outbox._engine.service import is_cancelled
-from faststream_outbox._values.outcome import Accepted, Dropped, Fate, Refused, Unsent, Verdict
+from faststream_outbox._values.outcome import Accepted, Dropped, Fate, Poison, Reason, Refused, Unsent, Verdict
 from faststream_outbox._values.parcel import Parcel
 from faststream_outbox._values.row import OutboxRow
+from faststream_outbox._values.unreadable import Unreadable
 
 Prepare: TypeAlias = Callable[[OutboxRow], Parcel | Dropped | Refused]
 """Makes of a row what is sent; never raises."""
 
 WAVES_SECONDS = 1.0
 """How long new waves are begun in one hand-over; what is left comes with the next one."""
+
+
+_headers_of = attrgetter("headers")
 
 
 class Sent(NamedTuple):
@@ -55,14 +60,14 @@ class Sending:
         """Send rows in order; failures of the destination are fates of rows, never exceptions."""
         if not rows:
             return Sent()
-        if self._prepare is None and not self._singly:
+        if self._prepare is None and not self._singly and Unreadable not in map(type, map(_headers_of, rows)):
             verdicts = await self._wave([Parcel(row) for row in rows])
             return Sent(verdicts, *_reading(verdicts))
         return await self._in_waves(rows, self._prepare or Parcel)
 
     async def _in_waves(self, rows: Sequence[OutboxRow], prepare: Prepare) -> Sent:
         fates: dict[int, Fate] = {}
-        pending = _prepared(rows, prepare, fates)
+        pending = self._prepared(rows, prepare, fates)
         has_answer, trouble = False, None
         began = time.monotonic()
         while pending and trouble is None and time.monotonic() - began < WAVES_SECONDS:
@@ -75,6 +80,24 @@ class Sending:
             answered, trouble = _reading(verdicts)
             has_answer = has_answer or answered
         return Sent([fates.get(row.id, Unsent()) for row in rows], has_answer, trouble)
+
+    def _prepared(self, rows: Sequence[OutboxRow], prepare: Prepare, fates: dict[int, Fate]) -> "_Pending":
+        """Prepare rows; those behind one that cannot be prepared wait for it, as the others of its key do."""
+        pending: _Pending = []
+        held: set[str] = set()
+        for row in rows:
+            if row.key is not None and row.key in held:
+                continue
+            match _unreadable(row) or prepare(row):
+                case Parcel() as parcel:
+                    pending.append((row, parcel))
+                case fate:
+                    fates[row.id] = fate
+                    # As in a wave, whether poison holds its key back is seen when it is settled.
+                    holds = isinstance(fate, Refused) or (self._singly and isinstance(fate, Poison))
+                    if holds and row.key is not None:
+                        held.add(row.key)
+        return pending
 
     async def _wave(self, parcels: Sequence[Parcel]) -> Sequence[Verdict]:
         try:
@@ -95,21 +118,9 @@ _Pending: TypeAlias = list[tuple[OutboxRow, Parcel]]
 """Rows as they were published, and as they are sent."""
 
 
-def _prepared(rows: Sequence[OutboxRow], prepare: Prepare, fates: dict[int, Fate]) -> _Pending:
-    """Prepare rows; those behind one that cannot be prepared wait for it, as the others of its key do."""
-    pending: _Pending = []
-    held: set[str] = set()
-    for row in rows:
-        if row.key is not None and row.key in held:
-            continue
-        match prepare(row):
-            case Parcel() as parcel:
-                pending.append((row, parcel))
-            case fate:
-                fates[row.id] = fate
-                if isinstance(fate, Refused) and row.key is not None:
-                    held.add(row.key)
-    return pending
+def _unreadable(row: OutboxRow) -> Poison | None:
+    """Return why neither a transform nor a destination is asked about a row."""
+    return None if row.problem is None else Poison(Reason.INVALID, ValueError(row.problem))
 
 
 def _part(pending: _Pending, *, singly: bool) -> tuple[_Pending, _Pending]:

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import NamedTuple
 
+from faststream_outbox._values.unreadable import Unreadable
+
 
 class OutboxRow(NamedTuple):
     """One message for one consumer, as it stood in the table when it was read.
@@ -31,3 +33,8 @@ class OutboxRow(NamedTuple):
     acquired_at: datetime | None = None
     """When the present lease began; None where no lease holds the row."""
     timer_id: str | None = None
+
+    @property
+    def problem(self) -> str | None:
+        """Why no consumer can be given the row, whose ``headers`` then are empty; None for every row of ``publish``."""
+        return self.headers.problem if isinstance(self.headers, Unreadable) else None

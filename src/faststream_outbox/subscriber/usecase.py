@@ -110,8 +110,8 @@ class OutboxSubscriber(SubscriberUsecase[Delivery]):
         if self._stopping is not None and not self._stopping.done():
             # A handler has asked to stop, and this row was claimed before.
             return Released(started=False)
-        if self._failure.too_often(row):
-            return self._logged(row, Dead(Reason.MAX_DELIVERIES, f"claimed {row.deliveries_count} times"))
+        if (dead := self._failure.before_attempt(row)) is not None:
+            return self._logged(row, dead)
         delivery = Delivery(row)
         error: BaseException | None = None
         began = time.monotonic()

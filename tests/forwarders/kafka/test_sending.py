@@ -71,6 +71,17 @@ async def test_a_record_carries_the_row() -> None:
     }
 
 
+@pytest.mark.parametrize("headers", [{"retries": 3}, {"retries": None}, ["no", "mapping"], {7: "no text"}])
+async def test_a_row_whose_headers_are_no_texts_is_poison_and_kafka_is_not_asked(headers: Any) -> None:
+    partition = Partition()
+    rows = [row(1, key="k"), row(2, key="k")._replace(headers=headers), row(3, key="k")]
+    accepted, poison, behind = await send(partition, rows)
+    assert (accepted, behind) == (Accepted(), Accepted())
+    assert isinstance(poison, Poison)
+    assert poison.reason == "invalid"
+    assert [ids(batch) for batch in partition.batches] == [[1, 3]]
+
+
 async def test_batches_are_filled_up_to_the_limit_and_keep_the_order() -> None:
     partition = Partition()
     rows = [row(number, payload=b"x" * 300) for number in range(40)]

@@ -1,14 +1,20 @@
 """Turns what a statement returns into rows."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import chain
 from operator import itemgetter
 from typing import Any
 
 from faststream_outbox._values.row import OutboxRow
+from faststream_outbox._values.unreadable import Unreadable, as_headers
 
 COLUMNS = len(OutboxRow._fields)
 HEADERS = OutboxRow._fields.index("headers")
+
+MAX_STORED_BYTES = 256 * 1024
+"""Larger headers are not read from the table: their text could be more than the server can write at all. All that
+``publish`` permits takes less, also when it is thousands of headers of a byte each."""
 
 id_of = itemgetter(OutboxRow._fields.index("id"))
 place_of = itemgetter(OutboxRow._fields.index("queue"), COLUMNS)
@@ -21,8 +27,30 @@ def to_rows(records: Sequence[Sequence[Any]]) -> list[OutboxRow]:
     """Read records that begin with the columns of a row, in the order that all statements share."""
     if not records:
         return []
-    columns = [*zip(*records, strict=True)][:COLUMNS]
+    columns: list[Any] = [*zip(*records, strict=True)][:COLUMNS]
+    columns[HEADERS] = _read(columns[HEADERS])
+    return [*map(OutboxRow._make, zip(*columns, strict=True))]
+
+
+def _read(texts: Sequence[str | None]) -> Sequence[Mapping[str, str]]:
+    """Read the headers of each row; those that cannot be read are the trouble of their own row alone."""
     # Headers come as text: SQLAlchemy's codec for jsonb takes twice as long, and may be another on the user's engine.
     # All texts are read as one: a call for each would take longer than the reading itself.
-    columns[HEADERS] = json.loads(f"[{','.join(columns[HEADERS])}]")
-    return [*map(OutboxRow._make, zip(*columns, strict=True))]
+    try:
+        headers: list[Any] = json.loads(f"[{','.join(texts)}]")  # type: ignore[arg-type]
+        # Both sets are made without a loop in Python.
+        if {*map(type, headers)} == {dict} and {*map(type, chain.from_iterable(map(dict.values, headers)))} <= {str}:
+            return headers
+    except (TypeError, ValueError, RecursionError):
+        # SQL can write what PostgreSQL takes and Python does not: numbers of any length, objects in objects in objects.
+        pass
+    return [*map(_read_alone, texts)]
+
+
+def _read_alone(text: str | None) -> Mapping[str, str]:
+    if text is None:
+        return Unreadable(f"they take more than {MAX_STORED_BYTES} bytes")
+    try:
+        return as_headers(json.loads(text))
+    except (ValueError, RecursionError) as error:
+        return Unreadable(f"{type(error).__name__}: {error}")

@@ -8,6 +8,7 @@ from sqlalchemy import Table, TextClause, bindparam, text
 from sqlalchemy.dialects.postgresql.base import PGDialect
 
 from faststream_outbox._store.postgres.driver import DriverStatement
+from faststream_outbox._store.postgres.records import MAX_STORED_BYTES
 
 # A driver's own style may want percent signs doubled; SQLAlchemy does that when it compiles a statement for the driver.
 _IDENTIFIERS = PGDialect(paramstyle="named").identifier_preparer  # type: ignore[no-untyped-call]
@@ -24,6 +25,17 @@ _PLANNED_ANEW = "(CAST(:planned_anew AS boolean) OR (SELECT count(*) FROM genera
 # Where a look at a place begins. What was learned from another server (a promoted standby may give ids once more) or
 # before a restart does not count.
 _FLOOR = "CASE WHEN pg_postmaster_start_time() = CAST(:server AS timestamptz) THEN place.floor ELSE 0 END"
+
+# Whoever writes rows by SQL can write times that Python has no word for, and headers whose text is too large to be
+# written out: in one row of an answer, either would make all of it unreadable.
+_READABLE = {
+    "headers": f"CASE WHEN pg_column_size(headers) <= {MAX_STORED_BYTES} THEN CAST(headers AS text) END AS headers",
+    **{
+        column: f"CASE WHEN {column} IS NOT NULL THEN LEAST(GREATEST({column}, TIMESTAMPTZ '0001-01-02 UTC'), "
+        f"TIMESTAMPTZ '9999-12-30 UTC') END AS {column}"
+        for column in ("created_at", "first_attempt_at", "last_attempt_at", "acquired_at", "failed_at")
+    },
+}
 
 # Which dead letters are meant; what is not given is NULL.
 _SELECTED = """d.failed_at IS NOT NULL
@@ -55,6 +67,7 @@ class Statements:
             "selected": _SELECTED,
             "planned_anew": _PLANNED_ANEW,
             "floor": _FLOOR,
+            **_READABLE,
         }
         wake = _WAKE if notify else ""
         self.insert_ready = self._write("insert_ready", notify=wake)

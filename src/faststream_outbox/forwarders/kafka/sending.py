@@ -91,14 +91,19 @@ class PartitionSending:
             if row.key is not None and row.key in self._held_keys:
                 self._note([row], Unsent())
             else:
-                # The first record of a batch is taken whatever its size.
-                if not self._append(builder, len(members), row):
-                    break
-                if builder.size() > self._settings.max_record_bytes:
-                    self._note([row], _over_limit(builder.size(), self._settings))
-                    builder = self._new_builder()
+                try:
+                    # The first record of a batch is taken whatever its size.
+                    if not self._append(builder, len(members), row):
+                        break
+                except (AttributeError, TypeError, ValueError) as error:
+                    # Something in it is no text. aiokafka finds that before it writes the first byte of the record.
+                    self._note([row], Poison(Reason.INVALID, error))
                 else:
-                    members.append(row)
+                    if builder.size() > self._settings.max_record_bytes:
+                        self._note([row], _over_limit(builder.size(), self._settings))
+                        builder = self._new_builder()
+                    else:
+                        members.append(row)
             taken += 1
         del run[:taken]
         return members, builder.build() if members else b""

@@ -34,7 +34,8 @@ UPDATE {table} AS o
 SET acquired_token = :token,
     acquired_at = statement_timestamp(),
     next_attempt_at = statement_timestamp() + make_interval(secs => CAST(:lease_seconds AS float8)),
-    deliveries_count = o.deliveries_count + 1
+    -- A count that SQL has written can be the largest there is.
+    deliveries_count = LEAST(o.deliveries_count, 2147483646) + 1
 WHERE {planned_anew} AND o.id = ANY (ARRAY(SELECT id FROM due UNION ALL SELECT id FROM ready))
-RETURNING o.id, o.queue, o.key, o.idempotency_key, o.payload, CAST(o.headers AS text), o.attempts_count, o.deliveries_count,
-    o.created_at, o.first_attempt_at, o.last_attempt_at, o.acquired_at, o.timer_id
+RETURNING id, queue, key, idempotency_key, payload, {headers}, attempts_count, deliveries_count,
+    {created_at}, {first_attempt_at}, {last_attempt_at}, acquired_at, timer_id

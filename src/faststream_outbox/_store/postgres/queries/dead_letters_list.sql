@@ -1,8 +1,8 @@
 -- Dead letters, the oldest first. Takes no lock.
-SELECT id, queue, key, idempotency_key, payload, CAST(headers AS text), attempts_count, deliveries_count, created_at,
-    first_attempt_at, last_attempt_at, CAST(NULL AS timestamptz) AS acquired_at, timer_id,
-    failed_at, failure_reason, last_exception, next_attempt_at IS NOT NULL AS holds_key
+SELECT id, queue, key, idempotency_key, payload, {headers}, attempts_count, deliveries_count,
+    {created_at}, {first_attempt_at}, {last_attempt_at}, CAST(NULL AS timestamptz) AS acquired_at, timer_id,
+    {failed_at}, failure_reason, last_exception, next_attempt_at IS NOT NULL AS holds_key
 FROM {dead_letters} AS d
 WHERE {selected}
-ORDER BY failed_at, id
+ORDER BY d.failed_at, id
 LIMIT CAST(:limit AS integer)

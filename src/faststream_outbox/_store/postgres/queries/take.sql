@@ -3,8 +3,8 @@
 -- the limit may have left it out. A held dead letter is such a row, with a time that never comes. A timer (not tried
 -- yet) holds nothing back. Ready rows are waited for, not skipped, where a stranger has locked one: skipped, it would be
 -- passed by the later ones of its key. The comparison of pairs starts at the floor, and pins the index: see docs/plans.md.
-SELECT id, queue, key, idempotency_key, payload, CAST(headers AS text), attempts_count, deliveries_count, created_at,
-    first_attempt_at, last_attempt_at, statement_timestamp() AS acquired_at, timer_id, shard, all_bytes
+SELECT id, queue, key, idempotency_key, payload, {headers}, attempts_count, deliveries_count,
+    {created_at}, {first_attempt_at}, {last_attempt_at}, statement_timestamp() AS acquired_at, timer_id, shard, all_bytes
 FROM (
     -- Both sizes are read without fetching what is stored out of line; that of the headers is the stored one.
     SELECT taken.*, row_number() OVER in_turn AS turn,
