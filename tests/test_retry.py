@@ -340,18 +340,19 @@ class Returns(wait_base):
 
 @pytest.mark.parametrize(
     ("returned", "expected"),
-    [(-1, 0), (-math.inf, 0), (math.inf, MAX_DELAY_SECONDS), (10**400, MAX_DELAY_SECONDS), (2, 2)],
+    [(0, 0), (math.inf, MAX_DELAY_SECONDS), (10**400, MAX_DELAY_SECONDS), (2, 2)],
 )
-def test_what_a_wait_returns_is_cut_to_the_bounds(returned: float, expected: float) -> None:
+def test_what_a_wait_returns_is_cut_to_the_bound(returned: float, expected: float) -> None:
     real = delay(as_strategy((Returns(returned), stop_never)))
 
     assert real == expected
     assert type(real) is float
 
 
-def test_nan_is_refused() -> None:
-    with pytest.raises(ValueError, match="must return a number of seconds, got nan"):
-        delay(as_strategy((Returns(math.nan), stop_never)))
+@pytest.mark.parametrize("returned", [math.nan, -1, -0.001, -math.inf])
+def test_a_wait_of_no_number_or_less_than_none_is_refused(returned: float) -> None:
+    with pytest.raises(ValueError, match=f"must return a number of seconds of 0 or more, got {float(returned)}"):
+        delay(as_strategy((Returns(returned), stop_never)))
 
 
 @pytest.mark.parametrize("wait", [wait_exponential(), wait_random_exponential(), wait_incrementing()])

@@ -30,6 +30,9 @@ class RetryStrategy(Protocol):
     ) -> float | None:
         """Return the seconds until the row's next attempt, or None to give it up (dead letter).
 
+        A strategy that raises, or returns less than 0 or no number, is a fault of its own, which is written down with
+        the row: the default strategy decides in its place.
+
         Args:
             first_attempt_at: When the first attempt was made; aware, by the database's clock.
             last_attempt_at: When the attempt that just failed was made; aware, by the database's clock.
@@ -37,8 +40,8 @@ class RetryStrategy(Protocol):
             exception: What the attempt raised; None if it failed without raising.
 
         Raises:
-            ValueError: ``attempts_count`` is below 1, or a tenacity wait returned NaN. Whatever a wait, stop or
-                strategy of the user's own raises is passed on.
+            ValueError: ``attempts_count`` is below 1, or a tenacity wait returned less than 0 or NaN. Whatever a wait,
+                stop or strategy of the user's own raises is passed on.
 
         Example::
 
@@ -75,9 +78,9 @@ class _PairRetry(ABC):
         # A start at 0 keeps ``seconds_since_start``, the difference, exact.
         state.start_time, state.outcome_timestamp, state.idle_for = 0.0, elapsed, elapsed
         # The wait comes first, as in tenacity's own loop: a stop may look at the upcoming sleep.
-        state.upcoming_sleep = delay = float(min(max(wait(state), 0.0), MAX_DELAY_SECONDS))
-        if math.isnan(delay):
-            raise ValueError(f"a wait must return a number of seconds, got nan from {wait!r}")
+        state.upcoming_sleep = delay = float(min(wait(state), MAX_DELAY_SECONDS))
+        if math.isnan(delay) or delay < 0:
+            raise ValueError(f"a wait must return a number of seconds of 0 or more, got {delay} from {wait!r}")
         return None if stop(state) else delay
 
 

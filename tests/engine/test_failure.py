@@ -5,11 +5,12 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from tenacity import stop_never, wait_fixed
 
 from faststream_outbox._engine.failure import FailurePolicy
 from faststream_outbox._values.outcome import Dead, Reason, Retry
 from faststream_outbox._values.unreadable import Unreadable
-from faststream_outbox.retry import MAX_DELAY_SECONDS, ConstantRetry, NoRetry
+from faststream_outbox.retry import MAX_DELAY_SECONDS, ConstantRetry, NoRetry, as_strategy
 from tests.engine.fakes import Trouble, make_row
 
 
@@ -62,7 +63,9 @@ def test_the_first_attempts_time_is_kept() -> None:
     assert strategy.asked["first_attempt_at"] == first
 
 
-@pytest.mark.parametrize("answer", [Trouble("strategy"), float("nan"), "soon", timedelta(seconds=5), object()])
+@pytest.mark.parametrize(
+    "answer", [Trouble("strategy"), float("nan"), -0.001, float("-inf"), "soon", timedelta(seconds=5), object()]
+)
 def test_a_strategy_with_a_bug_costs_no_row(answer: Any) -> None:
     outcome = decide(answer)
     assert isinstance(outcome, Retry)
@@ -72,14 +75,23 @@ def test_a_strategy_with_a_bug_costs_no_row(answer: Any) -> None:
     assert "the retry strategy failed with" in outcome.exception
 
 
-def test_a_strategy_with_a_bug_does_not_retry_for_ever() -> None:
-    outcome = decide(Trouble("strategy"), attempts_count=10_000)
+@pytest.mark.parametrize("answer", [Trouble("strategy"), -5])
+def test_a_strategy_with_a_bug_does_not_retry_for_ever(answer: Any) -> None:
+    outcome = decide(answer, attempts_count=10_000)
     assert isinstance(outcome, Dead)
+
+
+def test_tenacitys_waits_below_zero_do_not_spin() -> None:
+    outcome = FailurePolicy(retry=as_strategy((wait_fixed(-1), stop_never))).after_failure(
+        make_row(), Trouble("no"), elapsed=2.0
+    )
+    assert isinstance(outcome, Retry)
+    assert outcome.delay > 0
 
 
 @pytest.mark.parametrize(
     ("answer", "delay"),
-    [(-5, 0.0), (0, 0.0), (float("inf"), MAX_DELAY_SECONDS), (True, 1.0), (1e300, MAX_DELAY_SECONDS)],
+    [(0, 0.0), (float("inf"), MAX_DELAY_SECONDS), (True, 1.0), (1e300, MAX_DELAY_SECONDS)],
 )
 def test_a_delay_is_one_that_the_database_takes(answer: float, delay: float) -> None:
     assert decide(answer) == Retry(delay, "Trouble: no")

@@ -70,4 +70,8 @@ class FailurePolicy:
             # The database would refuse it, and with it every outcome of the same write.
             msg = "a delay that is not a number"
             raise ValueError(msg)
-        return float(min(max(delay, 0.0), MAX_DELAY_SECONDS))
+        if delay < 0:
+            # Taken for none, it would let the row fail as fast as it can be claimed; without a limit, for ever.
+            msg = f"a delay of {delay} seconds"
+            raise ValueError(msg)
+        return float(min(delay, MAX_DELAY_SECONDS))
