@@ -324,6 +324,13 @@ async def test_ping_tells_whether_the_database_answers(
     await nowhere.dispose()
 
 
+async def test_ping_says_no_where_nothing_can_be_written(make_broker: MakeBroker, database_url: str) -> None:
+    settings = {"server_settings": {"default_transaction_read_only": "on"}}
+    reading = create_async_engine(database_url, connect_args=settings)
+    assert not await make_broker(reading).ping(timeout=5)
+    await reading.dispose()
+
+
 async def test_request_says_why_it_cannot_be(broker: OutboxBroker) -> None:
     with pytest.raises(FeatureNotSupportedException, match="no request and reply"):
         await broker.request({}, "orders")

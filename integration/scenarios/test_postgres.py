@@ -15,6 +15,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
+from faststream_outbox import OutboxBroker
 from integration.conftest import enter
 from integration.faults.proxy import TcpProxy
 from integration.ledger.destinations import StreamArrivals
@@ -219,6 +220,17 @@ async def test_a_switch_to_a_promoted_standby(
         recovered=recovered,
     )
     findings.check(repeats_at_most=RELAYS * LANES * BATCH_SIZE)
+
+
+async def test_ping_says_no_on_a_standby_until_it_is_promoted(primary: EmbeddedPostgres, outbox_table: Table) -> None:
+    with primary.database() as url, _embedded(lambda folder: EmbeddedStandby(folder, primary)) as standby:
+        there = make_url(url).set(host=LOOPBACK, port=standby.port.number)
+        engine = create_async_engine(there, poolclass=NullPool)
+        broker = OutboxBroker(engine, outbox_table=outbox_table)
+        assert not await broker.ping(timeout=10)
+        await asyncio.to_thread(standby.promote)
+        assert await broker.ping(timeout=10)
+        await engine.dispose()
 
 
 async def _recovered(place: Place) -> float:

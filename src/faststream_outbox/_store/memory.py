@@ -182,8 +182,8 @@ class MemoryStore:
         finally:
             self._listeners.discard(listener)
 
-    async def ping(self) -> None:
-        """Memory can always be reached."""
+    async def ping(self) -> bool:
+        return True
 
     def explain(self, error: BaseException) -> Explanation:
         return unexplained(error)

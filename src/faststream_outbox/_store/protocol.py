@@ -184,8 +184,8 @@ class Store(Protocol):
         Yields None where the server accepts the line but never speaks on it, as behind a pooler in transaction mode.
         """
 
-    async def ping(self) -> None:
-        """Raise what the database raises when it cannot be reached."""
+    async def ping(self) -> bool:
+        """Return whether rows can be written; raise what the database raises when it cannot be reached."""
 
     def explain(self, error: BaseException) -> Explanation:
         """Return in words what an error of the store means, and what to do about it where that is known."""

@@ -212,17 +212,16 @@ class OutboxBroker(OutboxPublishing, OutboxRegistrator, BrokerUsecase[Delivery, 
 
     @override
     async def ping(self, timeout: float | None = None) -> bool:
-        """Tell whether the database answers.
+        """Return whether the database answers and takes writes; a standby, or one that is read-only, does not.
 
         Args:
             timeout: Seconds to wait; None waits as long as the driver does.
         """
         try:
             async with asyncio.timeout(timeout):
-                await self._store.ping()
+                return await self._store.ping()
         except Exception:  # noqa: BLE001 - whatever it is, the database does not answer
             return False
-        return True
 
     async def validate_schema(self) -> None:
         """Compare the tables in the database with their declarations; a good last line of a migration's test.

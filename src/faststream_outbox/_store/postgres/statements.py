@@ -106,6 +106,7 @@ class Statements:
         self.dead_letters_replay = [self._load("dead_letters_replay", **table) for table in tables]
         self.dead_letters_discard = [self._load("dead_letters_discard", **table) for table in tables]
         self.listen_presence = self._load("listen_presence")
+        self.ping = self._write("ping")
 
     def _write(self, name: str, **clauses: str) -> DriverStatement:
         return DriverStatement(self._load(name, **clauses))

@@ -155,8 +155,9 @@ class PostgresStore:
     def listen(self, token: str) -> AbstractAsyncContextManager[Listener | None]:
         return listen(self._listen_engine, self._statements, self._channel, token)
 
-    async def ping(self) -> None:
-        await self._calls.run(lambda connection: connection.exec_driver_sql("SELECT 1"))
+    async def ping(self) -> bool:
+        [(takes_writes,)] = await self._calls.fetch(self._statements.ping, {})
+        return bool(takes_writes)
 
     def explain(self, error: BaseException) -> Explanation:
         return explain(error)
