@@ -1,4 +1,4 @@
-"""What the source distribution takes along."""
+"""What the source distribution and the extras take along."""
 
 import re
 import tomllib
@@ -8,6 +8,13 @@ ROOT = Path(__file__).parents[1]
 
 ALWAYS = {"README.md", "LICENSE", "pyproject.toml"}
 """Hatchling takes these without being told."""
+
+
+def test_the_demo_can_write_its_asyncapi_document_as_yaml() -> None:
+    """FastStream imports PyYAML when it is asked for YAML, and does not require it."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    assert any(need.startswith("pyyaml") for need in project["project"]["optional-dependencies"]["demo"])
+    assert re.search("^pyyaml==", (ROOT / "requirements/demo.txt").read_text(encoding="utf-8"), re.MULTILINE)
 
 
 def test_what_the_readme_links_to_goes_along() -> None:

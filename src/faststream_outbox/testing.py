@@ -6,6 +6,7 @@ from types import TracebackType
 from typing import Any, overload
 from unittest import mock
 
+from faststream.exceptions import FeatureNotSupportedException
 from typing_extensions import override
 
 from faststream_outbox._faststream import EnterType, TestBroker, broker_of, is_connected
@@ -28,8 +29,30 @@ from faststream_outbox.subscriber.usecase import OutboxSubscriber
 __all__ = ("TestOutboxBroker",)
 
 
-# Not registered with ``broker=OutboxBroker``: FastStream would offer "try it out" on the AsyncAPI page, which puts the
-# live broker into test mode for a moment, and what other requests publish in that moment would be lost.
+class _NoTryingOut(TestBroker[OutboxBroker, EnterType], broker=OutboxBroker):
+    """What FastStream finds where it looks for our test broker: to "try it out" on the AsyncAPI page.
+
+    Without one, ``AsgiFastStream(broker, asyncapi_path=...)`` refuses to be made. The real one must not be found:
+    trying out puts the live broker into test mode for a moment, and what other requests publish then would be lost.
+    """
+
+    __test__ = False
+
+    async def __aenter__(self) -> EnterType:
+        msg = (
+            "an outbox cannot be tried out: publish in a transaction of the application, or test with TestOutboxBroker"
+        )
+        raise FeatureNotSupportedException(msg)
+
+    @override
+    def create_publisher_fake_subscriber(self, broker: OutboxBroker, publisher: Any) -> Any:
+        raise NotImplementedError
+
+    @override
+    async def _fake_connect(self, broker: OutboxBroker, *args: Any, **kwargs: Any) -> None:
+        raise NotImplementedError
+
+
 class TestOutboxBroker(TestBroker[OutboxBroker, EnterType]):
     """Runs an ``OutboxBroker`` on memory instead of PostgreSQL.
 

@@ -479,6 +479,21 @@ async def test_the_asyncapi_page(make_router: MakeRouter, serving: Serving) -> N
     )
 
 
+async def test_without_pyyaml_there_is_no_yaml(
+    make_router: MakeRouter, serving: Serving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def find(name: str) -> Any:
+        return None if name == "yaml" else find_spec(name)
+
+    monkeypatch.setattr("faststream_outbox.fastapi.router.find_spec", find)
+    router = make_router(prefix="/api", schema_url="/docs/asyncapi")
+    async with serving(app_of(router), router) as client:
+        assert (await client.get("/api/docs/asyncapi.yaml")).status_code == 404
+        assert (await client.get("/api/docs/asyncapi.json")).status_code == 200
+        assert (await client.get("/api/docs/asyncapi")).status_code == 200
+        assert (await client.post("/api/docs/asyncapi/try", json={})).status_code == 404
+
+
 async def test_no_asyncapi_page(make_router: MakeRouter, serving: Serving) -> None:
     for options in ({"schema_url": None}, {"include_in_schema": False}):
         router = make_router(**options)

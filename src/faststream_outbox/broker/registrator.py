@@ -5,12 +5,13 @@ from typing import Any
 
 from typing_extensions import Unpack, override
 
-from faststream_outbox._faststream import BrokerMiddleware, Registrator
+from faststream_outbox._faststream import BrokerMiddleware, PublisherUsecase, Registrator
 from faststream_outbox.broker.consumers import Copies, refuse_competition, taken_queues
 from faststream_outbox.config import OutboxBrokerConfig
 from faststream_outbox.exceptions import ConfigError
 from faststream_outbox.forwarders.forwarder import OutboxForwarder
 from faststream_outbox.forwarders.options import ForwarderOptions
+from faststream_outbox.forwarders.specification import ForwarderEntry
 from faststream_outbox.message import Delivery
 from faststream_outbox.publisher.factory import create_publisher
 from faststream_outbox.publisher.options import PublisherOptions
@@ -33,6 +34,15 @@ class OutboxRegistrator(Registrator[Delivery, OutboxBrokerConfig]):
         """All forwarders, those of included routers among them."""
         included = [forwarder for router in self.routers for forwarder in getattr(router, "forwarders", ())]
         return [*self._forwarders, *included]
+
+    @property
+    @override
+    def publishers(self) -> list[Any]:
+        """All publishers; forwarders stand among them with what AsyncAPI shows of them."""
+        entries = [
+            ForwarderEntry(forwarder) for forwarder in self._forwarders if isinstance(forwarder.to, PublisherUsecase)
+        ]
+        return [*super().publishers, *entries]
 
     def copies_of(self, queue: str) -> Sequence[str]:
         """Name the queues in which forwarders with ``tee=True`` get their copies of what is published to a queue.
@@ -110,7 +120,7 @@ class OutboxRegistrator(Registrator[Delivery, OutboxBrokerConfig]):
         self,
         queues: str | Sequence[str],
         *,
-        to: Any,
+        to: PublisherUsecase,
         **options: Unpack[ForwarderOptions],
     ) -> OutboxForwarder:
         """Carry the messages of one or more queues on to another broker.

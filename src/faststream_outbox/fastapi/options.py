@@ -48,8 +48,8 @@ class RouterOptions(OutboxOptions, EndpointOptions, APIRouterOptions, total=Fals
     """Whether the lifespan yields the broker into the application's state. Default: True."""
 
     schema_url: str | None
-    """Where the AsyncAPI page is, below the prefix; None: nowhere. Routers of one application need one
-    each. Default: ``/asyncapi``."""
+    """Where the AsyncAPI page is, below the prefix; None: nowhere. With ``.json`` behind it there is the document, with
+    ``.yaml`` too where PyYAML is installed. Routers of one application need one each. Default: ``/asyncapi``."""
 
     specification: SpecificationFactory | None
     """Makes the AsyncAPI document. Default: FastStream's."""

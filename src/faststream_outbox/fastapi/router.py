@@ -3,16 +3,18 @@
 import inspect
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from importlib.util import find_spec
 from typing import Any, cast
 from weakref import WeakSet
 
-from fastapi import Depends, params
+from fastapi import APIRouter, Depends, params
 from fastapi.datastructures import Default
 from fastapi.dependencies.utils import get_typed_signature
 from sqlalchemy import Table
 from sqlalchemy.ext.asyncio import AsyncEngine
 from typing_extensions import Unpack, override
 
+from faststream_outbox._faststream import PublisherUsecase
 from faststream_outbox._faststream.fastapi import StreamRouter
 from faststream_outbox.broker.broker import OutboxBroker
 from faststream_outbox.config import check_options
@@ -132,7 +134,7 @@ class OutboxRouter(StreamRouter[Delivery]):
         self,
         queues: str | Sequence[str],
         *,
-        to: Any,
+        to: PublisherUsecase,
         **options: Unpack[ForwarderOptions],
     ) -> OutboxForwarder:
         """Carry the messages of one or more queues on to another broker; see ``OutboxBroker.forwarder``."""
@@ -150,6 +152,17 @@ class OutboxRouter(StreamRouter[Delivery]):
             return make_consumer(handler)
 
         return wrap
+
+    @override
+    def _asyncapi_router(self, schema_url: str | None) -> APIRouter | None:
+        pages = super()._asyncapi_router(schema_url)
+        if pages is not None:
+            # Trying out would let everyone publish to the live broker; and YAML needs a package that nobody may have.
+            dropped = {f"{pages.prefix}{schema_url}/try"}
+            if find_spec("yaml") is None:
+                dropped.add(f"{pages.prefix}{schema_url}.yaml")
+            pages.routes[:] = [route for route in pages.routes if getattr(route, "path", None) not in dropped]
+        return pages
 
     @override
     def _wrap_lifespan(self, lifespan: Any = None) -> Any:
