@@ -5,12 +5,13 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, nullcontext, suppress
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
+from unittest import mock
 
 import pytest
 from asgi_lifespan import LifespanManager
 from fastapi import Depends, FastAPI
 from faststream import AckPolicy, FastStream, TestApp
-from faststream.exceptions import SetupError
+from faststream.exceptions import FeatureNotSupportedException, SetupError
 from faststream.kafka import KafkaBroker, TestKafkaBroker
 from faststream.kafka.annotations import KafkaMessage
 from httpx import ASGITransport, AsyncClient
@@ -705,12 +706,18 @@ def test_loops_on_both_stores_are_refused(broker: OutboxBroker) -> None:
         TestOutboxBroker(broker, run_loops=True, with_real=True)
 
 
-def test_the_asyncapi_page_offers_no_way_to_publish() -> None:
+async def test_the_asyncapi_page_offers_no_way_to_publish() -> None:
     """FastStream would run the live broker under its test broker for a moment: messages of others would be lost."""
     from faststream._internal.testing.broker import find_test_broker
 
     engine = create_async_engine("postgresql+asyncpg://database.invalid/shop")
-    assert find_test_broker(OutboxBroker(engine, outbox_table=make_outbox_table(MetaData()))) is None
+    broker = OutboxBroker(engine, outbox_table=make_outbox_table(MetaData()))
+    found = find_test_broker(broker)
+    assert found is not None, "the page of AsgiFastStream would not work"
+    assert found is not TestOutboxBroker
+    with pytest.raises(FeatureNotSupportedException, match="cannot be tried out"):
+        await found(broker).__aenter__()
+    assert not isinstance(broker.start, mock.NonCallableMock)
 
 
 @pytest.mark.parametrize("run_loops", [False, True])

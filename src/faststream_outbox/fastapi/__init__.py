@@ -3,8 +3,11 @@
 from importlib.util import find_spec
 
 if find_spec("fastapi") is None:
-    msg = "faststream_outbox.fastapi needs FastAPI: pip install 'faststream-outbox[fastapi]'"
-    raise ImportError(msg)
+    msg = (
+        "faststream_outbox.fastapi needs FastAPI, and the package fastapi is not installed: install it, or this "
+        "package's checkout or wheel with its extra fastapi"
+    )
+    raise ImportError(msg, name="fastapi")
 
 from faststream_outbox.fastapi.context import (
     Context,
