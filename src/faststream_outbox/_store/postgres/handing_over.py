@@ -53,7 +53,7 @@ class HandingOver:
         self._statements = statements
         self._settling = settling
         self._floors = floors
-        self._lock_scope = f"{quote_table(outbox_table)}/"
+        self._table = quote_table(outbox_table)
 
     async def take(
         self,
@@ -91,7 +91,8 @@ class HandingOver:
     ) -> list[Place]:
         wanted = {
             **self._floors.columns(places),
-            "scope": self._lock_scope,
+            "table": self._table,
+            "name_scope": f"{self._table}/",
             "breadth": breadth,
             "idle": _milliseconds(idle_seconds),
             "patience": _milliseconds(PATIENCE_SECONDS) if breadth > 1 else None,

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from sqlalchemy import Connection, Table, text
+from sqlalchemy import Connection, MetaData, Row, Table, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from faststream_outbox._store.postgres.statements import Statements, quote_table
@@ -35,11 +35,32 @@ _LEAVE = text("SELECT pg_advisory_unlock_shared(hashtextextended(:token, 0))")
 
 
 def channel_of(table: Table) -> str:
-    """Name the NOTIFY channel of a table; schemas do not share one."""
+    """Name the NOTIFY channel that publishers use; schemas do not share one.
+
+    Publishers that call a table differently, with its schema or without, have different channels, and consumers listen
+    to both. They listen already to the channel of what the table is (its oid), whatever it is called. The next release
+    lets publishers use that one alone; in this one, consumers of earlier versions must still hear them.
+    """
     name = f"outbox:{quote_table(table)}"
     if len(name.encode()) <= MAX_IDENTIFIER_BYTES:
         return name
     return f"outbox:{hashlib.sha256(name.encode()).hexdigest()[:40]}"
+
+
+def channels_of(table: Table, found: Row[Any]) -> set[str]:
+    """Name all channels on which publishers may ring for a table.
+
+    Args:
+        table: As it is declared here.
+        found: What ``listen_presence.sql`` says of it.
+    """
+    channels = {channel_of(table)}
+    if found.oid is not None:
+        schemas = [found.nspname, None] if found.is_visible else [found.nspname]
+        names = [Table(found.relname, MetaData(), schema=schema) for schema in schemas]
+        # A table's own name would be quoted if it consisted of digits.
+        channels |= {f"outbox:{found.oid}", *map(channel_of, names)}
+    return channels
 
 
 class PostgresListener:
@@ -115,7 +136,7 @@ class PostgresListener:
 async def listen(
     engine: AsyncEngine,
     statements: Statements,
-    channel: str,
+    table: Table,
     token: str,
 ) -> AsyncIterator[PostgresListener | None]:
     """Hold a connection out of the engine's pool, with the presence of ``token`` on it, and listen there.
@@ -130,19 +151,23 @@ async def listen(
         listener: PostgresListener | None = None
         # From here on the pool will not close it any more, however this ends.
         try:
-            presence = await connection.execute(statements.listen_presence, {"token": token})
-            listener = PostgresListener(driver, presence.one().backend)
+            parameters = {"token": token, "table": quote_table(table)}
+            found = (await connection.execute(statements.listen_presence, parameters)).one()
+            channels = channels_of(table, found)
+            listener = PostgresListener(driver, found.backend)
             driver.add_termination_listener(listener.on_termination)
-            await driver.add_listener(channel, listener.on_notification)
+            for channel in channels:
+                await driver.add_listener(channel, listener.on_notification)
             # By another connection: what is sent by this one comes back with the statement's answer, even through a
             # pooler that has nothing more for it afterwards.
             async with engine.begin() as other:
-                await other.execute(_NOTIFY, {"channel": channel, "payload": listener.probe})
+                await other.execute(_NOTIFY, {"channel": channel_of(table), "payload": listener.probe})
             if await listener.is_answered(within=PROBE_SECONDS):
                 yield listener
                 return
             # So that a pooler's connection does not go on listening, if it is the same one still.
-            await driver.remove_listener(channel, listener.on_notification)
+            for channel in channels:
+                await driver.remove_listener(channel, listener.on_notification)
             await connection.execute(_LEAVE, {"token": token})
             yield None
         finally:

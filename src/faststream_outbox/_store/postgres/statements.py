@@ -26,6 +26,9 @@ _PLANNED_ANEW = "(CAST(:planned_anew AS boolean) OR (SELECT count(*) FROM genera
 # before a restart does not count.
 _FLOOR = "CASE WHEN pg_postmaster_start_time() = CAST(:server AS timestamptz) THEN place.floor ELSE 0 END"
 
+# What a table is, whatever it is called.
+_OID = "CAST(CAST(CAST(:table AS regclass) AS oid) AS text)"
+
 # Whoever writes rows by SQL can write times that Python has no word for, and headers whose text is too large to be
 # written out: in one row of an answer, either would make all of it unreadable.
 _READABLE = {
@@ -67,6 +70,7 @@ class Statements:
             "selected": _SELECTED,
             "planned_anew": _PLANNED_ANEW,
             "floor": _FLOOR,
+            "oid": _OID,
             **_READABLE,
         }
         wake = _WAKE if notify else ""

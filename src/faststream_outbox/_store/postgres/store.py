@@ -13,7 +13,7 @@ from faststream_outbox._store.postgres.driver import Record
 from faststream_outbox._store.postgres.floors import Floors, columns_of
 from faststream_outbox._store.postgres.handing_over import HandingOver, PostgresHandOver
 from faststream_outbox._store.postgres.inspection import differences
-from faststream_outbox._store.postgres.listener import channel_of, listen
+from faststream_outbox._store.postgres.listener import listen
 from faststream_outbox._store.postgres.records import to_rows
 from faststream_outbox._store.postgres.settling import Settling, fence
 from faststream_outbox._store.postgres.statements import Statements, quote_table
@@ -57,7 +57,7 @@ class PostgresStore:
     ) -> None:
         self._tables = [outbox_table] if dlq_table is None else [outbox_table, dlq_table]
         self._statements = Statements(outbox_table, dlq_table)
-        self._channel = channel_of(outbox_table)
+        self._outbox_table = outbox_table
         # The engine's own level may be higher, under which a lane would not see what the lane before it wrote.
         self._transactional = engine.execution_options(isolation_level="READ COMMITTED")
         self._calls = Calls(engine, self._transactional)
@@ -153,7 +153,7 @@ class PostgresStore:
                 raise
 
     def listen(self, token: str) -> AbstractAsyncContextManager[Listener | None]:
-        return listen(self._listen_engine, self._statements, self._channel, token)
+        return listen(self._listen_engine, self._statements, self._outbox_table, token)
 
     async def ping(self) -> bool:
         [(takes_writes,)] = await self._calls.fetch(self._statements.ping, {})

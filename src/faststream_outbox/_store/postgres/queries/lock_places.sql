@@ -28,7 +28,16 @@ WHERE {planned_anew} AND CASE
             LIMIT 1
         )
     )
-    THEN pg_try_advisory_xact_lock(hashtextextended(:scope || place.queue, place.shard))
+    THEN CASE
+        -- Processes of earlier versions know a place by the table's name alone, and some may still run beside this one
+        -- while it is deployed. The next release drops this lock.
+        WHEN pg_try_advisory_xact_lock(hashtextextended(:name_scope || place.queue, place.shard))
+        -- A table has two names, with its schema and without, and processes that call it differently are to meet.
+        THEN pg_try_advisory_xact_lock(
+            hashtextextended('outbox ' || (SELECT {oid}) || '/' || place.queue, place.shard)
+        )
+        ELSE false
+    END
     ELSE false
 END
 LIMIT CAST(:breadth AS integer)
