@@ -2,21 +2,24 @@
 
 import asyncio
 from collections import deque
+from collections.abc import AsyncIterator
 
 import pytest
 
 from faststream_outbox._engine import completer as completer_module
+from faststream_outbox._engine import leases as leases_module
+from faststream_outbox._engine import set_aside
 from faststream_outbox._engine.completer import Completer
 from faststream_outbox._engine.health import Health
 from faststream_outbox._engine.leases import Leases
 from faststream_outbox._engine.wakeups import Wakeups
-from faststream_outbox._values.outcome import Dead, Delivered, Outcome, Released, Retry, Settlement
-from tests.engine.fakes import Lines, ScriptedStore, Trouble, make_row, until
+from faststream_outbox._values.outcome import DELIVERED, Dead, Delivered, Outcome, Released, Retry, Settlement
+from tests.engine.fakes import Clock, Lines, ScriptedStore, Trouble, make_row, until
 
 
 @pytest.fixture
 async def completer(store: ScriptedStore, leases: Leases, log: Lines) -> Completer:
-    return Completer(store, leases, Wakeups(), asyncio.Lock(), Health("database", log))
+    return Completer(store, leases, Wakeups(), asyncio.Lock(), Health("database", log), log=log)
 
 
 def put(completer: Completer, *ids: int) -> None:
@@ -184,7 +187,7 @@ async def test_it_shares_one_connection_with_the_rest_of_the_upkeep(
     store: ScriptedStore, leases: Leases, log: Lines
 ) -> None:
     writes = asyncio.Lock()
-    completer = Completer(store, leases, Wakeups(), writes, Health("database", log))
+    completer = Completer(store, leases, Wakeups(), writes, Health("database", log), log=log)
     async with writes:
         put(completer, 1)
         completer.start()
@@ -204,7 +207,7 @@ def test_it_is_behind_only_with_a_whole_write_waiting(completer: Completer) -> N
 async def test_a_row_that_comes_again_rings_its_queue(store: ScriptedStore, leases: Leases, log: Lines) -> None:
     wakeups = Wakeups()
     bells = {queue: wakeups.register([queue]) for queue in ("again", "back", "gone")}
-    completer = Completer(store, leases, wakeups, asyncio.Lock(), Health("database", log))
+    completer = Completer(store, leases, wakeups, asyncio.Lock(), Health("database", log), log=log)
     completer.put(Settlement(make_row(1, queue="again"), Retry(1.0)))
     completer.put(Settlement(make_row(2, queue="back"), Released()))
     completer.put(Settlement(make_row(3, queue="gone"), Delivered()))
@@ -212,3 +215,187 @@ async def test_a_row_that_comes_again_rings_its_queue(store: ScriptedStore, leas
     await until(lambda: len(store.settled) == 3)
     await completer.stop()
     assert [queue for queue, bell in bells.items() if bell.is_rung] == ["again", "back"]
+
+
+class Settled:
+    """A completer with leased rows, some of which have an outcome that the database refuses."""
+
+    def __init__(self, completer: Completer, store: ScriptedStore, leases: Leases) -> None:
+        self.completer, self.store, self.leases = completer, store, leases
+
+    def put(self, *ids: int, queue: str = "orders", outcome: Outcome = DELIVERED) -> None:
+        rows = [make_row(row_id, queue=queue) for row_id in ids]
+        self.leases.hold(rows, 60.0)
+        for row in rows:
+            self.completer.put(Settlement(row, outcome))
+
+    def refuse(self, *ids: int) -> None:
+        self.store.script.refused.update(dict.fromkeys(ids, Trouble("a trigger says no")))
+
+    @property
+    def writes(self) -> int:
+        return self.store.script.calls["settle"]
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    for module in (set_aside, leases_module):
+        monkeypatch.setattr(module, "time", clock)
+    return clock
+
+
+@pytest.fixture
+async def settled(clock: Clock, completer: Completer, store: ScriptedStore, leases: Leases) -> AsyncIterator[Settled]:
+    yield Settled(completer, store, leases)
+    await completer.stop(5.0)
+
+
+async def test_a_refused_outcome_holds_up_no_other_and_its_row_keeps_its_lease(settled: Settled, log: Lines) -> None:
+    settled.refuse(2)
+    settled.put(1, 2, 3)
+    settled.completer.start()
+    await until(lambda: settled.completer.set_aside)
+    settled.put(4)
+    await until(lambda: written(settled.store) == [1, 3, 4])
+    assert settled.leases.ids == [2]
+    assert settled.completer.set_aside == 1
+    assert not settled.completer.has_more()
+    assert not settled.completer.health.is_down
+    [line] = log.errors
+    assert "2 in 'orders'" in line
+    assert "a trigger says no" in line
+    assert "Correct" in line
+
+
+async def test_what_is_set_aside_keeps_nothing_of_its_message(settled: Settled) -> None:
+    settled.refuse(1)
+    row = make_row(1, payload=b"x" * 100, headers={"a": "b"})
+    settled.leases.hold([row], 0.0)
+    settled.completer.put(Settlement(row, Delivered()))
+    settled.completer.start()
+    await until(lambda: settled.completer.set_aside)
+    [leased] = settled.leases.to_renew()[0.0]
+    assert (leased.id, leased.payload, leased.headers) == (1, b"", {})
+
+
+async def test_it_is_tried_again_after_growing_delays_until_it_is_written(
+    settled: Settled, clock: Clock, log: Lines
+) -> None:
+    settled.refuse(1)
+    settled.put(1)
+    settled.completer.start()
+    await until(lambda: settled.completer.set_aside)
+    waits: list[float] = []
+    for attempt in range(2, 10):
+        waits.append(settled.completer._set_aside.seconds_to_next_try() or 0.0)
+        clock.now += waits[-1]
+        settled.completer._work.set()
+        await until(lambda attempt=attempt: settled.writes == attempt)
+        await until(lambda: (settled.completer._set_aside.seconds_to_next_try() or 0.0) > 0)
+    assert 0.5 <= waits[0] <= 1
+    assert 30 <= waits[-1] <= 60
+    settled.store.script.refused.clear()
+    clock.now += 60
+    settled.completer._work.set()
+    await until(lambda: written(settled.store) == [1])
+    assert settled.completer.set_aside == len(settled.leases) == 0
+    assert len(log.errors) == 1
+    assert any("are written: 1 in 'orders'" in line for _, line in log.all)
+
+
+async def test_without_a_new_outcome_it_wakes_by_itself(
+    completer: Completer, store: ScriptedStore, leases: Leases, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(set_aside, "RETRY_SECONDS", (0.002, 0.002))
+    completer = Completer(store, leases, Wakeups(), asyncio.Lock(), completer.health, log=Lines())
+    settled = Settled(completer, store, leases)
+    settled.refuse(1)
+    settled.put(1)
+    completer.start()
+    await until(lambda: settled.writes == 4)
+    store.script.refused.clear()
+    await until(lambda: written(store) == [1])
+    await completer.stop()
+
+
+async def test_a_retry_that_is_written_in_the_end_rings_its_queue(settled: Settled, clock: Clock, log: Lines) -> None:
+    bell = settled.completer._wakeups.register(["orders"])
+    settled.refuse(1)
+    settled.put(1, outcome=Retry(1.0, "e"))
+    settled.completer.start()
+    await until(lambda: settled.completer.set_aside)
+    assert not bell.is_rung
+    settled.store.script.refused.clear()
+    clock.now += 60
+    settled.completer._work.set()
+    await until(lambda: bell.is_rung)
+
+
+async def test_a_failure_while_it_is_tried_does_not_hold_up_what_else_is_to_be_written(
+    settled: Settled, clock: Clock
+) -> None:
+    settled.refuse(1)
+    settled.put(1)
+    settled.completer.start()
+    await until(lambda: settled.completer.set_aside)
+    settled.store.script.next_failures["settle"] = deque([Trouble("of this row's own: its trigger takes too long")])
+    clock.now += 60
+    settled.put(2)
+    await until(lambda: written(settled.store) == [2])
+    assert settled.writes == 3
+
+
+async def test_a_row_whose_lease_is_lost_is_forgotten(settled: Settled, clock: Clock) -> None:
+    settled.refuse(1, 2)
+    settled.put(1, 2)
+    settled.completer.start()
+    await until(lambda: settled.completer.set_aside == 2)
+    settled.leases.let_go(make_row(1))
+    clock.now += 60
+    settled.completer._work.set()
+    await until(lambda: settled.completer.set_aside == 1)
+    assert settled.leases.ids == [2]
+
+
+async def test_a_thousand_of_them_stop_the_claims_of_their_own_queue_alone(settled: Settled) -> None:
+    count = set_aside.MOST_SET_ASIDE
+    settled.refuse(*range(count))
+    settled.put(*range(count - 1), queue="bad")
+    settled.completer.start()
+    await until(lambda: settled.completer.set_aside == count - 1)
+    assert not settled.completer.full_queues
+    settled.put(count - 1, queue="bad")
+    settled.put(count, queue="good")
+    await until(lambda: written(settled.store) == [count])
+    assert set(settled.completer.full_queues) == {"bad"}
+    assert not settled.completer.is_behind
+
+
+async def test_a_stop_tries_it_once_more(settled: Settled) -> None:
+    settled.refuse(1, 2)
+    settled.put(1, 2)
+    settled.completer.start()
+    await until(lambda: settled.completer.set_aside == 2)
+    del settled.store.script.refused[1]
+    async with asyncio.timeout(5):
+        await settled.completer.stop(grace=None)
+    assert settled.writes == 2
+    assert written(settled.store) == [1]
+    assert settled.leases.ids == [2]
+
+
+async def test_many_are_named_in_few_lines(settled: Settled, clock: Clock, log: Lines) -> None:
+    settled.refuse(*range(100))
+    settled.completer.start()
+    for row_id in range(5):
+        settled.put(row_id)
+        await until(lambda row_id=row_id: settled.completer.set_aside == row_id + 1)
+    assert len(log.errors) == 1
+    settled.put(*range(5, 50))
+    await until(lambda: settled.completer.set_aside == 50)
+    clock.now += set_aside.LINE_SECONDS
+    settled.completer._work.set()
+    await until(lambda: len(log.errors) == 2)
+    assert "1 in 'orders'" in log.errors[1]
+    assert "and 39 more" in log.errors[1]

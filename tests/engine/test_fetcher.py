@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+from faststream_outbox._engine import fetcher as fetcher_module
+from faststream_outbox._engine import set_aside
 from faststream_outbox._engine.completer import MAX_WRITE, Completer
 from faststream_outbox._engine.fetcher import Fetcher
 from faststream_outbox._engine.health import Health
@@ -25,7 +27,7 @@ class Parts:
         self.health = Health("database", log)
         self.stock = Stock(2, 10)
         self.bell = Wakeup()
-        self.completer = Completer(store, leases, Wakeups(), asyncio.Lock(), self.health)
+        self.completer = Completer(store, leases, Wakeups(), asyncio.Lock(), self.health, log=log)
         rounds = Rounds(["orders"], 16)
         self.fetcher = Fetcher(
             "test",
@@ -184,3 +186,23 @@ async def test_rows_of_a_claim_whose_answer_was_lost_are_given_back(
     await until(lambda: len(leases) == 2)
     assert set(leases.ids) == ids
     assert {row.deliveries_count for row in store.rows} == {1}
+
+
+async def test_of_a_queue_of_which_too_much_is_set_aside_nothing_is_claimed(
+    parts: Parts, store: ScriptedStore, leases: Leases, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(set_aside, "MOST_SET_ASIDE", 1)
+    monkeypatch.setattr(fetcher_module, "FULL_SECONDS", 0.001)
+    row = make_row(1000)
+    leases.hold([row], 60.0)
+    store.script.refused[row.id] = Trouble("no")
+    parts.completer.put(Settlement(row, Delivered()))
+    parts.completer.start()
+    await until(lambda: parts.completer.full_queues)
+    store.publish()
+    parts.fetcher.start()
+    await asyncio.sleep(0.02)
+    assert parts.claims == 0
+    store.script.refused.clear()
+    await until(lambda: parts.claims)
+    await parts.completer.stop()

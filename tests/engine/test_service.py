@@ -52,7 +52,7 @@ class Parts:
         self.destination = ScriptedDestination(log)
 
     def completer(self) -> Completer:
-        completer = Completer(self.store, self.leases, Wakeups(), self.writes, self.health)
+        completer = Completer(self.store, self.leases, Wakeups(), self.writes, self.health, log=Lines())
         completer.put(Settlement(make_row(), Delivered()))
         return completer
 
@@ -79,7 +79,7 @@ class Parts:
             store=self.store,
             stock=Stock(1, 10),
             leases=self.leases,
-            completer=Completer(self.store, self.leases, Wakeups(), self.writes, self.health),
+            completer=Completer(self.store, self.leases, Wakeups(), self.writes, self.health, log=Lines()),
             rounds=rounds,
             wakeup=wakeup,
             pacer=Pacer(wakeup, lambda: self.store.seconds_to_next_due(rounds.all), shortest=1.0, longest=10.0),

@@ -1,6 +1,7 @@
 """Claims rows for a consumer's workers."""
 
 import asyncio
+from collections.abc import Sequence
 
 from faststream_outbox._engine.completer import Completer
 from faststream_outbox._engine.health import Health
@@ -10,11 +11,14 @@ from faststream_outbox._engine.rounds import Rounds
 from faststream_outbox._engine.service import DATABASE_SECONDS, Service
 from faststream_outbox._engine.stock import Stock
 from faststream_outbox._engine.wakeups import Wakeup
-from faststream_outbox._store.protocol import Store
+from faststream_outbox._store.protocol import Place, Store
 from faststream_outbox._values.row import OutboxRow
 
 CATCH_UP_SECONDS = 0.1
 """How long to leave the completer alone with a backlog."""
+
+FULL_SECONDS = 1.0
+"""How long to claim nothing where so much is set aside of all queues that none is to be claimed."""
 
 
 class Fetcher(Service):
@@ -78,9 +82,13 @@ class Fetcher(Service):
             # Claims may work where writes do not; what is in hand must stay bounded then too.
             await self.sleep(CATCH_UP_SECONDS)
             return
+        places = self._places()
+        if not places:
+            await self.sleep(FULL_SECONDS)
+            return
         self._wakeup.clear()
         async with asyncio.timeout(DATABASE_SECONDS):
-            rows = await self._claim(room)
+            rows = await self._claim(places, room)
         self.health.recovered()
         self._rounds.advance()
         self._leases.hold(rows, self._lease_seconds)
@@ -88,12 +96,18 @@ class Fetcher(Service):
         if len(rows) < room:
             await self._pacer.rest(found=bool(rows))
 
-    async def _claim(self, room: int) -> list[OutboxRow]:
+    def _places(self) -> Sequence[Place]:
+        """Return the places to claim from, without queues of whose rows very many are set aside."""
+        full = self._completer.full_queues
+        places = self._rounds.next()
+        return [place for place in places if place.queue not in full] if full else places
+
+    async def _claim(self, places: Sequence[Place], room: int) -> list[OutboxRow]:
         token = self._leases.token
         if self._has_unanswered_claim:
             # It may have been carried out, and only its answer lost. No other consumer of this process has our queues.
             await self._store.give_back(self._rounds.queues, known=self._leases.ids, token=token)
         self._has_unanswered_claim = True
-        rows = await self._store.claim(self._rounds.next(), limit=room, lease_seconds=self._lease_seconds, token=token)
+        rows = await self._store.claim(places, limit=room, lease_seconds=self._lease_seconds, token=token)
         self._has_unanswered_claim = False
         return rows

@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from faststream_outbox._values.row import OutboxRow
+from faststream_outbox._values.row import OutboxRow, identity
 
 RENEW_AFTER = 1 / 3
 """Share of a lease after which it is renewed: two renewals may fail before it is lost."""
@@ -33,7 +33,7 @@ class Leases:
         return len(self._held)
 
     def __contains__(self, row: OutboxRow) -> bool:
-        return _key(row) in self._held
+        return identity(row) in self._held
 
     @property
     def ids(self) -> list[int]:
@@ -44,10 +44,17 @@ class Leases:
         """Begin to look after rows that were just claimed for ``seconds``."""
         renew_at = time.monotonic() + seconds * RENEW_AFTER
         for row in rows:
-            self._held[_key(row)] = Lease(row, seconds, renew_at)
+            self._held[identity(row)] = Lease(row, seconds, renew_at)
 
     def let_go(self, row: OutboxRow) -> None:
-        self._held.pop(_key(row), None)
+        self._held.pop(identity(row), None)
+
+    def slim(self, row: OutboxRow) -> OutboxRow:
+        """Keep of a row only what its lease needs, without its message, and return that."""
+        slim = row._replace(payload=b"", headers={})
+        if (lease := self._held.get(identity(row))) is not None:
+            lease.row = slim
+        return slim
 
     def to_renew(self) -> dict[float, list[OutboxRow]]:
         """Give the rows whose leases are to be renewed now, by the length of their lease."""
@@ -57,7 +64,3 @@ class Leases:
             if lease.renew_at <= now:
                 rows[lease.seconds].append(lease.row)
         return rows
-
-
-def _key(row: OutboxRow) -> tuple[int, int]:
-    return row.id, row.deliveries_count

@@ -59,7 +59,7 @@ class Runtime:
         line = Health("outbox database, LISTEN connection", self.log, store.explain)
         writes = asyncio.Lock()
         self._listening = Listening(store, self.leases, self.wakeups, line, self.log, enabled=listen)
-        self._completer = Completer(store, self.leases, self.wakeups, writes, self.health)
+        self._completer = Completer(store, self.leases, self.wakeups, writes, self.health, log=self.log)
         self._renewer = Renewer(store, self.leases, writes, self.health, self.log)
         self._rescuer = Rescuer(
             store, self.leases, self.wakeups, writes, self.health, can_judge=self._listening.is_steady
@@ -69,6 +69,11 @@ class Runtime:
     def hears(self) -> bool:
         """Whether a notification wakes consumers now."""
         return self._listening.hears
+
+    @property
+    def set_aside(self) -> int:
+        """How many handled rows have an outcome that the database refuses: each is named in the log."""
+        return self._completer.set_aside
 
     def wake(self, queue: str) -> None:
         """Wake the consumers of a queue; from any thread, and also when they are gone, or not there yet."""

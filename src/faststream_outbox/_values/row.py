@@ -38,3 +38,8 @@ class OutboxRow(NamedTuple):
     def problem(self) -> str | None:
         """Why no consumer can be given the row, whose ``headers`` then are empty; None for every row of ``publish``."""
         return self.headers.problem if isinstance(self.headers, Unreadable) else None
+
+
+def identity(row: OutboxRow) -> tuple[int, int]:
+    """Return what a fence goes by: the row, and which of its deliveries."""
+    return row.id, row.deliveries_count

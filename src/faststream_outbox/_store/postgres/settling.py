@@ -25,7 +25,7 @@ from faststream_outbox._values.outcome import (
     describe,
     in_ascii,
 )
-from faststream_outbox._values.row import OutboxRow
+from faststream_outbox._values.row import OutboxRow, identity
 
 CAREFUL_SECONDS = 600.0
 """For how long, after a transaction was lost to an outcome, every statement gets a savepoint. Several times as long as
@@ -112,8 +112,8 @@ class Settling:
         if not refused:
             return refused
         # What was tried last may say more than what was handed in.
-        handed_in = {_identity(settlement): settlement for settlement in settlements}
-        return [each._replace(settlement=handed_in[_identity(each.settlement)]) for each in refused]
+        handed_in = {identity(settlement.row): settlement for settlement in settlements}
+        return [each._replace(settlement=handed_in[identity(each.settlement.row)]) for each in refused]
 
 
 class _Writing:
@@ -189,10 +189,6 @@ class _Writing:
 def fence(rows: Sequence[OutboxRow]) -> dict[str, Any]:
     """Give the parameters by which a statement finds rows, and by which a stale holder's writes match nothing."""
     return {"ids": [row.id for row in rows], "deliveries": [row.deliveries_count for row in rows]}
-
-
-def _identity(settlement: Settlement) -> tuple[int, int]:
-    return settlement.row.id, settlement.row.deliveries_count
 
 
 def _not_moved(unwritten: Unwritten) -> Settlement:
