@@ -145,6 +145,16 @@ async def keys_apart(subject: Subject, count: int) -> list[str]:
     return list(by_shard.values())[:count]
 
 
+async def keys_together(subject: Subject, count: int) -> list[str]:
+    """Keys that all have one shard."""
+    candidates = [f"key-{number}" for number in range(3 * SHARDS * count)]
+    written = await put(subject, *(draft("probe", key=key) for key in candidates))
+    rows = await subject.rows()
+    together = [key for row_id, key in zip(written, candidates, strict=True) if rows[row_id].shard == 0]
+    assert len(together) >= count
+    return together[:count]
+
+
 def ids_of_queue(rows: Mapping[int, Stored], queue: str = "q") -> list[int]:
     return [row_id for row_id, stored in rows.items() if stored.row.queue == queue]
 
@@ -466,11 +476,50 @@ class StoreSuite:
         assert [len(first), len(second), len(third), len(fourth)] == [4, 4, 2, 0]
         assert sorted(ids(first + second + third)) == written
 
-    async def test_rows_whose_time_has_come_go_first(self, subject: Subject) -> None:
-        ready = await put(subject, *(draft(key=f"k{n}") for n in range(5)))
-        due = await put(subject, *(draft(key=f"k{n}", activate_at=PAST) for n in range(5)))
-        assert ids(await claim(subject, limit=5)) == due
-        assert ids(await claim(subject, limit=5)) == ready
+    @pytest.mark.parametrize(
+        ("due", "ready", "taken_due", "taken_ready"), [(5, 5, 2, 2), (1, 5, 1, 3), (5, 1, 3, 1), (5, 0, 4, 0)]
+    )
+    async def test_half_of_a_claim_is_for_rows_whose_time_has_come_and_what_one_half_does_not_use_the_other_gets(
+        self, subject: Subject, due: int, ready: int, taken_due: int, taken_ready: int
+    ) -> None:
+        is_ready = await put(subject, *(draft(key="k") for _ in range(ready))) if ready else []
+        # Of these the first is due since the shortest time.
+        times = (PAST - timedelta(hours=n) for n in range(due))
+        is_due = (await put(subject, *(draft(key="k", activate_at=time) for time in times)))[::-1]
+        claimed = await claim(subject, limit=4)
+        assert ids(claimed) == sorted(is_due[:taken_due] + is_ready[:taken_ready])
+        assert len(await claim(subject, limit=100)) == due + ready - len(claimed)
+
+    async def test_claims_of_one_row_take_both_kinds_from_each_place_in_the_long_run(self, subject: Subject) -> None:
+        keys = await keys_apart(subject, 2)
+        kinds = dict.fromkeys(await put(subject, *(draft(key=key) for key in keys * 40)), "ready")
+        kinds |= dict.fromkeys(await put(subject, *(draft(key=key, activate_at=PAST) for key in keys * 40)), "due")
+        where = await places_of(subject, *list(kinds)[:2])
+        taken = set()
+        # Lots are drawn: the test fails of itself once in 200 million runs.
+        for turn in range(60):
+            order = where if turn % 2 else where[::-1]
+            [row] = await subject.store.claim(order, limit=1, lease_seconds=LONG, token=ME)
+            taken.add((row.key, kinds[row.id]))
+        assert taken == {(key, kind) for key in keys for kind in ("ready", "due")}
+
+    async def test_retries_without_end_do_not_keep_ready_rows_waiting(self, subject: Subject) -> None:
+        failing = set(await put(subject, *(draft() for _ in range(30))))
+        await settle(subject, await claim(subject), Retry(0))
+        written = await put(subject, *(draft() for _ in range(6)))
+        handled: list[int] = []
+        for _ in range(3):
+            claimed = await claim(subject, limit=4)
+            handled += [row.id for row in claimed if row.id not in failing]
+            await settle(subject, [row for row in claimed if row.id in failing], Retry(0))
+        assert sorted(handled) == written
+
+    async def test_ready_rows_without_end_do_not_keep_retries_waiting(self, subject: Subject) -> None:
+        failed = await put(subject, *(draft() for _ in range(6)))
+        await settle(subject, await claim(subject), Retry(0))
+        await put(subject, *(draft() for _ in range(30)))
+        claimed = [row for _ in range(3) for row in await claim(subject, limit=4)]
+        assert sorted(row.id for row in claimed if row.id in failed) == failed
 
     async def test_a_claim_keeps_to_its_places(self, subject: Subject) -> None:
         [a, b] = await keys_apart(subject, 2)
@@ -716,8 +765,9 @@ class StoreSuite:
         assert seconds < 0
 
     async def test_ready_and_leased_rows_wait_for_nothing(self, subject: Subject) -> None:
-        await put(subject, draft(activate_at=PAST), draft())
-        await claim(subject, limit=1)
+        await put(subject, draft(activate_at=PAST))
+        assert len(await claim(subject)) == 1
+        await put(subject, draft())
         assert await subject.store.seconds_to_next_due(places()) is None
 
     # --- hand-overs
@@ -924,12 +974,24 @@ class StoreSuite:
             assert hand_over.has_more
             assert list(hand_over.vacant) == [], "the third place has a row that was left out for its bytes"
 
-    async def test_due_rows_of_several_places_come_first_where_bytes_are_few(self, subject: Subject) -> None:
+    async def test_few_bytes_are_for_due_and_ready_rows_of_several_places_in_turns(self, subject: Subject) -> None:
         [a, b] = await keys_apart(subject, 2)
-        ready = await put(subject, *(draft(key=a, body=b"x" * 600) for _ in range(2)))
-        [due] = await fail_once(subject, draft(key=b, body=b"x" * 600), delay=0)
-        async with subject.store.hand_over(places(), limit=100, breadth=SHARDS, max_bytes=1500) as hand_over:
-            assert parts(hand_over) == [ready[0], due]
+        ready = await put(subject, *(draft(key=a, body=b"x" * 600) for _ in range(4)))
+        due = await put(subject, *(draft(key=b, body=b"x" * 600, activate_at=PAST) for _ in range(4)))
+        async with subject.store.hand_over(places(), limit=100, breadth=SHARDS, max_bytes=2600) as hand_over:
+            assert parts(hand_over) == [*ready[:2], *due[:2]]
+
+    async def test_where_bytes_are_for_one_row_alone_both_kinds_are_taken_in_the_long_run(
+        self, subject: Subject
+    ) -> None:
+        [ready] = await put(subject, draft(key="k", body=b"x" * 600))
+        [due] = await put(subject, draft(key="k", body=b"x" * 600, activate_at=PAST))
+        taken = set()
+        # Lots are drawn, as for claims.
+        for _ in range(30):
+            async with subject.store.hand_over(places(), limit=100, max_bytes=500) as hand_over:
+                taken.update(parts(hand_over))
+        assert taken == {ready, due}
 
     async def test_a_place_whose_rows_all_wait_is_vacant(self, subject: Subject) -> None:
         [a, b] = await keys_apart(subject, 2)
@@ -1042,7 +1104,7 @@ class StoreSuite:
     async def test_a_replayed_one_comes_first_of_its_key_with_fresh_attempts_and_its_id(self, subject: Subject) -> None:
         [held] = await hold(subject, "k")
         [letter] = await subject.dead_letters.list(None, Selection(), limit=9)
-        later = await put(subject, draft(key="k", activate_at=PAST), *(draft(key="k") for _ in range(3)))
+        timer, *later = await put(subject, draft(key="k", activate_at=PAST), *(draft(key="k") for _ in range(3)))
         assert await subject.dead_letters.replay(None, Selection(key="k"), limit=9) == 1
         assert await subject.dead() == {}
         again = (await subject.rows())[held].row
@@ -1054,7 +1116,9 @@ class StoreSuite:
                 taken += parts(hand_over)
                 assert hand_over is not None
                 await hand_over.settle([Settlement(row, Delivered()) for row in hand_over.rows])
-        assert taken == [held, *later]
+        assert taken[0] == held
+        assert sorted(taken) == [held, timer, *later]
+        assert [row_id for row_id in taken if row_id in later] == later
 
     async def test_a_replayed_one_that_fails_again_holds_again(self, subject: Subject) -> None:
         [held] = await hold(subject, "k")
@@ -1134,11 +1198,59 @@ class StoreSuite:
         async with subject.store.hand_over(places(), limit=9) as hand_over:
             assert parts(hand_over) == [later]
 
-    async def test_due_rows_come_first_and_all_stand_in_order(self, subject: Subject) -> None:
-        ready = await put(subject, *(draft(key="k") for _ in range(3)))
-        due = await put(subject, *(draft(key="k", activate_at=PAST) for _ in range(3)))
+    @pytest.mark.parametrize(
+        ("due", "ready", "taken_due", "taken_ready"), [(5, 5, 2, 2), (1, 5, 1, 3), (5, 1, 3, 1), (5, 0, 4, 0)]
+    )
+    async def test_half_of_each_place_is_for_rows_whose_time_has_come_and_what_one_half_does_not_use_the_other_gets(
+        self, subject: Subject, due: int, ready: int, taken_due: int, taken_ready: int
+    ) -> None:
+        is_ready = await put(subject, *(draft(key="k") for _ in range(ready))) if ready else []
+        times = (PAST - timedelta(hours=n) for n in range(due))
+        is_due = (await put(subject, *(draft(key="k", activate_at=time) for time in times)))[::-1]
         async with subject.store.hand_over(places(), limit=4) as hand_over:
-            assert parts(hand_over) == [ready[0], *due]
+            assert parts(hand_over) == sorted(is_due[:taken_due] + is_ready[:taken_ready])
+            assert hand_over is not None
+            assert hand_over.has_more
+            await hand_over.settle([Settlement(row, Delivered()) for row in hand_over.rows])
+        async with subject.store.hand_over(places(), limit=100) as hand_over:
+            assert len(parts(hand_over)) == due + ready - 4
+
+    async def test_due_rows_of_one_time_are_taken_once(self, subject: Subject) -> None:
+        due = await put(subject, *(draft(key="k", activate_at=PAST) for _ in range(7)))
+        for limit in range(1, 9):
+            async with failing(subject.store.hand_over(places(), limit=limit)) as hand_over:
+                taken = parts(hand_over)
+            assert len(taken) == min(limit, len(due))
+            assert len(set(taken)) == len(taken)
+
+    async def test_retries_without_end_do_not_keep_the_ready_rows_of_their_place_waiting(
+        self, subject: Subject
+    ) -> None:
+        keys = await keys_together(subject, 20)
+        refused = set(await fail_once(subject, *(draft(key=key) for key in keys[:14]), delay=0))
+        written = await put(subject, *(draft(key=key) for key in keys[14:]))
+        delivered: list[int] = []
+        for _ in range(3):
+            async with subject.store.hand_over(places(), limit=4) as hand_over:
+                assert hand_over is not None
+                outcomes = [Retry(0) if row.id in refused else Delivered() for row in hand_over.rows]
+                await hand_over.settle(list(map(Settlement, hand_over.rows, outcomes)))
+                delivered += [row.id for row in hand_over.rows if row.id not in refused]
+        assert delivered == written
+
+    async def test_ready_rows_without_end_do_not_keep_the_retries_of_their_place_waiting(
+        self, subject: Subject
+    ) -> None:
+        keys = await keys_together(subject, 20)
+        retried = await fail_once(subject, *(draft(key=key) for key in keys[:6]), delay=0)
+        await put(subject, *(draft(key=key) for key in keys[6:]))
+        taken: list[int] = []
+        for _ in range(3):
+            async with subject.store.hand_over(places(), limit=4) as hand_over:
+                taken += parts(hand_over)
+                assert hand_over is not None
+                await hand_over.settle([Settlement(row, Delivered()) for row in hand_over.rows])
+        assert [row_id for row_id in taken if row_id in retried] == retried
 
     async def test_lanes_keep_each_keys_order_and_send_nothing_twice(self, subject: Subject) -> None:
         written = await put(subject, *(draft(key=f"k{n % 12}", body=b"%d" % n) for n in range(240)))

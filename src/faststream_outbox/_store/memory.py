@@ -8,7 +8,16 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-from faststream_outbox._store.memory_records import LONG_AGO, Record, failed, fitting, to_record, turn, utc_now
+from faststream_outbox._store.memory_records import (
+    LONG_AGO,
+    Record,
+    failed,
+    fitting,
+    in_turns,
+    shared_out,
+    to_record,
+    utc_now,
+)
 from faststream_outbox._store.protocol import (
     DEFAULT_BATCH_BYTES,
     LONGEST_REST_SECONDS,
@@ -86,10 +95,10 @@ class MemoryStore:
 
     async def claim(self, places: Sequence[Place], *, limit: int, lease_seconds: float, token: str) -> list[OutboxRow]:
         now = utc_now()
-        due = self._at(places, lambda record: record.is_due(now))
-        ready = self._at(places, lambda record: record.is_ready)
+        due = self._at(places, lambda record: record.is_due(now) and not record.locked)
+        ready = self._at(places, lambda record: record.is_ready and not record.locked)
         rows = []
-        for record in itertools.islice((r for r in itertools.chain(due, ready) if not r.locked), limit):
+        for record in shared_out(due, ready, limit):
             record.token = token
             record.next_attempt_at = now + timedelta(seconds=lease_seconds)
             record.row = record.row._replace(deliveries_count=record.row.deliveries_count + 1, acquired_at=now)
@@ -153,7 +162,7 @@ class MemoryStore:
             return
         share = limit // len(locked)
         found = {place: self._take(place, share, now) for place in locked}
-        taken = fitting(sorted(itertools.chain(*found.values()), key=turn), max_bytes)
+        taken = fitting(in_turns(itertools.chain(*found.values())), max_bytes)
         is_cut = len(taken) < sum(map(len, found.values()))
         hand_over = MemoryHandOver(
             places=locked,
@@ -305,7 +314,7 @@ class MemoryStore:
 
         due = self._at([place], lambda r: r.is_due(now) and is_free(r))
         ready = self._at([place], lambda r: r.is_ready and is_free(r))
-        return (due + ready)[:limit]
+        return shared_out(due, ready, limit)
 
     def _apply(self, record: Record, outcome: Any) -> None:
         now = utc_now()

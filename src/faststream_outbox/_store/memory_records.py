@@ -1,11 +1,12 @@
 """A row of the store in memory, and what becomes of it."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from zlib import crc32
 
+from faststream_outbox._store.halves import halves
 from faststream_outbox._store.protocol import Place
 from faststream_outbox._values.draft import Draft
 from faststream_outbox._values.outcome import Dead
@@ -84,9 +85,19 @@ def fitting(records: Sequence[Record], max_bytes: int) -> Sequence[Record]:
     return records[: max(1, count)]
 
 
-def turn(record: Record) -> tuple[datetime, int]:
-    """Where a record stands among those of a hand-over: due ones first, then ready ones."""
-    return record.next_attempt_at or NEVER, record.row.id
+def shared_out(due: Sequence[Record], ready: Sequence[Record], limit: int) -> list[Record]:
+    """Choose half from each, from the front; what one does not use the other gets."""
+    taken_ready = ready[: limit - min(len(due), halves(limit).due_share)]
+    return [*due[: limit - len(taken_ready)], *taken_ready]
+
+
+def in_turns(records: Iterable[Record]) -> list[Record]:
+    """Order those of a hand-over: one whose time has come, one that is ready, and so on."""
+    ordered = sorted(records, key=lambda record: (record.next_attempt_at or NEVER, record.row.id))
+    due = [record for record in ordered if not record.is_ready]
+    ready = [record for record in ordered if record.is_ready]
+    pair = (due, ready) if halves(1).due_first else (ready, due)
+    return [record for turn in itertools.zip_longest(*pair) for record in turn if record is not None]
 
 
 def failed(row: OutboxRow, now: datetime) -> OutboxRow:

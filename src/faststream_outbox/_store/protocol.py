@@ -134,7 +134,10 @@ class Store(Protocol):
     """Rows and leases. Every method is one short transaction of its own."""
 
     async def claim(self, places: Sequence[Place], *, limit: int, lease_seconds: float, token: str) -> list[OutboxRow]:
-        """Lease up to ``limit`` rows to ``token``: those whose time has come first, then ready ones, place by place."""
+        """Lease up to ``limit`` rows to ``token``, place by place.
+
+        Half of them are rows whose time has come, half are ready ones; what one half does not use the other gets.
+        """
 
     async def settle(self, settlements: Sequence[Settlement], *, token: str) -> Sequence[Unwritten]:
         """Write outcomes of leased rows. A row that this token and delivery no longer hold is left alone.
@@ -169,10 +172,11 @@ class Store(Protocol):
     ) -> AbstractAsyncContextManager[HandOver | None]:
         """Take the first of ``places`` that have work and no other taker, and lock some of their rows.
 
-        Up to ``breadth`` places are taken, and up to ``limit`` rows, of which each place gives its share at most: the
-        first ones in its order. Payloads and headers have up to ``max_bytes`` together; a single row may have more.
-        Rows behind a waiting row of their key are left out, so the rows may be none. The context yields None where no
-        place can be taken. Leaving it normally commits; leaving it with an error gives all rows back unchanged.
+        Up to ``breadth`` places are taken, and up to ``limit`` rows, of which each place gives its share at most, in
+        halves as for a claim: the first rows whose time has come, and the first ready ones. Payloads and headers have
+        up to ``max_bytes`` together; a single row may have more. Rows behind a waiting row of their key are left out,
+        so the rows may be none. The context yields None where no place can be taken. Leaving it normally commits;
+        leaving it with an error gives all rows back unchanged.
 
         The store gives them back by itself when it hears nothing for ``idle_seconds``: a machine that lost its power,
         or whose process is stopped, does not say goodbye.

@@ -8,6 +8,7 @@ from sqlalchemy import Table
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from faststream_outbox._store.halves import halves
 from faststream_outbox._store.postgres.calls import sqlstate
 from faststream_outbox._store.postgres.floors import Floors
 from faststream_outbox._store.postgres.records import all_bytes_of, id_of, place_of, to_rows
@@ -103,7 +104,13 @@ class HandingOver:
     async def _take(
         self, connection: AsyncConnection, places: list[Place], *, is_whole: bool, limit: int, max_bytes: int
     ) -> PostgresHandOver:
-        wanted = {**self._floors.columns(places), "share": limit // len(places), "max_bytes": max_bytes}
+        share = limit // len(places)
+        wanted = {
+            **self._floors.columns(places),
+            "share": share,
+            **halves(share)._asdict(),
+            "max_bytes": max_bytes,
+        }
         records = await connection.run_sync(self._statements.take.execute, wanted)
         if records:
             self._floors.saw(id_of(records[-1]))
@@ -118,7 +125,7 @@ class HandingOver:
             rows=to_rows(records),
             # Where bytes were the limit, a place may have had rows that are not among these.
             vacant=[] if is_cut else [place for place in places if place not in share_of],
-            has_more=is_cut or wanted["share"] in share_of.values(),
+            has_more=is_cut or share in share_of.values(),
             is_whole=is_whole,
             write=write,
         )

@@ -7,6 +7,7 @@ from sqlalchemy import Table
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from faststream_outbox._store.halves import halves
 from faststream_outbox._store.postgres.advice import explain
 from faststream_outbox._store.postgres.calls import Calls
 from faststream_outbox._store.postgres.driver import Record
@@ -72,6 +73,7 @@ class PostgresStore:
             wanted = {
                 **self._floors.columns(places),
                 "limit": limit,
+                "due_share": halves(limit).due_share,
                 "lease_seconds": lease_seconds,
                 "token": token,
             }

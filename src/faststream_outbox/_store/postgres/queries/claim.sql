@@ -1,6 +1,7 @@
--- Lease rows to a handler's process: due ones first, then ready ones. Places are walked in the given order and the
--- LIMITs stop the walk early, so a claim touches as many rows as it takes. SKIP LOCKED keeps claimers apart.
--- The comparison of pairs starts at the floor, and pins the index: see docs/plans.md.
+-- Lease rows to a handler's process: half of them are rows whose time has come, half are ready ones. Neither waits for the
+-- end of the other; what one does not use the other gets. Places are walked in the given order and the LIMITs stop the walk
+-- early, so a claim touches as many rows as it takes, and half as many again where both kinds have piled up. SKIP LOCKED
+-- keeps claimers apart. The comparison of pairs starts at the floor, and pins the index: see docs/plans.md.
 WITH due AS MATERIALIZED (
     SELECT row.id
     FROM unnest(CAST(:queues AS text[]), CAST(:shards AS smallint[])) AS place(queue, shard)
@@ -28,7 +29,7 @@ ready AS MATERIALIZED (
         LIMIT CAST(:limit AS integer)
         FOR UPDATE SKIP LOCKED
     ) AS row
-    LIMIT CAST(:limit AS integer) - (SELECT count(*) FROM due)
+    LIMIT CAST(:limit AS integer) - LEAST((SELECT count(*) FROM due), CAST(:due_share AS integer))
 )
 UPDATE {table} AS o
 SET acquired_token = :token,
@@ -36,6 +37,8 @@ SET acquired_token = :token,
     next_attempt_at = statement_timestamp() + make_interval(secs => CAST(:lease_seconds AS float8)),
     -- A count that SQL has written can be the largest there is.
     deliveries_count = LEAST(o.deliveries_count, 2147483646) + 1
-WHERE {planned_anew} AND o.id = ANY (ARRAY(SELECT id FROM due UNION ALL SELECT id FROM ready))
+WHERE {planned_anew} AND o.id = ANY (ARRAY(
+    SELECT id FROM ready UNION ALL (SELECT id FROM due LIMIT CAST(:limit AS integer) - (SELECT count(*) FROM ready))
+))
 RETURNING id, queue, key, idempotency_key, payload, {headers}, attempts_count, deliveries_count,
     {created_at}, {first_attempt_at}, {last_attempt_at}, acquired_at, timer_id

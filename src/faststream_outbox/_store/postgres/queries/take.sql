@@ -1,8 +1,10 @@
--- The rows of locked places. Each place gives up to its share, in order: due rows first, then ready ones, and none that
--- stands behind a waiting row of its key. A row whose retry is due still holds back the later ones until it is settled:
--- the limit may have left it out. A held dead letter is such a row, with a time that never comes. A timer (not tried
--- yet) holds nothing back. Ready rows are waited for, not skipped, where a stranger has locked one: skipped, it would be
--- passed by the later ones of its key. The comparison of pairs starts at the floor, and pins the index: see docs/plans.md.
+-- The rows of locked places. Each place gives up to its share, in turns: a row whose time has come, in the order of these
+-- times, then a ready one. Neither waits for the end of the other; what one does not use the other gets. None is taken
+-- that stands behind a waiting row of its key. A row whose retry is due still holds back the later ones until it is
+-- settled: the limit may have left it out. A held dead letter is such a row, with a time that never comes. A timer (not
+-- tried yet) holds nothing back. Ready rows are waited for, not skipped, where a stranger has locked one: skipped, it
+-- would be passed by the later ones of its key. The comparison of pairs starts at the floor, and pins the index: see
+-- docs/plans.md.
 SELECT id, queue, key, idempotency_key, payload, {headers}, attempts_count, deliveries_count,
     {created_at}, {first_attempt_at}, {last_attempt_at}, statement_timestamp() AS acquired_at, timer_id, shard, all_bytes
 FROM (
@@ -47,11 +49,17 @@ FROM (
                 LIMIT CAST(:share AS integer)
                 FOR UPDATE
             ) AS row
-            LIMIT CAST(:share AS integer) - (SELECT count(*) FROM due)
+            LIMIT CAST(:share AS integer) - LEAST((SELECT count(*) FROM due), CAST(:due_share AS integer))
         )
-        SELECT * FROM due UNION ALL SELECT * FROM ready
+        SELECT *, CAST(:due_first AS boolean) AS is_first, row_number() OVER (ORDER BY next_attempt_at, id) AS rank
+        FROM due
+        UNION ALL
+        SELECT *, NOT CAST(:due_first AS boolean), row_number() OVER (ORDER BY id)
+        FROM ready
+        ORDER BY rank, is_first DESC
+        LIMIT CAST(:share AS integer)
     ) AS taken
-    WINDOW in_turn AS (ORDER BY next_attempt_at, id ROWS UNBOUNDED PRECEDING)
+    WINDOW in_turn AS (ORDER BY rank, is_first DESC, next_attempt_at, id ROWS UNBOUNDED PRECEDING)
 ) AS sized
 WHERE {planned_anew} AND (turn = 1 OR bytes <= CAST(:max_bytes AS bigint))
 ORDER BY id
