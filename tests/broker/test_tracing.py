@@ -125,7 +125,8 @@ from faststream_outbox import OutboxBroker, TestOutboxBroker, make_outbox_table
 
 async def main():
     engine = create_async_engine("postgresql+asyncpg://database.invalid/shop")
-    broker, kafka = OutboxBroker(engine, outbox_table=make_outbox_table(MetaData())), KafkaBroker(acks="all")
+    broker = OutboxBroker(engine, outbox_table=make_outbox_table(MetaData()), logger=None)
+    kafka = KafkaBroker(acks="all")
     broker.forwarder("orders", to=kafka.publisher("orders.v1"))
     arrived = asyncio.Event()
 

@@ -257,3 +257,14 @@ def test_the_next_outage_begins_with_quick_probes(breaker: Breaker) -> None:
     answer(breaker)
     open_up(breaker)
     assert breaker._probes == 1
+
+
+async def test_that_it_is_connected_is_said_once(log: Lines) -> None:
+    said = []
+    breaker = Breaker(Health("kafka", log), 2, on_reached=lambda: said.append(True))
+    breaker.cannot_connect("lane-0", Trouble("down"))
+    assert not breaker.was_reached
+    for lane in ("lane-0", "lane-1", "lane-0"):
+        breaker.connected(lane)
+    assert said == [True]
+    assert breaker.was_reached

@@ -5,7 +5,8 @@ import logging
 import pytest
 
 from faststream_outbox._engine import health as health_module
-from faststream_outbox._engine.health import Health, guarded
+from faststream_outbox._engine.health import Health, guarded, in_words
+from faststream_outbox._values.explanation import Explanation
 from tests.engine.fakes import Clock, Lines, Trouble
 
 
@@ -40,6 +41,79 @@ def test_during_an_outage_other_errors_are_told_once_each_and_a_minute_apart(
     assert len(log.troubles) == 3, "and a line for each other kind"
 
 
+def reminded_at(health: Health, clock: Clock, seconds: int) -> list[int]:
+    """Fail every five seconds for so long; return when reminders were due, and said."""
+    began, times = clock.now, []
+    while clock.now < began + seconds:
+        health.failed(Trouble("gone"))
+        if health.is_reminder_due:
+            health.remind()
+            times.append(int(clock.now - began))
+        clock.now += 5.0
+    return times
+
+
+def test_an_outage_that_lasts_is_told_again_at_growing_intervals(log: Lines, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock()
+    monkeypatch.setattr(health_module, "time", clock)
+    health = Health("kafka", log)
+    minutes = [seconds // 60 for seconds in reminded_at(health, clock, 5 * 3600)]
+    assert minutes == [1, 3, 7, 15, 31, 63, 123, 183, 243]
+    assert log.all[0] == (logging.ERROR, "kafka: Trouble: gone (retrying until it works)")
+    assert log.all[1] == (logging.WARNING, "kafka: still so after 60 s: Trouble: gone")
+    assert log.all[-1] == (logging.WARNING, "kafka: still so after 4 h: Trouble: gone")
+    assert len(log.all) == 1 + len(minutes)
+
+
+def test_the_next_outage_begins_with_short_intervals(log: Lines, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock()
+    monkeypatch.setattr(health_module, "time", clock)
+    health = Health("kafka", log)
+    assert reminded_at(health, clock, 3600)
+    health.recovered()
+    assert not health.is_reminder_due
+    health.remind()
+    assert log.all[-1] == (logging.INFO, "kafka: works again"), "there is nothing to be reminded of"
+    assert reminded_at(health, clock, 200) == [60, 180]
+
+
+def test_a_reminder_tells_what_waits_and_the_last_error(log: Lines, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock()
+    monkeypatch.setattr(health_module, "time", clock)
+    health = Health("kafka", log)
+    health.failed(Trouble("first"))
+    clock.now += 90.0
+    health.failed(Trouble("second"))
+    health.remind("3 rows wait")
+    assert log.all[-1] == (logging.WARNING, "kafka: still so after 90 s: Trouble: second; 3 rows wait")
+
+
+def test_an_error_that_needs_no_traceback_has_none() -> None:
+    lines: list[tuple[str, BaseException | None]] = []
+    known, unknown = Trouble("no table"), Trouble("?")
+    health = Health(
+        "database",
+        lambda _level, message, error: lines.append((message, error)),
+        lambda error: Explanation("run the migration", is_whole=True) if error is known else Explanation("a riddle"),
+    )
+    health.failed(known)
+    health.recovered()
+    health.failed(unknown)
+    assert lines == [
+        ("database: run the migration (retrying until it works)", None),
+        ("database: works again", None),
+        ("database: a riddle (retrying until it works)", unknown),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(0.2, "0 s"), (119.0, "119 s"), (120.0, "2 min"), (7199.0, "120 min"), (7200.0, "2 h"), (86_400.0, "24 h")],
+)
+def test_spans_of_time_in_words(seconds: float, words: str) -> None:
+    assert in_words(seconds) == words
+
+
 def test_the_next_outage_is_told_again(log: Lines) -> None:
     health = Health("kafka", log)
     for _ in range(3):
@@ -54,6 +128,11 @@ def test_the_last_error_is_kept(log: Lines) -> None:
     health.failed(Trouble("first"))
     health.failed(Trouble("second"))
     assert str(health.last_error) == "second"
+
+
+def test_a_message_is_one_line(log: Lines) -> None:
+    guarded(log)(logging.INFO, "key 'a\n2030-01-01 all is lost'", None)
+    assert log.all == [(logging.INFO, r"key 'a\n2030-01-01 all is lost'")]
 
 
 def test_a_broken_logger_raises_nothing(caplog: pytest.LogCaptureFixture) -> None:

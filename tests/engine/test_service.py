@@ -17,6 +17,7 @@ from faststream_outbox._engine.lane import Lane
 from faststream_outbox._engine.leases import Leases
 from faststream_outbox._engine.listening import Listening
 from faststream_outbox._engine.pacer import Pacer
+from faststream_outbox._engine.reminding import Reminding, Watched
 from faststream_outbox._engine.renewer import Renewer
 from faststream_outbox._engine.rescuer import Rescuer
 from faststream_outbox._engine.rounds import Rounds
@@ -24,6 +25,7 @@ from faststream_outbox._engine.service import Service, is_cancelled, stop_tasks
 from faststream_outbox._engine.stock import Stock
 from faststream_outbox._engine.team import Team
 from faststream_outbox._engine.wakeups import Wakeups
+from faststream_outbox._store.protocol import Lag
 from faststream_outbox._values.outcome import Delivered, Settlement
 from faststream_outbox.retry import NoRetry
 from tests.engine.fakes import (
@@ -71,6 +73,14 @@ class Parts:
     def polling(self) -> Listening:
         return Listening(self.store, self.leases, self.wakeups, self.health, self.log, enabled=False)
 
+    def reminding(self) -> Reminding:
+        async def lag() -> Lag:
+            return await self.store.lag(())
+
+        reminding = Reminding(Health("database", self.log))
+        reminding.watch(Watched(health=self.health, lag=lag))
+        return reminding
+
     def fetcher(self) -> Fetcher:
         wakeup = self.wakeups.register(["orders"])
         rounds = Rounds(["orders"], 16)
@@ -109,7 +119,17 @@ class Parts:
         )
 
 
-MAKERS = ["completer", "renewer", "rescuer", "listening", "polling", "fetcher", "fetcher_without_token", "lane"]
+MAKERS = [
+    "completer",
+    "renewer",
+    "rescuer",
+    "listening",
+    "polling",
+    "reminding",
+    "fetcher",
+    "fetcher_without_token",
+    "lane",
+]
 WITH_STORE = ["completer", "renewer", "rescuer", "listening", "fetcher", "lane"]
 
 

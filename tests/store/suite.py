@@ -888,6 +888,16 @@ class StoreSuite:
         assert lag.rows == 24, "the one behind a retry of its key too"
         assert 3600.0 <= lag.seconds < 3660.0
 
+    async def test_a_lag_can_be_counted_up_to_a_limit(self, subject: Subject) -> None:
+        await put(subject, *(draft("q", key="k") for _ in range(7)))
+        for hours in (1, 2, 3):
+            await put(subject, draft("q", key="k", activate_at=datetime.now(UTC) - timedelta(hours=hours)))
+        assert (await subject.store.lag(places("q"))).rows == 10
+        for at_most, rows in ((1, 2), (2, 4), (5, 8), (100, 10)):
+            lag = await subject.store.lag(places("q"), at_most=at_most)
+            assert lag.rows == rows, "so many ready ones, and so many due ones"
+            assert 3 * 3600.0 <= lag.seconds < 3 * 3600.0 + 60.0, "the one that waits longest is among them"
+
     async def test_dead_letters_are_no_lag(self, subject: Subject) -> None:
         await put(subject, draft())
         await settle(subject, await claim(subject), Dead("rejected"))

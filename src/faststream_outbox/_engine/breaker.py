@@ -1,7 +1,7 @@
 """Keeps the lanes of a forwarder away from a destination that is down, all but one that tries it now and then."""
 
 import time
-from collections.abc import AsyncIterator, Collection, Hashable, Iterable
+from collections.abc import AsyncIterator, Callable, Collection, Hashable, Iterable
 from contextlib import asynccontextmanager
 from enum import StrEnum
 
@@ -41,15 +41,24 @@ class Breaker:
         health: The destination's; says in the log what has changed.
         lanes: How many share it.
         delay: Gives the seconds between two probes.
+        on_reached: Called when a lane has connected for the first time.
     """
 
-    def __init__(self, health: Health, lanes: int, delay: wait_base = PROBE_DELAY) -> None:
+    def __init__(
+        self,
+        health: Health,
+        lanes: int,
+        delay: wait_base = PROBE_DELAY,
+        *,
+        on_reached: Callable[[], None] = lambda: None,
+    ) -> None:
         self.state = BreakerState.CLOSED
         self.was_reached = False
         """Whether a lane has ever connected."""
         self._health = health
         self._lanes = lanes
         self._delay = delay
+        self._on_reached = on_reached
         self._changed = Signal()
         self._failures = 0
         """Without an answer in between."""
@@ -99,7 +108,9 @@ class Breaker:
 
     def connected(self, lane: Hashable) -> None:
         """Note that a lane is connected. An outage is not over by this: that rows can be sent is still to be seen."""
-        self.was_reached = True
+        if not self.was_reached:
+            self.was_reached = True
+            self._on_reached()
         if lane in self._unconnected:
             self._unconnected.discard(lane)
             if self._failures == 0:

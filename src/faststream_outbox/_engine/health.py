@@ -1,4 +1,4 @@
-"""Says once that something is down, and once that it is back."""
+"""Says once that something is down, now and then that it still is, and once that it is back."""
 
 import logging
 import math
@@ -10,7 +10,11 @@ from faststream_outbox._values.explanation import Explanation, unexplained
 from faststream_outbox._values.printable import printable
 
 QUIET_SECONDS = 60.0
-"""During an outage, further lines are at least so far apart."""
+"""During an outage, further lines are at least so far apart. The first reminder comes after it, each later one after
+twice the time of the one before."""
+
+LONGEST_QUIET_SECONDS = 3600.0
+"""No reminder comes later after the one before: the last hour of a log always shows that something is down."""
 
 Log: TypeAlias = Callable[[int, str, BaseException | None], None]
 """Takes a level of ``logging``, a message, and the exception behind it."""
@@ -48,10 +52,19 @@ class Health:
         self._explain = explain
         self._logged: set[type[BaseException]] = set()
         self._last_line = -math.inf
+        self._down_since = 0.0
+        self._quiet = QUIET_SECONDS
+        """Seconds between the last reminder and the next one."""
+        self._next_reminder = math.inf
 
     @property
     def is_down(self) -> bool:
         return self.last_error is not None
+
+    @property
+    def is_reminder_due(self) -> bool:
+        """Whether it is down, and has been for so long that it is time to say so again."""
+        return self.is_down and time.monotonic() >= self._next_reminder
 
     def failed(self, error: BaseException) -> None:
         """Note a failure: the first since all was well is an error; one of another kind is worth a line now and then.
@@ -59,10 +72,35 @@ class Health:
         During an outage a client has many names for it (reset, refused, timed out); they are not changes of state.
         """
         if not self.is_down:
+            self._begin_outage()
             self._tell(logging.ERROR, error)
         elif type(error) not in self._logged and time.monotonic() - self._last_line >= QUIET_SECONDS:
             self._tell(logging.INFO, error)
         self.last_error = error
+
+    def remind(self, details: str = "") -> None:
+        """Say that it is still down, if it is; the next reminder is due after twice the time.
+
+        Args:
+            details: What else is worth knowing by now.
+        """
+        if self.last_error is None:
+            return
+        now = time.monotonic()
+        self._quiet = min(2 * self._quiet, LONGEST_QUIET_SECONDS)
+        self._next_reminder = now + self._quiet
+        self._logged.add(type(self.last_error))
+        self._last_line = now
+        text = self._explain(self.last_error).text
+        more = f"; {details}" if details else ""
+        self._log(
+            logging.WARNING, f"{self.name}: still so after {in_words(now - self._down_since)}: {text}{more}", None
+        )
+
+    def _begin_outage(self) -> None:
+        self._down_since = time.monotonic()
+        self._quiet = QUIET_SECONDS
+        self._next_reminder = self._down_since + QUIET_SECONDS
 
     def _tell(self, level: int, error: BaseException) -> None:
         self._logged.add(type(error))
@@ -76,3 +114,11 @@ class Health:
             self.last_error = None
             self._logged.clear()
             self._log(logging.INFO, f"{self.name}: works again", None)
+
+
+def in_words(seconds: float) -> str:
+    """Return a span of time as people say it."""
+    for unit, length in (("h", 3600), ("min", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{seconds:.0f} s"

@@ -15,6 +15,7 @@ from faststream_outbox._engine.lane import Lane
 from faststream_outbox._engine.leases import Leases
 from faststream_outbox._engine.listening import Listening
 from faststream_outbox._engine.pacer import Pacer
+from faststream_outbox._engine.reminding import MOST_COUNTED, Reminding, Watched
 from faststream_outbox._engine.renewer import Renewer
 from faststream_outbox._engine.rescuer import Rescuer
 from faststream_outbox._engine.rounds import Rounds
@@ -58,6 +59,10 @@ class Runtime:
         self._loop: asyncio.AbstractEventLoop | None = None
         line = Health("outbox database, LISTEN connection", self.log, store.explain)
         writes = asyncio.Lock()
+        self._reminding = Reminding(self.health)
+        self._reminding.watch(Watched(health=self.health))
+        # Where the database is down, the line is too.
+        self._reminding.watch(Watched(health=line, is_wanted=lambda: not self.health.is_down))
         self._listening = Listening(store, self.leases, self.wakeups, line, self.log, enabled=listen)
         self._completer = Completer(store, self.leases, self.wakeups, writes, self.health, log=self.log)
         self._renewer = Renewer(store, self.leases, writes, self.health, self.log)
@@ -84,7 +89,7 @@ class Runtime:
     def start(self) -> None:
         """Start listening and the upkeep of leases."""
         self._loop = asyncio.get_running_loop()
-        for service in (self._listening, self._completer, self._renewer, self._rescuer):
+        for service in (self._listening, self._completer, self._renewer, self._rescuer, self._reminding):
             service.start()
 
     async def stop(self, grace: float | None) -> None:
@@ -102,6 +107,7 @@ class Runtime:
             stack.push_async_callback(self._renewer.stop, UPKEEP_SECONDS)
             stack.push_async_callback(self._completer.stop, patience)
             stack.push_async_callback(self._rescuer.stop, UPKEEP_SECONDS)
+            stack.push_async_callback(self._reminding.stop)
 
     def consumer(
         self,
@@ -175,10 +181,29 @@ class Runtime:
             health=self.health,
         )
 
-    async def lag(self, queues: Sequence[str]) -> Lag:
-        """Ask how many rows of these queues could be taken now, and how long they could have been."""
+    async def lag(self, queues: Sequence[str], *, at_most: int | None = None) -> Lag:
+        """Ask how many rows of these queues could be taken now, and how long they could have been.
+
+        With ``at_most``, no more of each place are counted.
+        """
         async with asyncio.timeout(DATABASE_SECONDS):
-            return await self.store.lag(Rounds(queues, SHARDS).all)
+            return await self.store.lag(Rounds(queues, SHARDS).all, at_most=at_most)
+
+    def remind_of(self, health: Health, queues: Sequence[str], *, is_wanted: Callable[[], bool]) -> Watched:
+        """Remind the log of it while it is down, with how many rows of these queues wait; until ``forget``.
+
+        Args:
+            health: Of where the rows go.
+            queues: Those that are carried there.
+            is_wanted: Whether anybody tries to carry them now.
+        """
+        watched = Watched(health=health, lag=lambda: self.lag(queues, at_most=MOST_COUNTED), is_wanted=is_wanted)
+        self._reminding.watch(watched)
+        return watched
+
+    def forget(self, watched: Watched) -> None:
+        """Remind the log of it no longer."""
+        self._reminding.forget(watched)
 
     def _watch(
         self, queues: Sequence[str], shortest: float, longest: float, crew: Crew | None = None

@@ -140,9 +140,12 @@ class MemoryStore:
         times = [r.next_attempt_at for r in self._at(places, lambda record: record.is_waiting) if r.next_attempt_at]
         return (min(times) - utc_now()).total_seconds() if times else None
 
-    async def lag(self, places: Sequence[Place]) -> Lag:
+    async def lag(self, places: Sequence[Place], *, at_most: int | None = None) -> Lag:
         now = utc_now()
-        since = [r.next_attempt_at or r.row.created_at for r in self._at(places, lambda r: r.is_ready or r.is_due(now))]
+        since = []
+        for place in places:
+            for kind in (self._at([place], lambda r: r.is_ready), self._at([place], lambda r: r.is_due(now))):
+                since += [record.next_attempt_at or record.row.created_at for record in kind[:at_most]]
         return Lag(len(since), (now - min(since)).total_seconds() if since else 0.0)
 
     @asynccontextmanager

@@ -158,8 +158,11 @@ class Store(Protocol):
     async def seconds_to_next_due(self, places: Sequence[Place]) -> float | None:
         """Tell how long until the first waiting row of these places is due; None if none waits."""
 
-    async def lag(self, places: Sequence[Place]) -> Lag:
-        """Count the rows of these places that are ready or due, and tell how old the oldest is."""
+    async def lag(self, places: Sequence[Place], *, at_most: int | None = None) -> Lag:
+        """Count the rows of these places that are ready or due, and tell how old the oldest is.
+
+        With ``at_most``, no more ready and no more due ones of each place are counted: that many are enough to know.
+        """
 
     def hand_over(
         self,

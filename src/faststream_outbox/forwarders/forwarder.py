@@ -1,6 +1,7 @@
 """A forwarder: lanes from some queues to one destination."""
 
 import asyncio
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,6 +12,7 @@ from faststream_outbox._engine.failure import FailurePolicy
 from faststream_outbox._engine.health import Log
 from faststream_outbox._engine.lane import Lane
 from faststream_outbox._engine.pause import Pause
+from faststream_outbox._engine.reminding import Watched
 from faststream_outbox._engine.team import Tally, Team
 from faststream_outbox._faststream import has_broker
 from faststream_outbox._store.protocol import DEFAULT_BATCH_BYTES
@@ -31,6 +33,9 @@ from faststream_outbox.schema import SHARDS
 
 SETTLE_SECONDS = 2.0
 """For writing the outcomes of a hand-over that has just ended; then its lane is cut off, and gives all rows back."""
+
+_SHOWN = 5
+"""Queues that one line of the log names."""
 
 
 class OutboxForwarder:
@@ -74,6 +79,7 @@ class OutboxForwarder:
         self._lanes: list[Lane] = []
         self._pause = Pause()
         self._team: Team | None = None
+        self._watched: Watched | None = None
 
     @property
     def queues(self) -> Sequence[str]:
@@ -188,7 +194,15 @@ class OutboxForwarder:
         name, health, send_timeout, destinations = self._create_destinations(runtime.log, lanes=self._lane_count)
         self._destinations = [TracedDestination(one, name) for one in destinations]
         self._name = self._name or name
-        team = self._team = Team(Breaker(health, self._lane_count), self._pause)
+        more = ", ..." if len(self._queues) > _SHOWN else ""
+        route = f"carries {', '.join(map(repr, self.taken_queues[:_SHOWN]))}{more} to {name}"
+        breaker = Breaker(
+            health,
+            self._lane_count,
+            on_reached=lambda: runtime.log(logging.INFO, f"forwarder {self.name!r} is connected: it {route}", None),
+        )
+        team = self._team = Team(breaker, self._pause)
+        self._watched = runtime.remind_of(health, self.taken_queues, is_wanted=lambda: not self._pause.is_on)
         self._lanes = [
             runtime.lane(
                 f"{self.name}-{number}",
@@ -226,6 +240,9 @@ class OutboxForwarder:
         """
         for destination in self._destinations:
             destination.finish(grace)
+        if self._watched is not None:
+            self._config.runtime.forget(self._watched)
+            self._watched = None
         # Kept until the stop has returned: a second one that meets it waits for it too.
         await asyncio.gather(*(lane.stop(grace + SETTLE_SECONDS) for lane in self._lanes))
         self._lanes = []

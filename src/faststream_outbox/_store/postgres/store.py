@@ -123,8 +123,9 @@ class PostgresStore:
         seconds: float | None = records[0][0]
         return seconds
 
-    async def lag(self, places: Sequence[Place]) -> Lag:
-        [(rows, seconds)] = map(tuple, await self._calls.fetch(self._statements.lag, columns_of(places)))
+    async def lag(self, places: Sequence[Place], *, at_most: int | None = None) -> Lag:
+        wanted = {**columns_of(places), "at_most": at_most}
+        [(rows, seconds)] = map(tuple, await self._calls.fetch(self._statements.lag, wanted))
         # A row that is published while this statement runs is younger than the statement.
         return Lag(rows, max(0.0, seconds or 0.0))
 
