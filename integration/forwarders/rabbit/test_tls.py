@@ -15,6 +15,7 @@ from yarl import URL
 from faststream_outbox import OutboxBroker, Outgoing
 from integration.broker.observing import Table, eventually
 from integration.forwarders.carrying import Publishing
+from integration.forwarders.parcels import destination
 from integration.servers.missing import missing
 from integration.servers.queues import Mailbox
 from integration.servers.rabbitmq import RabbitServer
@@ -84,3 +85,23 @@ async def test_a_certificate_that_nobody_trusts_is_an_outage(
     await broker.start()
     await asyncio.sleep(0.5)
     assert await table.count("attempts_count = 0 AND failed_at IS NULL") == 1
+
+
+async def test_a_server_that_closes_right_after_the_encryption_has_begun(
+    certificate: Path, nothing_is_left_behind: None
+) -> None:
+    """Python 3.11 then has no socket to reset, and that would hide why the connection ended."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(certificate)
+    trust = ssl.create_default_context(cafile=str(certificate.with_suffix(".crt")))
+
+    async def hang_up(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.close()
+
+    async with await asyncio.start_server(hang_up, "localhost", 0, ssl=context) as server:
+        url = f"amqps://guest:secret@localhost:{server.sockets[0].getsockname()[1]}/"
+        rabbit = RabbitBroker(url, security=BaseSecurity(ssl_context=trust, use_ssl=True), logger=None)
+        async with destination(rabbit.publisher("orders")) as to:
+            with pytest.raises(ConnectionError, match=r"^cannot connect to .*localhost.*(closed|reset)") as caught:
+                await to.connect()
+    assert "secret" not in str(caught.value)

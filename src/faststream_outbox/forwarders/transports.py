@@ -11,11 +11,19 @@ LINGER_ZERO = struct.pack("ii", 1, 0)
 
 def reset(transport: asyncio.BaseTransport) -> None:
     """Reset a connection, and drop what is buffered."""
-    sock: socket.socket | None = transport.get_extra_info("socket")
-    if sock is not None:
+    if (sock := _socket_of(transport)) is not None:
         with contextlib.suppress(OSError):
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_ZERO)
     if isinstance(transport, asyncio.WriteTransport):
         transport.abort()
     else:
         transport.close()
+
+
+def _socket_of(transport: asyncio.BaseTransport) -> socket.socket | None:
+    try:
+        sock: socket.socket | None = transport.get_extra_info("socket")
+    except AttributeError:
+        # An encrypted transport of Python 3.11 whose connection is lost no longer knows what it stood on.
+        return None
+    return sock

@@ -5,10 +5,10 @@ import contextlib
 import secrets
 from typing import Any
 
-import aiormq
 from aiormq.exceptions import AMQPChannelError, AMQPError, ChannelAccessRefused, DeliveryError, PublishError
 from faststream.rabbit import RabbitExchange
 
+from faststream_outbox.forwarders.rabbit.connection import Connection, OpeningRefusedError
 from faststream_outbox.forwarders.rabbit.properties import Properties
 from faststream_outbox.forwarders.rabbit.settings import RabbitSettings
 from faststream_outbox.forwarders.rabbit.transport import Transport
@@ -26,9 +26,7 @@ class RabbitClient:
     def __init__(self, settings: RabbitSettings) -> None:
         self._settings = settings
         self._transport = Transport()
-        self._connection = aiormq.Connection(
-            settings.url, context=settings.ssl_context, transport_factory=self._transport
-        )
+        self._connection = Connection(settings.url, context=settings.ssl_context, transport_factory=self._transport)
         self._channel: Any = None
         self._probing: asyncio.Task[None] | None = None
         self._unanswered = 0
@@ -51,7 +49,8 @@ class RabbitClient:
         except OSError as error:
             await client._abandon()
             # aiormq has many names for a connection that is not there; one keeps the log to one line.
-            msg = f"cannot connect to {settings.url.with_password('***')}: {error!r}"
+            reason = str(error) if isinstance(error, OpeningRefusedError) else repr(error)
+            msg = f"cannot connect to {settings.url.with_password('***')}: {reason}"
             raise ConnectionError(msg) from error
         except BaseException:
             await client._abandon()
