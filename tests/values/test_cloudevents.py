@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from faststream_outbox._values.cloudevents import kafka_headers, rabbit_headers
+from faststream_outbox._values.copies import copy_queue
 from faststream_outbox._values.row import OutboxRow
 
 CREATED = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
@@ -58,6 +59,12 @@ def test_the_defaults(read: Reader) -> None:
         "datacontenttype": "application/json",
     }
     assert event.get_data() == {"total": 3}
+
+
+@READERS
+def test_a_copy_is_of_the_queue_that_was_published_to(read: Reader) -> None:
+    attributes = read(row(queue=copy_queue("shop/orders", "rabbit:orders"))).get_attributes()
+    assert (attributes["type"], attributes["source"]) == ("shop/orders", "/outbox/shop%2Forders")
 
 
 @READERS

@@ -6,6 +6,7 @@ Attributes and their meaning: CloudEvents 1.0.2, "Context Attributes", and its "
 import re
 from urllib.parse import quote
 
+from faststream_outbox._values.copies import origin_of
 from faststream_outbox._values.row import OutboxRow
 from faststream_outbox._values.wire import rfc3339, wire_headers
 
@@ -35,11 +36,13 @@ def rabbit_headers(row: OutboxRow) -> dict[str, str]:
 def attributes(row: OutboxRow) -> dict[str, str]:
     """Give the attributes of a row's event, but for ``datacontenttype``, which is the content type of each binding.
 
-    ``id`` is the idempotency key, ``type`` the queue, ``source`` ``/outbox/<queue>``, ``time`` the time of publishing,
-    ``partitionkey`` the row's key, if it has one. The caller's headers win, but for ``id`` and ``specversion``:
+    ``id`` is the idempotency key, ``type`` the queue that was published to, ``source`` ``/outbox/<queue>``, ``time``
+    the time of publishing, ``partitionkey`` the row's key, if it has one. The caller's headers win, but for ``id`` and
+    ``specversion``:
     ``publish(..., headers={"ce_type": "order.placed", "ce_subject": "17"})``.
     """
-    made = {"type": row.queue, "source": f"/outbox/{quote(row.queue, safe='')}", "time": rfc3339(row.created_at)}
+    queue = origin_of(row.queue)
+    made = {"type": queue, "source": f"/outbox/{quote(queue, safe='')}", "time": rfc3339(row.created_at)}
     if row.key is not None:
         made["partitionkey"] = row.key
     for header, value in row.headers.items():
