@@ -43,6 +43,19 @@ def test_the_rows_own_headers_win() -> None:
     assert wire_headers(row(headers={"outbox-id": "forged"}))["outbox-id"] == "7"
 
 
+@pytest.mark.parametrize("name", ["reply_to", "Reply_To", "REPLY_TO", "rEpLy_tO"])
+def test_a_row_does_not_say_where_its_consumers_reply(name: str) -> None:
+    made = wire_headers(row(headers={name: "elsewhere", "reply_to_all": "x", "replyto": "y"}))
+    assert {"reply_to_all", "replyto", "outbox-id"} <= made.keys()
+    assert name not in made
+
+
+def test_headers_that_are_left_out_do_not_change_the_row() -> None:
+    its_row = row(headers={"reply_to": "elsewhere"})
+    wire_headers(its_row)
+    assert its_row.headers == {"reply_to": "elsewhere"}
+
+
 def test_every_attempt_carries_the_same() -> None:
     assert wire_headers(row(attempts_count=3, deliveries_count=4)) == wire_headers(row())
 

@@ -1,7 +1,8 @@
 """What a row looks like to whoever receives it, here or behind a broker."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from itertools import product
 from typing import TypeAlias
 
 from faststream_outbox._values.copies import origin_of
@@ -13,6 +14,10 @@ QUEUE = "outbox-queue"
 CREATED_AT = "outbox-created-at"
 ROW_KEY = "outbox-key"
 
+REPLY_TO = "reply_to"
+"""Where FastStream's consumers publish what their handler returns, with their own credentials."""
+REPLY_TO_SPELLINGS = frozenset(map("".join, product(*({letter, letter.upper()} for letter in REPLY_TO))))
+"""In any case of letters: header names of some brokers have none."""
 
 HeadersOf: TypeAlias = Callable[[OutboxRow], dict[str, str]]
 """Gives the headers that a row is sent with."""
@@ -40,9 +45,17 @@ rfc3339 = _Rfc3339()
 
 
 def wire_headers(row: OutboxRow) -> dict[str, str]:
-    """Give the caller's headers, and those that carry the row's identity. Every consumer gets the same ones."""
+    """Give the caller's headers, and those that carry the row's identity. Every consumer gets the same ones.
+
+    A row that SQL has written may say where to reply. That is left out: whose consumers answer, and to whom, is said by
+    the destination's publisher alone.
+    """
+    headers: Mapping[str, str] = row.headers
+    # So rare that to look for all spellings at once costs less than to look at each name.
+    if not REPLY_TO_SPELLINGS.isdisjoint(headers):
+        headers = {name: value for name, value in headers.items() if name not in REPLY_TO_SPELLINGS}
     return {
-        **row.headers,
+        **headers,
         IDEMPOTENCY_KEY: row.idempotency_key,
         ROW_ID: str(row.id),
         QUEUE: origin_of(row.queue),
