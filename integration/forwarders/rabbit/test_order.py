@@ -6,7 +6,7 @@ from faststream_outbox import ConstantRetry, OutboxBroker, Outgoing
 from integration.broker.observing import Table, eventually
 from integration.forwarders.carrying import Publishing
 from integration.servers.queues import Mailbox
-from integration.servers.rabbitmq import RabbitServer
+from integration.servers.rabbitmq import MAX_MESSAGE_BYTES, RabbitServer
 
 from .carrying import as_records, check_complete
 
@@ -46,8 +46,8 @@ async def test_nothing_passes_a_poisoned_row_of_its_key_before_it_is_dead(
     messages = [Outgoing(b"", key=f"key-{number % 7}") for number in range(100)]
     poisoned = (13, 50, 51, 52, 99)
     for number in poisoned:
-        # RabbitMQ wants a list there, and closes the channel over a text.
-        messages[number] = Outgoing(b"", key=messages[number].key, headers={"CC": "another"})
+        # RabbitMQ closes the channel over it.
+        messages[number] = Outgoing(b"x" * (MAX_MESSAGE_BYTES + 1), key=messages[number].key)
     ids = await publishing.many(messages)
     await broker.start()
     await eventually(lambda: _all_failed(table), within=15)

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
+from types import SimpleNamespace
 from typing import Any
 
 import aio_pika
@@ -13,6 +14,7 @@ from sqlalchemy import Table as SqlTable
 
 from faststream_outbox import ConstantRetry, OutboxBroker, Outgoing
 from faststream_outbox.forwarders import factory
+from faststream_outbox.forwarders.rabbit import properties
 from integration.broker.observing import LogLines, Table, eventually
 from integration.forwarders.carrying import Publishing
 from integration.forwarders.conftest import MakeBroker
@@ -75,7 +77,10 @@ async def test_406_with_a_dead_letter_table_the_row_moves_there(
     mailbox: Mailbox,
     publishing: Publishing,
     table: Table,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    # Else RabbitMQ would not be asked.
+    monkeypatch.setattr(properties, "SENDER_SELECTED", ())
     broker = make_broker(dlq_table=dlq_table)
     broker.forwarder("orders", to=rabbit.publisher(mailbox.name))
     poison = await publishing.one(b"poison", idempotency_key="poison", headers={"BCC": "a list it should be"})
@@ -143,6 +148,8 @@ async def test_541_a_header_that_kills_the_connection_is_found_out(
         return wire_headers(row) | ({"x": float("nan")} if row.idempotency_key == "killer" else {})
 
     monkeypatch.setattr(factory, "wire_headers", with_a_killer)
+    # Else such a value is not sent.
+    monkeypatch.setattr(properties, "math", SimpleNamespace(isfinite=lambda _: True))
     broker = make_broker(logger=log)
     broker.forwarder("orders", to=rabbit.publisher(mailbox.name))
     ids = await publishing.many(

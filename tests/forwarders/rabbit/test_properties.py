@@ -64,7 +64,29 @@ def test_a_row_without_key_and_content_type() -> None:
     assert not found.correlation_id
 
 
-@pytest.mark.parametrize("headers", [{"x" * 256: ""}, {"x": object()}], ids=["name", "value"])
-def test_what_cannot_be_encoded(headers: dict[str, Any]) -> None:
-    with pytest.raises((TypeError, ValueError)):
+@pytest.mark.parametrize(
+    ("headers", "says"),
+    [
+        ({"x" * 256: ""}, "256 bytes"),
+        ({"x": object()}, "'x' must be text"),
+        ({"x": None}, "'x' must be text"),
+        ({"x": {"a": "b"}}, "'x' must be text"),
+        ({"x": ["a"]}, "'x' must be text"),
+        ({"x": 1e300}, "too large"),
+        ({"x": float("inf")}, "'x', which is inf"),
+    ],
+    ids=repr,
+)
+def test_what_cannot_be_carried(headers: dict[str, Any], says: str) -> None:
+    with pytest.raises((ArithmeticError, TypeError, ValueError), match=says):
         Properties(headers=headers)
+
+
+@pytest.mark.parametrize("name", ["CC", "BCC"])
+def test_a_caller_sends_nothing_to_further_queues(name: str) -> None:
+    options: dict[str, Any] = {"headers_of": wire_headers, "content_type": None, "properties": {}}
+    with pytest.raises(ValueError, match=f"takes the header '{name}' for further routing keys"):
+        properties_of(row(headers={name: "audit"}), headers={}, **options)
+    made = properties_of(row(headers={name.lower(): "audit"}), headers={name: ["audit"]}, **options)
+    found = read_back(made).headers
+    assert (found[name], found[name.lower()]) == (["audit"], "audit"), "the publisher may"

@@ -117,6 +117,18 @@ async def test_what_cannot_be_encoded_is_poison_and_its_key_goes_on() -> None:
     assert verdicts[0] == verdicts[2] == Accepted()
 
 
+@pytest.mark.parametrize("headers", [{"CC": "other"}, {"x": None}, {"x": 1e300}, {"content-type": 3}, [3]])
+async def test_a_row_with_headers_that_cannot_be_sent_is_poison_and_its_neighbours_are_not_met(headers: Any) -> None:
+    its_rows = rows("a", "a", None)
+    its_rows[1] = its_rows[1]._replace(headers=headers)
+    sending, verdicts = await send(client := FakeClient(), its_rows)
+    poison = verdicts[1]
+    assert isinstance(poison, Poison)
+    assert poison.reason == "invalid"
+    assert sending.trouble is None
+    assert sorted(client.taken) == [b"0", b"2"]
+
+
 async def test_headers_beyond_the_frame_limit_are_not_sent() -> None:
     client = FakeClient(max_frame_size=4096)
     _, verdicts = await send(client, rows("a", headers={"x": "y" * 5000}))

@@ -1,14 +1,16 @@
 """What is taken over from a publisher, and what is refused."""
 
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from typing import Any
 
 import pytest
-from faststream.rabbit import Channel, RabbitBroker, RabbitExchange, RabbitQueue, RabbitRouter
+from faststream.rabbit import Channel, ExchangeType, RabbitBroker, RabbitExchange, RabbitQueue, RabbitRouter
 
 from faststream_outbox.exceptions import ConfigError
 from faststream_outbox.forwarders.rabbit.settings import RabbitSettings
 
+NOT_FOR_EVERY_QUEUE: list[Any] = [object(), None, {"a": "b"}, ["a"], datetime.now(UTC), b"x", Decimal(1)]
 URL = "amqp://shop:secret@rabbit:5673/vhost"
 
 
@@ -92,7 +94,12 @@ def test_properties() -> None:
         ({"headers": {"x": float("nan")}}, "closes the connection"),
         ({"headers": {"CC": "other"}}, "list of routing keys"),
         ({"headers": {"x" * 256: "y"}}, "256 bytes"),
-        ({"headers": {"x": object()}}, "cannot carry"),
+        *(({"headers": {"x": value}}, "'x' must be text, a number, True or False") for value in NOT_FOR_EVERY_QUEUE),
+        ({"headers": {"x": 2**63}}, "cannot carry"),
+        ({"headers": {"x": 1e300}}, "cannot carry"),
+        ({"expiration": 0}, "allow_lossy=True"),
+        ({"expiration": timedelta(microseconds=900)}, "allow_lossy=True"),
+        ({"exchange": RabbitExchange("later", type=ExchangeType.X_DELAYED_MESSAGE)}, "x-delayed-message"),
         ({"content_type": "x" * 256}, "cannot carry"),
         ({"routing_key": "ü" * 128}, "at most 255 bytes"),
     ],
@@ -110,3 +117,13 @@ def test_a_publisher_without_any_address_is_refused() -> None:
 
 def test_headers_that_select_more_queues_are_taken() -> None:
     assert settings_of("emails", headers={"CC": ["audit"]}).headers == {"CC": ["audit"]}
+
+
+def test_headers_that_every_kind_of_queue_can_carry_are_taken() -> None:
+    headers = {"text": "x", "whole": 2**63 - 1, "part": 0.5, "yes": True}
+    assert settings_of("emails", headers=headers).headers == headers
+
+
+def test_messages_may_expire_at_once_where_they_may_be_lost() -> None:
+    publisher = RabbitBroker(URL, logger=None).publisher("emails", expiration=0)
+    assert RabbitSettings.of(publisher, allow_lossy=True).properties["expiration"] == "0"

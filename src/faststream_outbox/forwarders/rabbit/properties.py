@@ -1,5 +1,6 @@
 """The properties of a message, headers among them, as AMQP 0-9-1 writes them."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,6 +12,8 @@ from faststream_outbox._values.row import OutboxRow
 from faststream_outbox._values.wire import ROW_KEY, HeadersOf
 
 PERSISTENT = 2
+SENDER_SELECTED = ("CC", "BCC")
+"""Headers with more routing keys: RabbitMQ's documentation, "Sender-selected Distribution"."""
 HEADER_FRAME_OVERHEAD = 20
 """Bytes of a content header frame beside the properties: class, weight and body size, and what encloses a frame."""
 MAX_NAME_BYTES = 255
@@ -22,6 +25,7 @@ class Properties(spec.Basic.Properties):
     pamqp cuts off header names after 128 bytes, and AMQP allows 255.
 
     Raises:
+        ArithmeticError: One of them cannot be encoded.
         TypeError: One of them cannot be encoded.
         ValueError: One of them cannot be encoded.
     """
@@ -62,7 +66,16 @@ def properties_of(
         headers_of: Gives the row's own.
         content_type: For a row without one.
         properties: Of every message.
+
+    Raises:
+        ArithmeticError: One of its headers cannot be encoded.
+        TypeError: The same.
+        ValueError: The same; or one would send the message to other queues than the publisher's.
     """
+    for name in SENDER_SELECTED:
+        if name in row.headers:
+            msg = f"RabbitMQ takes the header {name!r} for further routing keys, which a publisher alone may give"
+            raise ValueError(msg)
     its_headers = {**headers, **headers_of(row)}
     if row.key is not None:
         its_headers[ROW_KEY] = row.key
@@ -83,14 +96,21 @@ def _encode_table(table: Mapping[str, Any]) -> bytes:
         if len(encoded_name) > MAX_NAME_BYTES:
             msg = f"a header name has {len(encoded_name)} bytes of UTF-8, the limit is {MAX_NAME_BYTES}"
             raise ValueError(msg)
-        parts += (len(encoded_name).to_bytes(1, "big"), encoded_name, _encode_value(value))
+        parts += (len(encoded_name).to_bytes(1, "big"), encoded_name, _encode_value(name, value))
     encoded = b"".join(parts)
     return len(encoded).to_bytes(4, "big") + encoded
 
 
-def _encode_value(value: Any) -> bytes:
+def _encode_value(name: str, value: Any) -> bytes:
     if isinstance(value, str):
         # pamqp can do that too, after it has asked for five other types.
         encoded = value.encode()
         return b"S" + len(encoded).to_bytes(4, "big") + encoded
+    if isinstance(value, float) and not math.isfinite(value):
+        msg = f"RabbitMQ closes the connection over the header {name!r}, which is {value}"
+        raise ValueError(msg)
+    # A stream drops nested values without a word, and ends the connection over some other types.
+    if not isinstance(value, int | float) and name not in SENDER_SELECTED:
+        msg = f"the header {name!r} must be text, a number, True or False, got {type(value).__name__}"
+        raise TypeError(msg)
     return encode_table_value(value)

@@ -135,7 +135,7 @@ class Sending:
         row = parcel.row
         try:
             properties = self._properties(row)
-        except (TypeError, ValueError) as error:
+        except (ArithmeticError, TypeError, ValueError) as error:
             return Poison(Reason.INVALID, error)
         limit = self._client.max_frame_size
         if 0 < limit < properties.frame_size:

@@ -7,21 +7,19 @@ from datetime import datetime, timedelta
 from ssl import SSLContext
 from typing import Any
 
-from faststream.rabbit import RabbitExchange
+from faststream.rabbit import ExchangeType, RabbitExchange
 from faststream.rabbit.publisher import RabbitPublisher
 from yarl import URL
 
 from faststream_outbox._faststream import broker_of, connection_options
 from faststream_outbox._values.wire import HeadersOf, wire_headers
 from faststream_outbox.exceptions import ConfigError
-from faststream_outbox.forwarders.rabbit.properties import Properties
+from faststream_outbox.forwarders.rabbit.properties import SENDER_SELECTED, Properties
 
 MAX_ROUTING_KEY_BYTES = 255
 """AMQP 0-9-1 carries it as a short string."""
 CONNECT_SECONDS = 10.0
 CONFIRM_SECONDS = 30.0
-SENDER_SELECTED = ("CC", "BCC")
-"""Headers with more routing keys: RabbitMQ's documentation, "Sender-selected Distribution"."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,16 +49,19 @@ class RabbitSettings:
         return ":".join(part for part in (self.exchange.name, self.routing_key) if part)
 
     @classmethod
-    def of(cls, publisher: RabbitPublisher, headers_of: HeadersOf = wire_headers) -> "RabbitSettings":
+    def of(
+        cls, publisher: RabbitPublisher, headers_of: HeadersOf = wire_headers, *, allow_lossy: bool = False
+    ) -> "RabbitSettings":
         """Read and check the settings of a publisher and its broker.
 
         Mended without a word: ``persist=False`` (the default) and channels without publisher confirms or with
-        ``on_return_raises=False`` (the default), see the package. Refused: ``mandatory=False``, ``immediate=True``, and
-        what RabbitMQ would refuse in every single message.
+        ``on_return_raises=False`` (the default), see the package. Refused: ``mandatory=False``, ``immediate=True``, an
+        exchange that says of each message that no queue has taken it, and what RabbitMQ would refuse in every message.
 
         Args:
             publisher: Of a queue or an exchange.
             headers_of: Gives each row's headers.
+            allow_lossy: Whether messages may expire where nobody takes them at that moment.
 
         Raises:
             ConfigError: One of them is not safe or cannot work; the message says what to write instead.
@@ -71,6 +72,7 @@ class RabbitSettings:
         message_options.pop("persist", None)
         content_type = message_options.pop("content_type", None)
         _check_publish_options(publisher)
+        _check_exchange(publisher.exchange)
         _check_user(message_options.get("user_id"), url)
         settings = cls(
             url=url,
@@ -80,13 +82,13 @@ class RabbitSettings:
             exchange=publisher.exchange,
             routing_key=_check_routing_key(publisher),
             headers=_check_headers(publisher.headers),
-            properties=_as_properties(message_options, publisher.reply_to),
+            properties=_as_properties(message_options, publisher.reply_to, allow_lossy=allow_lossy),
             content_type=content_type,
             headers_of=headers_of,
         )
         try:
             Properties(headers=settings.headers, content_type=content_type, **settings.properties)
-        except (TypeError, ValueError) as error:
+        except (ArithmeticError, TypeError, ValueError) as error:
             msg = f"to: RabbitMQ cannot carry the publisher's headers or properties: {error}"
             raise ConfigError(msg) from error
         return settings
@@ -102,6 +104,15 @@ def _check_publish_options(publisher: RabbitPublisher) -> None:
         raise ConfigError(msg)
     if options.get("immediate", False):
         msg = "to: RabbitMQ has no immediate=True and closes the connection over it; leave it out"
+        raise ConfigError(msg)
+
+
+def _check_exchange(exchange: RabbitExchange) -> None:
+    if exchange.type is ExchangeType.X_DELAYED_MESSAGE:
+        msg = (
+            "to: an exchange of the type x-delayed-message returns every message as if no queue had taken it, and "
+            "delivers it later; give another exchange, and publish(..., activate_in=...) for the delay"
+        )
         raise ConfigError(msg)
 
 
@@ -124,19 +135,22 @@ def _check_user(user_id: str | None, url: URL) -> None:
 
 def _check_headers(headers: Mapping[str, Any]) -> Mapping[str, Any]:
     for name, value in headers.items():
-        if isinstance(value, float) and not math.isfinite(value):
-            msg = f"to: the publisher's header {name!r} is {value}, over which RabbitMQ closes the connection"
-            raise ConfigError(msg)
         if name in SENDER_SELECTED and not (isinstance(value, list) and all(isinstance(key, str) for key in value)):
             msg = f"to: the publisher's header {name!r} must be a list of routing keys, got {value!r}"
             raise ConfigError(msg)
     return dict(headers)
 
 
-def _as_properties(message_options: dict[str, Any], reply_to: str) -> dict[str, Any]:
+def _as_properties(message_options: dict[str, Any], reply_to: str, *, allow_lossy: bool) -> dict[str, Any]:
     expiration = message_options.pop("expiration", None)
     if expiration is not None:
-        message_options["expiration"] = _as_milliseconds(expiration)
+        message_options["expiration"] = milliseconds = _as_milliseconds(expiration)
+        if milliseconds == "0" and not allow_lossy:
+            msg = (
+                f"to: with expiration={expiration!r} a message is lost unless a consumer takes it at once; leave it "
+                "out, or write forwarder(..., allow_lossy=True) if messages may be lost"
+            )
+            raise ConfigError(msg)
     priority = message_options.get("priority")
     if priority is not None and not 0 <= priority <= 255:  # noqa: PLR2004 - an octet
         msg = f"to: priority must be 0 to 255, got {priority!r}"
