@@ -63,7 +63,7 @@ async def test_a_key_that_holds_something_else_refuses_its_rows_and_no_others(
             [parcel(f"{box.name}-text", key="a"), parcel(key="b"), parcel(f"{box.name}-text", key="a")]
         )
         assert [type(verdict) for verdict in verdicts] == [Refused, Accepted, Unsent]
-        assert "WRONGTYPE" in str(verdicts[0])
+        assert f"XADD '{box.name}-text': Redis answered WRONGTYPE" in str(verdicts[0])
         assert verdicts[2] == Unsent()
     assert len(await box.messages()) == 1
 
@@ -78,7 +78,7 @@ async def test_a_key_that_is_not_permitted_refuses_its_rows_and_no_others(
         addresses = ("secrets", None, "orders-b", "secrets", None)
         verdicts = await to.send([parcel(address, key=f"key-{n}") for n, address in enumerate(addresses)])
     assert [type(verdict) for verdict in verdicts] == [Refused, Accepted, Accepted, Refused, Accepted]
-    assert "NOPERM" in str(verdicts[0])
+    assert "XADD 'secrets': Redis answered NOPERM" in str(verdicts[0])
     assert len(await own_box.messages()) == 2
 
 

@@ -151,7 +151,7 @@ class RedisClient:
             self._cut()
             msg = f"{self._about}: {answers[0].reply} to MULTI"
             raise ConnectionError(msg) from answers[0]
-        return [self._read(answer) for answer in answers[-1]]
+        return [self._read(answer, command) for answer, command in zip(answers[-1], commands, strict=True)]
 
     async def close(self) -> None:
         """Close the connection, at once."""
@@ -165,39 +165,47 @@ class RedisClient:
     async def _exchange(self, commands: Sequence[Command], answers: list[Any] | None = None) -> list[Any]:
         """Send commands together and read an answer to each, or cut the connection."""
         answers = [] if answers is None else answers
-        seconds = self._settings.response_timeout
+        seconds, about = self._settings.response_timeout, self._about_all(commands)
         try:
-            async with time_limit(self._about, seconds):
-                await self._send(commands)
-            async with time_limit(self._about, seconds):
-                for _ in commands:
-                    answers.append(await self._receive())
+            async with time_limit(about, seconds):
+                await self._send(commands, about)
+            async with time_limit(about, seconds):
+                for command in commands:
+                    answers.append(await self._receive(command, about))
         except BaseException:
             self._cut()
             raise
         return answers
 
-    async def _send(self, commands: Sequence[Command]) -> None:
+    async def _send(self, commands: Sequence[Command], about: str) -> None:
         if not self.is_alive:
-            msg = f"{self._about}: the connection is closed"
+            msg = f"{about}: the connection is closed"
             raise ConnectionError(msg)
         packed = pack(commands, self._connection)
         try:
             await self._connection.send_packed_command(packed, check_health=False)
         except (RedisError, OSError) as error:
-            raise trouble(self._about, error) from error
+            raise trouble(about, error) from error
 
-    async def _receive(self) -> Any:
+    async def _receive(self, command: Command, about: str) -> Any:
         try:
             # redis-py would hang up at an answer like LOADING, and with one of its parsers lose those behind it.
-            return self._read(await self._connection.read_response(disconnect_on_error=False))
+            return self._read(await self._connection.read_response(disconnect_on_error=False), command, about)
         except ANSWERS as error:
-            return self._read(error)
+            return self._read(error, command, about)
         except (RedisError, OSError) as error:
-            raise trouble(self._about, error, ConnectionBrokenError) from error
+            raise trouble(about, error, ConnectionBrokenError) from error
 
-    def _read(self, answer: Any) -> Any:
-        return RedisAnswerError.of(self._about, answer) if isinstance(answer, RedisError) else answer
+    def _read(self, answer: Any, command: Command, about: str | None = None) -> Any:
+        if not isinstance(answer, RedisError):
+            return answer
+        return RedisAnswerError.of(self._about_all([command], about), answer)
+
+    def _about_all(self, commands: Sequence[Command], otherwise: str | None = None) -> str:
+        """Name the address that all these commands send to; where they differ, or send nothing, the publisher's own."""
+        verb = self._settings.command[0]
+        addresses = {command[1] for command in commands if command[0] == verb}
+        return f"{verb} {addresses.pop()!r}" if len(addresses) == 1 else otherwise or self._about
 
     def _cut(self) -> None:
         """Close the connection so that nothing of what is on its way leaves this machine any more."""
