@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+from faststream.confluent import KafkaBroker as ConfluentBroker
 from faststream.kafka import KafkaBroker
 from faststream.rabbit import RabbitBroker
 from faststream.redis import RedisBroker
@@ -57,3 +58,20 @@ def test_an_unknown_envelope_is_refused_at_registration(envelope: Any) -> None:
     broker = OutboxBroker(engine, outbox_table=make_outbox_table(MetaData()), logger=None)
     with pytest.raises(ConfigError, match="envelope: must be 'cloudevents', or left out, got"):
         broker.forwarder("orders", to=PUBLISHERS["kafka:orders"][0], envelope=envelope)
+
+
+def test_null_values_are_for_kafka() -> None:
+    for tombstones in (True, False):
+        [lane] = create(PUBLISHERS["kafka:orders"][0], lanes=1, tombstones=tombstones).lanes
+        assert lane._settings.tombstones is tombstones  # type: ignore[attr-defined]
+    confluent = ConfluentBroker(config={"message.timeout.ms": 1000}).publisher("orders")
+    for publisher in (PUBLISHERS["rabbit:orders"][0], PUBLISHERS["redis:orders"][0], confluent):
+        with pytest.raises(ConfigError, match=r"tombstones: a message to .* always has a value"):
+            create(publisher, tombstones=True)
+
+
+def test_what_expires_at_once_goes_to_rabbitmq_where_losses_are_allowed() -> None:
+    publisher = RabbitBroker(logger=None).publisher("orders", expiration=0)
+    with pytest.raises(ConfigError, match="allow_lossy=True"):
+        create(publisher)
+    assert create(publisher, allow_lossy=True)

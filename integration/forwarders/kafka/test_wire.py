@@ -2,13 +2,14 @@
 
 from typing import Any
 
+import pytest
 from faststream.kafka import KafkaBroker, KafkaRouter
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from faststream_outbox import OutboxBroker, OutboxRouter, Outgoing
 from integration.broker.observing import Table, eventually
 
-from .carrying import Publishing, Topic, headers_of
+from .carrying import Publishing, Topic, headers_of, row_id
 
 
 async def test_the_publisher_says_where_records_go_and_what_they_carry(
@@ -62,3 +63,31 @@ async def test_records_are_compressed_as_the_broker_says(
     await broker.start()
     [record] = await topic.records(1)
     assert record.value == body
+
+
+@pytest.mark.parametrize("tombstones", [True, False])
+async def test_a_body_that_is_none_deletes_its_key_where_that_is_wanted(
+    tombstones: bool, broker: OutboxBroker, kafka: KafkaBroker, topic: Topic, publishing: Publishing
+) -> None:
+    broker.forwarder("orders", to=kafka.publisher(topic.name), tombstones=tombstones)
+    for body, key in (({"total": 1}, "k"), (None, "k"), (None, None), ("", "k")):
+        await publishing.one(body, key=key)
+    await broker.start()
+    records = sorted(await topic.records(4), key=row_id)
+    assert [record.value for record in records] == [b'{"total":1}', None if tombstones else b"", b"", b""]
+    assert headers_of(records[1])["outbox-queue"] == "orders"
+
+
+async def test_a_caller_does_not_say_where_consumers_reply(
+    broker: OutboxBroker, kafka: KafkaBroker, topic: Topic, publishing: Publishing, table: Table
+) -> None:
+    broker.forwarder("orders", to=kafka.publisher(topic.name, reply_to="answers"))
+    await publishing.one(b"", headers={"team": "shop"})
+    # `publish` may refuse them; a row may come from elsewhere.
+    await table.query("""UPDATE outbox SET headers = headers || '{"reply_to": "admin", "Reply_To": "admin"}'""")
+    await broker.start()
+    [record] = await topic.records(1)
+    assert {name: value for name, value in headers_of(record).items() if name.lower() == "reply_to"} == {
+        "reply_to": "answers"
+    }
+    assert headers_of(record)["team"] == "shop"

@@ -48,6 +48,8 @@ class Wishes(NamedTuple):
     """Whether a destination will do that drops what nobody listens to."""
     envelope: Envelope | None = None
     """How metadata travel beside the bridge's own headers."""
+    tombstones: bool = False
+    """Whether the body None is to be sent as a null value."""
 
 
 class Address(NamedTuple):
@@ -71,7 +73,8 @@ def _kafka(publisher: Any, wishes: Wishes) -> Address | None:
 
     if not isinstance(publisher, LogicPublisher):
         return None
-    settings = KafkaSettings.of(publisher, kafka_headers if wishes.envelope else wire_headers)
+    headers_of = kafka_headers if wishes.envelope else wire_headers
+    settings = KafkaSettings.of(publisher, headers_of, tombstones=wishes.tombstones)
     suspects = Suspects()
     return Address(
         f"kafka:{settings.topic}",
@@ -90,7 +93,9 @@ def _rabbit(publisher: Any, wishes: Wishes) -> Address | None:
 
     if not isinstance(publisher, RabbitPublisher):
         return None
-    settings = RabbitSettings.of(publisher, rabbit_headers if wishes.envelope else wire_headers)
+    refuse_tombstones(wishes, "RabbitMQ")
+    headers_of = rabbit_headers if wishes.envelope else wire_headers
+    settings = RabbitSettings.of(publisher, headers_of, allow_lossy=wishes.allow_lossy)
     suspects = Suspects()
     return Address(
         f"rabbit:{settings.address}",
@@ -111,6 +116,7 @@ def _redis(publisher: Any, wishes: Wishes) -> Address | None:
     if not isinstance(publisher, LogicPublisher):
         return None
     refuse_envelope(wishes, "Redis")
+    refuse_tombstones(wishes, "Redis")
     settings, suspects = RedisSettings.of(publisher, allow_lossy=wishes.allow_lossy), Suspects()
     eviction = EvictionWarning(wishes.log, settings.address)
     return Address(
@@ -125,6 +131,7 @@ def _general(publisher: Any, wishes: Wishes) -> Address | None:
     if outlet is None:
         return None
     refuse_envelope(wishes, outlet.kind)
+    refuse_tombstones(wishes, outlet.kind)
     return Address(outlet.name, outlet.usual_timeout, lambda seconds: GeneralDestination(outlet, seconds))
 
 
@@ -155,6 +162,13 @@ def refuse_envelope(wishes: Wishes, kind: str) -> None:
         raise ConfigError(msg)
 
 
+def refuse_tombstones(wishes: Wishes, kind: str) -> None:
+    """Refuse null values for a kind of destination that has none, or whose publisher sends none."""
+    if wishes.tombstones:
+        msg = f"tombstones: a message to {kind} always has a value; leave it out, or forward to kafka.publisher(...)"
+        raise ConfigError(msg)
+
+
 def create_destinations(
     publisher: Any,
     log: Log,
@@ -163,6 +177,7 @@ def create_destinations(
     send_timeout: float | None,
     allow_lossy: bool = False,
     envelope: Envelope | None = None,
+    tombstones: bool = False,
 ) -> Destinations:
     """Make the destinations for a FastStream publisher.
 
@@ -173,11 +188,12 @@ def create_destinations(
         send_timeout: Seconds for one hand-over; None: a little more than the client's own time-out.
         allow_lossy: Whether a destination will do that drops what nobody listens to.
         envelope: How metadata travel beside the bridge's own headers.
+        tombstones: Whether the body None is to be sent as a null value.
 
     Raises:
         ConfigError: There is no destination of that kind, or its settings are not safe.
     """
-    wishes = Wishes(log, allow_lossy=allow_lossy, envelope=envelope)
+    wishes = Wishes(log, allow_lossy=allow_lossy, envelope=envelope, tombstones=tombstones)
     address = next((found for kind in KINDS if (found := kind(publisher, wishes)) is not None), None)
     if address is None:
         msg = (

@@ -70,6 +70,7 @@ class OutboxForwarder:
         transform = options.get("transform")
         self._prepare = None if transform is None else Preparing(transform)
         self._envelope = check_envelope(options.get("envelope"))
+        self._tombstones = require_flag("tombstones", options.get("tombstones", False))
         retry = options.get("retry_strategy")
         self._failure = FailurePolicy(
             retry=DEFAULT_RETRY if retry is None else as_strategy(retry),
@@ -231,6 +232,7 @@ class OutboxForwarder:
             send_timeout=self._send_timeout,
             allow_lossy=self._allow_lossy,
             envelope=self._envelope,
+            tombstones=self._tombstones,
         )
 
     async def stop(self, grace: float) -> None:

@@ -48,8 +48,8 @@ class ForwarderOptions(TypedDict, total=False):
     45 seconds for Kafka, 10 for Redis and NATS, 35 for RabbitMQ, Confluent Kafka and all others."""
 
     allow_lossy: bool
-    """True: a Redis channel, NATS without a stream or MQTT with QoS 0 will do, where a message is lost when nobody
-    listens at that moment. Default: False."""
+    """True: a Redis channel, NATS without a stream, MQTT with QoS 0 or RabbitMQ with ``expiration=0`` will do, where a
+    message is lost when nobody listens at that moment. Default: False."""
 
     envelope: Literal["cloudevents"] | None
     """``"cloudevents"``: to Kafka and RabbitMQ, rows travel as CloudEvents 1.0 in binary mode. The payload stays as it
@@ -58,6 +58,11 @@ class ForwarderOptions(TypedDict, total=False):
     the row's key. Headers of the caller win (``ce_type``, ``ce_source``, ``ce_subject``, ...), but for ``ce_id`` and
     ``ce_specversion``. RabbitMQ has two bindings, so there each stands twice, as ``ce-id`` and ``cloudEvents_id``.
     Default: None, the bridge's own headers alone."""
+
+    tombstones: bool
+    """True: to Kafka, a message whose body is None is sent with a null value if its record has a key. A compacted topic
+    then deletes what it has under that key. The body ``b""`` is the same to the table and is sent so too. False: it is
+    sent with an empty value, which deletes nothing. Default: False."""
 
     retry_strategy: RetryStrategy | tuple[wait_base, stop_base] | None
     """When a row that the destination refused is sent again; outages do not count. Default: ``ExponentialRetry()``."""

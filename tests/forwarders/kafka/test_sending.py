@@ -1,5 +1,6 @@
 """Packing and halving, on a partition that follows a script."""
 
+import re
 from collections import defaultdict
 from collections.abc import Callable
 from itertools import pairwise
@@ -71,15 +72,55 @@ async def test_a_record_carries_the_row() -> None:
     }
 
 
-@pytest.mark.parametrize("headers", [{"retries": 3}, {"retries": None}, ["no", "mapping"], {7: "no text"}])
-async def test_a_row_whose_headers_are_no_texts_is_poison_and_kafka_is_not_asked(headers: Any) -> None:
+@pytest.mark.parametrize(
+    ("headers", "says"),
+    [
+        ({"retries": 3}, "'retries' is 3"),
+        ({"x": None, "y": ["z"]}, "'x' is None, 'y' is \\['z'\\]"),
+        ([3], "is \\[3\\]"),
+        ("text", "mapping"),
+        (None, "mapping"),
+        ({7: "no text"}, "7 is 'no text'"),
+    ],
+)
+async def test_a_row_whose_headers_are_no_texts_is_poison_and_its_neighbours_go(headers: Any, says: str) -> None:
     partition = Partition()
-    rows = [row(1, key="k"), row(2, key="k")._replace(headers=headers), row(3, key="k")]
-    accepted, poison, behind = await send(partition, rows)
-    assert (accepted, behind) == (Accepted(), Accepted())
+    rows = [row(0, key="k"), row(1, key="k")._replace(headers=headers), row(2, key="k"), row(3)]
+    verdicts = await send(partition, rows, headers={"team": b"shop"})
+    poison = verdicts.pop(1)
     assert isinstance(poison, Poison)
     assert poison.reason == "invalid"
-    assert [ids(batch) for batch in partition.batches] == [[1, 3]]
+    assert re.search(says, str(poison.exception))
+    assert verdicts == [Accepted()] * 3
+    assert ids(partition.log) == [0, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("each", "publishers_key", "value"),
+    [
+        (row(1, key="k"), None, None),
+        (row(1), b"p", None),
+        (row(1), None, b""),
+        (row(1, key="k", payload=b"null"), None, b"null"),
+        (row(1, key="k", **{"content-type": "text/plain"}), None, b""),
+    ],
+    ids=["its key", "the publisher's key", "no key", "a body", "an empty text"],
+)
+async def test_a_body_that_is_none_is_a_null_value_where_that_is_wanted(
+    each: OutboxRow, publishers_key: bytes | None, value: bytes | None
+) -> None:
+    for tombstones, expected in ((True, value), (False, each.payload)):
+        partition = Partition()
+        assert await send(partition, [each], tombstones=tombstones, key=publishers_key) == [Accepted()]
+        assert [record.value for record in partition.log] == [expected]
+
+
+async def test_the_publishers_reply_to_is_the_only_one() -> None:
+    partition = Partition()
+    rows = [row(1, reply_to="elsewhere"), row(2, Reply_To="elsewhere")]
+    await send(partition, rows, headers={"reply_to": b"answers"})
+    for record in partition.log:
+        assert [value for name, value in record.headers if name.lower() == "reply_to"] == [b"answers"]
 
 
 async def test_batches_are_filled_up_to_the_limit_and_keep_the_order() -> None:

@@ -1,11 +1,12 @@
 """The rows of one hand-over that go to one partition: a record batch, its answer, the next batch."""
 
-from collections.abc import Iterable, MutableMapping, Sequence
+from collections.abc import Iterable, Mapping, MutableMapping, Sequence
 from typing import Any, Protocol
 
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from aiokafka.structs import TopicPartition
 
+from faststream_outbox._values.draft import CONTENT_TYPE
 from faststream_outbox._values.outcome import ACCEPTED, Accepted, Poison, Reason, Refused, Unsent, Verdict
 from faststream_outbox._values.row import OutboxRow
 from faststream_outbox.forwarders.kafka.settings import KafkaSettings
@@ -97,7 +98,7 @@ class PartitionSending:
                         break
                 except (AttributeError, TypeError, ValueError) as error:
                     # Something in it is no text. aiokafka finds that before it writes the first byte of the record.
-                    self._note([row], Poison(Reason.INVALID, error))
+                    self._note([row], _not_text(row, error))
                 else:
                     if builder.size() > self._settings.max_record_bytes:
                         self._note([row], _over_limit(builder.size(), self._settings))
@@ -126,7 +127,8 @@ class PartitionSending:
         if settings.headers:
             headers[:0] = [(name, value) for name, value in settings.headers.items() if name not in of_row]
         key = settings.key if row.key is None else row.key.encode()
-        return builder.append(offset, None, key, row.payload, headers) is not None
+        value = None if settings.tombstones and key is not None and _has_no_body(row) else row.payload
+        return builder.append(offset, None, key, value, headers) is not None
 
 
 def refuse(rows: Iterable[OutboxRow], refused: Refused, verdicts: MutableMapping[int, Verdict]) -> None:
@@ -136,6 +138,20 @@ def refuse(rows: Iterable[OutboxRow], refused: Refused, verdicts: MutableMapping
         verdicts[row.id] = Unsent() if row.key in held_keys else refused
         if row.key is not None:
             held_keys.add(row.key)
+
+
+def _has_no_body(row: OutboxRow) -> bool:
+    """Tell whether a row was published with the body None: an empty text would have a content type."""
+    return not row.payload and not row.headers.get(CONTENT_TYPE)
+
+
+def _not_text(row: OutboxRow, error: BaseException) -> Poison:
+    headers: Any = row.headers
+    named = headers.items() if isinstance(headers, Mapping) else [("all of them", headers)]
+    others = [f"{name!r} is {value!r}" for name, value in named if {type(name), type(value)} != {str}]
+    problem = TypeError(f"headers must be a mapping of text to text: {', '.join(others) or error}")
+    problem.__cause__ = error
+    return Poison(Reason.INVALID, problem)
 
 
 def _over_limit(size: int, settings: KafkaSettings) -> Poison:

@@ -60,14 +60,19 @@ class KafkaSettings:
     client_options: Mapping[str, Any]
     headers_of: HeadersOf = wire_headers
     """Gives the row's own."""
+    tombstones: bool = False
+    """Whether a row that was published with the body None, and has a record key, is sent with a null value."""
 
     @classmethod
-    def of(cls, publisher: LogicPublisher, headers_of: HeadersOf = wire_headers) -> "KafkaSettings":
+    def of(
+        cls, publisher: LogicPublisher, headers_of: HeadersOf = wire_headers, *, tombstones: bool = False
+    ) -> "KafkaSettings":
         """Read and check the settings of a publisher and its broker.
 
         Args:
             publisher: Of a topic.
             headers_of: Gives each row's headers.
+            tombstones: Whether the body None is sent as a null value.
 
         Raises:
             ConfigError: One of them is not safe or cannot work; the message says what to write instead.
@@ -90,6 +95,7 @@ class KafkaSettings:
             request_timeout=options["request_timeout_ms"] / 1000,
             metadata_max_age=options["metadata_max_age_ms"] / 1000,
             headers_of=headers_of,
+            tombstones=tombstones,
             client_options={name: options[name] for name in CLIENT_OPTIONS if name in options},
         )
 
