@@ -103,6 +103,78 @@ async def test_a_server_that_speaks_tls(
         assert [message.row_id for message in await own_box.messages()] == [sent.row.id]
 
 
+@pytest.mark.parametrize(
+    ("its_options", "speaks_tls"),
+    [(None, True), ({"socket_timeout": 2.0}, True), ({"ssl": False}, False)],
+    ids=["as the server", "with options", "on purpose in plain text"],
+)
+async def test_sentinels_are_greeted_as_safely_as_their_server(
+    *,
+    its_options: dict[str, Any] | None,
+    speaks_tls: bool,
+    own_redis: EmbeddedRedis,
+    own_box: Box,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    certificate = _certificate(tmp_path)
+    ends_tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    ends_tls.load_cert_chain(certificate, certificate.with_suffix(".key"))
+    trust = ssl.create_default_context(cafile=str(certificate))
+    discover = redis_sentinel.Sentinel.discover_master
+    (folder := tmp_path / "sentinel").mkdir()
+    with EmbeddedSentinel(folder, "shop", own_redis) as sentinel:
+        before_server = await asyncio.start_server(_to(own_redis.port.number), "localhost", 0, ssl=ends_tls)
+        before_sentinel = await asyncio.start_server(_to(sentinel.port.number), "localhost", 0, ssl=ends_tls)
+        port = _port_of(before_sentinel) if speaks_tls else sentinel.port.number
+        found: list[object] = []
+
+        async def discover_master(self: redis_sentinel.Sentinel, name: str) -> tuple[str, int]:
+            # The Sentinel itself speaks plain text with the server that it watches.
+            found.append(await discover(self, name))
+            return "localhost", _port_of(before_server)
+
+        monkeypatch.setattr(redis_sentinel.Sentinel, "discover_master", discover_master)
+        broker = RedisSentinelBroker(
+            sentinels=[("localhost" if speaks_tls else LOOPBACK, port)],
+            sentinel_master_name="shop",
+            sentinel_kwargs=its_options,
+            security=BaseSecurity(ssl_context=trust, use_ssl=True),
+            logger=None,
+        )
+        async with before_server, before_sentinel, destination(broker.publisher(stream=own_box.name)) as to:
+            await to.connect()
+            assert await to.send([parcel()]) == [Accepted()]
+            assert found == [(LOOPBACK, own_redis.port.number)]
+
+
+async def test_no_sentinel_learns_anything_in_plain_text(tmp_path: Path) -> None:
+    heard: list[bytes] = []
+
+    async def listen(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heard.append(await reader.read(1000))
+        writer.close()
+
+    trust = ssl.create_default_context(cafile=str(_certificate(tmp_path)))
+    async with await asyncio.start_server(listen, LOOPBACK, 0) as plain:
+        broker = RedisSentinelBroker(
+            sentinels=[(LOOPBACK, _port_of(plain))],
+            sentinel_master_name="shop",
+            sentinel_kwargs={"password": PASSWORD},
+            security=BaseSecurity(ssl_context=trust, use_ssl=True),
+            logger=None,
+        )
+        async with destination(broker.publisher(stream="orders")) as to:
+            with pytest.raises(ConnectionError, match="the sentinels at"):
+                await to.connect()
+    assert heard
+    assert all(PASSWORD.encode() not in each and b"SENTINEL" not in each for each in heard)
+
+
+def _port_of(server: asyncio.Server) -> int:
+    return int(server.sockets[0].getsockname()[1])
+
+
 def _certificate(folder: Path) -> Path:
     openssl = shutil.which("openssl")
     if openssl is None:

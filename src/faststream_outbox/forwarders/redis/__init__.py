@@ -5,6 +5,9 @@ and its broker, and speaks to Redis on connections of its own, one ``RedisClient
 nothing by itself, so the broker's ``retry``, ``retry_on_error`` and ``retry_on_timeout`` do not touch what a forwarder
 sends, nor do its middlewares: repeats carry the same idempotency key, and the payload goes through byte for byte.
 
+With ``security=``, sentinels are asked over encrypted connections too, by the same context, unless ``sentinel_kwargs``
+says something of ``ssl`` itself: ``sentinel_kwargs={"ssl": False}`` for sentinels that speak plain text.
+
 Rows go in transactions (``MULTI`` … ``EXEC``). In a plain pipeline each command stands alone: when memory becomes free
 between two of them, the second is taken and the first is not, and the order of a key is broken.
 

@@ -68,10 +68,16 @@ def _manager(address: SentinelAddress, options: Mapping[str, Any], seconds: floa
         given = its_options.get(name)
         its_options[name] = share if given is None else min(given, share)
     its_options.setdefault("retry", Retry(NoBackoff(), 0))
-    if (secure := options.get("connection_class")) is not None:
+    secure = options.get("connection_class")
+    if secure is not None:
         # FastStream's own class for an encrypted connection, which knows nothing of sentinels.
         options = {**options, "connection_class": type("SecureConnection", (SentinelManagedConnection, secure), {})}
-    return Sentinel(list(address.sentinels), sentinel_kwargs=its_options, **options)  # type: ignore[no-untyped-call]
+    manager = Sentinel(list(address.sentinels), sentinel_kwargs=its_options, **options)  # type: ignore[no-untyped-call]
+    if secure is not None and "ssl" not in its_options:
+        # In plain text anybody on the way could name another server, and read the sentinels' password.
+        for sentinel in manager.sentinels:
+            sentinel.connection_pool.connection_class = secure
+    return manager
 
 
 def _no_master(address: SentinelAddress) -> str:
