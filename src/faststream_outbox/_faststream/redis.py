@@ -1,7 +1,8 @@
 """The part of the door that needs the Redis client to be installed."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from dataclasses import dataclass, field
+from typing import Any
 
 from faststream.redis import RedisBroker
 from faststream.redis.configs import RedisSentinelConnectionState
@@ -9,12 +10,14 @@ from faststream.redis.configs import RedisSentinelConnectionState
 __all__ = ("SentinelAddress", "sentinel_of")
 
 
-class SentinelAddress(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class SentinelAddress:
     """Who to ask for the server."""
 
     sentinels: Sequence[tuple[str, int]]
     master_name: str
-    sentinel_kwargs: Mapping[str, Any] | None
+    sentinel_kwargs: Mapping[str, Any] | None = field(repr=False)
+    """With passwords."""
 
 
 def sentinel_of(broker: RedisBroker) -> SentinelAddress | None:

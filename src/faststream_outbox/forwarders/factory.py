@@ -198,7 +198,8 @@ def create_destinations(
     if address is None:
         msg = (
             "to: must be a publisher of another FastStream broker, as in kafka.publisher('orders.v1'), "
-            f"got {publisher!r}"
+            # A text may be an address with a password in it.
+            f"got {type(publisher).__name__}"
         )
         raise ConfigError(msg)
     seconds = send_timeout or address.usual_timeout + MARGIN_SECONDS

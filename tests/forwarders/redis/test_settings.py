@@ -13,6 +13,7 @@ from faststream.redis import (
 from redis.asyncio.retry import Retry
 from redis.backoff import ConstantBackoff
 
+from faststream_outbox._faststream.redis import SentinelAddress
 from faststream_outbox.exceptions import ConfigError
 from faststream_outbox.forwarders.redis.settings import RedisSettings
 
@@ -77,7 +78,7 @@ def test_a_sentinel() -> None:
         logger=None,
     )
     settings = RedisSettings.of(broker.publisher(stream="orders"))
-    assert settings.sentinel == ([("one", 1), ("two", 2)], "shop", {"password": "s"})
+    assert settings.sentinel == SentinelAddress([("one", 1), ("two", 2)], "shop", {"password": "s"})
     assert "host" not in settings.client_options
     assert settings.client_options["db"] == 3
 

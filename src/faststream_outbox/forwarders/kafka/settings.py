@@ -1,7 +1,7 @@
 """What a forwarder takes over from a Kafka publisher and its broker."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from aiokafka import codec
@@ -45,7 +45,7 @@ class KafkaSettings:
     """All records go there; None: by key."""
     key: bytes | None
     """The record key of rows without one."""
-    headers: Mapping[str, bytes]
+    headers: Mapping[str, bytes] = field(repr=False)
     """Of every record, beside the row's own."""
     partitioner: Callable[[bytes, list[int], list[int]], int]
     compression: int
@@ -57,7 +57,8 @@ class KafkaSettings:
     """Seconds until a request without an answer has failed."""
     metadata_max_age: float
     """Seconds until it is asked again where the partitions are, without an error as a reason."""
-    client_options: Mapping[str, Any]
+    client_options: Mapping[str, Any] = field(repr=False)
+    """With passwords."""
     headers_of: HeadersOf = wire_headers
     """Gives the row's own."""
     tombstones: bool = False

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from ssl import SSLContext
 from typing import Any
@@ -26,7 +26,8 @@ CONFIRM_SECONDS = 30.0
 class RabbitSettings:
     """Where messages go and how they are made."""
 
-    url: URL
+    url: URL = field(repr=False)
+    """With a password."""
     ssl_context: SSLContext | None
     connect_timeout: float
     """Seconds until an attempt to connect has failed."""
@@ -34,7 +35,7 @@ class RabbitSettings:
     """Seconds that a hand-over waits for RabbitMQ."""
     exchange: RabbitExchange
     routing_key: str
-    headers: Mapping[str, Any]
+    headers: Mapping[str, Any] = field(repr=False)
     """Of every message, beside the row's own."""
     properties: Mapping[str, Any]
     """Of every message, beside those that come from the row."""

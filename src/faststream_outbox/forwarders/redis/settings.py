@@ -1,7 +1,7 @@
 """What a forwarder takes over from a Redis publisher and its broker."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from faststream.redis import RedisBroker, RedisClusterBroker
@@ -41,12 +41,13 @@ class RedisSettings:
     """What takes a message, up to the message itself: the name of the command, the address, arguments."""
     holds: bytes | None
     """The type that the key must have if it exists, as Redis calls it; None for a channel, which is no key."""
-    headers: Mapping[str, str]
+    headers: Mapping[str, str] = field(repr=False)
     """Of every message, beside the row's own."""
     message_format: type[MessageFormat]
     response_timeout: float | None
     """Seconds until a command without an answer has failed; None: the hand-over's time-out decides."""
-    client_options: Mapping[str, Any]
+    client_options: Mapping[str, Any] = field(repr=False)
+    """With passwords."""
     sentinel: SentinelAddress | None
 
     @classmethod
