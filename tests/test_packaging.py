@@ -4,6 +4,8 @@ import re
 import tomllib
 from pathlib import Path
 
+from faststream_outbox.forwarders.general.kinds import OLDEST_NATS
+
 ROOT = Path(__file__).parents[1]
 
 ALWAYS = {"README.md", "LICENSE", "pyproject.toml"}
@@ -24,3 +26,9 @@ def test_what_the_readme_links_to_goes_along() -> None:
     assert "CONTRIBUTING.md" in targets
     for target in targets:
         assert target.split("/")[0] in included, target
+
+
+def test_the_oldest_client_of_nats_is_the_one_that_the_extra_names() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    oldest = ".".join(map(str, OLDEST_NATS))
+    assert f"nats-py>={oldest}" in project["project"]["optional-dependencies"]["nats"]

@@ -17,6 +17,7 @@ from faststream_outbox import OutboxBroker, make_outbox_table
 from faststream_outbox._values.outcome import Poison, Refused, Unsent, Verdict
 from faststream_outbox.exceptions import ConfigError
 from faststream_outbox.forwarders.factory import create_destinations
+from faststream_outbox.forwarders.general import kinds
 from faststream_outbox.forwarders.general.confluent import ConfluentOutlet
 from faststream_outbox.forwarders.general.kinds import outlet_of
 from faststream_outbox.forwarders.general.nats import NatsOutlet
@@ -129,6 +130,22 @@ def test_core_nats_must_be_asked_for() -> None:
     with pytest.raises(ConfigError, match=r"to: NATS forgets .*stream='...'.*allow_lossy=True"):
         outlet_of(publisher, allow_lossy=False)
     assert outlet_of(publisher, allow_lossy=True).name == "nats:orders"
+
+
+@pytest.mark.parametrize(
+    ("installed", "fits"), [("2.14.0", False), ("2.15.3", False), ("2.16.0", True), ("3.0rc1", True)]
+)
+def test_a_client_of_nats_that_is_too_old_is_refused_and_no_other_kind(
+    installed: str, fits: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kinds, "version", lambda _package: installed)
+    publisher = nats.NatsBroker().publisher("orders", stream="shop")
+    if fits:
+        assert isinstance(outlet_of(publisher, allow_lossy=False), NatsOutlet)
+    else:
+        with pytest.raises(ConfigError, match=rf"nats-py {installed} is too old .* pip install 'nats-py>=2\.16'"):
+            outlet_of(publisher, allow_lossy=False)
+    assert outlet_of(confluent.KafkaBroker(config={"message.timeout.ms": 1}).publisher("orders"), allow_lossy=False)
 
 
 @pytest.mark.parametrize("subject", ["orders.*", "orders.>", "orders created", "orders..created"])
