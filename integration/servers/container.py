@@ -26,10 +26,10 @@ from .process import LOOPBACK, ServerFailed, ServerUnavailable
 ENVIRONMENT = "OUTBOX_SERVERS"
 
 OFFICIAL = {
-    "POSTGRES_IMAGE": "postgres:18",
+    "POSTGRES_IMAGE": "postgres:18.6",
     "KAFKA_IMAGE": "apache/kafka:4.1.1",
-    "RABBITMQ_IMAGE": "rabbitmq:4",
-    "REDIS_IMAGE": "redis:8",
+    "RABBITMQ_IMAGE": "rabbitmq:4.2.4",
+    "REDIS_IMAGE": "redis:8.2.1",
 }
 
 
