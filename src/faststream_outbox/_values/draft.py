@@ -36,10 +36,6 @@ RESERVED_HEADERS = frozenset(
 )
 """Header names that the bridge writes on the wire itself."""
 
-REPLY_TO = "reply_to"
-"""A FastStream consumer publishes what its handler returns where this header says, with credentials of its own. It is
-reserved in any case of its letters, since some destinations do not keep them apart."""
-
 ARGUMENT_OF_HEADER: Mapping[str, str] = MappingProxyType(
     {
         wire.IDEMPOTENCY_KEY: "idempotency_key",
@@ -245,7 +241,7 @@ def check_headers(headers: Mapping[str, str], *, arguments: Mapping[str, str] = 
 
 def is_reserved(name: str) -> bool:
     """Return whether only the bridge itself, or a destination's publisher, may write a header of this name."""
-    return name in RESERVED_HEADERS or name.lower() == REPLY_TO
+    return name in RESERVED_HEADERS or name.lower() == wire.REPLY_TO
 
 
 def _reserved(name: str, arguments: Mapping[str, str]) -> str:
@@ -271,7 +267,7 @@ def _are_plain(headers: Mapping[Any, Any]) -> bool:
         and "\x00" not in text
         and len(text) <= MAX_HEADER_NAME_BYTES
         # A value may have it too: then all is looked at.
-        and REPLY_TO not in text.lower()
+        and wire.REPLY_TO not in text.lower()
     )
 
 

@@ -17,7 +17,7 @@ ROW_KEY = "outbox-key"
 REPLY_TO = "reply_to"
 """Where FastStream's consumers publish what their handler returns, with their own credentials."""
 REPLY_TO_SPELLINGS = frozenset(map("".join, product(*({letter, letter.upper()} for letter in REPLY_TO))))
-"""In any case of letters: header names of some brokers have none."""
+"""In any case of letters, which some destinations do not keep apart."""
 
 HeadersOf: TypeAlias = Callable[[OutboxRow], dict[str, str]]
 """Gives the headers that a row is sent with."""
