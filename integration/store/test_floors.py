@@ -1,12 +1,14 @@
 """Looks for ready rows begin behind what was delivered, and pass no row by."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import TypeAlias
 
+import asyncpg
 import pytest
-from sqlalchemy import Table, text
+from sqlalchemy import Table, make_url, text
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 
 from faststream_outbox._store.postgres import floors
@@ -270,6 +272,131 @@ async def test_a_restarted_or_promoted_server_is_walked_through_from_the_beginni
     await asyncio.to_thread(postgres_server.stop)
     await asyncio.to_thread(postgres_server.start)
     assert await carry(subject) == written
+
+
+@pytest.fixture
+async def forgetful(
+    postgres_server: PostgresServer, database_url: str, outbox_table: Table
+) -> AsyncIterator[PostgresSubject]:
+    """A subject whose commits are lost when the server crashes, for it does not wait until they are written."""
+    if not isinstance(postgres_server, OwnPostgres):
+        missing("a PostgreSQL named by the environment is not ours to crash")
+    postgres_server.execute("ALTER SYSTEM SET wal_writer_delay = '10s'", "SELECT pg_reload_conf()")
+    engine = create_async_engine(database_url, connect_args={"server_settings": {"synchronous_commit": "off"}})
+    yield PostgresSubject(engine, outbox_table, None)
+    await engine.dispose()
+    postgres_server.execute("ALTER SYSTEM RESET wal_writer_delay", "SELECT pg_reload_conf()")
+
+
+async def crash(postgres_server: PostgresServer, *engines: AsyncEngine) -> None:
+    """Kill one process of the server: the server ends all others, and recovers under the same first process."""
+    connection = await asyncpg.connect(postgres_server.url.set(drivername="postgresql").render_as_string())
+    with suppress(asyncpg.PostgresError, OSError):
+        await connection.execute("COPY (SELECT) TO PROGRAM 'kill -9 $PPID'")
+    connection.terminate()
+    for engine in engines:
+        await engine.dispose()
+    assert isinstance(postgres_server, OwnPostgres)
+    await asyncio.to_thread(wait_until, lambda: can_be_asked(postgres_server))
+
+
+def can_be_asked(postgres_server: PostgresServer) -> bool:
+    try:
+        postgres_server.execute("SELECT 1")
+    except (OSError, asyncpg.PostgresError):
+        return False
+    return True
+
+
+def wait_until(is_so: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30.0
+    while not is_so():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+async def test_g4_ids_that_a_crash_lets_the_server_give_once_more_are_found_at_once(
+    *,
+    subject: PostgresSubject,
+    forgetful: PostgresSubject,
+    postgres_server: PostgresServer,
+    monkeypatch: pytest.MonkeyPatch,
+    take: Take,
+) -> None:
+    await rise(subject)
+    # So many that the sequence has given more than it has written in advance.
+    lost = await put(forgetful, *[draft("q", key=f"k{number}") for number in range(200)])
+    await take(forgetful)
+    await rise(forgetful, take=take)
+    stand_still(monkeypatch)
+    await crash(postgres_server, subject.engine, forgetful.engine)
+    written = await put(subject, draft("q", key="k"))
+    assert written < lost[-1:], "nothing was lost"
+    assert await take(forgetful) == written
+
+
+async def test_g4_what_a_crash_brings_back_is_found_at_once(
+    *,
+    subject: PostgresSubject,
+    forgetful: PostgresSubject,
+    postgres_server: PostgresServer,
+    monkeypatch: pytest.MonkeyPatch,
+    take: Take,
+) -> None:
+    """Rows whose delivery is lost, and comes before that of later rows of their key."""
+    back = await put(subject, *[draft("q", key="k")] * 3)
+    assert await take(forgetful) == back
+    await rise(forgetful, take=take)
+    stand_still(monkeypatch)
+    await crash(postgres_server, subject.engine, forgetful.engine)
+    later = await put(subject, draft("q", key="k"))
+    assert await take(forgetful) == [*back, *later]
+
+
+@pytest.mark.parametrize("chosen", [10**12, floors.LARGEST_ID])
+async def test_a_row_with_an_id_of_its_own_lets_no_floor_rise_above_others(
+    subject: PostgresSubject, engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch, chosen: int
+) -> None:
+    async def keep_the_chosen() -> list[int]:
+        async with subject.store.hand_over(places("q", "other"), limit=100, breadth=2 * SHARDS) as taken:
+            assert taken is not None
+            await taken.settle([Settlement(row, Retry(0.0) if row.id == chosen else DELIVERED) for row in taken.rows])
+            return ids(taken.rows)
+
+    # A walk from the beginning would mend the floors, and these are few rows to walk through.
+    monkeypatch.setattr(floors, "WALKS_APART", 1_000_000)
+    monkeypatch.setattr(floors, "LONGEST_APART", 1_000_000)
+    async with engine.begin() as connection:
+        written_by_sql = "INSERT INTO outbox (id, queue, idempotency_key, payload) VALUES (:id, 'other', 'i', '')"
+        await connection.execute(text(written_by_sql), {"id": chosen})
+    for _ in range(6):
+        await put(subject, draft("q", key="k"))
+        assert len(await keep_the_chosen()) == 2
+    floor = max(subject.store._floors._floors.values())
+    stand_still(monkeypatch)
+    written = await put(subject, *[draft("q", key=f"k{number}") for number in range(20)])
+    assert await keep_the_chosen() == [*written, chosen]
+    assert floor > 1, "they rise all the same"
+
+
+async def test_a_role_that_may_not_read_the_sequence_can_work_all_the_same(
+    subject: PostgresSubject, engine: AsyncEngine, database_url: str
+) -> None:
+    async with engine.begin() as connection:
+        await connection.execute(text("CREATE ROLE looks_only LOGIN"))
+        await connection.execute(text("GRANT SELECT, UPDATE, DELETE ON outbox TO looks_only"))
+    plain = create_async_engine(make_url(database_url).set(username="looks_only", password=None))
+    try:
+        theirs = PostgresSubject(plain, subject.outbox_table, None)
+        for _ in range(5):
+            await put(subject, draft("q", key="k"), draft("q", key="k"))
+            assert len(await carry(theirs)) == 2
+        assert max(theirs.store._floors._floors.values()) > 1
+    finally:
+        await plain.dispose()
+        async with engine.begin() as connection:
+            await connection.execute(text("DROP OWNED BY looks_only"))
+            await connection.execute(text("DROP ROLE looks_only"))
 
 
 async def test_a_survey_that_fails_does_not_stand_before_the_next_look(

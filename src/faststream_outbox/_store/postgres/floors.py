@@ -3,7 +3,7 @@
 import time
 from collections.abc import Collection, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import Table
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -24,6 +24,18 @@ LONGEST_APART = 300.0
 """Seconds after which both are due in any case, also when the process was asleep meanwhile."""
 
 
+LARGEST_ID = 2**63 - 1
+
+
+class Run(NamedTuple):
+    """For how long a server has been running without losing anything."""
+
+    started: datetime | None
+    """Its first process."""
+    recovered: datetime | None
+    """Its statistics, which it begins anew when it recovers from the crash of one of its processes."""
+
+
 class Floors:
     """Remembers for each place an id below which it has no ready row, and gets none.
 
@@ -36,7 +48,8 @@ class Floors:
     - New rows come above it. Ids are given in order, and all transactions that were writing to the table when an id of
       at least the floor had been seen have ended before the survey.
     - A row that waits is found by its time, whatever its id. So is one that was given back, or whose lease ran out.
-    - It counts only for the run of the server that it was learned from.
+    - It counts only for the run of the server that it was learned from, and such a run ends with a crash.
+    - An id that the sequence has not given yet, of a row written with an id of its own, counts for nothing.
 
     What this leaves out is found by the next walk from the beginning: rows whose ids were not given in order
     (``TRUNCATE ... RESTART IDENTITY``, a sequence with CACHE). Everything is learned anew then.
@@ -54,8 +67,8 @@ class Floors:
         """When each place is to be walked through from its beginning."""
         self._writers_due = 0.0
         self._is_surveying = False
-        self._server: datetime | None = None
-        """When the server was started that all this was learned from."""
+        self._run: Run = Run(None, None)
+        """That all this was learned from."""
         self._forget()
 
     def _forget(self) -> None:
@@ -67,12 +80,14 @@ class Floors:
         """Those of then that had not ended yet when they were last looked for."""
         self._ended = 0
         """All ids up to this one belong to transactions that have ended."""
+        self._given = 0
+        """The last id that the sequence had given when the writers were asked for; 0 where that is not known."""
         self._floors: dict[Place, int] = {}
 
     def columns(self, places: Sequence[Place]) -> dict[str, Any]:
         """Give places and their floors as the parameters of a statement."""
         floors = [self._floors.get(place, 0) for place in places]
-        return {**columns_of(places), "floors": floors, "server": self._server}
+        return {**columns_of(places), "floors": floors, **self._run._asdict()}
 
     def saw(self, row_id: int) -> None:
         """Note that a row with this id is there."""
@@ -106,14 +121,19 @@ class Floors:
         highest = self._highest
         records = await connection.run_sync(self._statements.writers.execute, {"table": self._table})
         self._writers_due = time.monotonic() + SURVEY_SECONDS
-        server = records[0][2]
-        if server != self._server:
-            self._server = server
+        run, given = Run(*records[0][2:4]), records[0][4] or 0
+        if run != self._run or given < self._given:
+            self._run = run
             self._forget()
             return
-        writers = frozenset(writer for writer, _, _ in records if writer is not None)
+        if 0 < given < highest:
+            # Somebody has written a row with an id of his own. What the sequence had given the last time is given.
+            highest = self._highest = self._given
+        self._given = given
+        names = [(writer, is_prepared) for writer, is_prepared, *_ in records if writer is not None]
+        writers = frozenset(writer for writer, _ in names)
         # One of those of then may have another name now.
-        prepared = frozenset(writer for writer, is_prepared, _ in records if writer is not None and is_prepared)
+        prepared = frozenset(writer for writer, is_prepared in names if is_prepared)
         self._writers = (self._writers & writers) | prepared
         if not self._writers:
             self._ended = self._mark
@@ -123,13 +143,13 @@ class Floors:
         """Find the first ready row of each place: from its floor on, or of the whole place."""
         if not places:
             return
-        unborn = self._ended + 1
+        unborn = min(self._ended + 1, LARGEST_ID)
         floors = [0 if place in whole else self._floors.get(place, 0) for place in places]
-        wanted = {**columns_of(places), "floors": floors, "server": self._server}
+        wanted = {**columns_of(places), "floors": floors, **self._run._asdict()}
         found = await connection.run_sync(self._statements.survey.execute, wanted)
-        for queue, shard, first_id, server in found:
+        for queue, shard, first_id, *run in found:
             place = Place(queue, shard)
-            if server != self._server or (first_id is not None and first_id < self._floors.get(place, 0)):
+            if Run(*run) != self._run or (first_id is not None and first_id < self._floors.get(place, 0)):
                 self._forget()
                 return
             self._floors[place] = unborn if first_id is None else min(first_id, unborn)

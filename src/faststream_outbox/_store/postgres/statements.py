@@ -23,8 +23,15 @@ _SKIP_DUPLICATES = "ON CONFLICT DO NOTHING"
 _PLANNED_ANEW = "(CAST(:planned_anew AS boolean) OR (SELECT count(*) FROM generate_series(1, 1000000000000000)) = 0)"
 
 # Where a look at a place begins. What was learned from another server (a promoted standby may give ids once more) or
-# before a restart does not count.
-_FLOOR = "CASE WHEN pg_postmaster_start_time() = CAST(:server AS timestamptz) THEN place.floor ELSE 0 END"
+# before a restart does not count. Nor does what was learned before a crash of one of the server's processes: all others
+# are ended then and transactions that asynchronous commit has not written yet are lost, ids and all, while the server
+# goes on, and behind a pooler the client's connection too. The server begins its statistics anew when it recovers.
+_FLOOR = """CASE
+                WHEN pg_postmaster_start_time() = CAST(:started AS timestamptz)
+                  AND pg_stat_get_bgwriter_stat_reset_time() IS NOT DISTINCT FROM CAST(:recovered AS timestamptz)
+                THEN place.floor
+                ELSE 0
+            END"""
 
 # What a table is, whatever it is called.
 _OID = "CAST(CAST(CAST(:table AS regclass) AS oid) AS text)"

@@ -7,6 +7,6 @@ SELECT place.queue, place.shard, (
       AND next_attempt_at IS NULL AND failed_at IS NULL
     ORDER BY shard, id
     LIMIT 1
-) AS first_id, pg_postmaster_start_time() AS server
+) AS first_id, pg_postmaster_start_time() AS started, pg_stat_get_bgwriter_stat_reset_time() AS recovered
 FROM unnest(CAST(:queues AS text[]), CAST(:shards AS smallint[]), CAST(:floors AS bigint[])) AS place(queue, shard, floor)
 WHERE {planned_anew}
