@@ -76,10 +76,31 @@ async def test_a_body_arrives_as_it_was_published(
     await eventually(table.is_empty)
 
 
-async def test_a_body_that_does_not_fit_the_handler_is_a_failed_attempt(
+async def _both_are_parked(table: Table) -> bool:
+    return await table.count("failed_at IS NOT NULL") == 2
+
+
+async def test_a_body_that_does_not_fit_the_handler_is_a_dead_letter_after_one_attempt(
     broker: OutboxBroker, session: AsyncSession, table: Table
 ) -> None:
     @broker.subscriber("bodies")
+    async def handle(body: int) -> None: ...
+
+    await broker.start()
+    for body in ({"not": "an int"}, b"{"):
+        await broker.publish(body, queue="bodies", session=session)
+    await session.commit()
+    await eventually(lambda: _both_are_parked(table))
+    first, second = sorted(await broker.dead_letters.list(queue="bodies"), key=lambda letter: letter.row.id)
+    assert (first.row.attempts_count, first.reason) == (1, "invalid_body")
+    assert "ValidationError" in (first.exception or "")
+    assert second.row.deliveries_count == 1
+
+
+async def test_a_body_that_does_not_fit_is_a_failed_attempt_where_that_is_wanted(
+    broker: OutboxBroker, session: AsyncSession, table: Table
+) -> None:
+    @broker.subscriber("bodies", retry_validation_errors=True)
     async def handle(body: int) -> None: ...
 
     await broker.start()

@@ -69,6 +69,7 @@ class Reason:
     MAX_DELIVERIES = "max_deliveries"
     TOO_LARGE = "too_large"
     INVALID = "invalid"
+    INVALID_BODY = "invalid_body"
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from faststream.middlewares import AckPolicy
 
 from faststream_outbox._faststream import EMPTY, SubscriberSpecificationConfig, SubscriberUsecaseConfig
-from faststream_outbox.config import MIN_SECONDS, require_count, require_seconds
+from faststream_outbox.config import MIN_SECONDS, require_count, require_flag, require_seconds
 from faststream_outbox.exceptions import ConfigError
 from faststream_outbox.retry import RetryStrategy
 
@@ -24,6 +24,7 @@ class OutboxSubscriberConfig(SubscriberUsecaseConfig):
     lease_ttl_seconds: float = 60.0
     max_deliveries: int | None = None
     propagate_inbound_headers: bool = False
+    retry_validation_errors: bool = False
 
     def __post_init__(self) -> None:
         require_count("max_workers", self.max_workers)
@@ -33,6 +34,7 @@ class OutboxSubscriberConfig(SubscriberUsecaseConfig):
         require_seconds("lease_ttl_seconds", self.lease_ttl_seconds, at_least=0.1)
         if self.max_deliveries is not None:
             require_count("max_deliveries", self.max_deliveries)
+        require_flag("retry_validation_errors", self.retry_validation_errors)
         if not isinstance(self.ack_policy, AckPolicy):
             msg = f"ack_policy: must be one of AckPolicy, got {self.ack_policy!r}"
             raise ConfigError(msg)

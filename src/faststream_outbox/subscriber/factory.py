@@ -25,6 +25,7 @@ _PASSED_ON = frozenset(
         "lease_ttl_seconds",
         "max_deliveries",
         "propagate_inbound_headers",
+        "retry_validation_errors",
         "no_reply",
     }
 )

@@ -24,6 +24,12 @@ class ConsumingOptions(TypedDict, total=False):
     retry_strategy: RetryStrategy | tuple[wait_base, stop_base] | None
     """When a failed message is tried again. Default: ``ExponentialRetry()``."""
 
+    retry_validation_errors: bool
+    """Whether a message that cannot be decoded, or does not fit the handler's annotations, is tried again by
+    ``retry_strategy``, as where processes of the next release publish what this one does not know yet. False: it is a
+    dead letter after one attempt, ``invalid_body``. What the handler or a dependency raises itself is retried in any
+    case. Default: False."""
+
     fetch_batch_size: int
     """The most rows of one claim. Rows are claimed ahead of free workers only while handlers are quick. Default: 10."""
 

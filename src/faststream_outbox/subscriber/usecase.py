@@ -31,6 +31,7 @@ from faststream_outbox.subscriber.chaining import (
 )
 from faststream_outbox.subscriber.config import OutboxSubscriberConfig
 from faststream_outbox.subscriber.inheritance import Inheritance
+from faststream_outbox.subscriber.misfits import is_misfit
 
 
 class OutboxSubscriber(SubscriberUsecase[Delivery]):
@@ -139,6 +140,8 @@ class OutboxSubscriber(SubscriberUsecase[Delivery]):
         match delivery.status:
             case AckStatus.ACKED:
                 return Delivered()
+            case _ if not self._config.retry_validation_errors and is_misfit(error):
+                return Dead(Reason.INVALID_BODY, describe(error))
             case AckStatus.REJECTED:
                 return Dead(Reason.REJECTED, describe(error))
             case None if error is None:
