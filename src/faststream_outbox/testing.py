@@ -192,6 +192,7 @@ class TestOutboxBroker(TestBroker[OutboxBroker, EnterType]):
             if publisher.queue in subscriber.queues:
                 return subscriber, True
         fake = create_subscriber(publisher.queue, config=broker.config)
+        fake.is_fake = True
         if all(publisher.queue not in forwarder.taken_queues for forwarder in _forwarders(self.brokers)):
             broker._subscribers.add(fake)
         return fake, False

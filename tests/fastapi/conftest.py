@@ -32,6 +32,19 @@ def router(make_router: MakeRouter) -> OutboxRouter:
 
 
 @pytest.fixture
+def app_of() -> Callable[..., FastAPI]:
+    """Makes an application that includes routers."""
+
+    def make(*routers: OutboxRouter) -> FastAPI:
+        app = FastAPI()
+        for router in routers:
+            app.include_router(router)
+        return app
+
+    return make
+
+
+@pytest.fixture
 def serving() -> Callable[..., Any]:
     """Runs an application whose routers' brokers are on memory, and gives a client of it."""
 

@@ -6,7 +6,8 @@ of FastStream is a change in one place. Public names are imported from where Fas
 
 from typing import Any, cast
 
-from fast_depends.library.serializer import SerializerProto
+from fast_depends.core import CallModel
+from fast_depends.library.serializer import OptionItem, SerializerProto
 from faststream._internal.basic_types import LoggerProto, SendableMessage
 from faststream._internal.broker import BrokerRouter, BrokerUsecase
 from faststream._internal.broker.pub_base import BrokerPublishMixin
@@ -19,13 +20,14 @@ from faststream._internal.configs import (
     SubscriberSpecificationConfig,
     SubscriberUsecaseConfig,
 )
+from faststream._internal.configs import UnderlyingDriverAnnotation as DriverAnnotation
 from faststream._internal.constants import EMPTY
 from faststream._internal.context import Context, ContextRepo
 from faststream._internal.context.resolve import resolve_context_by_name
 from faststream._internal.di import FastDependsConfig
 from faststream._internal.endpoint.publisher import PublisherProto, PublisherSpecification, PublisherUsecase
 from faststream._internal.endpoint.subscriber import SubscriberSpecification, SubscriberUsecase
-from faststream._internal.endpoint.subscriber.call_item import CallsCollection
+from faststream._internal.endpoint.subscriber.call_item import CallsCollection, HandlerItem
 from faststream._internal.endpoint.utils import ParserComposition
 from faststream._internal.logger import DefaultLoggerStorage, make_logger_state
 from faststream._internal.logger.logging import get_broker_logger
@@ -45,6 +47,7 @@ __all__ = (
     "BrokerPublishMixin",
     "BrokerRouter",
     "BrokerUsecase",
+    "CallModel",
     "CallsCollection",
     "CodecProto",
     "Context",
@@ -52,10 +55,13 @@ __all__ = (
     "CustomCallable",
     "DefaultCodec",
     "DefaultLoggerStorage",
+    "DriverAnnotation",
     "EnterType",
     "FastDependsConfig",
+    "HandlerItem",
     "IdGenerator",
     "LoggerProto",
+    "OptionItem",
     "ParserComposition",
     "ProducerProto",
     "PublisherMiddleware",

@@ -20,6 +20,7 @@ from faststream_outbox._faststream import (
     BrokerUsecase,
     ContextRepo,
     DefaultCodec,
+    DriverAnnotation,
     FastDependsConfig,
     serializer_of,
 )
@@ -35,7 +36,7 @@ from faststream_outbox.broker.publishing import OutboxPublishing
 from faststream_outbox.broker.registrator import OutboxRegistrator
 from faststream_outbox.config import OutboxBrokerConfig, check_options
 from faststream_outbox.exceptions import ConfigError, SchemaError
-from faststream_outbox.message import Delivery
+from faststream_outbox.message import Delivery, OutboxMessage
 from faststream_outbox.publisher.producer import OutboxProducer
 from faststream_outbox.schema import make_dlq_table, make_outbox_table
 
@@ -123,6 +124,10 @@ class OutboxBroker(OutboxPublishing, OutboxRegistrator, BrokerUsecase[Delivery, 
                 ack_policy=options.get("ack_policy") or EMPTY,
                 id_generator=options.get("id_generator", gen_cor_id),
                 extra_context={"broker": self},
+                default_driver_annotations={
+                    kind: DriverAnnotation(type_hint=kind, module="faststream_outbox.annotations", name=kind.__name__)
+                    for kind in (OutboxBroker, OutboxMessage, OutboxProducer)
+                },
             ),
             specification=BrokerSpec(
                 url=[options.get("specification_url") or _public_url(engine)],

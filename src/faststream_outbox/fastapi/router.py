@@ -1,7 +1,7 @@
 """A FastAPI router with a broker inside."""
 
 import inspect
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from importlib.util import find_spec
 from typing import Any, cast
@@ -19,6 +19,7 @@ from faststream_outbox._faststream.fastapi import StreamRouter
 from faststream_outbox.broker.broker import OutboxBroker
 from faststream_outbox.config import check_options
 from faststream_outbox.fastapi.context import RouteBroker, announced
+from faststream_outbox.fastapi.declarations import check_handler, check_route
 from faststream_outbox.fastapi.options import RouterOptions, RouterSubscriberOptions
 from faststream_outbox.forwarders.forwarder import OutboxForwarder
 from faststream_outbox.forwarders.options import ForwarderOptions
@@ -141,6 +142,18 @@ class OutboxRouter(StreamRouter[Delivery]):
         return self.broker.forwarder(queues, to=to, **options)
 
     @override
+    def add_api_route(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
+        """Do what FastAPI does; refuse first what it would say nothing of, or nothing of use."""
+        check_route(endpoint)
+        super().add_api_route(path, endpoint, **options)
+
+    @override
+    def add_api_websocket_route(self, path: str, endpoint: Callable[..., Any], *args: Any, **options: Any) -> None:
+        """Do what FastAPI does; refuse first what it would say nothing of, or nothing of use."""
+        check_route(endpoint)
+        super().add_api_websocket_route(path, endpoint, *args, **options)
+
+    @override
     def _subscriber_compatibility_wrapper(self, *args: Any, **kwargs: Any) -> Any:
         make_consumer = super()._subscriber_compatibility_wrapper(*args, **kwargs)
 
@@ -149,8 +162,10 @@ class OutboxRouter(StreamRouter[Delivery]):
             # annotations that are strings where that wrapper was written.
             written = inspect.unwrap(handler, stop=lambda function: hasattr(function, "__signature__"))
             handler.__signature__ = get_typed_signature(written)
+            check_handler(handler)
             return make_consumer(handler)
 
+        wrap.resolves_for_fastapi = True  # type: ignore[attr-defined]
         return wrap
 
     @override

@@ -30,6 +30,11 @@ from faststream_outbox.subscriber.chaining import (
     take_back_what_nobody_commits,
 )
 from faststream_outbox.subscriber.config import OutboxSubscriberConfig
+from faststream_outbox.subscriber.declarations import (
+    outside_of_the_router,
+    refuse_unresolved_annotations,
+    refuse_what_fastapi_would_resolve,
+)
 from faststream_outbox.subscriber.inheritance import Inheritance
 from faststream_outbox.subscriber.misfits import is_misfit
 
@@ -62,6 +67,8 @@ class OutboxSubscriber(SubscriberUsecase[Delivery]):
         self._failure = FailurePolicy(retry=config.retry_strategy, max_deliveries=config.max_deliveries)
         self._consumer: Consumer | None = None
         self._stopping: asyncio.Task[None] | None = None
+        self.is_fake = False
+        """Whether a test has put it in the place of a consumer that is elsewhere."""
 
     @property
     def propagates_headers(self) -> bool:
@@ -77,6 +84,22 @@ class OutboxSubscriber(SubscriberUsecase[Delivery]):
     def _broker_middlewares(self) -> Sequence[BrokerMiddleware[Delivery, Any]]:
         # The outermost, so that others can change what it sets.
         return (Inheritance, *super()._broker_middlewares)
+
+    def _build_fastdepends_model(self) -> None:
+        resolves = self._outer_config.fd_config
+        if resolves.get_dependent is not None and not self.is_fake and not self._is_resolved_by_fastapi:
+            for call in self.calls:
+                raise outside_of_the_router(call)
+        super()._build_fastdepends_model()
+        if resolves.get_dependent is None:
+            for call in self.calls:
+                refuse_what_fastapi_would_resolve(call)
+                if resolves.use_fastdepends:
+                    refuse_unresolved_annotations(call)
+
+    @property
+    def _is_resolved_by_fastapi(self) -> bool:
+        return any(getattr(decorate, "resolves_for_fastapi", False) for decorate in self._call_decorators)
 
     async def start(self) -> None:
         """Begin to claim rows; the broker calls it."""
