@@ -9,7 +9,8 @@ import pytest
 from sqlalchemy import Table
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from faststream_outbox import OutboxBroker, OutboxMessage, OutboxRow
+from faststream_outbox import OutboxBroker, OutboxRow
+from faststream_outbox.annotations import OutboxMessage
 
 FORGED = "x\n2030-01-01 CRITICAL - all is lost\x1b[2J"
 ROW = OutboxRow(
