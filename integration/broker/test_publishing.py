@@ -1,6 +1,7 @@
 """G1, G3: a row is written if and only if the caller's transaction commits, with all that was said of it."""
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -15,7 +16,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 from faststream_outbox import ConfigError, OutboxBroker, Outgoing
 
 from .conftest import MakeBroker
-from .observing import Table, eventually
+from .observing import LogLines, Table, eventually
 
 SessionFactory = async_sessionmaker[AsyncSession]
 Publish = Callable[[OutboxBroker, Any], Awaitable[Any]]
@@ -352,3 +353,31 @@ async def test_publish_middlewares_run_around_every_way_of_publishing(
     (row,) = await table.rows()
     assert row.headers["stamp"] == "orders:1"
     assert written in (row.id, [row.id]), "the result passes the middlewares"
+
+
+async def test_a_session_that_nobody_commits_is_told_of_in_the_log(
+    make_broker: MakeBroker, engine: AsyncEngine, log: LogLines
+) -> None:
+    """Also by a broker that only publishes."""
+    broker = make_broker(logger=log)
+    async with AsyncSession(engine) as session:
+        await broker.publish({}, queue="orders", session=session)
+    [line] = log.at_least(logging.WARNING)
+    assert "closed without commit after messages to 'orders'" in line
+
+
+async def test_a_response_that_nobody_commits_is_told_of_in_the_log(
+    make_broker: MakeBroker, engine: AsyncEngine, log: LogLines
+) -> None:
+    broker = make_broker(logger=log)
+
+    @broker.subscriber("orders")
+    async def handle(_body: dict[str, int]) -> None:
+        async with AsyncSession(engine) as session:
+            await broker.publish({}, queue="mails", session=session)
+
+    await broker.start()
+    async with AsyncSession(engine) as session, session.begin():
+        await broker.publish({}, queue="orders", session=session)
+    [line] = await eventually(lambda: log.containing("closed without commit"))
+    assert "messages to 'mails'" in line

@@ -12,7 +12,7 @@ from faststream import AckPolicy, BaseMiddleware, Depends, Response
 from faststream.exceptions import AckMessage, NackMessage, RejectMessage, StopConsume
 from sqlalchemy import Table as SqlTable
 from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 from tenacity.stop import stop_after_attempt
 from tenacity.wait import wait_fixed
 
@@ -568,3 +568,30 @@ async def test_a_message_of_a_queue_waits_for_its_time(
     assert sorted(await inbox.wait_for(2)) == ["now", "past"]
     await eventually(lambda: _is(table.count(), 1))
     assert await table.count("payload = convert_to('later', 'UTF8') AND deliveries_count = 0") == 1
+
+
+async def test_a_brokers_own_engine_may_be_in_autocommit(
+    make_broker: MakeBroker, engine: AsyncEngine, database_url: str, table: Table, inbox: Inbox
+) -> None:
+    """What it does beside the publisher's transaction has transactions of its own where it needs them."""
+    own = create_async_engine(database_url, isolation_level="AUTOCOMMIT")
+    broker = make_broker(own)
+
+    @broker.publisher("results")
+    @broker.subscriber("orders", retry_strategy=NoRetry())
+    async def handle(body: int) -> int:
+        inbox.add(body)
+        if body == 1 and len(inbox.bodies) < 3:
+            raise ValueError
+        return body
+
+    await broker.start()
+    async with AsyncSession(engine) as session, session.begin():
+        await broker.publish_batch(1, 2, queue="orders", session=session)
+    await eventually(lambda: table.count("failed_at IS NOT NULL"))
+    await eventually(lambda: table.count("queue = 'results'"))
+    assert await broker.dead_letters.replay(queue="orders") == 1
+    await inbox.wait_for(3)
+    await eventually(lambda: table.query("SELECT 1 AS n FROM outbox WHERE queue = 'results' HAVING count(*) = 2"))
+    await broker.stop()
+    await own.dispose()

@@ -170,8 +170,6 @@ async def test_a_transaction_that_is_prepared_is_waited_for_though_the_server_re
         # So that the next mark is set when ids above the early one were seen.
         await subject.writer.insert(another, draft("elsewhere"))
         await rise(subject)
-        await connection.execution_options(isolation_level="AUTOCOMMIT")
-        await connection.execute(text("BEGIN"))
         early = await silent.insert(connection, draft("q", key="k"))
         await rise(subject)
         await another.rollback()

@@ -11,6 +11,7 @@ from faststream_outbox.exceptions import (
     ConfigError,
     InvalidMessageError,
     InvalidSessionError,
+    NotWrittenError,
     OutboxError,
     SchemaError,
 )
@@ -35,6 +36,7 @@ __all__ = (
     "InvalidSessionError",
     "LinearRetry",
     "NoRetry",
+    "NotWrittenError",
     "OutboxBroker",
     "OutboxError",
     "OutboxForwarder",

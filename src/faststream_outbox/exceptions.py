@@ -6,12 +6,14 @@
     ├── ConfigError          (ValueError)    declared in a way that cannot work
     ├── InvalidMessageError  (ValueError)    refused at publish; nothing was written
     ├── InvalidSessionError  (TypeError)     not a session that a row can be written with
+    ├── NotWrittenError                      PostgreSQL has written no row, and did not say why
     └── SchemaError                          the tables in the database are not the tables declared
 
 Beside them stand Python's own: ``TypeError`` for an option that does not exist, ``ValueError`` for a number out of its
 range; and FastStream's ``FeatureNotSupportedException`` for what an outbox cannot do. Errors of PostgreSQL and
-SQLAlchemy are not wrapped: they pass through to the caller as they are. Those of the destinations reach no caller; they
-stand in the log, in a forwarder's status and with dead letters.
+SQLAlchemy are not wrapped: they pass through to the caller as they are, such as ``IntegrityError`` where a constraint
+forbids a message that is no live duplicate. Those of the destinations reach no caller; they stand in the log, in a
+forwarder's status and with dead letters.
 """
 
 from collections.abc import Mapping, Sequence
@@ -43,7 +45,30 @@ class InvalidMessageError(OutboxError, ValueError):
 
 
 class InvalidSessionError(OutboxError, TypeError):
-    """What was passed as ``session`` cannot carry a row: wrong type, closed, or not PostgreSQL."""
+    """What was passed as ``session`` cannot carry a row; nothing was written.
+
+    It is of a wrong type; it is closed for good, or its transaction has failed; it is not on PostgreSQL; it is in
+    AUTOCOMMIT, where a rollback would leave the message; or its ``schema_translate_map`` puts the outbox table where
+    the broker does not look. A ``Session`` after ``close()`` is none of these: SQLAlchemy begins a new transaction with
+    it, unless it was made with ``close_resets_only=False``.
+    """
+
+
+class NotWrittenError(OutboxError):
+    """PostgreSQL took a message and wrote no row: a trigger or a rule of the table's owner has suppressed it.
+
+    The caller's transaction is as it was before.
+
+    Attributes:
+        queue: Where the message was to go.
+    """
+
+    def __init__(self, queue: str) -> None:
+        super().__init__(
+            f"PostgreSQL took the message to {queue!r} and wrote no row; "
+            "look for a trigger or a rule on the outbox table that suppresses it"
+        )
+        self.queue = queue
 
 
 class SchemaError(OutboxError):

@@ -97,7 +97,9 @@ class OutboxBroker(OutboxPublishing, OutboxRegistrator, BrokerUsecase[Delivery, 
             routers=options.get("routers", ()),
             config=OutboxBrokerConfig(
                 producer=OutboxProducer(
-                    writer=PostgresWriter(engine, outbox_table, notify=self._notify, waker=self._waker),
+                    writer=PostgresWriter(
+                        engine, outbox_table, notify=self._notify, waker=self._waker, warn=self._warn
+                    ),
                     max_payload_bytes=_payload_limit(options),
                     codec=options.get("codec") or DefaultCodec(),
                     serializer=lambda: serializer_of(self.config),
@@ -250,6 +252,12 @@ class OutboxBroker(OutboxPublishing, OutboxRegistrator, BrokerUsecase[Delivery, 
         if runtime is None or (self._notify and runtime.hears):
             return None
         return runtime.wake
+
+    def _warn(self, message: str) -> None:
+        """Write a warning to the log, also of a broker that only publishes, which nobody has started."""
+        if not self.config.logger.logger:
+            self._setup_logger()
+        self._log(logging.WARNING, message, None)
 
     def _log(self, level: int, message: str, error: BaseException | None) -> None:
         exception = error if isinstance(error, Exception) else None

@@ -11,6 +11,8 @@ from faststream_outbox._store.postgres.listener import channel_of
 from faststream_outbox._store.postgres.records import to_rows
 from faststream_outbox._store.postgres.sessions import run_in_session
 from faststream_outbox._store.postgres.statements import Statements
+from faststream_outbox._store.postgres.target import Target
+from faststream_outbox._store.postgres.tenants import translated
 from faststream_outbox._values.dead_letter import DeadLetter, Selection
 
 T = TypeVar("T")
@@ -27,6 +29,9 @@ class PostgresDeadLetters:
 
     def __init__(self, engine: AsyncEngine, outbox_table: Table, dlq_table: Table | None = None) -> None:
         self._engine = engine
+        self._target = Target(engine, outbox_table, is_undone=False)
+        outbox_table = self._target.table
+        dlq_table = None if dlq_table is None else translated(dlq_table, engine)
         self._statements = Statements(outbox_table, dlq_table)
         self._channel = channel_of(outbox_table)
 
@@ -62,7 +67,7 @@ class PostgresDeadLetters:
 
     async def _run(self, session: Any, work: Callable[[Connection], T]) -> T:
         if session is not None:
-            return await run_in_session(session, work)
+            return await run_in_session(session, work, self._target)
         async with self._engine.begin() as connection:
             return await connection.run_sync(work)
 

@@ -1,6 +1,6 @@
 """Runs statements in the caller's own transaction, whatever kind of session the caller has."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from typing import TypeAlias, TypeVar
 
 from sqlalchemy import Connection
@@ -8,7 +8,8 @@ from sqlalchemy.exc import InvalidRequestError, ResourceClosedError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, async_scoped_session
 from sqlalchemy.orm import Session, scoped_session
 
-from faststream_outbox._store.postgres.hints import Hint, give_after_commit
+from faststream_outbox._store.postgres.endings import Ending, note
+from faststream_outbox._store.postgres.target import Target
 from faststream_outbox.exceptions import InvalidSessionError
 
 T = TypeVar("T")
@@ -16,30 +17,41 @@ T = TypeVar("T")
 AnyAsyncSession: TypeAlias = "AsyncSession | AsyncConnection | async_scoped_session[AsyncSession]"
 AnySyncSession: TypeAlias = "Session | Connection | scoped_session[Session]"
 
+ALREADY_FLUSHING = "already flushing"
+"""What SQLAlchemy says to a flush within a flush: in a listener to ``before_flush``, ``after_flush`` and the like."""
+
 
 async def run_in_session(
-    session: AnyAsyncSession, work: Callable[[Connection], T], *, flush: bool = False, hints: Sequence[Hint] = ()
+    session: AnyAsyncSession,
+    work: Callable[[Connection], T],
+    target: Target,
+    *,
+    flush: bool = False,
+    endings: Iterable[Ending] = (),
 ) -> T:
     """Run ``work`` on the connection of an async session, in its transaction.
 
     Args:
         session: The caller's session or connection.
         work: Gets the synchronous connection; runs in SQLAlchemy's greenlet.
-        flush: Write the session's pending changes first.
-        hints: To be given when the session has committed. A connection does not say when it has.
+        target: What the work is about, and what it asks of a session.
+        flush: Write the session's pending changes first. Within a flush that is under way, they are on their way.
+        endings: For when the session's transaction ends. A connection does not say when it does.
 
     Raises:
-        InvalidSessionError: It is something else, it is closed, or its database is not PostgreSQL.
+        InvalidSessionError: It is something else, it is closed for good, or ``target`` refuses it.
     """
     if isinstance(session, async_scoped_session):
         session = session()
     if isinstance(session, AsyncSession):
-        return await session.run_sync(lambda plain: _run_in_sync_session(plain, work, flush=flush, hints=hints))
+        return await session.run_sync(
+            lambda plain: _run_in_sync_session(plain, work, target, asynchronous=True, flush=flush, endings=endings)
+        )
     if isinstance(session, AsyncConnection):
         if not _is_open(session):
             msg = "session: the AsyncConnection is closed, or was never opened"
             raise InvalidSessionError(msg)
-        return await session.run_sync(lambda connection: _run_on_connection(connection, work))
+        return await session.run_sync(lambda connection: _run_on_connection(connection, work, target))
     msg = f"session: must be an AsyncSession or AsyncConnection, got {type(session).__name__}"
     if isinstance(session, Session | Connection):
         msg += "; use publish_sync with it"
@@ -47,15 +59,20 @@ async def run_in_session(
 
 
 def run_in_sync_session(
-    session: AnySyncSession, work: Callable[[Connection], T], *, flush: bool = False, hints: Sequence[Hint] = ()
+    session: AnySyncSession,
+    work: Callable[[Connection], T],
+    target: Target,
+    *,
+    flush: bool = False,
+    endings: Iterable[Ending] = (),
 ) -> T:
     """The same for a plain SQLAlchemy ``Session`` or ``Connection``."""
     if isinstance(session, scoped_session):
         session = session()
     if isinstance(session, Session):
-        return _run_in_sync_session(session, work, flush=flush, hints=hints)
+        return _run_in_sync_session(session, work, target, asynchronous=False, flush=flush, endings=endings)
     if isinstance(session, Connection):
-        return _run_on_connection(session, work)
+        return _run_on_connection(session, work, target)
     msg = f"session: must be a Session or Connection, got {type(session).__name__}"
     if isinstance(session, AsyncSession | AsyncConnection):
         msg += "; use publish with it"
@@ -70,26 +87,44 @@ def _is_open(connection: AsyncConnection) -> bool:
         return False
 
 
-def _run_in_sync_session(session: Session, work: Callable[[Connection], T], *, flush: bool, hints: Sequence[Hint]) -> T:
-    if flush:
-        session.flush()
+def _run_in_sync_session(
+    session: Session,
+    work: Callable[[Connection], T],
+    target: Target,
+    *,
+    asynchronous: bool,
+    flush: bool,
+    endings: Iterable[Ending],
+) -> T:
     try:
-        connection = session.connection()
+        connection = target.connection_of(session, asynchronous=asynchronous)
     except (InvalidRequestError, ResourceClosedError) as error:
         # SQLAlchemy's word for a session that was closed for good, or whose transaction failed before.
         msg = f"session: cannot be used: {error}"
         raise InvalidSessionError(msg) from error
-    result = _run_on_connection(connection, work)
-    if hints:
-        give_after_commit(session, hints)
+    if flush:
+        # Not before: objects that are written may be gone then, and with them what a session's ``binds`` know of them.
+        _flush(session)
+    result = _run_on_connection(connection, work, target)
+    if connection is session.bind:
+        # Begun outside of the session, and ended there.
+        endings = [ending._replace(warn=None) for ending in endings]
+    note(session, endings)
     return result
 
 
-def _run_on_connection(connection: Connection, work: Callable[[Connection], T]) -> T:
+def _flush(session: Session) -> None:
+    try:
+        session.flush()
+    except InvalidRequestError as error:
+        # What else is wrong with a session has the same class, and SQLAlchemy has no public way to ask before.
+        if ALREADY_FLUSHING not in str(error):
+            raise
+
+
+def _run_on_connection(connection: Connection, work: Callable[[Connection], T], target: Target) -> T:
     if connection.closed:
         msg = "session: the Connection is closed"
         raise InvalidSessionError(msg)
-    if connection.dialect.name != "postgresql":
-        msg = f"session: must be bound to PostgreSQL, got {connection.dialect.name}"
-        raise InvalidSessionError(msg)
+    target.check(connection)
     return work(connection)

@@ -91,6 +91,8 @@ class Statements:
         self.insert_with_copies_deduplicated = self._write(
             "insert_with_copies", notify=wake_each, on_conflict=_SKIP_DUPLICATES
         )
+        self.left_out = self._write("left_out")
+        self.take_back = self._write("take_back")
         self.cancel_timer = self._load("cancel_timer")
         self.fetch_unprocessed = self._load("fetch_unprocessed")
         self.claim = self._write("claim")

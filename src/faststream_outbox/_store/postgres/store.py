@@ -18,6 +18,7 @@ from faststream_outbox._store.postgres.listener import listen
 from faststream_outbox._store.postgres.records import to_rows
 from faststream_outbox._store.postgres.settling import Settling, fence
 from faststream_outbox._store.postgres.statements import Statements, quote_table
+from faststream_outbox._store.postgres.tenants import translated
 from faststream_outbox._store.protocol import (
     DEFAULT_BATCH_BYTES,
     DEFAULT_IDLE_SECONDS,
@@ -56,6 +57,8 @@ class PostgresStore:
         *,
         listen_engine: AsyncEngine | None = None,
     ) -> None:
+        outbox_table = translated(outbox_table, engine)
+        dlq_table = None if dlq_table is None else translated(dlq_table, engine)
         self._tables = [outbox_table] if dlq_table is None else [outbox_table, dlq_table]
         self._statements = Statements(outbox_table, dlq_table)
         self._outbox_table = outbox_table

@@ -6,13 +6,16 @@ from typing import Any
 from sqlalchemy import Connection, Table
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from faststream_outbox._store.postgres.hints import Hint
+from faststream_outbox._store.postgres.conflicts import Conflicts
+from faststream_outbox._store.postgres.endings import Ending, Warn
 from faststream_outbox._store.postgres.listener import channel_of
 from faststream_outbox._store.postgres.records import to_rows
 from faststream_outbox._store.postgres.sessions import run_in_session, run_in_sync_session
 from faststream_outbox._store.postgres.statements import Statements
+from faststream_outbox._store.postgres.target import Target
 from faststream_outbox._values.draft import Draft, headers_json, headers_json_of_each
 from faststream_outbox._values.row import OutboxRow
+from faststream_outbox.exceptions import NotWrittenError
 
 
 class PostgresWriter:
@@ -24,6 +27,7 @@ class PostgresWriter:
         notify: Whether publishing wakes consumers with NOTIFY.
         waker: Gives what wakes the consumers of a queue in this process, to be called when rows are committed; None
             where there are none, or a notification wakes them.
+        warn: Is told of messages that are lost because a session ended without commit.
     """
 
     def __init__(
@@ -33,11 +37,18 @@ class PostgresWriter:
         *,
         notify: bool = True,
         waker: Callable[[], Callable[[str], None] | None] = lambda: None,
+        warn: Warn | None = None,
     ) -> None:
-        self._engine = engine
+        # The engine's own level may be AUTOCOMMIT, where a message and its copies would not be written together.
+        self._transactional = engine.execution_options(isolation_level="READ COMMITTED")
         self._waker = waker
-        self._statements = Statements(outbox_table, None, notify=notify)
-        self._channel = channel_of(outbox_table)
+        self._warn = warn
+        self._target = Target(engine, outbox_table, is_undone=True)
+        self._looked_at = Target(engine, outbox_table, is_undone=False)
+        table = self._target.table
+        self._statements = Statements(table, None, notify=notify)
+        self._channel = channel_of(table)
+        self._conflicts = Conflicts(self._statements, self._parameters)
 
     async def insert(self, session: Any, draft: Draft) -> int | None:
         """Write one message; None where it is a live duplicate.
@@ -45,32 +56,42 @@ class PostgresWriter:
         Before a message with a key, the session's pending changes are flushed: then ids follow the order in which
         transactions locked their domain rows.
         """
-        has_key = draft.key is not None
         return await run_in_session(
-            session, lambda conn: self._insert(conn, draft), flush=has_key, hints=self._hints(draft)
+            session,
+            lambda conn: self._insert(conn, draft),
+            self._target,
+            flush=draft.key is not None,
+            endings=self._endings(draft),
         )
 
     def insert_sync(self, session: Any, draft: Draft) -> int | None:
         """The same for a plain ``Session`` or ``Connection``."""
-        has_key = draft.key is not None
         return run_in_sync_session(
-            session, lambda conn: self._insert(conn, draft), flush=has_key, hints=self._hints(draft)
+            session,
+            lambda conn: self._insert(conn, draft),
+            self._target,
+            flush=draft.key is not None,
+            endings=self._endings(draft),
         )
 
     async def insert_alone(self, draft: Draft) -> int | None:
         """Write one message in a transaction of its own."""
-        hints = self._hints(draft)
-        async with self._engine.begin() as connection:
+        wake = self._waker()
+        async with self._transactional.begin() as connection:
             row_id = await connection.run_sync(self._insert, draft)
-        for hint in hints:
-            hint.give()
+        if wake is not None:
+            for queue in (draft.queue, *draft.copies):
+                wake(queue)
         return row_id
 
     async def insert_many(self, session: Any, drafts: Sequence[Draft]) -> list[int]:
         """Write messages of one queue in their order; live duplicates are left out."""
-        has_keys = any(draft.key is not None for draft in drafts)
         return await run_in_session(
-            session, lambda conn: self._insert_many(conn, drafts), flush=has_keys, hints=self._hints(drafts[0])
+            session,
+            lambda conn: self._insert_many(conn, drafts),
+            self._target,
+            flush=any(draft.key is not None for draft in drafts),
+            endings=self._endings(drafts[0]),
         )
 
     async def cancel_timer(self, session: Any, *, queue: str, timer_id: str, copies: Sequence[str] = ()) -> bool:
@@ -80,7 +101,7 @@ class PostgresWriter:
         def run(connection: Connection) -> bool:
             return queue in connection.execute(self._statements.cancel_timer, parameters).scalars().all()
 
-        return await run_in_session(session, run)
+        return await run_in_session(session, run, self._target)
 
     async def fetch_unprocessed(self, session: Any, *, queue: str | None, limit: int) -> list[OutboxRow]:
         """Read rows that no consumer has finished."""
@@ -89,37 +110,28 @@ class PostgresWriter:
         def run(connection: Connection) -> list[OutboxRow]:
             return to_rows(connection.execute(self._statements.fetch_unprocessed, parameters).all())
 
-        return await run_in_session(session, run)
+        return await run_in_session(session, run, self._looked_at)
 
-    def _hints(self, draft: Draft) -> Sequence[Hint]:
+    def _endings(self, draft: Draft) -> Sequence[Ending]:
         wake = self._waker()
-        return () if wake is None else [Hint(wake, queue) for queue in (draft.queue, *draft.copies)]
+        own = Ending(draft.queue, wake, self._warn)
+        return [own] if wake is None else [own, *(Ending(queue, wake) for queue in draft.copies)]
 
     def _insert(self, connection: Connection, draft: Draft) -> int | None:
         if draft.copies:
             ids = self._insert_many(connection, [draft])
             return ids[0] if ids else None
-        parameters: dict[str, Any] = {
-            "queue": draft.queue,
-            "key": draft.key,
-            "idempotency_key": draft.idempotency_key,
-            "payload": draft.payload,
-            "headers": headers_json(draft.headers),
-            "channel": self._channel,
-        }
         may_collide = draft.deduplicate or draft.timer_id is not None
-        if may_collide or draft.activate_in is not None or draft.activate_at is not None:
-            statement = self._statements.insert_deduplicated if may_collide else self._statements.insert
-            parameters |= {
-                "deduplicate": draft.deduplicate,
-                "timer_id": draft.timer_id,
-                "activate_at": draft.activate_at,
-                "activate_in": draft.activate_in,
-            }
+        if may_collide:
+            return self._conflicts.write(connection, draft)
+        waits = draft.activate_in is not None or draft.activate_at is not None
+        if waits:
+            written = self._statements.insert.execute(connection, self._parameters(draft))
         else:
-            statement = self._statements.insert_ready
-        written = statement.execute(connection, parameters)
-        return int(written[0][0]) if written else None
+            written = self._statements.insert_ready.execute(connection, self._ready_parameters(draft))
+        if not written:
+            raise NotWrittenError(draft.queue)
+        return int(written[0][0])
 
     def _insert_many(self, connection: Connection, drafts: Sequence[Draft]) -> list[int]:
         first = drafts[0]
@@ -129,6 +141,37 @@ class PostgresWriter:
             if first.copies
             else (self._statements.insert_many, self._statements.insert_many_deduplicated)
         )
+        written = (deduplicated if may_collide else plain).execute(connection, self._parameters_of_many(drafts))
+        ids = list(written[0][0]) if written else []
+        copies = list(written[0][1] or ()) if written and first.copies else []
+        if len(ids) == len(drafts) and len(copies) == len(ids) * len(first.copies):
+            return ids
+        if may_collide:
+            return self._conflicts.complete(connection, drafts, ids, copies)
+        self._statements.take_back.execute(connection, {"ids": [*ids, *copies]})
+        raise NotWrittenError(first.queue)
+
+    def _ready_parameters(self, draft: Draft) -> dict[str, Any]:
+        return {
+            "queue": draft.queue,
+            "key": draft.key,
+            "idempotency_key": draft.idempotency_key,
+            "payload": draft.payload,
+            "headers": headers_json(draft.headers),
+            "channel": self._channel,
+        }
+
+    def _parameters(self, draft: Draft) -> dict[str, Any]:
+        return {
+            **self._ready_parameters(draft),
+            "deduplicate": draft.deduplicate,
+            "timer_id": draft.timer_id,
+            "activate_at": draft.activate_at,
+            "activate_in": draft.activate_in,
+        }
+
+    def _parameters_of_many(self, drafts: Sequence[Draft]) -> dict[str, Any]:
+        first = drafts[0]
         first_headers, headers = headers_json_of_each(drafts)
         parameters: dict[str, Any] = {
             "queue": first.queue,
@@ -145,5 +188,4 @@ class PostgresWriter:
         }
         if first.copies:
             parameters["copies"] = list(first.copies)
-        written = (deduplicated if may_collide else plain).execute(connection, parameters)
-        return list(written[0][0]) if written else []
+        return parameters

@@ -5,7 +5,7 @@ WITH written AS (
         (queue, key, idempotency_key, deduplicate, payload, headers, timer_id, next_attempt_at)
     SELECT
         CAST(:queue AS text), m.key, m.idempotency_key, m.deduplicate, m.payload,
-        COALESCE(CAST(m.headers AS jsonb), (SELECT CAST(:first_headers AS jsonb))),
+        COALESCE(CAST(m.headers AS jsonb), (SELECT CAST(CAST(:first_headers AS text) AS jsonb))),
         CAST(:timer_id AS text),
         COALESCE(CAST(:activate_at AS timestamptz), statement_timestamp() + CAST(:activate_in AS interval))
     FROM unnest(

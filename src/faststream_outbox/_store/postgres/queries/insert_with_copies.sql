@@ -6,7 +6,7 @@ WITH own AS (
         (queue, key, idempotency_key, deduplicate, payload, headers, timer_id, next_attempt_at)
     SELECT
         CAST(:queue AS text), m.key, m.idempotency_key, m.deduplicate, m.payload,
-        COALESCE(CAST(m.headers AS jsonb), (SELECT CAST(:first_headers AS jsonb))),
+        COALESCE(CAST(m.headers AS jsonb), (SELECT CAST(CAST(:first_headers AS text) AS jsonb))),
         CAST(:timer_id AS text),
         COALESCE(CAST(:activate_at AS timestamptz), statement_timestamp() + CAST(:activate_in AS interval))
     FROM unnest(
@@ -26,7 +26,8 @@ copied AS (
     FROM own CROSS JOIN unnest(CAST(:copies AS text[])) AS copy(queue)
     ORDER BY own.id
     {on_conflict}
+    RETURNING id
 )
-SELECT written.ids{notify}
+SELECT written.ids, (SELECT array_agg(id) FROM copied){notify}
 FROM (SELECT array_agg(id ORDER BY id) AS ids FROM own HAVING count(*) > 0) AS written
 CROSS JOIN unnest(CAST(:copies AS text[]) || CAST(:queue AS text)) AS woken(queue)

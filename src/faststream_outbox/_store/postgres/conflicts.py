@@ -1,0 +1,108 @@
+"""What to do about a message of which ON CONFLICT DO NOTHING has written no row."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from sqlalchemy import Connection
+from sqlalchemy.exc import IntegrityError
+
+from faststream_outbox._store.postgres.statements import Statements
+from faststream_outbox._values.draft import Draft
+from faststream_outbox.exceptions import NotWrittenError
+
+
+class Conflicts:
+    """Tells live duplicates from what else was in the way, and lets nothing but these pass.
+
+    A message has two identities, and ON CONFLICT takes one arbiter; so it is given none, and skips a row for every
+    unique index: of the primary key too, where the sequence is behind the ids, and of the owner's own.
+
+    Args:
+        statements: For the table.
+        parameters: Makes those of an INSERT of one row.
+    """
+
+    def __init__(self, statements: Statements, parameters: Callable[[Draft], dict[str, Any]]) -> None:
+        self._statements = statements
+        self._parameters = parameters
+
+    def write(self, connection: Connection, draft: Draft) -> int | None:
+        """Write one row, without copies; None where it is a live duplicate.
+
+        Raises:
+            IntegrityError: Something else is in the way, which PostgreSQL names. The transaction stays usable.
+            NotWrittenError: PostgreSQL does not say what.
+        """
+        written = self._statements.insert_deduplicated.execute(connection, self._parameters(draft))
+        return int(written[0][0]) if written else self.write_left_out(connection, draft)
+
+    def write_left_out(self, connection: Connection, draft: Draft) -> int | None:
+        """Do what ``write`` does, for a row of which nothing has been written.
+
+        A duplicate may have been settled since. Whatever is in the way now is named by an INSERT that skips nothing.
+        """
+        if not self._lacks(connection, [draft]):
+            return None
+        try:
+            with connection.begin_nested():
+                written = self._statements.insert.execute(connection, self._parameters(draft))
+        except IntegrityError as error:
+            if not self._lacks(connection, [draft]):
+                return None
+            error.add_detail(
+                f"This message to {draft.queue!r} is no live duplicate, so it was not left out in silence. Either the "
+                "sequence of the table's ids is behind its rows (see setval in PostgreSQL's manual), or a constraint "
+                "or unique index of your own, which the error names, permits no such row."
+            )
+            raise
+        if not written:
+            raise NotWrittenError(draft.queue)
+        return int(written[0][0])
+
+    def complete(
+        self, connection: Connection, drafts: Sequence[Draft], ids: Sequence[int], copies: Sequence[int]
+    ) -> list[int]:
+        """Return the ids of messages, some of which were left out; if not only duplicates were, write all anew.
+
+        All, so that they have their order.
+
+        Args:
+            connection: In the caller's transaction.
+            drafts: Of one queue, with the same copies.
+            ids: Those of the messages that were written.
+            copies: Those of the copies that were.
+        """
+        if not self._lacks(connection, drafts, written=[*ids, *copies]):
+            return list(ids)
+        self._statements.take_back.execute(connection, {"ids": [*ids, *copies]})
+        with connection.begin_nested():
+            anew = [self._write_with_copies(connection, draft) for draft in drafts]
+        return [row_id for row_id in anew if row_id is not None]
+
+    def _write_with_copies(self, connection: Connection, draft: Draft) -> int | None:
+        row_id = self.write(connection, draft)
+        if row_id is not None:
+            for queue in draft.copies:
+                self.write(connection, draft._replace(queue=queue))
+        return row_id
+
+    def _lacks(self, connection: Connection, drafts: Sequence[Draft], *, written: Sequence[int] | None = None) -> bool:
+        """Return whether there are neither rows nor live duplicates of all messages, and of all copies of what is new.
+
+        Args:
+            connection: In the caller's transaction.
+            drafts: Of one queue.
+            written: Ids of what was written of them. Default: nothing was, and copies are not looked at.
+        """
+        rows: list[tuple[Draft, str, str | None]] = [(draft, draft.queue, None) for draft in drafts]
+        if written:
+            rows += [(draft, queue, draft.queue) for draft in drafts for queue in draft.copies]
+        parameters: dict[str, Any] = {
+            "ids": list(written or ()),
+            "timer_id": drafts[0].timer_id,
+            "queues": [queue for _, queue, _ in rows],
+            "origins": [origin for _, _, origin in rows],
+            "idempotency_keys": [draft.idempotency_key for draft, _, _ in rows],
+            "deduplicates": [draft.deduplicate for draft, _, _ in rows],
+        }
+        return bool(self._statements.left_out.execute(connection, parameters)[0][0])

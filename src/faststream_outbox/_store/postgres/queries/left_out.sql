@@ -1,0 +1,23 @@
+-- How many of the rows that an INSERT was to write are neither among those that it wrote nor live duplicates: something
+-- else than the identity of a message was in the way. Without its message, a copy is not missed.
+WITH written AS MATERIALIZED (
+    SELECT queue, idempotency_key FROM {table} WHERE id = ANY (CAST(:ids AS bigint[]))
+)
+SELECT count(*)
+FROM unnest(
+    CAST(:queues AS text[]), CAST(:origins AS text[]), CAST(:idempotency_keys AS text[]), CAST(:deduplicates AS boolean[])
+) AS m(queue, origin, idempotency_key, deduplicate)
+WHERE {planned_anew}
+  AND NOT EXISTS (SELECT FROM written AS w WHERE w.queue = m.queue AND w.idempotency_key = m.idempotency_key)
+  AND (
+    m.origin IS NULL
+    OR EXISTS (SELECT FROM written AS w WHERE w.queue = m.origin AND w.idempotency_key = m.idempotency_key)
+  )
+  AND NOT (
+    m.deduplicate
+    AND EXISTS (
+        SELECT FROM {table} AS t
+        WHERE t.queue = m.queue AND t.idempotency_key = m.idempotency_key AND t.deduplicate
+    )
+  )
+  AND NOT EXISTS (SELECT FROM {table} AS t WHERE t.queue = m.queue AND t.timer_id = CAST(:timer_id AS text))

@@ -1,0 +1,105 @@
+"""Which table statements in the caller's transaction are about, and what such a transaction must be like."""
+
+from typing import Any
+
+from sqlalchemy import Connection, Table, insert, inspect
+from sqlalchemy.exc import UnboundExecutionError
+from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.orm import Session
+
+from faststream_outbox._store.postgres.tenants import schema_in, translated
+from faststream_outbox.exceptions import InvalidSessionError
+
+
+class Target:
+    """The outbox table where a broker's consumers look for rows.
+
+    Args:
+        engine: The broker's.
+        declared: The table, made by ``make_outbox_table``.
+        is_undone: Whether what is done there must be undone when the caller's transaction is rolled back.
+    """
+
+    def __init__(self, engine: AsyncEngine, declared: Table, *, is_undone: bool) -> None:
+        self.table = translated(declared, engine)
+        """As the engine's ``schema_translate_map`` has it."""
+        self._declared = declared
+        self._engine = engine.sync_engine
+        self._is_undone = is_undone
+        # What sessions with several databases choose by; to make one takes as long as a tenth of publishing.
+        self._clause = insert(declared)
+
+    def connection_of(self, session: Session, *, asynchronous: bool) -> Connection:
+        """Return the connection of a session's transaction, to the database that the table is in for the session.
+
+        Args:
+            session: The caller's.
+            asynchronous: Whether it is an ``AsyncSession``'s, which can use the broker's engine.
+
+        Raises:
+            InvalidRequestError: SQLAlchemy says what is wrong with the session.
+            InvalidSessionError: The session has several databases, and does not say in which one the table is.
+        """
+        try:
+            return session.connection(bind_arguments={"clause": self._clause})
+        except UnboundExecutionError:
+            bind = self._bind_beside(session, asynchronous=asynchronous)
+        if bind is None:
+            msg = (
+                f"session: cannot be used: its binds do not say in which database {self._declared.name!r} is; "
+                "add the table to binds=, as in binds={Base: engine, outbox_table: engine}"
+            )
+            raise InvalidSessionError(msg)
+        return session.connection(bind_arguments={"bind": bind})
+
+    def check(self, connection: Connection) -> None:
+        """Refuse a connection on which the work would not be what it seems.
+
+        Raises:
+            InvalidSessionError: It is to another database, not within a transaction, or of another tenant.
+        """
+        if connection.dialect.name != "postgresql":
+            msg = f"session: must be bound to PostgreSQL, got {connection.dialect.name}"
+            raise InvalidSessionError(msg)
+        if self._is_undone and _is_autocommit(connection):
+            msg = (
+                "session: its connection is in AUTOCOMMIT, where a rollback takes nothing back: the message would stay "
+                'without the work; give its engine or connection isolation_level="READ COMMITTED", or leave it out'
+            )
+            raise InvalidSessionError(msg)
+        schema = schema_in(connection.get_execution_options(), self._declared.schema)
+        if schema != self.table.schema:
+            msg = (
+                f"session: its schema_translate_map puts {self._declared.name!r} into {_shown(schema)}, and this "
+                f"broker works in {_shown(self.table.schema)}; publish with a broker for that schema: "
+                "OutboxBroker(engine.execution_options(schema_translate_map=...), ...)"
+            )
+            raise InvalidSessionError(msg)
+
+    def _bind_beside(self, session: Session, *, asynchronous: bool) -> Any:
+        """Return where a session whose ``binds`` do not name the table has its objects; without any, the broker's.
+
+        Its messages are to be committed with its objects. With objects in several databases, it is the broker's if
+        that is one of them.
+        """
+        binds = set()
+        for mapper in {inspect(instance).mapper for instance in session}:
+            try:
+                binds.add(session.get_bind(mapper))
+            except UnboundExecutionError:
+                continue
+        if len(binds) == 1:
+            return binds.pop()
+        return self._engine if self._engine in binds or (asynchronous and not binds) else None
+
+
+def _is_autocommit(connection: Connection) -> bool:
+    # By what the driver does, since it may have been set on the engine, the session or the connection.
+    if connection.invalidated:
+        return False
+    driver: Any = connection.connection.dbapi_connection
+    return bool(getattr(driver, "autocommit", False))
+
+
+def _shown(schema: str | None) -> str:
+    return "the schema of the search path" if schema is None else f"schema {schema!r}"
