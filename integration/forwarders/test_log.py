@@ -2,11 +2,12 @@
 
 import asyncio
 import logging
+from typing import Any
 
 import pytest
 
 from faststream_outbox import Outgoing
-from faststream_outbox._engine import health, reminding
+from faststream_outbox._engine import health, patience, reminding
 from integration.broker.observing import LogLines, Table, eventually
 
 from .boxes import Box
@@ -61,3 +62,24 @@ async def test_an_outage_that_lasts_is_told_again_with_what_waits(
     forwarder.resume()
     await eventually(lambda: len(log.containing("still so after")) == 3, within=10)
     assert len(log.at_least(logging.ERROR)) == 1
+
+
+@on_redis
+async def test_a_destination_that_does_not_answer_is_told_of_long_before_it_is_given_up(
+    box: Box, make_broker: MakeBroker, publishing: Publishing, table: Table, log: LogLines, monkeypatch: Any
+) -> None:
+    broker = make_broker(logger=log)
+    forwarder = broker.forwarder("orders", to=box.proxied_publisher(**box.patient), send_timeout=20.0)
+    await broker.start()
+    await publishing.one(b"")
+    await eventually(table.is_empty)
+    monkeypatch.setattr(patience, "PATIENCE_SECONDS", 0.3)
+    box.proxy.black_hole()
+    await publishing.many([Outgoing(b"")] * 3)
+    [line] = await eventually(lambda: log.at_least(logging.WARNING))
+    assert line.startswith(
+        f"destination {forwarder.name}: no answer on 3 rows for 0.3 s now; it is given up after 20 s"
+    )
+    await box.proxy.restore()
+    await eventually(table.is_empty, within=30)
+    assert len(log.containing("no answer on")) == 1

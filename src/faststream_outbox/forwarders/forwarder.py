@@ -11,6 +11,7 @@ from faststream_outbox._engine.breaker import Breaker
 from faststream_outbox._engine.failure import FailurePolicy
 from faststream_outbox._engine.health import Log
 from faststream_outbox._engine.lane import Lane
+from faststream_outbox._engine.patience import Patience
 from faststream_outbox._engine.pause import Pause
 from faststream_outbox._engine.reminding import Watched
 from faststream_outbox._engine.team import Tally, Team
@@ -25,6 +26,7 @@ from faststream_outbox.config import MIN_SECONDS, check_options, require_count, 
 from faststream_outbox.exceptions import ConfigError, InvalidMessageError
 from faststream_outbox.forwarders.factory import Destinations, LaneDestination, check_envelope, create_destinations
 from faststream_outbox.forwarders.options import ForwarderOptions
+from faststream_outbox.forwarders.patient import PatientDestination
 from faststream_outbox.forwarders.status import ForwarderState, ForwarderStatus
 from faststream_outbox.forwarders.tracing import TracedDestination
 from faststream_outbox.forwarders.transform import Preparing
@@ -193,7 +195,8 @@ class OutboxForwarder:
             return
         runtime = self._config.runtime
         name, health, send_timeout, destinations = self._create_destinations(runtime.log, lanes=self._lane_count)
-        self._destinations = [TracedDestination(one, name) for one in destinations]
+        patience = Patience(health, runtime.log, send_timeout)
+        self._destinations = [PatientDestination(TracedDestination(one, name), patience) for one in destinations]
         self._name = self._name or name
         more = ", ..." if len(self._queues) > _SHOWN else ""
         route = f"carries {', '.join(map(repr, self.taken_queues[:_SHOWN]))}{more} to {name}"
