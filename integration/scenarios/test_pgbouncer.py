@@ -12,8 +12,10 @@ from sqlalchemy import Table, text
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 
 from faststream_outbox import OutboxBroker
+from faststream_outbox._engine import unconsumed
 from faststream_outbox._store.postgres import listener
 from faststream_outbox._store.postgres.store import PostgresStore
+from faststream_outbox._store.protocol import Announcement
 from integration.broker.observing import Inbox, LogLines, eventually
 from integration.conftest import enter
 from integration.ledger.destinations import StreamArrivals
@@ -97,6 +99,19 @@ async def test_a_commit_wakes_a_subscriber_behind_the_pooler(
             assert len(await inbox.wait_for(number)) == number
     finally:
         await broker.stop()
+
+
+async def test_what_is_consumed_behind_the_pooler_is_announced_to_those_that_listen(
+    pooled_engine: AsyncEngine, engine: AsyncEngine, outbox_table: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(unconsumed, "LOOK_SECONDS", 0.05)
+    async with (
+        asyncio.timeout(20),
+        PostgresStore(engine, outbox_table).listen("presence:here") as line,
+        _subscriber(pooled_engine, outbox_table, [], LogLines()),
+    ):
+        assert line is not None
+        assert await anext(aiter(line)) == Announcement(frozenset({"local"}))
 
 
 @dataclass(frozen=True)

@@ -111,6 +111,9 @@ class Bench:
             await self.administer(f"DELETE FROM outbox WHERE id = ANY (ARRAY{ids(rows) or [0]})")
 
     async def look(self) -> None:
+        for name, consumed in (("unconsumed", ["q"]), ("unconsumed_all", [])):
+            async with self.timed(name):
+                await self.subject.store.unconsumed(consumed, limit=20)
         async with self.timed("seconds_to_next_due"):
             await self.subject.store.seconds_to_next_due(places())
         async with self.subject.transaction() as session:
@@ -142,7 +145,7 @@ class Bench:
     async def check_that_all_was_planned_anew(self) -> None:
         async with self.engine.connect() as connection:
             plans = (await connection.execute(KEPT_AND_NEW_PLANS)).all()
-        assert len(plans) == 12
+        assert len(plans) == 13
         for statement, kept, new in plans:
             assert kept == 0, statement
             assert new > REPETITIONS, statement

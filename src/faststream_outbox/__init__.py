@@ -2,6 +2,7 @@
 
 from faststream.middlewares import AckPolicy
 
+from faststream_outbox._engine.unconsumed import UnconsumedQueue
 from faststream_outbox._values.dead_letter import DeadLetter
 from faststream_outbox._values.forward import Forward
 from faststream_outbox._values.row import OutboxRow
@@ -50,6 +51,7 @@ __all__ = (
     "RetryStrategy",
     "SchemaError",
     "TestOutboxBroker",
+    "UnconsumedQueue",
     "make_dlq_table",
     "make_outbox_table",
 )

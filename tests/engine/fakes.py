@@ -10,7 +10,7 @@ from typing import Any
 
 from faststream_outbox._engine.health import Health
 from faststream_outbox._store.memory import MemoryHandOver, MemoryStore
-from faststream_outbox._store.protocol import Place, Rescue
+from faststream_outbox._store.protocol import Announcement, Place, Rescue
 from faststream_outbox._values.draft import Draft
 from faststream_outbox._values.outcome import Accepted, Poison, Refused, Settlement, Unsent, Unwritten, Verdict
 from faststream_outbox._values.parcel import Parcel
@@ -204,10 +204,13 @@ class Line:
     def __init__(self, token: str) -> None:
         self.token = token
         self.is_open = True
-        self._signals: asyncio.Queue[str | BaseException | None] = asyncio.Queue()
+        self._signals: asyncio.Queue[str | Announcement | BaseException | None] = asyncio.Queue()
 
     def ring(self, queue: str) -> None:
         self._signals.put_nowait(queue)
+
+    def say(self, announcement: Announcement) -> None:
+        self._signals.put_nowait(announcement)
 
     def break_off(self, error: BaseException | None = None) -> None:
         self._signals.put_nowait(error or ConnectionResetError("the line broke"))
@@ -215,7 +218,7 @@ class Line:
     def end(self) -> None:
         self._signals.put_nowait(None)
 
-    async def __aiter__(self) -> AsyncIterator[str]:
+    async def __aiter__(self) -> AsyncIterator[str | Announcement]:
         while (signal := await self._signals.get()) is not None:
             if isinstance(signal, BaseException):
                 raise signal

@@ -16,6 +16,7 @@ from faststream_outbox._store.protocol import (
     LONGEST_REST_SECONDS,
     PRESENCE_PREFIX,
     RESCUED_AT_ONCE,
+    Announcement,
     DeadLetterStore,
     HandOver,
     Place,
@@ -634,7 +635,7 @@ class StoreSuite:
         waits = {}
         for deliveries in (RESCUED_AT_ONCE, RESCUED_AT_ONCE + 1, RESCUED_AT_ONCE + 2, 40):
             queue = f"q{deliveries}"
-            await put(subject, draft(queue))
+            await put(subject, draft()._replace(queue=queue))
             for _ in range(deliveries - 1):
                 await settle(subject, await claim(subject, queue), Released(started=True))
             await claim(subject, queue, seconds=0)
@@ -897,6 +898,56 @@ class StoreSuite:
             lag = await subject.store.lag(places("q"), at_most=at_most)
             assert lag.rows == rows, "so many ready ones, and so many due ones"
             assert 3 * 3600.0 <= lag.seconds < 3 * 3600.0 + 60.0, "the one that waits longest is among them"
+
+    # --- queues that nobody consumes
+
+    async def test_queues_with_rows_to_be_taken_are_found_beside_those_that_are_consumed(
+        self, subject: Subject
+    ) -> None:
+        for queue in ("a", "b", "b", "c", "orders=>redis:orders", "Zoë", "z"):
+            await put(subject, draft()._replace(queue=queue))
+        find = subject.store.unconsumed
+        assert sorted(await find([], limit=100)) == sorted(["a", "b", "c", "orders=>redis:orders", "Zoë", "z"])
+        assert sorted(await find(["b", "nowhere", "0", "zz"], limit=100)) == sorted(
+            ["a", "c", "orders=>redis:orders", "Zoë", "z"]
+        )
+        assert await find(["z", "orders=>redis:orders", "b", "a", "Zoë"], limit=100) == ["c"]
+        assert await find(["a", "b", "c", "orders=>redis:orders", "Zoë", "z", "a"], limit=100) == []
+        assert len(await find([], limit=2)) == 2
+
+    async def test_what_cannot_be_taken_now_is_no_backlog(self, subject: Subject) -> None:
+        await put(subject, draft("timer", activate_in=timedelta(hours=1)))
+        await put(subject, draft("dead"))
+        await settle(subject, await claim(subject, "dead"), Dead("rejected"))
+        await put(subject, draft("held", key="k"))
+        await settle(subject, await claim(subject, "held"), Dead("rejected", holds_key=True))
+        await put(subject, draft("leased"))
+        await claim(subject, "leased")
+        await put(subject, draft("waits"))
+        await settle(subject, await claim(subject, "waits"), Retry(3600.0))
+        assert await subject.store.unconsumed([], limit=100) == []
+
+    async def test_what_is_due_is_backlog_too(self, subject: Subject) -> None:
+        await put(subject, draft("timer", activate_at=datetime.now(UTC) - timedelta(hours=1), key="k"))
+        await fail_once(subject, draft("retry", key="other"), delay=0)
+        await put(subject, draft("later", activate_in=timedelta(hours=1)))
+        assert sorted(await subject.store.unconsumed([], limit=100)) == ["retry", "timer"]
+        assert await subject.store.unconsumed(["retry"], limit=100) == ["timer"]
+
+    async def test_what_a_process_consumes_is_heard_by_all(self, subject: Subject) -> None:
+        queues = ["orders", "orders=>redis:orders", 'a "b"\n', *(f"{number:03}{'é' * 120}" for number in range(60))]
+        async with asyncio.timeout(10), subject.store.listen(ME) as line, subject.store.listen(OTHER) as other:
+            assert line is not None
+            assert other is not None
+            await subject.store.announce([])
+            await subject.store.announce(queues)
+            for each in (line, other):
+                heard: set[str] = set()
+                async for signal in each:
+                    assert isinstance(signal, Announcement)
+                    heard |= signal.queues
+                    if heard == set(queues):
+                        break
 
     async def test_dead_letters_are_no_lag(self, subject: Subject) -> None:
         await put(subject, draft())

@@ -8,11 +8,12 @@ import secrets
 import socket
 import time
 
+from faststream_outbox._engine.consumed import Consumed
 from faststream_outbox._engine.health import Health, Log
 from faststream_outbox._engine.leases import Leases
 from faststream_outbox._engine.service import DATABASE_SECONDS, Service
 from faststream_outbox._engine.wakeups import Wakeups
-from faststream_outbox._store.protocol import PRESENCE_PREFIX, Store
+from faststream_outbox._store.protocol import PRESENCE_PREFIX, Announcement, Store
 
 STEADY_SECONDS = 10.0
 """After the line was down: by then every other living process has its own back too, with all its backoff."""
@@ -27,6 +28,7 @@ class Listening(Service):
         wakeups: Rung for what is heard.
         health: The line's own: it can be down while all else works.
         log: Told when the line is silent.
+        consumed: Told what other processes announce, and whether all of it is heard.
         enabled: False: poll only, and let leases of a dead process run out.
     """
 
@@ -38,6 +40,7 @@ class Listening(Service):
         health: Health,
         log: Log,
         *,
+        consumed: Consumed | None = None,
         enabled: bool,
     ) -> None:
         super().__init__("outbox-listening", health)
@@ -46,6 +49,7 @@ class Listening(Service):
         self._leases = leases
         self._wakeups = wakeups
         self._log = log
+        self._consumed = consumed or Consumed(lambda: ())
         self._enabled = enabled
         self._steady_from = 0.0
         self._hears = False
@@ -87,12 +91,17 @@ class Listening(Service):
             # What was published while no one listened has rung no bell.
             self._wakeups.wake_all()
             self._hears = True
+            self._consumed.begin()
             try:
-                async for queue in line:
-                    self._wakeups.wake(queue)
+                async for heard in line:
+                    if isinstance(heard, Announcement):
+                        self._consumed.heard(heard.queues)
+                    else:
+                        self._wakeups.wake(heard)
             finally:
                 # Before the line is closed, which may take a moment. What was committed since it broke rang no bell.
                 self._hears = False
+                self._consumed.end()
                 self._wakeups.wake_all()
             msg = "the line for new rows ended"
             raise ConnectionError(msg)

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 
 from faststream_outbox._engine.completer import Completer
+from faststream_outbox._engine.consumed import Consumed
 from faststream_outbox._engine.consumer import Consumer
 from faststream_outbox._engine.destination import Destination
 from faststream_outbox._engine.failure import FailurePolicy
@@ -23,6 +24,7 @@ from faststream_outbox._engine.sending import Prepare
 from faststream_outbox._engine.service import DATABASE_SECONDS
 from faststream_outbox._engine.stock import Stock
 from faststream_outbox._engine.team import Team
+from faststream_outbox._engine.unconsumed import UnconsumedQueue, Watching
 from faststream_outbox._engine.wakeups import Crew, Wakeup, Wakeups
 from faststream_outbox._store.protocol import DEFAULT_BATCH_BYTES, Lag, Store
 from faststream_outbox._values.outcome import Outcome
@@ -63,7 +65,11 @@ class Runtime:
         self._reminding.watch(Watched(health=self.health))
         # Where the database is down, the line is too.
         self._reminding.watch(Watched(health=line, is_wanted=lambda: not self.health.is_down))
-        self._listening = Listening(store, self.leases, self.wakeups, line, self.log, enabled=listen)
+        self._consumed = Consumed(lambda: self.wakeups.queues)
+        self._listening = Listening(
+            store, self.leases, self.wakeups, line, self.log, consumed=self._consumed, enabled=listen
+        )
+        self._watching = Watching(store, self._consumed, self.health, self.log)
         self._completer = Completer(store, self.leases, self.wakeups, writes, self.health, log=self.log)
         self._renewer = Renewer(store, self.leases, writes, self.health, self.log)
         self._rescuer = Rescuer(
@@ -89,7 +95,8 @@ class Runtime:
     def start(self) -> None:
         """Start listening and the upkeep of leases."""
         self._loop = asyncio.get_running_loop()
-        for service in (self._listening, self._completer, self._renewer, self._rescuer, self._reminding):
+        upkeep = (self._completer, self._renewer, self._rescuer)
+        for service in (self._listening, *upkeep, self._reminding, self._watching):
             service.start()
 
     async def stop(self, grace: float | None) -> None:
@@ -108,6 +115,7 @@ class Runtime:
             stack.push_async_callback(self._completer.stop, patience)
             stack.push_async_callback(self._rescuer.stop, UPKEEP_SECONDS)
             stack.push_async_callback(self._reminding.stop)
+            stack.push_async_callback(self._watching.stop, UPKEEP_SECONDS)
 
     def consumer(
         self,
@@ -188,6 +196,10 @@ class Runtime:
         """
         async with asyncio.timeout(DATABASE_SECONDS):
             return await self.store.lag(Rounds(queues, SHARDS).all, at_most=at_most)
+
+    async def unconsumed(self) -> list[UnconsumedQueue] | None:
+        """Find queues that have rows and no consumer; None while it is not known who consumes what."""
+        return await self._watching.look() if self._consumed.is_complete else None
 
     def remind_of(self, health: Health, queues: Sequence[str], *, is_wanted: Callable[[], bool]) -> Watched:
         """Remind the log of it while it is down, with how many rows of these queues wait; until ``forget``.

@@ -119,6 +119,11 @@ class Wakeups:
     def __init__(self) -> None:
         self._crews: dict[str, WeakSet[Crew]] = {}
 
+    @property
+    def queues(self) -> list[str]:
+        """The queues that somebody sleeps for, or works on: those that are consumed in this process."""
+        return [queue for queue, crews in self._crews.items() if crews]
+
     def register(self, queues: Sequence[str], crew: Crew | None = None) -> Wakeup:
         """Make a bell that rings for each of these queues.
 

@@ -22,6 +22,7 @@ from faststream_outbox._store.protocol import (
     DEFAULT_BATCH_BYTES,
     LONGEST_REST_SECONDS,
     RESCUED_AT_ONCE,
+    Announcement,
     Lag,
     Listener,
     Place,
@@ -147,6 +148,15 @@ class MemoryStore:
             for kind in (self._at([place], lambda r: r.is_ready), self._at([place], lambda r: r.is_due(now))):
                 since += [record.next_attempt_at or record.row.created_at for record in kind[:at_most]]
         return Lag(len(since), (now - min(since)).total_seconds() if since else 0.0)
+
+    async def unconsumed(self, consumed: Sequence[str], *, limit: int) -> list[str]:
+        now = utc_now()
+        waiting = {r.row.queue for r in self._records.values() if r.is_ready or r.is_due(now)}
+        return sorted(waiting - {*consumed})[:limit]
+
+    async def announce(self, queues: Sequence[str]) -> None:
+        for listener in self._listeners:
+            listener.signals.put_nowait(Announcement(frozenset(queues)))
 
     @asynccontextmanager
     async def hand_over(
@@ -368,8 +378,8 @@ class MemoryHandOver:
 
 class _MemoryListener:
     def __init__(self) -> None:
-        self.signals: asyncio.Queue[str] = asyncio.Queue()
+        self.signals: asyncio.Queue[str | Announcement] = asyncio.Queue()
 
-    async def __aiter__(self) -> AsyncIterator[str]:
+    async def __aiter__(self) -> AsyncIterator[str | Announcement]:
         while True:
             yield await self.signals.get()

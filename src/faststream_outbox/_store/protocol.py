@@ -54,6 +54,13 @@ class Lag(NamedTuple):
     """For how long the one that waits longest could have been; 0.0 where there is none."""
 
 
+class Announcement(NamedTuple):
+    """What a process says of itself to all that listen."""
+
+    queues: frozenset[str]
+    """Queues that it consumes; perhaps not all of them."""
+
+
 class HandOver(Protocol):
     """Rows of some places, locked until the context that gave them ends."""
 
@@ -80,10 +87,10 @@ class HandOver(Protocol):
 
 
 class Listener(Protocol):
-    """An open line on which the store says which queues have new rows."""
+    """An open line on which the store says which queues have new rows, and processes say what they consume."""
 
-    def __aiter__(self) -> AsyncIterator[str]:
-        """Yield a queue's name for each wake-up; raise when the line breaks."""
+    def __aiter__(self) -> AsyncIterator[str | Announcement]:
+        """Yield a queue's name for each wake-up, and what processes announce; raise when the line breaks."""
 
 
 class Writer(Protocol):
@@ -163,6 +170,12 @@ class Store(Protocol):
 
         With ``at_most``, no more ready and no more due ones of each place are counted: that many are enough to know.
         """
+
+    async def unconsumed(self, consumed: Sequence[str], *, limit: int) -> list[str]:
+        """Name up to ``limit`` queues beside those given that have a row which is ready or due."""
+
+    async def announce(self, queues: Sequence[str]) -> None:
+        """Say to all that listen, in this process too, that this process consumes these queues."""
 
     def hand_over(
         self,

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from typing_extensions import Unpack, override
 
 from faststream_outbox._engine.runtime import Runtime
+from faststream_outbox._engine.unconsumed import UnconsumedQueue
 from faststream_outbox._faststream import (
     EMPTY,
     BrokerUsecase,
@@ -229,6 +230,21 @@ class OutboxBroker(OutboxPublishing, OutboxRegistrator, BrokerUsecase[Delivery, 
                 return await self._store.ping()
         except Exception:  # noqa: BLE001 - whatever it is, the database does not answer
             return False
+
+    async def unconsumed_queues(self) -> Sequence[UnconsumedQueue] | None:
+        """Find queues that have rows to be taken and that nobody consumes, those with the longest wait first.
+
+        Such a queue has a typo in its name, or its consumer was taken out. Who consumes what is known from what each
+        process says once a minute, also where it does not listen. Up to 20 queues are named.
+
+        Returns:
+            None while that is not known: the broker is not started, or has not listened for two minutes, or cannot.
+
+        Raises:
+            Exception: What the driver raises when the database cannot be asked; TimeoutError after 30 s.
+        """
+        runtime = self.config.broker_config.current_runtime
+        return None if runtime is None else await runtime.unconsumed()
 
     async def validate_schema(self) -> None:
         """Compare the tables in the database with their declarations; a good last line of a migration's test.

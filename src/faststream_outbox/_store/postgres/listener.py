@@ -10,7 +10,9 @@ from typing import Any
 from sqlalchemy import Connection, MetaData, Row, Table, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from faststream_outbox._store.postgres.announcing import read
 from faststream_outbox._store.postgres.statements import Statements, quote_table
+from faststream_outbox._store.protocol import Announcement
 from faststream_outbox._values.copies import SEPARATOR
 from faststream_outbox.schema import MAX_IDENTIFIER_BYTES
 
@@ -64,7 +66,9 @@ def channels_of(table: Table, found: Row[Any]) -> set[str]:
 
 
 class PostgresListener:
-    """Yields the name of a queue for each notification; raises when the connection is lost, or no longer answers.
+    """Yields the name of a queue, or an announcement, for each notification.
+
+    It raises when the connection is lost, or no longer answers.
 
     Args:
         driver: asyncpg's connection.
@@ -76,19 +80,19 @@ class PostgresListener:
         """What it waits for to know that it hears."""
         self._driver = driver
         self._backend = backend
-        self._signals: asyncio.Queue[str | None] = asyncio.Queue()
+        self._signals: asyncio.Queue[str | Announcement | None] = asyncio.Queue()
         self._answered = asyncio.Event()
 
-    def __aiter__(self) -> AsyncIterator[str]:
+    def __aiter__(self) -> AsyncIterator[str | Announcement]:
         return self._read()
 
-    async def _read(self) -> AsyncIterator[str]:
+    async def _read(self) -> AsyncIterator[str | Announcement]:
         while (signal := await self._next_signal()) is not None:
             yield signal
         msg = "the connection that listens for new rows was lost"
         raise ConnectionResetError(msg)
 
-    async def _next_signal(self) -> str | None:
+    async def _next_signal(self) -> str | Announcement | None:
         while True:
             try:
                 async with asyncio.timeout(HEARTBEAT_SECONDS):
@@ -118,6 +122,8 @@ class PostgresListener:
             self._answered.set()
         elif not str(payload).startswith(PROBE):
             self._signals.put_nowait(str(payload))
+        elif (announcement := read(str(payload))) is not None:
+            self._signals.put_nowait(announcement)
 
     def on_termination(self, _connection: object) -> None:
         self._signals.put_nowait(None)

@@ -110,6 +110,8 @@ class Statements:
         self.rescue = self._write("rescue")
         self.seconds_to_next_due = self._write("seconds_to_next_due")
         self.lag = self._write("lag")
+        self.unconsumed = self._write("unconsumed")
+        self.announce = self._write("announce")
         self.dead_letters_list = self._load("dead_letters_list")
         self.dead_letters_count = self._load("dead_letters_count")
         self.dead_letters_free = self._load("dead_letters_free")

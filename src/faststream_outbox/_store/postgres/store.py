@@ -9,6 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from faststream_outbox._store.halves import halves
 from faststream_outbox._store.postgres.advice import explain
+from faststream_outbox._store.postgres.announcing import payloads_of
 from faststream_outbox._store.postgres.calls import Calls
 from faststream_outbox._store.postgres.driver import Record
 from faststream_outbox._store.postgres.floors import Floors, columns_of
@@ -33,6 +34,7 @@ from faststream_outbox._store.protocol import (
 from faststream_outbox._values.explanation import Explanation
 from faststream_outbox._values.outcome import Settlement, Unwritten
 from faststream_outbox._values.row import OutboxRow
+from faststream_outbox.schema import SHARDS
 
 
 class PostgresStore:
@@ -131,6 +133,14 @@ class PostgresStore:
         [(rows, seconds)] = map(tuple, await self._calls.fetch(self._statements.lag, wanted))
         # A row that is published while this statement runs is younger than the statement.
         return Lag(rows, max(0.0, seconds or 0.0))
+
+    async def unconsumed(self, consumed: Sequence[str], *, limit: int) -> list[str]:
+        wanted = {"consumed": list(consumed), "shards": SHARDS, "limit": limit}
+        return [record[0] for record in await self._calls.fetch(self._statements.unconsumed, wanted)]
+
+    async def announce(self, queues: Sequence[str]) -> None:
+        wanted = {"table": quote_table(self._tables[0]), "payloads": list(payloads_of(queues))}
+        await self._calls.fetch(self._statements.announce, wanted)
 
     @asynccontextmanager
     async def hand_over(
