@@ -31,6 +31,7 @@ WANTED = [
     ),
     *("crash before sending", "crash before settling", "crash before the commit", "repeated after crash"),
     *("connection lost before sending", "repeated after connection lost", "repeated after no answer"),
+    "written later",
 ]
 
 

@@ -108,6 +108,8 @@ class ScriptedStore(MemoryStore):
         super().__init__()
         self.script = Script()
         self.settled: list[Settlement] = []
+        self.attempted: list[Sequence[Settlement]] = []
+        """What each hand-over that had rows was to settle, also where that failed."""
         self.renewals: list[tuple[float, list[int]]] = []
         self.lost: set[int] = set()
         """Rows whose renewal finds the lease gone."""
@@ -171,6 +173,8 @@ class ScriptedStore(MemoryStore):
             yield None if hand_over is None else ScriptedHandOver(hand_over, self)
             if hand_over is not None:
                 await self.script.step("commit")
+        if hand_over is not None:
+            await self.script.step("commit_answer")
 
     @asynccontextmanager
     async def listen(self, token: str) -> AsyncIterator[Any]:
@@ -192,7 +196,12 @@ class ScriptedHandOver:
         self.is_whole, self.rows = hand_over.is_whole, hand_over.rows
         self._hand_over, self._store = hand_over, store
 
+    def row_places(self) -> Sequence[Place]:
+        return self._hand_over.row_places()
+
     async def settle(self, settlements: Sequence[Settlement]) -> Sequence[Unwritten]:
+        if settlements:
+            self._store.attempted.append(settlements)
         await self._store.script.step("hand_over_settle")
         written, unwritten = self._store.judge(settlements)
         return [*await self._hand_over.settle(written), *unwritten]

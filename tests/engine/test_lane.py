@@ -4,7 +4,7 @@ import asyncio
 import math
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 from unittest import mock
@@ -16,7 +16,6 @@ from faststream_outbox._engine import lane as lane_module
 from faststream_outbox._engine import pacer, sending
 from faststream_outbox._engine.backoff import Backoff
 from faststream_outbox._engine.breaker import Breaker, BreakerState
-from faststream_outbox._engine.failure import FailurePolicy
 from faststream_outbox._engine.lane import Lane
 from faststream_outbox._engine.runtime import Runtime
 from faststream_outbox._engine.team import Tally, Team
@@ -35,40 +34,6 @@ from tests.engine.fakes import (
     refuse,
     until,
 )
-
-
-@pytest.fixture
-async def destination(log: Lines) -> ScriptedDestination:
-    return ScriptedDestination(log)
-
-
-@pytest.fixture
-async def breaker(destination: ScriptedDestination) -> Breaker:
-    # Quick probes, so that an outage costs these tests no time.
-    return Breaker(destination.health, 1, wait_fixed(0.001))
-
-
-@pytest.fixture
-async def team(breaker: Breaker) -> Team:
-    return Team(breaker)
-
-
-@pytest.fixture
-async def make(runtime: Runtime, destination: ScriptedDestination, team: Team) -> AsyncIterator[Callable[..., Lane]]:
-    made: list[Lane] = []
-
-    def make(*, retry: Any = None, hold_key: bool = False, **options: Any) -> Lane:
-        values: dict[str, Any] = {"batch_size": 500, "send_timeout": 10.0, "min_interval": 1.0, "max_interval": 10.0}
-        failure = FailurePolicy(retry=retry or ConstantRetry(delay_seconds=60), hold_key=hold_key)
-        lane = runtime.lane("test", ["orders"], destination, team, failure, **{**values, **options})
-        lane._backoff = Backoff(0.001, 0.004)
-        made.append(lane)
-        return lane
-
-    yield make
-    await destination.script.let_go(*destination.script.hanging)
-    for lane in made:
-        await lane.stop()
 
 
 @pytest.fixture
@@ -525,11 +490,11 @@ async def test_after_a_failed_hand_over_places_are_tried_one_at_a_time(
     lane.start()
     await until(lambda: not store.rows)
     store.script.failing["commit"] = Trouble("no database")
-    before = len(destination.sent)
+    before = len(store.attempted)
     for _ in range(4):
         store.publish()
-    await until(lambda: len(destination.sent) == before + 3)
-    assert [len(hand_over) for hand_over in destination.sent[before:]] == [4, 1, 1]
+    await until(lambda: len(store.attempted) == before + 3)
+    assert [len(settlements) for settlements in store.attempted[before:]] == [4, 1, 1]
 
 
 async def test_a_look_in_vain_lets_a_lane_at_work_look_once_more(make: Callable[..., Lane]) -> None:

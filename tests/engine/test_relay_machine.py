@@ -1,8 +1,12 @@
-"""Any sequence of publishing, relaying, outages, refusals and crashes keeps G2, G3, G4 and G5."""
+"""Any sequence of publishing, relaying, outages, refusals, lost databases and crashes keeps G2, G3, G4 and G5.
+
+And only a crash makes a copy: what was answered before the database failed is not sent again.
+"""
 
 import asyncio
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -11,10 +15,13 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 from tenacity.wait import wait_none
 
+from faststream_outbox._engine import reckoning, remembered
 from faststream_outbox._engine.breaker import Breaker
 from faststream_outbox._engine.failure import FailurePolicy
 from faststream_outbox._engine.health import Health
 from faststream_outbox._engine.lane import Lane
+from faststream_outbox._engine.reckoning import Answer
+from faststream_outbox._engine.remembered import Remembered
 from faststream_outbox._engine.rounds import Rounds
 from faststream_outbox._engine.team import Team
 from faststream_outbox._engine.wakeups import Wakeup
@@ -110,6 +117,9 @@ class RelayMachine(RuleBasedStateMachine):
         self.patch = pytest.MonkeyPatch()
         for module in (memory, memory_records):
             self.patch.setattr(module, "utc_now", self.clock.utc)
+        for module in (reckoning, remembered):
+            self.patch.setattr(module, "time", self.clock)
+        self.crashes = 0
         self.runner.run(self._build())
         self.published: dict[int, tuple[str | None, str, bytes]] = {}
         self.refusals: defaultdict[int, int] = defaultdict(int)
@@ -119,6 +129,10 @@ class RelayMachine(RuleBasedStateMachine):
         self.destination = Destination()
         # Without delays: the machine lets time pass itself.
         self.breaker = Breaker(self.destination.health, 2, wait_none())
+        self.begin()
+
+    def begin(self) -> None:
+        self.team = Team(self.breaker, remembered=Remembered("orders", Lines(), in_flight=6))
         self.lanes = [self._lane(number) for number in range(2)]
 
     def _lane(self, number: int) -> Lane:
@@ -127,7 +141,7 @@ class RelayMachine(RuleBasedStateMachine):
             str(number),
             store=self.store,
             destination=self.destination,
-            team=Team(self.breaker),
+            team=self.team,
             rounds=Rounds(["orders"], SHARDS),
             wakeup=Wakeup(),
             pacer=pacer,
@@ -136,6 +150,7 @@ class RelayMachine(RuleBasedStateMachine):
             send_timeout=60.0,
             prepare=self._prepare if self.is_preparing else None,
             health=Health("database", Lines()),
+            log=Lines(),
         )
         lane.sleep = lambda seconds: asyncio.sleep(0)  # type: ignore[method-assign]
         return lane
@@ -185,19 +200,35 @@ class RelayMachine(RuleBasedStateMachine):
         self.destination.fates, self.destination.crash = fates, moment
         self._run_lane(0, 2)
         self.destination.crash = ""
-        self.lanes[0] = self.runner.run(self._new_lane())
+        self.crashes += 1
+        for answer in self.unwritten.values():
+            # Nobody is left who knows of it.
+            self.refusals[answer.row.id] -= isinstance(answer.fate, Refused | Poison)
+        self.runner.run(self._begin())
 
-    @rule(fates=fates, call=st.sampled_from(["hand_over", "hand_over_settle", "commit"]))
-    def lose_the_database(self, fates: list[str], call: str) -> None:
+    @rule(
+        fates=fates,
+        call=st.sampled_from(["hand_over", "hand_over_settle", "commit", "commit_answer"]),
+        rounds=st.integers(1, 4),
+    )
+    def lose_the_database(self, fates: list[str], call: str, rounds: int) -> None:
         self.destination.fates = fates
         self.store.script.failing[call] = Trouble("no database")
-        try:
-            self.runner.run(self._rounds(0, 3))
-        except Trouble:
-            self.destination.last_verdicts.clear()
-        finally:
-            self.store.script.failing.clear()
+        for _ in range(rounds):
+            with suppress(Trouble):
+                self.runner.run(self._rounds(0, 2))
+        self.store.script.failing.clear()
         self._count_refusals()
+
+    @rule(data=st.data())
+    def refuse_an_outcome(self, data: st.DataObject) -> None:
+        if self.store.rows:
+            row = data.draw(st.sampled_from(self.store.rows))
+            self.store.script.refused[row.id] = Trouble("a trigger says no")
+
+    @rule()
+    def refuse_none(self) -> None:
+        self.store.script.refused.clear()
 
     @rule()
     def go_down(self) -> None:
@@ -215,8 +246,15 @@ class RelayMachine(RuleBasedStateMachine):
     def break_the_preparing(self, cannot: bool) -> None:
         self.cannot_prepare = cannot
 
-    async def _new_lane(self) -> Lane:
-        return self._lane(0)
+    async def _begin(self) -> None:
+        self.begin()
+
+    @property
+    def unwritten(self) -> dict[int, Answer]:
+        """Verdicts of rows that are still as they were."""
+        rows = {row.id: row for row in self.store.rows}
+        answers = self.team.remembered._answers
+        return {key: answer for key, answer in answers.items() if key in rows and answer.is_about(rows[key])}
 
     def _run_lane(self, number: int, rounds: int) -> None:
         async def in_a_task() -> None:
@@ -265,8 +303,19 @@ class RelayMachine(RuleBasedStateMachine):
         """G5."""
         for row in (*self.store.rows, *(row for row, _ in self.store.dead_letters)):
             if row.id not in self.unprepared:
-                assert row.attempts_count == self.refusals[row.id]
+                answer = self.unwritten.get(row.id)
+                is_open = answer is not None and isinstance(answer.fate, Refused | Poison)
+                assert row.attempts_count == self.refusals[row.id] - is_open
             assert row.deliveries_count == 0
+
+    @invariant()
+    def only_a_crash_makes_a_copy(self) -> None:
+        copies = Counter(row.id for row in self.destination.received)
+        assert all(count <= 1 + self.crashes for count in copies.values())
+
+    @invariant()
+    def what_is_remembered_is_bounded(self) -> None:
+        assert len(self.team.remembered._answers) <= 6 + 2 * 3 + len(self.store.script.refused)
 
     @invariant()
     def nothing_stays_locked(self) -> None:
@@ -277,6 +326,7 @@ class RelayMachine(RuleBasedStateMachine):
             self.destination.fates = []
             self.destination.is_reachable = True
             self.cannot_prepare = False
+            self.refuse_none()
             for _ in range(len(self.published) + 2 * SHARDS):
                 self.clock.now += RETRY_SECONDS
                 self._run_lane(0, 2)

@@ -116,6 +116,7 @@ class Parts:
             batch_size=10,
             send_timeout=10.0,
             health=self.health,
+            log=self.log,
         )
 
 

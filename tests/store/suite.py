@@ -19,6 +19,7 @@ from faststream_outbox._store.protocol import (
     Announcement,
     DeadLetterStore,
     HandOver,
+    LeftOut,
     Place,
     Store,
     Writer,
@@ -830,6 +831,36 @@ class StoreSuite:
             await task
         async with subject.store.hand_over(places(), limit=10) as hand_over:
             assert parts(hand_over) == written
+
+    async def test_rows_that_are_left_out_make_room_for_those_behind_them(self, subject: Subject) -> None:
+        due = await put(subject, *(draft(key="k", activate_at=PAST) for _ in range(3)))
+        ready = await put(subject, *(draft(key="k") for _ in range(4)))
+        [place] = set(await places_of(subject, *due, *ready))
+        left_out = [LeftOut(place, row_id) for row_id in (*due[:2], *ready[:2])]
+        for expected in ([due[2], *ready[2:]], []):
+            async with subject.store.hand_over([place], limit=3, left_out=left_out) as hand_over:
+                assert parts(hand_over) == expected
+                assert hand_over is not None
+                assert list(hand_over.row_places()) == [place] * len(expected)
+                await hand_over.settle([Settlement(row, Delivered()) for row in hand_over.rows])
+        assert hand_over.vacant == [place]
+
+    async def test_a_row_that_is_left_out_may_hold_its_key_in_its_place(self, subject: Subject) -> None:
+        rows = [draft(key="k"), draft(key="k", activate_at=PAST), draft(key="k"), draft("q2", key="k")]
+        first, timer, second, elsewhere = await put(subject, *rows)
+        [place] = await places_of(subject, first)
+        await put(subject, *(draft(key=str(number)) for number in range(20 * SHARDS)))
+        stored = (await subject.rows()).values()
+        beside = next(each.row for each in stored if each.shard == place.shard and each.row.key != "k")
+        left_out = [LeftOut(place, first, "k"), LeftOut(Place("q3", place.shard), beside.id, beside.key)]
+        everywhere = {"limit": 1000, "breadth": 2 * SHARDS}
+        async with subject.store.hand_over(places("q", "q2"), left_out=left_out, **everywhere) as hand_over:
+            assert {first, timer, second}.isdisjoint(parts(hand_over))
+            assert hand_over is not None
+            where = dict(zip(parts(hand_over), hand_over.row_places(), strict=True))
+            assert where[beside.id] == place
+        async with subject.store.hand_over(places("q2"), limit=100, left_out=left_out) as hand_over:
+            assert parts(hand_over) == [elsewhere]
 
     async def test_a_hand_over_takes_no_more_than_its_limit(self, subject: Subject) -> None:
         written = await put(subject, *(draft(key="k") for _ in range(5)))

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -10,8 +10,9 @@ from faststream_outbox._store.postgres.store import PostgresStore
 from faststream_outbox._store.protocol import HandOver, Place
 from faststream_outbox._values.outcome import Accepted, Poison, Reason, Refused, Settlement, Unsent, Unwritten, Verdict
 from faststream_outbox._values.parcel import Parcel
+from faststream_outbox._values.row import OutboxRow
 
-from .model import Model, Record, Tracked
+from .model import Lost, Model, Record, Tracked
 
 
 class Trouble(Exception):
@@ -129,11 +130,17 @@ class Destination:
 
 
 class StoppingStore:
-    """The store in PostgreSQL, whose hand-overs can be stopped before and after the outcomes are written."""
+    """The store in PostgreSQL, whose hand-overs can be stopped before and after the outcomes are written.
 
-    def __init__(self, store: PostgresStore, stops: Stops) -> None:
+    Verdicts that are to be written, and were not given in this hand-over, must be among those that were lost.
+    """
+
+    def __init__(self, store: PostgresStore, stops: Stops, destination: Destination, lost: Lost, model: Model) -> None:
         self._store = store
         self._stops = stops
+        self._destination = destination
+        self._lost = lost
+        self._model = model
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._store, name)
@@ -143,17 +150,32 @@ class StoppingStore:
         async with self._store.hand_over(places, **limits) as hand_over:
             # A place whose rows all wait for another row is found by each look.
             self._stops.is_to_look_again = hand_over is not None and bool(hand_over.rows or not hand_over.is_whole)
-            yield None if hand_over is None else StoppingHandOver(hand_over, self._stops)
+            yield None if hand_over is None else StoppingHandOver(hand_over, self._stops, self._recall)
+
+    def _recall(self, rows: Sequence[OutboxRow]) -> None:
+        record = self._destination.record
+        answered = [row for row, _ in record.answers]
+        for row in map(self._model.find, rows):
+            if row not in answered:
+                record.answers.append((row, self._lost.verdict_on(row)))
+                record.recalled.append(row)
+                record.keys.add((row.queue, row.message.key))
 
 
 class StoppingHandOver:
-    def __init__(self, hand_over: HandOver, stops: Stops) -> None:
+    def __init__(self, hand_over: HandOver, stops: Stops, recall: Callable[[Sequence[OutboxRow]], None]) -> None:
         self.places, self.vacant, self.has_more = hand_over.places, hand_over.vacant, hand_over.has_more
         self.is_whole, self.rows = hand_over.is_whole, hand_over.rows
         self._hand_over = hand_over
         self._stops = stops
+        self._recall = recall
+
+    def row_places(self) -> Sequence[Place]:
+        return self._hand_over.row_places()
 
     async def settle(self, settlements: Sequence[Settlement]) -> Sequence[Unwritten]:
+        written = {settlement.row.id for settlement in settlements}
+        self._recall([row for row in self.rows if row.id in written])
         await self._stops.reach("before settling")
         unwritten = await self._hand_over.settle(settlements)
         await self._stops.reach("before the commit")

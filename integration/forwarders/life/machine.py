@@ -13,8 +13,9 @@ QUEUE = st.sampled_from(sorted(COPIES))
 KEYS = st.lists(st.sampled_from(["a", "a", "a", "b", None]), min_size=1, max_size=3)
 RARELY = st.sampled_from([False, False, True])
 WHICH = st.integers(0, 7)
-"""Which of those that can do it, counted in a circle; ANY of all, though it may find nothing to do."""
-ANY = 7
+"""Which of those that can do it, counted in a circle."""
+ANOTHER = 9
+"""Of all lanes the first one of the second relay, though it may find nothing to do."""
 POINTS = ["before sending", "before settling", "before the commit"]
 CARRYING = {
     "which": WHICH,
@@ -130,10 +131,10 @@ class LifeMachine(Stage):
         """A lane makes a hand-over, or goes on with it; it may be stopped at a point."""
         if is_later:
             self.let_time_pass()
-        choice = self.able if which == ANY else self.provide_work() + [lane for lane in self.able if lane.has_rows]
+        choice = self.able if which == ANOTHER else self.provide_work() + [lane for lane in self.able if lane.has_rows]
         if choice:
             self.go_on_or_begin(choice[which % len(choice)], until, script)
-        if until is None and which % 2 and which != ANY and self.idle_with_work:
+        if until is None and which % 2 and which != ANOTHER and self.idle_with_work:
             self.go_on_or_begin(self.idle_with_work[0])
 
     def break_off(self, *, which: int, until: str, script: Sequence[str], how: str) -> None:

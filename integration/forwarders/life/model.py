@@ -65,6 +65,7 @@ class Tracked:
     """Arrivals that the relay could not know of, or not write down: each is a reason for one more."""
     excuse: str = ""
     """What was the last of them."""
+    replays: int = 0
 
     @property
     def name(self) -> str:
@@ -81,8 +82,31 @@ class Record:
 
     answers: list[tuple[Tracked, Verdict]] = field(default_factory=list)
     arrived: list[Tracked] = field(default_factory=list)
+    recalled: list[Tracked] = field(default_factory=list)
+    """Rows whose answers are those of an earlier hand-over."""
     keys: set[tuple[str, str | None]] = field(default_factory=set)
     """Queue and key of what is in hand."""
+
+
+class Lost:
+    """The verdicts that the lanes of one forwarder of one process could not write."""
+
+    def __init__(self) -> None:
+        self._verdicts: dict[tuple[int, int, int], Verdict] = {}
+
+    def add(self, record: Record) -> None:
+        self._verdicts.update((_as_it_is(row), verdict) for row, verdict in record.answers)
+
+    def verdict_on(self, row: Tracked) -> Verdict:
+        """The verdict on a row that has not changed since. It is written instead of being asked for again."""
+        verdict = self._verdicts.get(_as_it_is(row))
+        assert verdict is not None, f"G2: an outcome of {row.name} that comes from no answer"
+        assert not isinstance(verdict, Unsent), f"G2: an outcome of {row.name}, which was not answered"
+        return verdict
+
+
+def _as_it_is(row: Tracked) -> tuple[int, int, int]:
+    return id(row), row.attempts, row.replays
 
 
 class Model:
@@ -195,6 +219,10 @@ class Model:
     def settled(self, record: Record) -> None:
         """The hand-over was committed: each answer counts, and nothing else does. (G2, G5)"""
         for row, verdict in record.answers:
+            if row in record.recalled:
+                # Where it has arrived, nobody has to send it again.
+                row.excuses -= isinstance(verdict, Accepted)
+                self.seen["written later"] += 1
             match verdict:
                 case Accepted():
                     row.state = State.DELIVERED
@@ -216,7 +244,7 @@ class Model:
             self.seen["dead, holds its key" if row.holds_key else "dead"] += 1
 
     def lost(self, record: Record, how: str) -> None:
-        """The hand-over was not committed: what has arrived will come again."""
+        """The hand-over was not committed: what has arrived may come again."""
         self._excuse(record.arrived, how)
 
     @staticmethod
@@ -273,7 +301,7 @@ class Model:
             if row.is_poison:
                 # Whatever was wrong with it is mended.
                 row.is_poison = False
-            row.state, row.attempts, row.is_waiting = State.LIVE, 0, False
+            row.state, row.attempts, row.is_waiting, row.replays = State.LIVE, 0, False, row.replays + 1
             count += 1
         self.seen["replayed"] += count
         return count

@@ -15,7 +15,7 @@ from faststream_outbox._store.postgres.writer import PostgresWriter
 from faststream_outbox._values.outcome import Delivered, Settlement, Unsent
 
 from .destination import Server
-from .machine import ANY
+from .machine import ANOTHER
 
 Mutate = Callable[[pytest.MonkeyPatch], None]
 
@@ -120,7 +120,7 @@ class Mutant(NamedTuple):
 
 
 _TWO_OF_A_KEY: dict[str, Any] = {"queue": "orders", "keys": ["a", "a"], "which": 0}
-_ANOTHER_LANE: tuple[str, dict[str, Any]] = ("hand_over", {"which": ANY, "until": None, "script": []})
+_ANOTHER_RELAY: tuple[str, dict[str, Any]] = ("hand_over", {"which": ANOTHER, "until": None, "script": []})
 
 MUTANTS = [
     Mutant(publishing_commits, "G1"),
@@ -134,7 +134,7 @@ MUTANTS = [
         "G4",
         story=[
             ("publish_and_hand_over", {**_TWO_OF_A_KEY, "until": "before sending", "script": []}),
-            _ANOTHER_LANE,
+            _ANOTHER_RELAY,
         ],
     ),
     Mutant(
@@ -142,7 +142,7 @@ MUTANTS = [
         "G4",
         story=[
             ("publish_and_hand_over", {**_TWO_OF_A_KEY, "until": None, "script": ["refuse"]}),
-            _ANOTHER_LANE,
+            _ANOTHER_RELAY,
         ],
     ),
     Mutant(dead_letters_do_not_hold_their_key, "G4|G2", hold_key=True),

@@ -21,7 +21,7 @@ from faststream_outbox._engine.team import Team
 from faststream_outbox._store.postgres.store import PostgresStore
 
 from .destination import Answers, Destination, Server, StoppingStore, Stops
-from .model import MAX_ATTEMPTS, Model, Record
+from .model import MAX_ATTEMPTS, Lost, Model, Record
 
 T = TypeVar("T")
 
@@ -109,7 +109,14 @@ class DrivenLane:
     """A real lane, whose hand-overs are made one at a time and can be stopped on their way."""
 
     def __init__(
-        self, lane: Lane, destination: Destination, stops: Stops, team: Team, queues: Sequence[str], model: Model
+        self,
+        lane: Lane,
+        destination: Destination,
+        stops: Stops,
+        team: Team,
+        queues: Sequence[str],
+        model: Model,
+        lost: Lost,
     ) -> None:
         self.destination = destination
         self.stops = stops
@@ -117,6 +124,7 @@ class DrivenLane:
         self.queues = queues
         self._lane = lane
         self._model = model
+        self._lost = lost
         self._task: asyncio.Task[None] | None = None
 
     @property
@@ -164,14 +172,17 @@ class DrivenLane:
         self.stops.go_on(None)
         await asyncio.wait([self._task])
         assert self._task.exception() is not None, "committed without a connection"
-        self._model.lost(self.record, "connection lost")
-        self._end()
+        self._lose("connection lost")
 
     async def cancel(self, how: str = "cut off") -> None:
         assert self._task is not None
         self._task.cancel()
         await asyncio.wait([self._task])
+        self._lose(how)
+
+    def _lose(self, how: str) -> None:
         self._model.lost(self.record, how)
+        self._lost.add(self.record)
         self._end()
 
     def _end(self) -> None:
@@ -189,6 +200,7 @@ class Relay:
             name: Team(Breaker(Health(name, _no_log), world.lanes_of_a_relay.count(name), wait_none()))
             for name in servers
         }
+        self._lost = {name: Lost() for name in servers}
         self.lanes = [
             self._create_lane(position, name, servers[name], model, batch_size)
             for position, name in enumerate(world.lanes_of_a_relay)
@@ -197,7 +209,9 @@ class Relay:
     def _create_lane(self, position: int, name: str, server: Server, model: Model, batch_size: int) -> DrivenLane:
         stops = Stops()
         destination = Destination(server, stops)
-        store: Any = StoppingStore(self._world.store_of(self.number, position, moves=model.moves), stops)
+        lost = self._lost[name]
+        in_postgres = self._world.store_of(self.number, position, moves=model.moves)
+        store: Any = StoppingStore(in_postgres, stops, destination, lost, model)
         lane = Runtime(store, _no_log, listen=False).lane(
             f"{name}-{position}",
             QUEUES[name],
@@ -209,7 +223,7 @@ class Relay:
             min_interval=0.001,
             max_interval=0.001,
         )
-        return DrivenLane(lane, destination, stops, self.teams[name], QUEUES[name], model)
+        return DrivenLane(lane, destination, stops, self.teams[name], QUEUES[name], model, lost)
 
     @property
     def under_way(self) -> list[DrivenLane]:

@@ -1,15 +1,17 @@
 """Carries rows from the table to a destination."""
 
 import asyncio
+import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from faststream_outbox._engine.breaker import BreakerState
 from faststream_outbox._engine.connecting import Connecting
 from faststream_outbox._engine.destination import Destination
 from faststream_outbox._engine.failure import FailurePolicy
-from faststream_outbox._engine.health import Health
+from faststream_outbox._engine.health import Health, Log
 from faststream_outbox._engine.pacer import Pacer
+from faststream_outbox._engine.reckoning import Answer, Reckoning
 from faststream_outbox._engine.rounds import Rounds
 from faststream_outbox._engine.sending import Prepare, Sending, Sent
 from faststream_outbox._engine.service import DATABASE_SECONDS, Service
@@ -31,6 +33,9 @@ from faststream_outbox._values.outcome import (
 )
 from faststream_outbox._values.row import OutboxRow
 
+FULL_SECONDS = 1.0
+"""How long a lane sleeps at most while so many rows are set aside that it may send no others."""
+
 
 class Lane(Service):
     """One hand-over at a time: lock rows, send them, write the outcomes, commit.
@@ -51,6 +56,7 @@ class Lane(Service):
         send_timeout: Seconds after which a hand-over is given up; its rows are sent again later.
         prepare: Makes of each row what is sent; None sends rows as they are.
         health: The database's.
+        log: Told of dead letters.
     """
 
     def __init__(
@@ -69,10 +75,12 @@ class Lane(Service):
         send_timeout: float,
         prepare: Prepare | None = None,
         health: Health,
+        log: Log,
     ) -> None:
         super().__init__(f"outbox-lane-{name}", health)
         self._store = store
         self._breaker, self._pause, self._tally = team.breaker, team.pause, team.tally
+        self._remembered = team.remembered
         self._connecting = Connecting(destination, send_timeout)
         self._sending = Sending(destination, send_timeout, prepare, singly=failure.hold_key)
         self._rounds = rounds
@@ -82,6 +90,7 @@ class Lane(Service):
         self._batch_size = batch_size
         self._batch_bytes = batch_bytes
         self._send_timeout = send_timeout
+        self._log = log
         self._found = False
 
     def interrupt(self) -> None:
@@ -93,6 +102,9 @@ class Lane(Service):
     async def run_once(self) -> None:
         if self._pause.is_on:
             await self._sit_out()
+            return
+        if (wait := self._remembered.seconds_to_wait()) > 0:
+            await self.sleep(min(wait, FULL_SECONDS))
             return
         async with self._breaker.turn() as may_go:
             if not may_go:
@@ -127,16 +139,16 @@ class Lane(Service):
             # Else it may have rung for a place that this look leaves out.
             self._wakeup.clear()
         try:
-            async with asyncio.timeout(self._send_timeout + DATABASE_SECONDS):
-                taken, sent = await self._hand_over(asked)
+            taken, sent = await self._hand_over(asked)
         except BaseException:
             self._rounds.narrow()
             raise
         if taken is None:
+            self._remembered.looked_in_vain(asked)
+            self.health.recovered()
             self._breaker.idle(asked)
             self._wakeup.pass_on()
             return None
-        self._found = self._found or bool(sent.fates)
         rest = self._note(taken, sent)
         if is_whole and _leaves_nothing(taken, sent):
             # Another look would be in vain. What was written meanwhile has rung.
@@ -146,24 +158,59 @@ class Lane(Service):
 
     async def _hand_over(self, places: Sequence[Place]) -> tuple[HandOver | None, Sent]:
         """Make one hand-over; none means that no place has work for us."""
-        async with self._store.hand_over(
-            places,
-            limit=self._batch_size,
-            breadth=self._rounds.breadth,
-            max_bytes=self._batch_bytes,
-            # By then this lane has given it up, if it is still there.
-            idle_seconds=self._send_timeout + DATABASE_SECONDS,
-        ) as hand_over:
+        seconds = self._send_timeout + DATABASE_SECONDS
+        left_out = self._remembered.left_out()
+        async with asyncio.timeout(seconds) as limit:
+            with self._remembered.reckoning(2 * seconds) as reckoning:
+                async with self._store.hand_over(
+                    places,
+                    limit=self._batch_size,
+                    # The key of a row that is left out may be another one in another queue.
+                    breadth=1 if left_out else self._rounds.breadth,
+                    max_bytes=self._batch_bytes,
+                    # By then this lane has given it up, if it is still there.
+                    idle_seconds=seconds,
+                    left_out=left_out,
+                ) as taken:
+                    if taken is None:
+                        return None, Sent()
+                    # However long it took to get the rows: what the destination answers is to be heard.
+                    limit.reschedule(asyncio.get_running_loop().time() + seconds)
+                    self._rounds.visited(taken.places[-1])
+                    self._remembered.begin(reckoning, taken)
+                    await self._carry(reckoning)
+                    reckoning.unwritten = await taken.settle(reckoning.to_write())
+        self._count(reckoning)
+        return taken, reckoning.total()
+
+    async def _carry(self, reckoning: Reckoning) -> None:
+        """Send what is to be sent, and decide what follows from the answers."""
+        began = time.monotonic()
+        sent = await self._sending.send(reckoning.to_send)
+        settlements = self._settlements(reckoning.to_send, sent.fates, time.monotonic() - began)
+        reckoning.answered(sent, settlements)
+
+    def _count(self, reckoning: Reckoning) -> None:
+        """Note what has become final."""
+        self._found = self._found or reckoning.has_worked
+        fates, settlements = reckoning.written()
+        before = self._tally.dead
+        self._tally.add(fates, settlements)
+        if self._tally.dead > before:
+            self._say_dead(reckoning.final())
+        if settlements or self._remembered.is_empty:
+            # Rows that were merely taken say nothing of whether their outcomes can be written.
             self.health.recovered()
-            if hand_over is None:
-                return None, Sent()
-            self._rounds.visited(hand_over.places[-1])
-            began = time.monotonic()
-            sent = await self._sending.send(hand_over.rows)
-            settlements = self._settlements(hand_over.rows, sent.fates, time.monotonic() - began)
-            await hand_over.settle(settlements)
-        self._tally.add(sent.fates, settlements)
-        return hand_over, sent
+
+    def _say_dead(self, answers: Iterable[Answer]) -> None:
+        for row, outcome in (answer.settlement for answer in answers):
+            if isinstance(outcome, Dead):
+                self._log(
+                    logging.ERROR,
+                    f"{self.name}: row {row.id} in {row.queue!r}, key {row.key!r}, goes to the dead letters: "
+                    f"{outcome.reason}: {outcome.exception}",
+                    None,
+                )
 
     def _note(self, taken: HandOver, sent: Sent) -> float:
         """Say which places are worth another visit, and what the destination answered; return seconds to rest."""

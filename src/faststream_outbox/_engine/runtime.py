@@ -187,6 +187,7 @@ class Runtime:
             send_timeout=send_timeout,
             prepare=prepare,
             health=self.health,
+            log=self.log,
         )
 
     async def lag(self, queues: Sequence[str], *, at_most: int | None = None) -> Lag:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from faststream_outbox._engine.breaker import Breaker
 from faststream_outbox._engine.pause import Pause
+from faststream_outbox._engine.remembered import Remembered
 from faststream_outbox._engine.wakeups import Crew
 from faststream_outbox._values.outcome import Accepted, Dead, Dropped, Fate, Refused, Settlement
 
@@ -40,3 +41,4 @@ class Team:
     pause: Pause = field(default_factory=Pause)
     crew: Crew = field(default_factory=Crew)
     tally: Tally = field(default_factory=Tally)
+    remembered: Remembered = field(default_factory=Remembered)

@@ -24,6 +24,7 @@ from faststream_outbox._store.protocol import (
     RESCUED_AT_ONCE,
     Announcement,
     Lag,
+    LeftOut,
     Listener,
     Place,
     Rescue,
@@ -167,6 +168,7 @@ class MemoryStore:
         breadth: int = 1,
         max_bytes: int = DEFAULT_BATCH_BYTES,
         idle_seconds: float = 0.0,
+        left_out: Sequence[LeftOut] = (),
     ) -> AsyncIterator["MemoryHandOver | None"]:
         now = utc_now()
         locked = list(itertools.islice((p for p in places if self._has_work(p, now)), min(breadth, limit)))
@@ -174,7 +176,7 @@ class MemoryStore:
             yield None
             return
         share = limit // len(locked)
-        found = {place: self._take(place, share, now) for place in locked}
+        found = {place: self._take(place, share, now, left_out) for place in locked}
         taken = fitting(in_turns(itertools.chain(*found.values())), max_bytes)
         is_cut = len(taken) < sum(map(len, found.values()))
         hand_over = MemoryHandOver(
@@ -182,7 +184,8 @@ class MemoryStore:
             vacant=[] if is_cut else [place for place in locked if not found[place]],
             has_more=is_cut or any(len(records) == share for records in found.values()),
             is_whole=len(locked) < min(breadth, limit),
-            rows=sorted((record.row._replace(acquired_at=now) for record in taken), key=lambda row: row.id),
+            records=sorted(taken, key=lambda record: record.row.id),
+            acquired_at=now,
         )
         self._locked.update(locked)
         for record in taken:
@@ -315,7 +318,10 @@ class MemoryStore:
     def _has_work(self, place: Place, now: datetime) -> bool:
         return place not in self._locked and bool(self._at([place], lambda r: r.is_ready or r.is_due(now)))
 
-    def _take(self, place: Place, limit: int, now: datetime) -> list[Record]:
+    def _take(self, place: Place, limit: int, now: datetime, left_out: Sequence[LeftOut]) -> list[Record]:
+        here = [each for each in left_out if each.place == place]
+        left = {each.id for each in here}
+        held = {each.held_key for each in here} - {None}
         # The first row of each key that failed and is not settled holds back those behind it.
         first: dict[str, int] = {}
         for record in self._at([place], lambda r: r.holds_key):
@@ -323,6 +329,8 @@ class MemoryStore:
                 first[record.row.key] = min(record.row.id, first.get(record.row.key, record.row.id))
 
         def is_free(record: Record) -> bool:
+            if record.row.id in left or record.row.key in held:
+                return False
             return record.row.key is None or record.row.id <= first.get(record.row.key, record.row.id)
 
         due = self._at([place], lambda r: r.is_due(now) and is_free(r))
@@ -368,8 +376,16 @@ class MemoryHandOver:
     vacant: Sequence[Place]
     has_more: bool
     is_whole: bool
-    rows: Sequence[OutboxRow]
+    records: Sequence[Record]
+    acquired_at: datetime
     settlements: list[Settlement] = field(default_factory=list)
+    rows: Sequence[OutboxRow] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.rows = [record.row._replace(acquired_at=self.acquired_at) for record in self.records]
+
+    def row_places(self) -> Sequence[Place]:
+        return [record.place for record in self.records]
 
     async def settle(self, settlements: Sequence[Settlement]) -> Sequence[Unwritten]:
         self.settlements.extend(settlements)

@@ -35,6 +35,15 @@ class Place(NamedTuple):
     shard: int
 
 
+class LeftOut(NamedTuple):
+    """A row that a hand-over is not to take."""
+
+    place: Place
+    id: int
+    held_key: str | None = None
+    """Its key, if no row of that is to be taken either."""
+
+
 @dataclass(frozen=True, slots=True)
 class Rescue:
     """What one pass over the leases found."""
@@ -73,6 +82,9 @@ class HandOver(Protocol):
     """Whether all places were looked at: those that were not taken had no work, or another taker."""
     rows: Sequence[OutboxRow]
     """In the order of their ids."""
+
+    def row_places(self) -> Sequence[Place]:
+        """Return where each of the rows stands, in their order."""
 
     async def settle(self, settlements: Sequence[Settlement]) -> Sequence[Unwritten]:
         """Write the outcomes; they become final when the context ends without an error.
@@ -185,14 +197,15 @@ class Store(Protocol):
         breadth: int = 1,
         max_bytes: int = DEFAULT_BATCH_BYTES,
         idle_seconds: float = DEFAULT_IDLE_SECONDS,
+        left_out: Sequence[LeftOut] = (),
     ) -> AbstractAsyncContextManager[HandOver | None]:
         """Take the first of ``places`` that have work and no other taker, and lock some of their rows.
 
         Up to ``breadth`` places are taken, and up to ``limit`` rows, of which each place gives its share at most, in
         halves as for a claim: the first rows whose time has come, and the first ready ones. Payloads and headers have
-        up to ``max_bytes`` together; a single row may have more. Rows behind a waiting row of their key are left out,
-        so the rows may be none. The context yields None where no place can be taken. Leaving it normally commits;
-        leaving it with an error gives all rows back unchanged.
+        up to ``max_bytes`` together; a single row may have more. Rows behind a waiting row of their key are not among
+        them, nor are those in ``left_out``, so the rows may be none. The context yields None where no place can be
+        taken. Leaving it normally commits; leaving it with an error gives all rows back unchanged.
 
         The store gives them back by itself when it hears nothing for ``idle_seconds``: a machine that lost its power,
         or whose process is stopped, does not say goodbye.

@@ -13,6 +13,7 @@ from faststream_outbox._engine.health import Log
 from faststream_outbox._engine.lane import Lane
 from faststream_outbox._engine.patience import Patience
 from faststream_outbox._engine.pause import Pause
+from faststream_outbox._engine.remembered import Remembered
 from faststream_outbox._engine.reminding import Watched
 from faststream_outbox._engine.team import Tally, Team
 from faststream_outbox._faststream import has_broker
@@ -160,6 +161,7 @@ class OutboxForwarder:
         state = self._state()
         lag = None if state is ForwarderState.STOPPED else await self._config.runtime.lag(self.taken_queues)
         tally = Tally() if self._team is None else self._team.tally
+        remembered = Remembered() if self._team is None else self._team.remembered
         return ForwarderStatus(
             name=self.name,
             state=state,
@@ -170,6 +172,8 @@ class OutboxForwarder:
             refused=tally.refused,
             dead=tally.dead,
             dropped=tally.dropped,
+            set_aside=remembered.set_aside,
+            set_aside_error=describe(remembered.last_error),
         )
 
     def _state(self) -> ForwarderState:
@@ -205,7 +209,10 @@ class OutboxForwarder:
             self._lane_count,
             on_reached=lambda: runtime.log(logging.INFO, f"forwarder {self.name!r} is connected: it {route}", None),
         )
-        team = self._team = Team(breaker, self._pause)
+        remembered = Remembered(
+            self.name, runtime.log, runtime.store.explain, in_flight=self._lane_count * self._batch_size
+        )
+        team = self._team = Team(breaker, self._pause, remembered=remembered)
         self._watched = runtime.remind_of(health, self.taken_queues, is_wanted=lambda: not self._pause.is_on)
         self._lanes = [
             runtime.lane(

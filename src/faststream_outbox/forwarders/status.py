@@ -42,3 +42,8 @@ class ForwarderStatus:
     """Messages that became dead letters."""
     dropped: int
     """Messages that the transform left out."""
+    set_aside: int = 0
+    """Messages that the destination has answered, and whose outcome PostgreSQL refuses to write. They are not sent
+    again while this process lives; the write is tried again. With 1,000 of them, the forwarder takes no others."""
+    set_aside_error: str | None = None
+    """Why the last of them was refused."""

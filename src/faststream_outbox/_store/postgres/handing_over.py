@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 from sqlalchemy import Table
 from sqlalchemy.exc import DBAPIError
@@ -10,11 +11,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from faststream_outbox._store.halves import halves
 from faststream_outbox._store.postgres.calls import sqlstate
+from faststream_outbox._store.postgres.driver import Record
 from faststream_outbox._store.postgres.floors import Floors
 from faststream_outbox._store.postgres.records import all_bytes_of, id_of, place_of, to_rows
 from faststream_outbox._store.postgres.settling import Settling
 from faststream_outbox._store.postgres.statements import Statements, quote_table
-from faststream_outbox._store.protocol import Place
+from faststream_outbox._store.protocol import LeftOut, Place
 from faststream_outbox._values.outcome import Settlement, Unwritten
 from faststream_outbox._values.row import OutboxRow
 
@@ -34,7 +36,11 @@ class PostgresHandOver:
     vacant: Sequence[Place]
     has_more: bool
     is_whole: bool
+    records: Sequence[Record]
     write: Callable[[Sequence[Settlement]], Awaitable[Sequence[Unwritten]]]
+
+    def row_places(self) -> Sequence[Place]:
+        return [Place(*place_of(record)) for record in self.records]
 
     async def settle(self, settlements: Sequence[Settlement]) -> Sequence[Unwritten]:
         return await self.write(settlements)
@@ -65,15 +71,24 @@ class HandingOver:
         breadth: int,
         max_bytes: int,
         idle_seconds: float,
+        left_out: Sequence[LeftOut] = (),
     ) -> PostgresHandOver | None:
         """Take rows as ``Store.hand_over`` says, in a transaction that the caller ends."""
 
         async def take(breadth: int) -> PostgresHandOver | None:
             locked = await self._lock(connection, places, breadth=breadth, idle_seconds=idle_seconds)
-            if not locked:
+            if not locked.places:
                 return None
-            is_whole = len(locked) < breadth
-            return await self._take(connection, locked, is_whole=is_whole, limit=limit, max_bytes=max_bytes)
+            share = limit // len(locked.places)
+            wanted = {
+                **self._floors.columns(locked.places),
+                **_columns_of(left_out, locked.places),
+                "share": share,
+                **halves(share)._asdict(),
+                "max_bytes": max_bytes,
+                "lock_timeout": locked.lock_timeout,
+            }
+            return await self._take(connection, locked.places, wanted, is_whole=len(locked.places) < breadth)
 
         await self._floors.survey(connection, places)
         try:
@@ -89,7 +104,7 @@ class HandingOver:
 
     async def _lock(
         self, connection: AsyncConnection, places: Sequence[Place], *, breadth: int, idle_seconds: float
-    ) -> list[Place]:
+    ) -> "_Locked":
         wanted = {
             **self._floors.columns(places),
             "table": self._table,
@@ -99,18 +114,12 @@ class HandingOver:
             "patience": _milliseconds(PATIENCE_SECONDS) if breadth > 1 else None,
         }
         records = await connection.run_sync(self._statements.lock_places.execute, wanted)
-        return [Place(*record[:2]) for record in records]
+        # Only the first one has what was set before.
+        return _Locked([Place(*record[:2]) for record in records], records[0][2] if records else "")
 
     async def _take(
-        self, connection: AsyncConnection, places: list[Place], *, is_whole: bool, limit: int, max_bytes: int
+        self, connection: AsyncConnection, places: Sequence[Place], wanted: dict[str, Any], *, is_whole: bool
     ) -> PostgresHandOver:
-        share = limit // len(places)
-        wanted = {
-            **self._floors.columns(places),
-            "share": share,
-            **halves(share)._asdict(),
-            "max_bytes": max_bytes,
-        }
         records = await connection.run_sync(self._statements.take.execute, wanted)
         if records:
             self._floors.saw(id_of(records[-1]))
@@ -119,16 +128,33 @@ class HandingOver:
             return await self._settling.write(connection, settlements, token=None)
 
         share_of = Counter(map(place_of, records))
-        is_cut = any(all_bytes_of(record) > max_bytes for record in records[:1])
+        is_cut = any(all_bytes_of(record) > wanted["max_bytes"] for record in records[:1])
         return PostgresHandOver(
             places=places,
             rows=to_rows(records),
             # Where bytes were the limit, a place may have had rows that are not among these.
             vacant=[] if is_cut else [place for place in places if place not in share_of],
-            has_more=is_cut or share in share_of.values(),
+            has_more=is_cut or wanted["share"] in share_of.values(),
             is_whole=is_whole,
+            records=records,
             write=write,
         )
+
+
+class _Locked(NamedTuple):
+    """Places that this transaction has locked, and the role's own ``lock_timeout``."""
+
+    places: Sequence[Place]
+    lock_timeout: str
+
+
+def _columns_of(left_out: Sequence[LeftOut], places: Sequence[Place]) -> dict[str, Any]:
+    """Give what is left out of some places as the parameters of a statement."""
+    here = [each for each in left_out if each.place in places]
+    return {
+        "left_out": [each.id for each in here],
+        "held_keys": [each.held_key for each in here if each.held_key is not None],
+    }
 
 
 def _milliseconds(seconds: float) -> str:

@@ -47,6 +47,9 @@ _READABLE = {
     },
 }
 
+# Rows that a hand-over is not to take, and keys of which it is to take none.
+_NOT_LEFT_OUT = "id <> ALL (CAST(:left_out AS bigint[])) AND (key IS NULL OR key <> ALL (CAST(:held_keys AS text[])))"
+
 # Which dead letters are meant; what is not given is NULL.
 _SELECTED = """d.failed_at IS NOT NULL
       AND (CAST(:queue AS text) IS NULL OR d.queue = CAST(:queue AS text))
@@ -79,6 +82,7 @@ class Statements:
             "floor": _FLOOR,
             "oid": _OID,
             **_READABLE,
+            "not_left_out": _NOT_LEFT_OUT,
         }
         wake = _WAKE if notify else ""
         self.insert_ready = self._write("insert_ready", notify=wake)

@@ -27,6 +27,7 @@ from faststream_outbox._store.protocol import (
     PRESENCE_PREFIX,
     RESCUED_AT_ONCE,
     Lag,
+    LeftOut,
     Listener,
     Place,
     Rescue,
@@ -151,6 +152,7 @@ class PostgresStore:
         breadth: int = 1,
         max_bytes: int = DEFAULT_BATCH_BYTES,
         idle_seconds: float = DEFAULT_IDLE_SECONDS,
+        left_out: Sequence[LeftOut] = (),
     ) -> AsyncIterator[PostgresHandOver | None]:
         async with self._transactional.connect() as connection:
             hand_over = await self._handing_over.take(
@@ -160,6 +162,7 @@ class PostgresStore:
                 breadth=breadth,
                 max_bytes=max_bytes,
                 idle_seconds=idle_seconds,
+                left_out=left_out,
             )
             try:
                 yield hand_over

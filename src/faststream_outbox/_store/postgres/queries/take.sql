@@ -5,8 +5,11 @@
 -- tried yet) holds nothing back. Ready rows are waited for, not skipped, where a stranger has locked one: skipped, it
 -- would be passed by the later ones of its key. The comparison of pairs starts at the floor, and pins the index: see
 -- docs/plans.md.
+-- The patience that was set for the look ends here, once and when all rows are locked: what is answered is to be settled,
+-- also behind a lock on the table.
 SELECT id, queue, key, idempotency_key, payload, {headers}, attempts_count, deliveries_count,
-    {created_at}, {first_attempt_at}, {last_attempt_at}, statement_timestamp() AS acquired_at, timer_id, shard, all_bytes
+    {created_at}, {first_attempt_at}, {last_attempt_at}, statement_timestamp() AS acquired_at, timer_id, shard, all_bytes,
+    (SELECT set_config('lock_timeout', CAST(:lock_timeout AS text), true))
 FROM (
     -- Both sizes are read without fetching what is stored out of line; that of the headers is the stored one.
     SELECT taken.*, row_number() OVER in_turn AS turn,
@@ -21,6 +24,7 @@ FROM (
             FROM {table} AS o
             WHERE queue = place.queue AND shard = place.shard
               AND next_attempt_at <= statement_timestamp() AND acquired_token IS NULL AND failed_at IS NULL
+              AND {not_left_out}
               AND (key IS NULL OR NOT EXISTS (
                   SELECT FROM {table} AS earlier
                   WHERE earlier.queue = o.queue AND earlier.shard = o.shard AND earlier.key = o.key
@@ -39,6 +43,7 @@ FROM (
                 FROM {table} AS o
                 WHERE queue = place.queue AND (shard, id) >= (place.shard, {floor}) AND shard <= place.shard
                   AND next_attempt_at IS NULL AND failed_at IS NULL
+                  AND {not_left_out}
                   AND (key IS NULL OR NOT EXISTS (
                       SELECT FROM {table} AS earlier
                       WHERE earlier.queue = o.queue AND earlier.shard = o.shard AND earlier.key = o.key
