@@ -3,10 +3,13 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
+from faststream.redis import RedisBroker
 from sqlalchemy import make_url
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
+from sqlalchemy.pool import NullPool
 
 from .conftest import MakeBroker
 from .observing import Inbox, LogLines, Table, eventually
@@ -63,7 +66,7 @@ async def test_g12_two_connections_and_one_for_each_claim_in_progress(
 async def test_g12_a_pool_of_one_connection_is_enough(
     make_broker: MakeBroker, database_url: str, session: AsyncSession, table: Table, inbox: Inbox
 ) -> None:
-    """The listening connection is detached, so a pool of one without overflow serves all subscribers in turn."""
+    """Those to listen and for leases are beside it, so one without overflow serves all subscribers in turn."""
     log = LogLines()
     engine = create_async_engine(database_url, pool_size=1, max_overflow=0, pool_timeout=5)
     broker = make_broker(engine, logger=log)
@@ -80,4 +83,39 @@ async def test_g12_a_pool_of_one_connection_is_enough(
     await eventually(table.is_empty)
     await broker.stop()
     await engine.dispose()
-    assert log.at_least(logging.WARNING) == []
+    [warning] = log.at_least(logging.WARNING)
+    assert "gives out 1 connections at a time, and 13 can be wanted" in warning
+    assert "create_async_engine(..., pool_size=13)" in warning
+
+
+@pytest.mark.parametrize(
+    ("options", "is_warned"),
+    [
+        ({"pool_size": 2, "max_overflow": 2}, True),
+        ({"pool_size": 2, "max_overflow": 3}, False),
+        ({"pool_size": 0}, False),
+        ({"pool_size": 1, "max_overflow": -1}, False),
+        ({"poolclass": NullPool}, False),
+    ],
+)
+async def test_a_pool_that_is_too_small_is_said_at_the_start(
+    make_broker: MakeBroker, database_url: str, *, options: dict[str, Any], is_warned: bool
+) -> None:
+    """For three handlers, a lane and a claim."""
+    log = LogLines()
+    engine = create_async_engine(database_url, **options)
+    broker = make_broker(engine, logger=log)
+
+    @broker.subscriber("q", max_workers=2)
+    async def handle(body: int) -> None: ...
+
+    @broker.subscriber("p")
+    async def handle_too(body: int) -> None: ...
+
+    redis = RedisBroker("redis://127.0.0.1:1")
+    broker.forwarder("orders", to=redis.publisher(stream="orders"), lanes=1)
+    await broker.start()
+    await broker.stop()
+    await engine.dispose()
+    assert len(log.containing("gives out 4 connections at a time, and 5 can be wanted")) == is_warned
+    assert len(log.containing("can be wanted")) == is_warned

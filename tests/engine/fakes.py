@@ -121,6 +121,16 @@ class ScriptedStore(MemoryStore):
         self.is_silent = False
         """The line is accepted and never answers."""
         self.lines: list[Line] = []
+        self.is_reserved = False
+        """Upkeep has a connection of its own."""
+        self.most_connections: int | None = None
+
+    def reserve(self) -> None:
+        self.is_reserved = True
+
+    async def let_go(self) -> None:
+        self.is_reserved = False
+        await self.script.step("let_go")
 
     def publish(self, queue: str = "orders", *, key: str | None = None, payload: bytes = b"", **options: Any) -> int:
         number = sum(1 for _ in self._records) + self.script.calls["publish"]

@@ -8,7 +8,7 @@ import pytest
 
 from faststream_outbox._engine.health import Health
 from faststream_outbox._engine.leases import Leases
-from faststream_outbox._engine.renewer import Renewer
+from faststream_outbox._engine.renewer import LINGER_SECONDS, Renewer
 from tests.engine.fakes import Clock, Lines, ScriptedStore, Trouble, make_row, until
 
 
@@ -128,3 +128,26 @@ async def test_a_handler_of_the_same_row_in_a_later_delivery_keeps_its_lease(
     await renewer.run_once()
     assert make_row(1, deliveries=2) in leases
     assert make_row(1, deliveries=1) not in leases
+
+
+async def test_the_connection_for_leases_is_let_go_a_while_after_the_last_of_them(
+    renewer: Renewer, store: ScriptedStore, leases: Leases, clock: Clock
+) -> None:
+    store.reserve()
+    leases.hold([make_row(1)], 600.0)
+    clock.now += LINGER_SECONDS + 1
+    await renewer.run_once()
+    assert store.is_reserved, "a lease is held"
+    leases.hold([], 600.0)
+    leases.let_go(make_row(1))
+    await renewer.run_once()
+    assert not store.is_reserved, "that nothing was claimed does not count as a claim"
+    store.reserve()
+    leases.hold([make_row(2)], 600.0)
+    leases.let_go(make_row(2))
+    clock.now += LINGER_SECONDS - 1
+    await renewer.run_once()
+    assert store.is_reserved, "the next message may come soon"
+    clock.now += 2
+    await renewer.run_once()
+    assert not store.is_reserved

@@ -1,6 +1,5 @@
 """Rows of dead processes come free, and only those."""
 
-import asyncio
 from collections import deque
 from contextlib import suppress
 from typing import Any
@@ -38,7 +37,7 @@ async def rescuer(
     store: ScriptedStore, leases: Leases, wakeups: Wakeups, log: Lines, judge: dict[str, bool]
 ) -> Rescuer:
     health = Health("database", log)
-    return Rescuer(store, leases, wakeups, asyncio.Lock(), health, can_judge=lambda: judge["can"])
+    return Rescuer(store, leases, wakeups, health, can_judge=lambda: judge["can"])
 
 
 async def test_who_is_absent_twice_in_a_row_is_a_suspect_in_the_second_pass(

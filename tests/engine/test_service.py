@@ -65,7 +65,7 @@ class Parts:
         return renewer
 
     def rescuer(self) -> Rescuer:
-        return Rescuer(self.store, self.leases, self.wakeups, self.writes, self.health, can_judge=lambda: True)
+        return Rescuer(self.store, self.leases, self.wakeups, self.health, can_judge=lambda: True)
 
     def listening(self) -> Listening:
         return Listening(self.store, self.leases, self.wakeups, self.health, self.log, enabled=True)

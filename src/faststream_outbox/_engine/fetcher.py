@@ -91,6 +91,9 @@ class Fetcher(Service):
             rows = await self._claim(places, room)
         self.health.recovered()
         self._rounds.advance()
+        if rows:
+            # Before a handler can hold the last connection of the pool.
+            self._store.reserve()
         self._leases.hold(rows, self._lease_seconds)
         self._stock.add(rows)
         if len(rows) < room:

@@ -1,5 +1,6 @@
 """The leases that this process holds."""
 
+import math
 import time
 from collections import defaultdict
 from collections.abc import Iterable
@@ -28,6 +29,8 @@ class Leases:
         """Empty until it is known whether this process can prove that it lives; nothing can be claimed before."""
         # By delivery too: a row whose lease was lost can be claimed again by the process that still works on it.
         self._held: dict[tuple[int, int], Lease] = {}
+        self._held_at = -math.inf
+        """When a row was claimed or renewed last."""
 
     def __len__(self) -> int:
         return len(self._held)
@@ -42,9 +45,10 @@ class Leases:
 
     def hold(self, rows: Iterable[OutboxRow], seconds: float) -> None:
         """Begin to look after rows that were just claimed for ``seconds``."""
-        renew_at = time.monotonic() + seconds * RENEW_AFTER
+        now = time.monotonic()
         for row in rows:
-            self._held[identity(row)] = Lease(row, seconds, renew_at)
+            self._held[identity(row)] = Lease(row, seconds, now + seconds * RENEW_AFTER)
+            self._held_at = now
 
     def let_go(self, row: OutboxRow) -> None:
         self._held.pop(identity(row), None)
@@ -55,6 +59,10 @@ class Leases:
         if (lease := self._held.get(identity(row))) is not None:
             lease.row = slim
         return slim
+
+    def are_over(self, seconds: float) -> bool:
+        """Return whether nothing is held, and nothing was claimed for so long."""
+        return not self._held and time.monotonic() - self._held_at > seconds
 
     def to_renew(self) -> dict[float, list[OutboxRow]]:
         """Give the rows whose leases are to be renewed now, by the length of their lease."""

@@ -10,12 +10,15 @@ from faststream_outbox._engine.service import DATABASE_SECONDS, Service
 from faststream_outbox._store.protocol import Store
 from faststream_outbox._values.row import OutboxRow
 
+LINGER_SECONDS = 30.0
+"""How long the store keeps the connection for leases when there are none: the next message may come soon."""
+
 _SHOWN = 10
 """Rows that one line of the log names."""
 
 
 class Renewer(Service):
-    """Renews each lease after a third of its time.
+    """Renews each lease after a third of its time, and lets go of the connection for leases when there are none.
 
     Args:
         store: Where leases are.
@@ -36,6 +39,8 @@ class Renewer(Service):
 
     async def run_once(self) -> None:
         await self.sleep(self.interval)
+        if self._leases.are_over(LINGER_SECONDS):
+            await self._store.let_go()
         for seconds, rows in self._leases.to_renew().items():
             async with self._writes:
                 # Those settled while we waited for the connection are nobody's business any more.

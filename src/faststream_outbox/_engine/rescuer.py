@@ -29,7 +29,6 @@ class Rescuer(Service):
         store: Where leases are.
         leases: Tells this process's own token.
         wakeups: Rung for the queues of freed rows.
-        writes: Held during a write, so that all upkeep of a process shares one connection.
         health: The database's.
         can_judge: Whether the absence of others means that they are dead. It does not just after the database came
             back: all have lost their presence then, and some are still on their way.
@@ -40,7 +39,6 @@ class Rescuer(Service):
         store: Store,
         leases: Leases,
         wakeups: Wakeups,
-        writes: asyncio.Lock,
         health: Health,
         *,
         can_judge: Callable[[], bool],
@@ -49,7 +47,6 @@ class Rescuer(Service):
         self._store = store
         self._leases = leases
         self._wakeups = wakeups
-        self._writes = writes
         self._can_judge = can_judge
         self._suspects: frozenset[str] = frozenset()
         self._took = 0.0
@@ -63,7 +60,7 @@ class Rescuer(Service):
         suspects, self._suspects = self._suspects, frozenset()
         if not self._can_judge():
             suspects = frozenset()
-        async with self._writes, asyncio.timeout(DATABASE_SECONDS):
+        async with asyncio.timeout(DATABASE_SECONDS):
             began = time.monotonic()
             found = await self._store.rescue(token=self._leases.token, suspects=suspects)
             self._took = time.monotonic() - began

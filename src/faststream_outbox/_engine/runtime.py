@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 
@@ -21,7 +22,7 @@ from faststream_outbox._engine.renewer import Renewer
 from faststream_outbox._engine.rescuer import Rescuer
 from faststream_outbox._engine.rounds import Rounds
 from faststream_outbox._engine.sending import Prepare
-from faststream_outbox._engine.service import DATABASE_SECONDS
+from faststream_outbox._engine.service import CANCEL_SECONDS, DATABASE_SECONDS
 from faststream_outbox._engine.stock import Stock
 from faststream_outbox._engine.team import Team
 from faststream_outbox._engine.unconsumed import UnconsumedQueue, Watching
@@ -58,6 +59,8 @@ class Runtime:
         self.health = Health("outbox database", self.log, store.explain)
         self.wakeups = Wakeups()
         self.leases = Leases()
+        self._workers = self._lanes = 0
+        """Each may hold a connection."""
         self._loop: asyncio.AbstractEventLoop | None = None
         line = Health("outbox database, LISTEN connection", self.log, store.explain)
         writes = asyncio.Lock()
@@ -72,9 +75,7 @@ class Runtime:
         self._watching = Watching(store, self._consumed, self.health, self.log)
         self._completer = Completer(store, self.leases, self.wakeups, writes, self.health, log=self.log)
         self._renewer = Renewer(store, self.leases, writes, self.health, self.log)
-        self._rescuer = Rescuer(
-            store, self.leases, self.wakeups, writes, self.health, can_judge=self._listening.is_steady
-        )
+        self._rescuer = Rescuer(store, self.leases, self.wakeups, self.health, can_judge=self._listening.is_steady)
 
     @property
     def hears(self) -> bool:
@@ -99,6 +100,19 @@ class Runtime:
         for service in (self._listening, *upkeep, self._reminding, self._watching):
             service.start()
 
+    def check_connections(self) -> None:
+        """Warn if the consumers that were made so far can use up the connections that they have together."""
+        most, needed = self.store.most_connections, self._workers + self._lanes + 1
+        if most is not None and most < needed:
+            self.log(
+                logging.WARNING,
+                f"the engine's pool gives out {most} connections at a time, and {needed} can be wanted: by handlers "
+                f"({self._workers} at a time, if each opens a session), by lanes of forwarders ({self._lanes}), and "
+                "by a claim; they would wait for one another, and all else in this process for them. Write "
+                f"create_async_engine(..., pool_size={needed}), or lower max_workers",
+                None,
+            )
+
     async def stop(self, grace: float | None) -> None:
         """Write what is still to be written, then let go of everything.
 
@@ -111,11 +125,18 @@ class Runtime:
         # given back, and leases are renewed until then.
         async with AsyncExitStack() as stack:
             stack.push_async_callback(self._listening.stop)
+            stack.push_async_callback(self._let_go)
             stack.push_async_callback(self._renewer.stop, UPKEEP_SECONDS)
             stack.push_async_callback(self._completer.stop, patience)
             stack.push_async_callback(self._rescuer.stop, UPKEEP_SECONDS)
             stack.push_async_callback(self._reminding.stop)
             stack.push_async_callback(self._watching.stop, UPKEEP_SECONDS)
+
+    async def _let_go(self) -> None:
+        """Close the connection for leases; one that does not answer is not waited for, nor does it end the stop."""
+        with contextlib.suppress(Exception):
+            async with asyncio.timeout(CANCEL_SECONDS):
+                await self.store.let_go()
 
     def consumer(
         self,
@@ -130,6 +151,7 @@ class Runtime:
         max_interval: float,
     ) -> Consumer:
         """Make a consumer of these queues; it is not started."""
+        self._workers += workers
         self._renewer.interval = min(self._renewer.interval, lease_seconds / LOOKS_PER_LEASE)
         stock = Stock(workers, batch_size)
         rounds, wakeup, pacer = self._watch(queues, min_interval, max_interval)
@@ -172,6 +194,7 @@ class Runtime:
         max_interval: float,
     ) -> Lane:
         """Make a lane from these queues to a destination; it is not started."""
+        self._lanes += 1
         rounds, wakeup, pacer = self._watch(queues, min_interval, max_interval, team.crew)
         return Lane(
             name,

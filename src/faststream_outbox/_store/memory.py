@@ -138,6 +138,14 @@ class MemoryStore:
                 freed.add(record.row.queue)
         return Rescue(freed_queues=frozenset(freed), absent=frozenset())
 
+    most_connections = None
+
+    def reserve(self) -> None:
+        """Memory has no connections."""
+
+    async def let_go(self) -> None:
+        """Memory has none to close."""
+
     async def seconds_to_next_due(self, places: Sequence[Place]) -> float | None:
         times = [r.next_attempt_at for r in self._at(places, lambda record: record.is_waiting) if r.next_attempt_at]
         return (min(times) - utc_now()).total_seconds() if times else None

@@ -152,6 +152,10 @@ class DeadLetterStore(Protocol):
 class Store(Protocol):
     """Rows and leases. Every method is one short transaction of its own."""
 
+    @property
+    def most_connections(self) -> int | None:
+        """How many connections handlers, claims and hand-overs have together; None: no limit."""
+
     async def claim(self, places: Sequence[Place], *, limit: int, lease_seconds: float, token: str) -> list[OutboxRow]:
         """Lease up to ``limit`` rows to ``token``, place by place.
 
@@ -173,6 +177,15 @@ class Store(Protocol):
 
     async def rescue(self, *, token: str, suspects: frozenset[str]) -> Rescue:
         """Give back rows whose lease ran out, and those of ``suspects`` whose presence is gone."""
+
+    def reserve(self) -> None:
+        """Have a connection of its own for ``settle``, ``renew`` and ``rescue`` from the next of them on.
+
+        Handlers may hold all those that the application has, for longer than their leases last.
+        """
+
+    async def let_go(self) -> None:
+        """Close that connection: nothing is leased."""
 
     async def seconds_to_next_due(self, places: Sequence[Place]) -> float | None:
         """Tell how long until the first waiting row of these places is due; None if none waits."""

@@ -178,6 +178,7 @@ class OutboxBroker(OutboxPublishing, OutboxRegistrator, BrokerUsecase[Delivery, 
                 for forwarder in self.forwarders:
                     forwarder.start()
                 await super().start()
+                runtime.check_connections()
             except BaseException:
                 await self._stop()
                 raise

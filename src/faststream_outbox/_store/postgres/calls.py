@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
@@ -12,8 +12,11 @@ from faststream_outbox._store.postgres.driver import DriverStatement, Record
 
 T = TypeVar("T")
 
+Connect: TypeAlias = Callable[[AsyncEngine], AbstractAsyncContextManager[AsyncConnection]]
+"""Gives a connection in the mode of an engine; its transaction ends with the context."""
+
 MOST_CALLS = 4
-"""How many single statements (claims, outcomes, looks at what is due) run at once; each takes a few milliseconds."""
+"""How many single statements (claims, looks at what is due) run at once; each takes a few milliseconds."""
 
 UNKNOWN_PREPARED_STATEMENT = "26000"
 """SQLSTATE invalid_sql_statement_name; see "PostgreSQL Error Codes" in its manual."""
@@ -46,21 +49,25 @@ class Calls:
         It may run twice: behind a pooler, where the first time has done nothing.
         """
         async with self._at_once:
-            engine = await self._engine()
-            try:
-                async with self._connection(engine) as connection:
-                    return await work(connection)
-            except DBAPIError as error:
-                # Asked of this call's engine: another call may have changed over meanwhile.
-                if engine is self._transactional or sqlstate(error) != UNKNOWN_PREPARED_STATEMENT:
-                    raise
-            # A pooler in transaction mode gave what was prepared to one connection of the server, and its execution to
-            # another, where it did not happen. Within a transaction the connection stays the same.
-            self._chosen = self._transactional
-            async with self._chosen.begin() as connection:
-                return await work(connection)
+            return await self.run_on(self._from_pool, work)
 
-    def _connection(self, engine: AsyncEngine) -> AbstractAsyncContextManager[AsyncConnection]:
+    async def run_on(self, connect: Connect, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
+        """Run ``work`` as ``run`` does, on a connection that ``connect`` gives for an engine, and however many run."""
+        engine = await self._engine()
+        try:
+            async with connect(engine) as connection:
+                return await work(connection)
+        except DBAPIError as error:
+            # Asked of this call's engine: another call may have changed over meanwhile.
+            if engine is self._transactional or sqlstate(error) != UNKNOWN_PREPARED_STATEMENT:
+                raise
+        # A pooler in transaction mode gave what was prepared to one connection of the server, and its execution to
+        # another, where it did not happen. Within a transaction the connection stays the same.
+        self._chosen = self._transactional
+        async with connect(self._chosen) as connection:
+            return await work(connection)
+
+    def _from_pool(self, engine: AsyncEngine) -> AbstractAsyncContextManager[AsyncConnection]:
         # To begin and to commit costs a fifth of a statement's processor time, even if the server hears nothing of it.
         return engine.connect() if engine is self._autocommit else engine.begin()
 

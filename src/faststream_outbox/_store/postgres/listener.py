@@ -7,10 +7,11 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from sqlalchemy import Connection, MetaData, Row, Table, text
+from sqlalchemy import MetaData, Row, Table, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from faststream_outbox._store.postgres.announcing import read
+from faststream_outbox._store.postgres.apart import connection_apart
 from faststream_outbox._store.postgres.statements import Statements, quote_table
 from faststream_outbox._store.protocol import Announcement
 from faststream_outbox._values.copies import SEPARATOR
@@ -145,17 +146,13 @@ async def listen(
     table: Table,
     token: str,
 ) -> AsyncIterator[PostgresListener | None]:
-    """Hold a connection out of the engine's pool, with the presence of ``token`` on it, and listen there.
+    """Hold a connection beside the engine's pool, with the presence of ``token`` on it, and listen there.
 
-    Taking it from the engine honours the engine's ``connect_args``, creator and events; detaching it gives its place
-    in the pool back.
+    After a break, a pool all of whose connections are with handlers must not keep the presence from coming back.
     """
-    async with engine.connect() as connection:
-        await connection.execution_options(isolation_level="AUTOCOMMIT")
+    async with connection_apart(engine.execution_options(isolation_level="AUTOCOMMIT")) as connection:
         driver: Any = (await connection.get_raw_connection()).driver_connection
-        await connection.run_sync(Connection.detach)
         listener: PostgresListener | None = None
-        # From here on the pool will not close it any more, however this ends.
         try:
             parameters = {"token": token, "table": quote_table(table)}
             found = (await connection.execute(statements.listen_presence, parameters)).one()
@@ -166,7 +163,7 @@ async def listen(
                 await driver.add_listener(channel, listener.on_notification)
             # By another connection: what is sent by this one comes back with the statement's answer, even through a
             # pooler that has nothing more for it afterwards.
-            async with engine.begin() as other:
+            async with connection_apart(engine) as other, other.begin():
                 await other.execute(_NOTIFY, {"channel": channel_of(table), "payload": listener.probe})
             if await listener.is_answered(within=PROBE_SECONDS):
                 yield listener

@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from faststream_outbox._store.halves import halves
 from faststream_outbox._store.postgres.advice import explain
 from faststream_outbox._store.postgres.announcing import payloads_of
+from faststream_outbox._store.postgres.apart import most_connections
 from faststream_outbox._store.postgres.calls import Calls
 from faststream_outbox._store.postgres.driver import Record
 from faststream_outbox._store.postgres.floors import Floors, columns_of
@@ -20,6 +21,7 @@ from faststream_outbox._store.postgres.records import to_rows
 from faststream_outbox._store.postgres.settling import Settling, fence
 from faststream_outbox._store.postgres.statements import Statements, quote_table
 from faststream_outbox._store.postgres.tenants import translated
+from faststream_outbox._store.postgres.upkeep import Upkeep
 from faststream_outbox._store.protocol import (
     DEFAULT_BATCH_BYTES,
     DEFAULT_IDLE_SECONDS,
@@ -41,8 +43,8 @@ from faststream_outbox.schema import SHARDS
 class PostgresStore:
     """Rows in the outbox table.
 
-    Connections are taken from the engine's pool for one statement (or one hand-over) and given back; the engine is
-    never disposed.
+    Connections are taken from the engine's pool for one statement (or one hand-over) and given back; those that listen
+    and look after leases are opened beside it. The engine is never disposed.
 
     Args:
         engine: The caller's engine, on asyncpg.
@@ -65,13 +67,19 @@ class PostgresStore:
         self._tables = [outbox_table] if dlq_table is None else [outbox_table, dlq_table]
         self._statements = Statements(outbox_table, dlq_table)
         self._outbox_table = outbox_table
+        self._engine = engine
         # The engine's own level may be higher, under which a lane would not see what the lane before it wrote.
         self._transactional = engine.execution_options(isolation_level="READ COMMITTED")
         self._calls = Calls(engine, self._transactional)
+        self._upkeep = Upkeep(self._calls)
         self._settling = Settling(self._statements)
         self._floors = Floors(outbox_table, self._statements)
         self._handing_over = HandingOver(outbox_table, self._statements, self._settling, self._floors)
         self._listen_engine = listen_engine or engine
+
+    @property
+    def most_connections(self) -> int | None:
+        return most_connections(self._engine)
 
     async def claim(self, places: Sequence[Place], *, limit: int, lease_seconds: float, token: str) -> list[OutboxRow]:
         async def claim(connection: AsyncConnection) -> Sequence[Record]:
@@ -95,16 +103,16 @@ class PostgresStore:
             return await self._settling.write(connection, settlements, token=token)
 
         try:
-            return await self._calls.run(write)
+            return await self._upkeep.run(write)
         except DBAPIError as error:
             # Where each statement stands alone, this does not happen.
             if not self._settling.is_careful_after(error):
                 raise
-        return await self._calls.run(write)
+        return await self._upkeep.run(write)
 
     async def renew(self, rows: Sequence[OutboxRow], *, lease_seconds: float, token: str) -> set[int]:
         parameters = {**fence(rows), "lease_seconds": lease_seconds, "token": token}
-        return {record[0] for record in await self._calls.fetch(self._statements.renew, parameters)}
+        return {record[0] for record in await self._upkeep.fetch(self._statements.renew, parameters)}
 
     async def give_back(self, queues: Sequence[str], *, known: Sequence[int], token: str) -> None:
         parameters = {"queues": list(queues), "known": list(known), "token": token}
@@ -118,11 +126,17 @@ class PostgresStore:
             "at_once": RESCUED_AT_ONCE,
             "longest_rest": LONGEST_REST_SECONDS,
         }
-        found = [tuple(record) for record in await self._calls.fetch(self._statements.rescue, parameters)]
+        found = [tuple(record) for record in await self._upkeep.fetch(self._statements.rescue, parameters)]
         return Rescue(
             freed_queues=frozenset(name for kind, name in found if kind == "freed"),
             absent=frozenset(name for kind, name in found if kind == "absent"),
         )
+
+    def reserve(self) -> None:
+        self._upkeep.reserve()
+
+    async def let_go(self) -> None:
+        await self._upkeep.let_go()
 
     async def seconds_to_next_due(self, places: Sequence[Place]) -> float | None:
         records = await self._calls.fetch(self._statements.seconds_to_next_due, columns_of(places))

@@ -1,0 +1,97 @@
+"""The connection on which outcomes and leases are written."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar
+
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from faststream_outbox._store.postgres.apart import close_apart, open_apart
+from faststream_outbox._store.postgres.calls import Calls
+from faststream_outbox._store.postgres.driver import DriverStatement, Record
+
+T = TypeVar("T")
+
+TOO_MANY_CONNECTIONS = ("53300", "08P01")
+"""SQLSTATE too_many_connections; PgBouncer says protocol_violation instead."""
+
+
+class _NoneLeftError(Exception):
+    """The server, or a pooler, has no connection left for us."""
+
+
+class Upkeep:
+    """Runs statements on a connection of its own while that is reserved, and else as all other calls.
+
+    Handlers that hold a session each can hold the whole pool for longer than a lease. What keeps their leases, and
+    writes the outcomes of others, must not wait for them.
+
+    Nothing hangs on the state of the session, so it may be another one behind a pooler each time. A connection on which
+    something failed is not used again. Where the server has none left, the pool's are taken after all.
+
+    Args:
+        calls: Say in which mode statements are run, and take connections from the pool.
+    """
+
+    def __init__(self, calls: Calls) -> None:
+        self._calls = calls
+        self._is_reserved = False
+        self._turn = asyncio.Lock()
+        self._connection: AsyncConnection | None = None
+        self._engine: AsyncEngine | None = None
+        """In whose mode the connection is."""
+
+    def reserve(self) -> None:
+        """Use a connection of its own from the next statement on."""
+        self._is_reserved = True
+
+    async def let_go(self) -> None:
+        """Close the connection, until one is reserved again."""
+        self._is_reserved = False
+        async with self._turn:
+            await self._close()
+
+    async def fetch(self, statement: DriverStatement, parameters: dict[str, Any]) -> Sequence[Record]:
+        """Run a statement and read its rows."""
+        return await self.run(lambda connection: connection.run_sync(statement.execute, parameters))
+
+    async def run(self, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
+        """Run ``work`` as ``Calls.run`` does."""
+        if self._is_reserved:
+            try:
+                async with self._turn:
+                    return await self._calls.run_on(self._own, work)
+            except _NoneLeftError:
+                pass
+        return await self._calls.run(work)
+
+    @asynccontextmanager
+    async def _own(self, engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
+        connection = await self._open(engine)
+        try:
+            yield connection
+            # Where each statement stands alone, nothing is sent.
+            await connection.commit()
+        except BaseException:
+            await self._close(is_broken=True)
+            raise
+
+    async def _open(self, engine: AsyncEngine) -> AsyncConnection:
+        if self._engine is not engine:
+            await self._close()
+        if self._connection is None:
+            try:
+                self._connection = await open_apart(engine)
+            except Exception as error:
+                # Some releases of SQLAlchemy let through what asyncpg says of a connection that did not come about.
+                if getattr(getattr(error, "orig", error), "sqlstate", None) in TOO_MANY_CONNECTIONS:
+                    raise _NoneLeftError from error
+                raise
+            self._engine = engine
+        return self._connection
+
+    async def _close(self, *, is_broken: bool = False) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await close_apart(connection, is_broken=is_broken)
