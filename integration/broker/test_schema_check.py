@@ -28,6 +28,7 @@ async def test_columns_and_indexes_of_ones_own_pass(engine: AsyncEngine) -> None
         "ALTER TABLE checked ADD COLUMN tenant text",
         "ALTER TABLE checked ADD COLUMN region text NOT NULL DEFAULT 'eu'",
         "CREATE INDEX mine ON checked (created_at)",
+        "ALTER TABLE checked DROP CONSTRAINT checked_pkey, ADD PRIMARY KEY (id, created_at)",
     )
     await broker.validate_schema()
 
@@ -48,6 +49,14 @@ async def test_columns_and_indexes_of_ones_own_pass(engine: AsyncEngine) -> None
         ("ALTER TABLE checked ALTER COLUMN id SET CACHE 20", "each connection takes 20 ids in advance, not 1"),
         ("DROP INDEX checked_ready_idx", "index 'checked_ready_idx' is missing"),
         ("ALTER TABLE checked ADD COLUMN tenant text NOT NULL", "column 'tenant' is not ours"),
+        (
+            "ALTER TABLE checked_dead DROP COLUMN outbox",
+            "column 'outbox' is missing: docs/operating.md, \"A dead-letter table of an earlier release\"",
+        ),
+        (
+            "ALTER TABLE checked_dead DROP CONSTRAINT checked_dead_pkey, ADD PRIMARY KEY (id)",
+            "the primary key is (id), not (id, outbox, failed_at)",
+        ),
     ],
 )
 async def test_a_difference_is_named(engine: AsyncEngine, change: str, difference: str) -> None:

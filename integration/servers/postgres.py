@@ -73,10 +73,13 @@ class PostgresServer:
             self.execute(f"DROP DATABASE {self._template} WITH (FORCE)")
 
     @contextmanager
-    def database(self) -> Iterator[str]:
-        """A fresh copy of the template, dropped afterwards with whatever is still connected; yields its URL."""
+    def database(self, options: str | None = None) -> Iterator[str]:
+        """A fresh copy of the template, dropped afterwards with whatever is still connected; yields its URL.
+
+        With ``options`` of CREATE DATABASE, an empty one instead.
+        """
         name = next(self._names)
-        self.execute(f"CREATE DATABASE {name} TEMPLATE {self._template}")
+        self.execute(f"CREATE DATABASE {name} {options or f'TEMPLATE {self._template}'}")
         try:
             yield self.url_of(name)
         finally:

@@ -3,8 +3,9 @@
 import asyncio
 from collections.abc import AsyncIterator
 
+import asyncpg
 import pytest
-from sqlalchemy import NullPool, Table, make_url
+from sqlalchemy import NullPool, Table, make_url, text
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from faststream_outbox._store.postgres import listener
@@ -229,3 +230,21 @@ async def test_a_line_on_which_nothing_comes_is_no_line(
     monkeypatch.setattr(listener, "PROBE_SECONDS", 0.05)
     async with subject.store.listen(ME) as line:
         assert line is None
+
+
+async def test_a_server_that_ends_idle_sessions_does_not_end_the_one_that_listens(
+    engine: AsyncEngine, other: PostgresSubject
+) -> None:
+    async with engine.begin() as connection:
+        await connection.execute(text(f"ALTER DATABASE {engine.url.database} SET idle_session_timeout = 300"))
+    async with other.store.listen(OTHER) as line:
+        assert line is not None
+        listening = await listening_backends(engine)
+        assert len(listening) == 1
+        witness = await asyncpg.connect(other.engine.url.set(drivername="postgresql").render_as_string(False))
+        ended = asyncio.Event()
+        witness.add_termination_listener(lambda _: ended.set())
+        async with asyncio.timeout(10):
+            await ended.wait()
+        # It has been idle for longer than the witness.
+        assert await listening_backends(engine) == listening

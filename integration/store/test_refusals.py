@@ -1,16 +1,17 @@
 """What PostgreSQL refuses for good harms its own row alone, whichever statement writes the outcome."""
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import NamedTuple
 
 import pytest
-from sqlalchemy import Table, text
+from sqlalchemy import MetaData, Table, event, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from faststream_outbox._values.outcome import Dead, Delivered, Outcome, Released, Retry, Settlement, Unwritten
 from faststream_outbox._values.row import OutboxRow
-from tests.store.suite import ME, claim, draft, places, put
+from integration.servers.postgres import PostgresServer
+from tests.store.suite import ME, claim, draft, ids, places, put
 
 from .subject import PostgresSubject
 
@@ -25,10 +26,10 @@ BEGIN
     END IF;
     -- A claim is an UPDATE too, and is to work.
     IF TG_OP = 'UPDATE' AND NEW.acquired_token IS NOT NULL THEN RETURN NEW; END IF;
-    RAISE EXCEPTION 'never this one';
+    RAISE EXCEPTION 'never this one' USING ERRCODE = '{code}';
 END $$
 """
-TRIGGER = "CREATE {kind} TRIGGER refuse {when} ON outbox {deferred} FOR EACH ROW EXECUTE FUNCTION refuse()"
+TRIGGER = "CREATE TRIGGER refuse BEFORE {when} ON outbox FOR EACH ROW EXECUTE FUNCTION refuse()"
 
 
 class Case(NamedTuple):
@@ -60,12 +61,20 @@ def subject(case: Case, engine: AsyncEngine, outbox_table: Table, dlq_table: Tab
     return PostgresSubject(engine, outbox_table, dlq_table if case.dead_letters == "moved" else None)
 
 
-async def refuse(engine: AsyncEngine, when: str, *, kind: str = "", deferred: str = "") -> None:
+async def refuse(engine: AsyncEngine, when: str, *, code: str = "P0001") -> None:
     """Let the owner's trigger raise for rows with the marked payload."""
     async with engine.begin() as connection:
-        await connection.execute(text(REFUSE))
-        order = "AFTER" if kind else "BEFORE"
-        await connection.execute(text(TRIGGER.format(kind=kind, when=f"{order} {when}", deferred=deferred)))
+        await connection.execute(text(REFUSE.format(code=code)))
+        await connection.execute(text(TRIGGER.format(when=when)))
+
+
+def spied(engine: AsyncEngine) -> list[str]:
+    """Return a list that gets every statement from now on."""
+    statements: list[str] = []
+    event.listen(
+        engine.sync_engine, "before_cursor_execute", lambda _conn, _cursor, statement, *_: statements.append(statement)
+    )
+    return statements
 
 
 async def mend(engine: AsyncEngine) -> None:
@@ -147,3 +156,117 @@ async def test_g2_outcomes_of_a_hand_over_are_written_around_one_that_is_refused
     unwritten = await hand_over(subject, outcomes)
     assert refused(unwritten) == [row_ids[4]]
     assert await still_as_they_were(subject) == [row_ids[4]]
+
+
+# --- how PostgreSQL may refuse
+
+
+REFERENCE = "CREATE TABLE sent (of_row bigint REFERENCES outbox {deferred})"
+
+
+@pytest.mark.parametrize("deferred", ["", "DEFERRABLE INITIALLY DEFERRED"], ids=["at once", "at the commit"])
+async def test_g2_a_foreign_key_of_the_owners_keeps_its_row_alone(
+    engine: AsyncEngine, outbox_table: Table, deferred: str
+) -> None:
+    subject = PostgresSubject(engine, outbox_table, None)
+    row_ids = await fill(subject, 6, set())
+    async with engine.begin() as connection:
+        await connection.execute(text(REFERENCE.format(deferred=deferred)))
+        await connection.execute(text("INSERT INTO sent VALUES (:id)"), {"id": row_ids[2]})
+    with pytest.raises(DBAPIError, match="foreign key"):
+        await hand_over(subject, [Delivered()] * 6)
+    [unwritten] = await hand_over(subject, [Delivered()] * 6)
+    assert unwritten.settlement.row.id == row_ids[2]
+    rows = await claim(subject)
+    assert ids(rows) == [row_ids[2]]
+    assert [
+        each.settlement.row for each in await subject.store.settle(settlements(rows, Delivered()), token=ME)
+    ] == rows
+
+
+async def test_what_passes_is_raised_and_nothing_is_set_apart(engine: AsyncEngine, outbox_table: Table) -> None:
+    subject = PostgresSubject(engine, outbox_table, None)
+    await refuse(engine, "DELETE", code="40001")
+    row_ids = await fill(subject, 3, {1})
+    for _ in range(2):
+        with pytest.raises(DBAPIError, match="never this one"):
+            await hand_over(subject, [Delivered()] * 3)
+    assert list(await subject.rows()) == row_ids
+    with pytest.raises(DBAPIError, match="never this one"):
+        await subject.store.settle(settlements(await claim(subject), Delivered()), token=ME)
+
+
+async def test_what_looks_like_the_tables_fault_and_is_one_rows_ends_with_that_row_alone(
+    engine: AsyncEngine, outbox_table: Table
+) -> None:
+    """A trigger may look for another table for each tenant."""
+    subject = PostgresSubject(engine, outbox_table, None)
+    await refuse(engine, "DELETE", code="42P01")
+    row_ids = await fill(subject, 200, {77})
+    left = settlements(await claim(subject, limit=200), Delivered())
+    for _ in range(12):
+        left = [each.settlement for each in await subject.store.settle(left, token=ME)]
+    assert [settlement.row.id for settlement in left] == [row_ids[77]]
+
+
+@pytest.mark.parametrize(("code", "bound"), [("P0001", 60), ("42501", 16)])
+async def test_g12_a_thousand_refusals_cost_few_statements(
+    engine: AsyncEngine, outbox_table: Table, code: str, bound: int
+) -> None:
+    subject = PostgresSubject(engine, outbox_table, None)
+    await refuse(engine, "DELETE", code=code)
+    await fill(subject, 1000, set(range(1000)))
+    rows = await claim(subject, limit=1000)
+    statements = spied(engine)
+    assert len(await subject.store.settle(settlements(rows, Delivered()), token=ME)) == 1000
+    assert 1 < len(statements) < bound
+
+
+async def test_half_of_a_thousand_leave_at_once(engine: AsyncEngine, outbox_table: Table) -> None:
+    subject = PostgresSubject(engine, outbox_table, None)
+    await refuse(engine, "DELETE")
+    await fill(subject, 1000, set(range(0, 1000, 2)))
+    rows = await claim(subject, limit=1000)
+    assert len(await subject.store.settle(settlements(rows, Delivered()), token=ME)) < 550
+
+
+async def test_an_ordinary_hand_over_takes_no_savepoint(engine: AsyncEngine, outbox_table: Table) -> None:
+    subject = PostgresSubject(engine, outbox_table, None)
+    await fill(subject, 5, set())
+    statements = spied(engine)
+    assert await hand_over(subject, [Delivered()] * 5) == []
+    assert not [each for each in statements if "SAVEPOINT" in each or "CONSTRAINTS" in each]
+    await fill(subject, 5, set())
+    assert await hand_over(subject, [Delivered()] * 4 + [DEAD]) == []
+    assert [each.partition(" sa_")[0] for each in statements if "SAVEPOINT" in each] == [
+        "SAVEPOINT",
+        "RELEASE SAVEPOINT",
+    ]
+
+
+@pytest.fixture
+async def latin1(postgres_server: PostgresServer, metadata: MetaData) -> AsyncIterator[AsyncEngine]:
+    """An engine on a database whose encoding lacks most characters."""
+    with postgres_server.database("TEMPLATE template0 ENCODING 'LATIN1' LC_COLLATE 'C' LC_CTYPE 'C'") as url:
+        engine = create_async_engine(url)
+        async with engine.begin() as connection:
+            await connection.run_sync(metadata.create_all)
+        yield engine
+        await engine.dispose()
+
+
+@pytest.mark.parametrize("dead_letters", ["parked", "moved"])
+async def test_g2_a_text_that_the_databases_encoding_lacks_is_written_with_escapes(
+    latin1: AsyncEngine, outbox_table: Table, dlq_table: Table, dead_letters: str
+) -> None:
+    subject = PostgresSubject(latin1, outbox_table, dlq_table if dead_letters == "moved" else None)
+    await put(subject, draft(), draft(), draft())
+    rows = await claim(subject)
+    outcomes = [Retry(0.0, "ValueError: Ошибка"), Dead("rejected", "ValueError: é 😀"), Dead("rejected", "plain")]
+    pairs = [Settlement(*pair) for pair in zip(rows, outcomes, strict=True)]
+    assert await subject.store.settle(pairs, token=ME) == []
+    dead = {died.exception for died in (await subject.dead()).values()}
+    assert dead == {"ValueError: \\xe9 \\U0001f600", "plain"}
+    [waiting] = (await subject.rows()).values()
+    assert waiting.last_exception == "ValueError: \\u041e\\u0448\\u0438\\u0431\\u043a\\u0430"
+    assert await hand_over(subject, [Retry(0.0, "漢字")]) == []

@@ -29,6 +29,11 @@ SHARDS = 16
 MAX_IDENTIFIER_BYTES = 63
 """PostgreSQL cuts a longer name silently (NAMEDATALEN - 1, "Identifiers and Key Words" in its manual)."""
 
+MIGRATION = "migration"
+"""What a column's ``info`` calls the words on how an older table gets it."""
+
+_OF_BEFORE = 'docs/operating.md, "A dead-letter table of an earlier release", has the statement'
+
 # A key keeps to one shard. Rows without a key go to a shard in runs of 512 ids, so that a backlog of them fills whole
 # hand-overs instead of a few rows in each shard.
 _SHARD = f"CASE WHEN key IS NULL THEN (id >> 9) & {SHARDS - 1} ELSE hashtextextended(key, 0) & {SHARDS - 1} END"
@@ -107,7 +112,8 @@ def make_outbox_table(metadata: MetaData, table_name: str = "outbox", *, schema:
 def make_dlq_table(metadata: MetaData, table_name: str = "outbox_dlq", *, schema: str | None = None) -> Table:
     """Declare the dead-letter table, to which rows that failed for good are moved.
 
-    It is optional: without it such rows are parked in the outbox table.
+    It is optional: without it such rows are parked in the outbox table. Several outbox tables may share one; each
+    dead letter says in ``outbox`` which of them it comes from.
 
     Args:
         metadata: Where the table is registered.
@@ -130,7 +136,11 @@ def make_dlq_table(metadata: MetaData, table_name: str = "outbox_dlq", *, schema
     return Table(
         table_name,
         metadata,
+        # An id alone does not name a letter: other outboxes give the same ones, and so does this one when its ids begin
+        # anew. Without an origin: written by a release that noted none.
         Column("id", BigInteger, primary_key=True, autoincrement=False),
+        Column("outbox", Text, primary_key=True, server_default=text("''"), info={MIGRATION: _OF_BEFORE}),
+        Column("failed_at", DateTime(timezone=True), primary_key=True),
         Column("queue", Text, nullable=False),
         Column("key", Text(collation="C")),
         Column("idempotency_key", Text(collation="C"), nullable=False),
@@ -143,7 +153,6 @@ def make_dlq_table(metadata: MetaData, table_name: str = "outbox_dlq", *, schema
         Column("first_attempt_at", DateTime(timezone=True)),
         Column("last_attempt_at", DateTime(timezone=True)),
         Column("timer_id", Text),
-        Column("failed_at", DateTime(timezone=True), nullable=False),
         Column("failure_reason", Text, nullable=False),
         Column("last_exception", Text),
         Index(_index_name(table_name, "failed"), "queue", "failed_at"),

@@ -1,9 +1,11 @@
 """Compares a declared table with the table in the database."""
 
-from sqlalchemy import Connection, Table, inspect
+from sqlalchemy import Column, Connection, Table, inspect
 from sqlalchemy.engine import Dialect
 from sqlalchemy.engine.interfaces import ReflectedColumn
 from sqlalchemy.types import TypeEngine
+
+from faststream_outbox.schema import MIGRATION
 
 
 def differences(connection: Connection, declared: Table) -> list[str]:
@@ -19,7 +21,7 @@ def differences(connection: Connection, declared: Table) -> list[str]:
     problems = []
     for column in declared.columns:
         if column.name not in found:
-            problems.append(f"column {column.name!r} is missing")
+            problems.append(": ".join([f"column {column.name!r} is missing", *_advice(column)]))
             continue
         wanted, actual = (_type_name(kind, connection.dialect) for kind in (column.type, found[column.name]["type"]))
         if wanted != actual:
@@ -30,6 +32,11 @@ def differences(connection: Connection, declared: Table) -> list[str]:
             problems += _numbering(column.name, found[column.name])
         if not found[column.name]["nullable"] and column.nullable:
             problems.append(f"column {column.name!r} must allow NULL")
+    wanted_key = [column.name for column in declared.primary_key]
+    found_key = inspector.get_pk_constraint(declared.name, schema=declared.schema)["constrained_columns"]
+    if found_key and set(found_key) < set(wanted_key):
+        # A wider one takes all that the declared one takes.
+        problems.append(f"the primary key is ({', '.join(found_key)}), not ({', '.join(wanted_key)})")
     problems += [f"index {index.name!r} is missing" for index in declared.indexes if index.name not in indexes]
     extra = (column for name, column in found.items() if name not in declared.columns)
     problems += [
@@ -38,6 +45,11 @@ def differences(connection: Connection, declared: Table) -> list[str]:
         if not column["nullable"] and column.get("default") is None
     ]
     return problems
+
+
+def _advice(column: Column[object]) -> list[str]:
+    advice: str | None = column.info.get(MIGRATION)
+    return [] if advice is None else [advice]
 
 
 def _numbering(name: str, found: ReflectedColumn) -> list[str]:

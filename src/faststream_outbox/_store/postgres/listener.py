@@ -166,6 +166,8 @@ async def listen(
             async with connection_apart(engine) as other, other.begin():
                 await other.execute(_NOTIFY, {"channel": channel_of(table), "payload": listener.probe})
             if await listener.is_answered(within=PROBE_SECONDS):
+                # Not before: a setting must not stay on a connection that a pooler gives to others.
+                await connection.execute(statements.listen_forever)
                 yield listener
                 return
             # So that a pooler's connection does not go on listening, if it is the same one still.

@@ -39,6 +39,10 @@ class Refusal(NamedTuple):
     is_untranslatable: bool
 
 
+UNDEFINED_COLUMN = "42703"
+"""SQLSTATE undefined_column."""
+
+
 def refusal_in(error: DBAPIError) -> Refusal | None:
     """Return the refusal that an error is; None if the same statement may work at another time."""
     orig = error.orig

@@ -12,7 +12,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from faststream_outbox._store.postgres.driver import DriverStatement
-from faststream_outbox._store.postgres.refusals import refusal_in
+from faststream_outbox._store.postgres.refusals import UNDEFINED_COLUMN, refusal_in
 from faststream_outbox._store.postgres.statements import Statements
 from faststream_outbox._values.outcome import (
     Dead,
@@ -40,6 +40,8 @@ class Way(NamedTuple):
     parts: Mapping[str, str]
     is_meant: Callable[[Any], bool] = lambda _outcome: True
     """Of those of its kind."""
+    before: DriverStatement | None = None
+    """The same for a table that has not got its newest column yet."""
     otherwise: "Way | None" = None
     """How dead letters are kept that this statement cannot move."""
 
@@ -68,7 +70,14 @@ class Settling:
         else:
             self._ways += [
                 parked._replace(is_meant=lambda dead: dead.holds_key),
-                Way(Dead, moved, reason, lambda dead: not dead.holds_key, otherwise=parked),
+                Way(
+                    Dead,
+                    moved,
+                    reason,
+                    lambda dead: not dead.holds_key,
+                    before=statements.settle_dead_moved_before,
+                    otherwise=parked,
+                ),
             ]
         self._careful_until = 0.0
 
@@ -134,6 +143,8 @@ class _Writing:
 
     def write(self, way: Way, settlements: Sequence[Settlement]) -> Sequence[Unwritten]:
         refused = self._isolate(way, settlements)
+        if refused and way.before is not None and _lacks_column(refused):
+            return self.write(way._replace(statement=way.before, before=None), [each.settlement for each in refused])
         if refused and way.otherwise is not None:
             return self.write(way.otherwise, [_not_moved(each) for each in refused])
         return refused
@@ -189,6 +200,10 @@ class _Writing:
 def fence(rows: Sequence[OutboxRow]) -> dict[str, Any]:
     """Give the parameters by which a statement finds rows, and by which a stale holder's writes match nothing."""
     return {"ids": [row.id for row in rows], "deliveries": [row.deliveries_count for row in rows]}
+
+
+def _lacks_column(refused: Sequence[Unwritten]) -> bool:
+    return getattr(refused[0].error, "sqlstate", None) == UNDEFINED_COLUMN
 
 
 def _not_moved(unwritten: Unwritten) -> Settlement:

@@ -1,10 +1,11 @@
 """Loads the statements in ``queries`` for one pair of tables."""
 
 import re
+from collections.abc import Mapping
 from functools import cache
 from importlib.resources import files
 
-from sqlalchemy import Table, TextClause, bindparam, text
+from sqlalchemy import Table, TextClause, text
 from sqlalchemy.dialects.postgresql.base import PGDialect
 
 from faststream_outbox._store.postgres.driver import DriverStatement
@@ -59,6 +60,13 @@ _SELECTED = """d.failed_at IS NOT NULL
       AND (CAST(:failed_before AS timestamptz) IS NULL OR d.failed_at < CAST(:failed_before AS timestamptz))"""
 
 
+# Where a dead letter comes from: the name of what its outbox table is, whichever way this process calls it.
+_ORIGIN = """(
+    SELECT quote_ident(nspname) || '.' || quote_ident(relname)
+    FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
+    WHERE pg_class.oid = CAST(CAST(:outbox AS text) AS regclass)
+)"""
+
 _DEAD_LETTER = """id, queue, key, idempotency_key, payload, headers, attempts_count, deliveries_count, created_at,
     first_attempt_at, last_attempt_at, timer_id, failed_at, failure_reason, last_exception"""
 
@@ -77,6 +85,7 @@ class Statements:
             "table": _escaped(outbox_table),
             "dlq_table": "" if dlq_table is None else _escaped(dlq_table),
             "dead_letters": _both(outbox_table, dlq_table),
+            "origin": _ORIGIN,
             "selected": _SELECTED,
             "planned_anew": _PLANNED_ANEW,
             "floor": _FLOOR,
@@ -84,6 +93,7 @@ class Statements:
             **_READABLE,
             "not_left_out": _NOT_LEFT_OUT,
         }
+        self._constants: dict[str, object] = {"planned_anew": True, "outbox": quote_table(outbox_table)}
         wake = _WAKE if notify else ""
         self.insert_ready = self._write("insert_ready", notify=wake)
         self.insert = self._write("insert", notify=wake, on_conflict="")
@@ -107,7 +117,10 @@ class Statements:
         self.settle_delivered = self._write("settle_delivered")
         self.settle_retry = self._write("settle_retry")
         self.settle_dead_parked = self._write("settle_dead_parked")
-        self.settle_dead_moved = None if dlq_table is None else self._write("settle_dead_moved")
+        self.settle_dead_moved = self.settle_dead_moved_before = None
+        if dlq_table is not None:
+            self.settle_dead_moved = self._write("settle_dead_moved", column="outbox, ", value=f"{_ORIGIN}, ")
+            self.settle_dead_moved_before = self._write("settle_dead_moved", column="", value="")
         self.settle_released = self._write("settle_released")
         self.renew = self._write("renew")
         self.give_back = self._write("give_back")
@@ -119,12 +132,14 @@ class Statements:
         self.dead_letters_list = self._load("dead_letters_list")
         self.dead_letters_count = self._load("dead_letters_count")
         self.dead_letters_free = self._load("dead_letters_free")
-        parked = {"dead_table": _escaped(outbox_table), "not_held": "d.next_attempt_at IS NULL"}
         # Parked ones first: most of them are from before there was a table to move them to.
-        tables = [parked, *([] if dlq_table is None else [{"dead_table": _escaped(dlq_table), "not_held": "true"}])]
+        tables = [_as_dead(outbox_table, _escaped(outbox_table), meant="d.next_attempt_at IS NULL")]
+        if dlq_table is not None:
+            tables.append(_as_dead(dlq_table, _moved(dlq_table), meant="true"))
         self.dead_letters_replay = [self._load("dead_letters_replay", **table) for table in tables]
         self.dead_letters_discard = [self._load("dead_letters_discard", **table) for table in tables]
         self.listen_presence = self._load("listen_presence")
+        self.listen_forever = self._load("listen_forever")
         self.ping = self._write("ping")
 
     def _write(self, name: str, **clauses: str) -> DriverStatement:
@@ -134,9 +149,8 @@ class Statements:
         values = self._clauses | clauses
         # In one pass, since a table's name may look like a placeholder.
         statement = re.sub(r"\{(\w+)\}", lambda placeholder: values[placeholder[1]], _read(name))
-        if _PLANNED_ANEW in statement:
-            return text(statement).bindparams(bindparam("planned_anew", value=True))
-        return text(statement)
+        constants = {name: value for name, value in self._constants.items() if f":{name}" in statement}
+        return text(statement).bindparams(**constants)
 
 
 def quote_table(table: Table) -> str:
@@ -150,13 +164,31 @@ def _escaped(table: Table) -> str:
 
 
 def _both(outbox_table: Table, dlq_table: Table | None) -> str:
-    """Give all dead letters as one table: parked ones and moved ones."""
+    """Return all dead letters as one table: parked ones and moved ones."""
     if dlq_table is None:
         return _escaped(outbox_table)
     # Fixed columns, and names of tables, which are quoted.
     parked = f"SELECT {_DEAD_LETTER}, next_attempt_at FROM {_escaped(outbox_table)}"  # noqa: S608
-    moved = f"SELECT {_DEAD_LETTER}, CAST(NULL AS timestamptz) FROM {_escaped(dlq_table)}"  # noqa: S608
+    moved = f"SELECT {_DEAD_LETTER}, CAST(NULL AS timestamptz) FROM {_moved(dlq_table)} AS m"  # noqa: S608
     return f"({parked} UNION ALL {moved})"
+
+
+def _moved(dlq_table: Table) -> str:
+    """Return the dead letters of a dead-letter table that come from this outbox.
+
+    One without an origin is from before the table had a column for it, and is seen by each outbox that has the table.
+    A table that has no such column yet can be read all the same: ``outbox`` is the column if there is one, and else
+    what the query around offers by that name.
+    """
+    # Fixed columns, and the name of a table, which is quoted.
+    letters = f"SELECT {_DEAD_LETTER}, deduplicate, ctid, tableoid, outbox FROM {_escaped(dlq_table)}"  # noqa: S608
+    everyone = f"(SELECT '' AS outbox) AS unknown CROSS JOIN LATERAL ({letters}) AS letter"
+    return f"(SELECT letter.* FROM {everyone} WHERE letter.outbox IN ('', {_ORIGIN}))"  # noqa: S608
+
+
+def _as_dead(table: Table, letters: str, *, meant: str) -> Mapping[str, str]:
+    """Return the clauses for one table of dead letters: its name, those of this outbox, and which of them are meant."""
+    return {"dead_table": _escaped(table), "letters": letters, "meant": meant}
 
 
 @cache

@@ -1,6 +1,12 @@
 -- Delete dead letters for good. What one of them held back can be taken from now on.
+WITH chosen AS MATERIALIZED (
+    SELECT d.ctid AS at, d.tableoid AS part, d.id
+    FROM {letters} AS d
+    WHERE {selected}
+    ORDER BY d.id, d.failed_at
+    LIMIT CAST(:limit AS integer)
+    FOR UPDATE OF d SKIP LOCKED
+)
 DELETE FROM {dead_table}
-WHERE id = ANY (ARRAY(
-    SELECT d.id FROM {dead_table} AS d WHERE {selected} ORDER BY d.id LIMIT CAST(:limit AS integer) FOR UPDATE SKIP LOCKED
-))
+WHERE ctid = ANY (ARRAY(SELECT at FROM chosen)) AND (id, tableoid) IN (SELECT id, part FROM chosen)
 RETURNING id, pg_notify(CAST(:channel AS text), queue)

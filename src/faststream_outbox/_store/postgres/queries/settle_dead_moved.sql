@@ -13,10 +13,10 @@ gone AS (
     RETURNING o.*, s.reason, s.exception
 )
 INSERT INTO {dlq_table}
-    (id, queue, key, idempotency_key, deduplicate, payload, headers, attempts_count, deliveries_count, created_at,
+    ({column}id, queue, key, idempotency_key, deduplicate, payload, headers, attempts_count, deliveries_count, created_at,
      first_attempt_at, last_attempt_at, timer_id, failed_at, failure_reason, last_exception)
 SELECT
-    id, queue, key, idempotency_key, deduplicate, payload, headers, attempts_count + 1, deliveries_count, created_at,
+    {value}id, queue, key, idempotency_key, deduplicate, payload, headers, attempts_count + 1, deliveries_count, created_at,
     COALESCE(first_attempt_at, statement_timestamp()), statement_timestamp(), timer_id, statement_timestamp(), reason,
     exception
 FROM gone
