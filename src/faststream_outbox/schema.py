@@ -139,8 +139,6 @@ def make_dlq_table(metadata: MetaData, table_name: str = "outbox_dlq", *, schema
         # An id alone does not name a letter: other outboxes give the same ones, and so does this one when its ids begin
         # anew. Without an origin: written by a release that noted none.
         Column("id", BigInteger, primary_key=True, autoincrement=False),
-        Column("outbox", Text, primary_key=True, server_default=text("''"), info={MIGRATION: _OF_BEFORE}),
-        Column("failed_at", DateTime(timezone=True), primary_key=True),
         Column("queue", Text, nullable=False),
         Column("key", Text(collation="C")),
         Column("idempotency_key", Text(collation="C"), nullable=False),
@@ -153,6 +151,8 @@ def make_dlq_table(metadata: MetaData, table_name: str = "outbox_dlq", *, schema
         Column("first_attempt_at", DateTime(timezone=True)),
         Column("last_attempt_at", DateTime(timezone=True)),
         Column("timer_id", Text),
+        Column("outbox", Text, primary_key=True, server_default=text("''"), info={MIGRATION: _OF_BEFORE}),
+        Column("failed_at", DateTime(timezone=True), primary_key=True),
         Column("failure_reason", Text, nullable=False),
         Column("last_exception", Text),
         Index(_index_name(table_name, "failed"), "queue", "failed_at"),

@@ -93,7 +93,8 @@ class Statements:
             **_READABLE,
             "not_left_out": _NOT_LEFT_OUT,
         }
-        self._constants: dict[str, object] = {"planned_anew": True, "outbox": quote_table(outbox_table)}
+        # Parameters that clauses bring along.
+        self._constants = {_PLANNED_ANEW: ("planned_anew", True), _ORIGIN: ("outbox", quote_table(outbox_table))}
         wake = _WAKE if notify else ""
         self.insert_ready = self._write("insert_ready", notify=wake)
         self.insert = self._write("insert", notify=wake, on_conflict="")
@@ -149,8 +150,7 @@ class Statements:
         values = self._clauses | clauses
         # In one pass, since a table's name may look like a placeholder.
         statement = re.sub(r"\{(\w+)\}", lambda placeholder: values[placeholder[1]], _read(name))
-        constants = {name: value for name, value in self._constants.items() if f":{name}" in statement}
-        return text(statement).bindparams(**constants)
+        return text(statement).bindparams(**dict(c for clause, c in self._constants.items() if clause in statement))
 
 
 def quote_table(table: Table) -> str:

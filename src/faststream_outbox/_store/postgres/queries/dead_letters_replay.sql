@@ -1,7 +1,8 @@
 -- Make dead letters of one table ordinary rows again, in one statement: each is always in just one place. They keep identity, bytes,
 -- headers and the time of publishing; a new id puts them behind what already waits. One that a live row of its queue
 -- stands for (same idempotency key or timer id) stays, and so does the later of two that would stand for one another.
--- Scalar subqueries go by their index for each dead letter; see docs/plans.md.
+-- Scalar subqueries go by their index for each dead letter; see docs/plans.md. Those that leave are found by where they
+-- stand, since ids may be there twice; IS TRUE has the planner look them up in a hash, also where it expects but a few.
 WITH chosen AS MATERIALIZED (
     SELECT d.ctid AS at, d.tableoid AS part, d.id, d.failed_at, d.queue, CASE WHEN d.deduplicate THEN d.idempotency_key END AS identity, d.timer_id
     FROM {letters} AS d
@@ -35,7 +36,7 @@ leaving AS (
 ),
 gone AS (
     DELETE FROM {dead_table}
-    WHERE ctid = ANY (ARRAY(SELECT at FROM leaving)) AND (id, tableoid) IN (SELECT id, part FROM leaving)
+    WHERE ctid = ANY (ARRAY(SELECT at FROM leaving)) AND ((id, tableoid) IN (SELECT id, part FROM leaving)) IS TRUE
     RETURNING id, failed_at, queue, key, idempotency_key, deduplicate, payload, headers, timer_id, created_at
 ),
 back AS (
