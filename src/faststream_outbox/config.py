@@ -76,6 +76,8 @@ class OutboxBrokerConfig(BrokerConfig):
     """FastStream's configuration, and the loops that run while the broker does."""
 
     _runtime: Runtime | None = field(default=None, init=False, repr=False)
+    is_in_test: bool = field(default=False, init=False, repr=False)
+    """Whether a ``TestOutboxBroker`` stands in the place of starting and stopping."""
 
     @property
     def current_runtime(self) -> Runtime | None:

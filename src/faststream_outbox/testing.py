@@ -114,6 +114,8 @@ class TestOutboxBroker(TestBroker[OutboxBroker, EnterType]):
 
     async def __aenter__(self) -> EnterType:
         with ExitStack() as stack:
+            for broker in self.brokers:
+                stack.enter_context(mock.patch.object(broker.config.broker_config, "is_in_test", new=True))
             if self._in_memory:
                 for broker in self.brokers:
                     stack.enter_context(self._on_memory(broker))

@@ -152,6 +152,12 @@ class OutboxBroker(OutboxPublishing, OutboxRegistrator, BrokerUsecase[Delivery, 
         """Rows that failed for good: look at them, send them again, or let them go."""
         return DeadLetters(self._dead_letters)
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether it has consumers, and nobody has started it; in a test of ``TestOutboxBroker`` it never is."""
+        config: OutboxBrokerConfig = self.config.broker_config
+        return config.current_runtime is None and not config.is_in_test and bool(self.consumers)
+
     @override
     async def _connect(self) -> AsyncEngine:
         # Nothing to open: connections come from the engine when they are needed.

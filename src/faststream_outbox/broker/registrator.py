@@ -36,6 +36,14 @@ class OutboxRegistrator(Registrator[Delivery, OutboxBrokerConfig]):
         return [*self._forwarders, *included]
 
     @property
+    def consumers(self) -> list[OutboxSubscriber | OutboxForwarder]:
+        """Who takes rows: subscribers that have a handler, and forwarders."""
+        return [
+            *(each for each in self.subscribers if isinstance(each, OutboxSubscriber) and each.calls),
+            *self.forwarders,
+        ]
+
+    @property
     @override
     def publishers(self) -> list[Any]:
         """All publishers; forwarders stand among them with what AsyncAPI shows of them."""

@@ -22,6 +22,14 @@ from faststream_outbox.publisher.producer import OutboxProducer as _OutboxProduc
 
 _APP_BROKERS = "faststream_outbox_brokers"
 
+_NOT_STARTED = (
+    "OutboxRouter: a request has come, but the broker was not started, and nothing consumes {} in this process. It "
+    "starts in the lifespan of the application that includes the router. An application that is mounted in another has "
+    "none: include the router in the outer one. A lifespan that is set after include_router takes the place of the "
+    "router's: give it to FastAPI(lifespan=...) or OutboxRouter(lifespan=...). A server or a test's client may run "
+    "none: uvicorn --lifespan on, LifespanManager, TestOutboxBroker. Or await router.broker.start() and stop() yourself"
+)
+
 
 def Context(  # noqa: N802 - FastStream's name for it
     name: str,
@@ -75,9 +83,18 @@ class RouteBroker:
 
     def __init__(self, broker: _OutboxBroker) -> None:
         self.broker = broker
+        self._has_told = False
 
     async def __call__(self) -> None:
-        """Do nothing: dependencies of an application or an inclusion run earlier, and look for it on the route."""
+        """Say once that the broker does not run, where a request comes and nobody has started it.
+
+        Dependencies of an application or an inclusion run earlier, and look for this one on the route.
+        """
+        if self.broker.running or self._has_told or not self.broker.is_idle:
+            return
+        self._has_told = True
+        queues = sorted({queue for consumer in self.broker.consumers for queue in consumer.queues})
+        _first_logger_of(self.broker).log(logging.ERROR, _NOT_STARTED.format(", ".join(map(repr, queues))))
 
 
 def _broker_for(connection: HTTPConnection) -> _OutboxBroker:
@@ -109,6 +126,12 @@ def announced(app: Any, broker: _OutboxBroker) -> Iterator[None]:
 def _logger_of(broker: _OutboxBroker) -> Any:
     # FastStream has none before the broker has started, and none with logger=None.
     return broker.config.logger.logger.logger or logging.getLogger("faststream.access.outbox")
+
+
+def _first_logger_of(broker: _OutboxBroker) -> Any:
+    # The one that it would get when it starts.
+    storage = broker.config.logger.params_storage
+    return storage.get_logger(context=broker.context) or logging.getLogger("faststream_outbox")
 
 
 OutboxBroker = Annotated[_OutboxBroker, Context("broker")]

@@ -1,8 +1,9 @@
 """A FastAPI router with a broker inside."""
 
 import inspect
+import warnings
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import asynccontextmanager
 from importlib.util import find_spec
 from typing import Any, cast
 from weakref import WeakSet
@@ -15,11 +16,12 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from typing_extensions import Unpack, override
 
 from faststream_outbox._faststream import PublisherUsecase
-from faststream_outbox._faststream.fastapi import StreamRouter
+from faststream_outbox._faststream.fastapi import DefaultLifespan, StreamRouter
 from faststream_outbox.broker.broker import OutboxBroker
 from faststream_outbox.config import check_options
 from faststream_outbox.fastapi.context import RouteBroker, announced
 from faststream_outbox.fastapi.declarations import check_handler, check_route
+from faststream_outbox.fastapi.lifespan import Applications
 from faststream_outbox.fastapi.options import RouterOptions, RouterSubscriberOptions
 from faststream_outbox.forwarders.forwarder import OutboxForwarder
 from faststream_outbox.forwarders.options import ForwarderOptions
@@ -92,6 +94,7 @@ class OutboxRouter(StreamRouter[Delivery]):
         arguments["dependencies"] = _fastapi_dependencies(options.get("dependencies"))
         super().__init__(engine, outbox_table=outbox_table, dlq_table=dlq_table, **arguments)
         self.dependencies = [Depends(RouteBroker(self.broker)), *self.dependencies]
+        self._applications = Applications(self.fastapi_config, start=self._start_broker, stop=self._stop_broker)
 
     @override
     def subscriber(  # type: ignore[override]  # FastStream's routers all narrow it
@@ -141,6 +144,9 @@ class OutboxRouter(StreamRouter[Delivery]):
         """Carry the messages of one or more queues on to another broker; see ``OutboxBroker.forwarder``."""
         return self.broker.forwarder(queues, to=to, **options)
 
+    async def _stop_broker(self) -> None:
+        await self.broker.stop()
+
     @override
     def add_api_route(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
         """Do what FastAPI does; refuse first what it would say nothing of, or nothing of use."""
@@ -181,38 +187,41 @@ class OutboxRouter(StreamRouter[Delivery]):
 
     @override
     def _wrap_lifespan(self, lifespan: Any = None) -> Any:
-        run_broker = super()._wrap_lifespan(lifespan)
+        own = DefaultLifespan(self) if lifespan is None else lifespan
         documented: WeakSet[Any] = WeakSet()
 
+        # Not FastStream's: that starts the broker once in the life of the router, and stops it for all of its
+        # applications when one ends, but not where a hook fails.
         @asynccontextmanager
-        async def run(app: Any) -> AsyncIterator[Any]:
-            # Tests run the lifespan of one application many times. FastStream would add the AsyncAPI page each time,
-            # and start the broker the first time only.
-            pages = self.docs_router
-            if app in documented:
-                self.docs_router = None
+        async def run(app: Any) -> AsyncIterator[Mapping[str, Any] | None]:
+            if app in self._applications:
+                warnings.warn(
+                    "FastAPI runs the router's lifespan_context by itself: do not give it to the application too",
+                    category=RuntimeWarning,
+                    stacklevel=2,
+                )
+            # Tests run the lifespan of one application many times.
+            self._document(app, with_page=app not in documented)
             documented.add(app)
-            try:
-                with announced(app, self.broker):
-                    async with self._stopped_unless_begun(run_broker(app)) as state:
-                        yield state
-            finally:
-                self.docs_router = pages
-                self._lifespan_started = False
+            with announced(app, self.broker):
+                async with own(app) as extra, self._applications.running(app):
+                    state = {"broker": self.broker, **(extra or {})}
+                    for after_startup in self._after_startup_hooks:
+                        state.update(await after_startup(app) or {})
+                    yield state if self.setup_state else None
+                    for on_shutdown in self._on_shutdown_hooks:
+                        await on_shutdown(app)
 
         return run
 
-    @asynccontextmanager
-    async def _stopped_unless_begun(self, lifespan: AbstractAsyncContextManager[Any]) -> AsyncIterator[Any]:
-        """Stop the broker where a hook fails that FastStream runs after the start, which it leaves running."""
-        has_begun = False
-        try:
-            async with lifespan as state:
-                has_begun = True
-                yield state
-        finally:
-            if not has_begun:
-                await self.broker.stop()
+    def _document(self, app: Any, *, with_page: bool) -> None:
+        if self.docs_router is None:
+            return
+        for name in ("title", "description", "version", "contact"):
+            setattr(self.schema, name, getattr(app, name))
+        self.schema.license = app.license_info
+        if with_page:
+            app.include_router(self.docs_router)
 
 
 def _fastapi_dependencies(dependencies: Iterable[Any] | None) -> list[params.Depends]:
