@@ -76,6 +76,8 @@ class OutboxBrokerConfig(BrokerConfig):
     """FastStream's configuration, and the loops that run while the broker does."""
 
     _runtime: Runtime | None = field(default=None, init=False, repr=False)
+    is_open: bool = field(default=False, init=False, repr=False)
+    """Whether the broker has started and does not stop yet: what is declared now is started at once."""
     is_in_test: bool = field(default=False, init=False, repr=False)
     """Whether a ``TestOutboxBroker`` stands in the place of starting and stopping."""
 
@@ -95,6 +97,19 @@ class OutboxBrokerConfig(BrokerConfig):
             msg = "the broker is not started: call broker.start(), or let the application do it"
             raise RuntimeError(msg)
         return self._runtime
+
+    def refuse_other_loops(self, what: str) -> None:
+        """Refuse to start what is declared where the broker's loops cannot be joined.
+
+        Raises:
+            ConfigError: This is no code of the event loop that the broker runs in.
+        """
+        if not self.runtime.is_in_this_loop:
+            msg = (
+                f"{what}: the broker has started, and this is not its event loop: declare it before the start, or in a "
+                "coroutine of that loop"
+            )
+            raise ConfigError(msg)
 
     def set_runtime(self, runtime: Runtime) -> None:
         """Give the loops to all endpoints."""

@@ -171,9 +171,10 @@ async def test_the_broker_runs_until_the_last_application_ends(
     router.on_broker_shutdown(lambda app: events.append(("stopping", app.title)))
     shop, admin = app_of(router), app_of(router)
     shop.title, admin.title = "shop", "admin"
-    first, second = LifespanManager(shop), LifespanManager(admin)
-    for ends_first, ends_last in ((first, second), (second, first)):
+    for reverse in (False, True):
         events.clear()
+        first, second = LifespanManager(shop), LifespanManager(admin)
+        ends_first, ends_last = (second, first) if reverse else (first, second)
         await first.__aenter__()
         await second.__aenter__()
         assert router.broker.running

@@ -87,6 +87,14 @@ class Runtime:
         """How many handled rows have an outcome that the database refuses: each is named in the log."""
         return self._completer.set_aside
 
+    @property
+    def is_in_this_loop(self) -> bool:
+        """Whether this is called from the event loop that it was started in."""
+        try:
+            return asyncio.get_running_loop() is self._loop
+        except RuntimeError:
+            return False
+
     def wake(self, queue: str) -> None:
         """Wake the consumers of a queue; from any thread, and also when they are gone, or not there yet."""
         if self._loop is not None:

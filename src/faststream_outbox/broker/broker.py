@@ -167,7 +167,8 @@ class OutboxBroker(OutboxPublishing, OutboxRegistrator, BrokerUsecase[Delivery, 
     async def start(self) -> None:
         """Start subscribers and forwarders; FastAPI's lifespan or the FastStream application calls it.
 
-        Neither the database nor a destination has to be up: what is down is tried again until it works.
+        Those that are declared afterwards start at once. Neither the database nor a destination has to be up: what is
+        down is tried again until it works.
 
         Raises:
             ConfigError: A queue has two consumers, or the settings of a forwarder's destination are not safe.
@@ -185,6 +186,7 @@ class OutboxBroker(OutboxPublishing, OutboxRegistrator, BrokerUsecase[Delivery, 
                     forwarder.start()
                 await super().start()
                 runtime.check_connections()
+                self.config.broker_config.is_open = True
             except BaseException:
                 await self._stop()
                 raise
@@ -204,6 +206,7 @@ class OutboxBroker(OutboxPublishing, OutboxRegistrator, BrokerUsecase[Delivery, 
             await self._stop()
 
     async def _stop(self) -> None:
+        self.config.broker_config.is_open = False
         grace = self.config.graceful_timeout
         deadline = None if grace is None else time.monotonic() + grace
         forwarders = self.forwarders

@@ -80,6 +80,9 @@ class OutboxRegistrator(Registrator[Delivery, OutboxBrokerConfig]):
             ConfigError: An option cannot work, or another consumer has the queue.
             TypeError: There is no such option.
 
+        After the broker's start, it begins as soon as it has a handler; where that is declared outside of the event
+        loop that the broker runs in, ``ConfigError`` says so.
+
         Example::
 
             @broker.subscriber("orders", max_workers=4)
@@ -142,7 +145,7 @@ class OutboxRegistrator(Registrator[Delivery, OutboxBrokerConfig]):
             **options: See ``ForwarderOptions``.
 
         Returns:
-            The forwarder; it starts and stops with the broker.
+            The forwarder; it starts and stops with the broker, and at once where that has started.
 
         Raises:
             ConfigError: An option cannot work, or another consumer has the queue and ``tee=True`` is not given. Whether
@@ -157,6 +160,12 @@ class OutboxRegistrator(Registrator[Delivery, OutboxBrokerConfig]):
         forwarder = OutboxForwarder(as_queues(queues), to=to, config=self.config, **options)
         self._refuse_competition_with(forwarder)
         self._forwarders.append(forwarder)
+        try:
+            self._start_late(forwarder)
+        except BaseException:
+            # Else messages would be copied for it, and nobody would take the copies.
+            self._forwarders.remove(forwarder)
+            raise
         return forwarder
 
     @override
@@ -181,6 +190,15 @@ class OutboxRegistrator(Registrator[Delivery, OutboxBrokerConfig]):
             include_in_schema=include_in_schema,
         )
         self.check_consumers(is_final=False)
+        for consumer in router.consumers:
+            self._start_late(consumer)
+
+    def _start_late(self, consumer: OutboxSubscriber | OutboxForwarder) -> None:
+        if isinstance(consumer, OutboxSubscriber):
+            consumer.start_late()
+        elif self.config.is_open:
+            self.config.refuse_other_loops(f"forwarder of {', '.join(consumer.queues)}")
+            consumer.start()
 
     def check_consumers(self, *, is_final: bool = True) -> None:
         """Refuse two consumers of one queue, which would compete for its rows.
@@ -194,5 +212,7 @@ class OutboxRegistrator(Registrator[Delivery, OutboxBrokerConfig]):
         refuse_competition(taken_queues((*self.subscribers, *self.forwarders), is_final=is_final))
 
     def _refuse_competition_with(self, consumer: OutboxSubscriber | OutboxForwarder) -> None:
-        consumers = (*self.subscribers, *self.forwarders, consumer)
+        # What comes late is seen by no start, which compares all that the broker has.
+        everything = self.config.extra_context["broker"] if self.config.is_open else self
+        consumers = (*everything.subscribers, *everything.forwarders, consumer)
         refuse_competition(taken_queues(consumers, is_final=False))

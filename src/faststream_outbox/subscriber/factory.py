@@ -5,16 +5,15 @@ from typing import Any
 
 from typing_extensions import Unpack
 
-from faststream_outbox._faststream import EMPTY, CallsCollection
+from faststream_outbox._faststream import EMPTY
 from faststream_outbox._values.draft import check_queue
 from faststream_outbox.config import check_options
 from faststream_outbox.exceptions import ConfigError, InvalidMessageError
-from faststream_outbox.message import Delivery
 from faststream_outbox.retry import DEFAULT_RETRY, as_strategy
 from faststream_outbox.subscriber.config import OutboxSubscriberConfig, OutboxSubscriberSpecificationConfig
 from faststream_outbox.subscriber.options import SubscriberOptions
 from faststream_outbox.subscriber.specification import OutboxSubscriberSpecification
-from faststream_outbox.subscriber.usecase import OutboxSubscriber
+from faststream_outbox.subscriber.usecase import Handlers, OutboxSubscriber
 
 _PASSED_ON = frozenset(
     {
@@ -59,7 +58,7 @@ def create_subscriber(
         retry_strategy=DEFAULT_RETRY if retry is None else as_strategy(retry),
         **passed_on,
     )
-    calls: CallsCollection[Delivery] = CallsCollection()
+    calls = Handlers()
     specification = OutboxSubscriberSpecification(
         config,
         OutboxSubscriberSpecificationConfig(

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
 from faststream.exceptions import FeatureNotSupportedException, StopConsume
@@ -14,6 +14,7 @@ from faststream_outbox._engine.failure import FailurePolicy
 from faststream_outbox._faststream import (
     BrokerMiddleware,
     CallsCollection,
+    HandlerItem,
     PublisherProto,
     SubscriberSpecification,
     SubscriberUsecase,
@@ -39,6 +40,17 @@ from faststream_outbox.subscriber.inheritance import Inheritance
 from faststream_outbox.subscriber.misfits import is_misfit
 
 
+class Handlers(CallsCollection[Delivery]):
+    """The handlers of a subscriber; tells it when it gets another."""
+
+    on_added: Callable[[], None] = staticmethod(lambda: None)
+
+    def add_call(self, call: HandlerItem[Delivery]) -> None:
+        """Take in a handler."""
+        super().add_call(call)
+        self.on_added()
+
+
 class OutboxSubscriber(SubscriberUsecase[Delivery]):
     """Handles the messages of one or more queues in this process.
 
@@ -57,15 +69,17 @@ class OutboxSubscriber(SubscriberUsecase[Delivery]):
         self,
         config: OutboxSubscriberConfig,
         specification: SubscriberSpecification[Any, Any],
-        calls: CallsCollection[Delivery],
+        calls: Handlers,
     ) -> None:
         config.parser = OutboxParser.parse_message
         config.decoder = OutboxParser.decode_message
         super().__init__(config, specification, calls)
+        calls.on_added = self.start_late
         self._config = config
         self._call_decorators = (publish_in_scope(self._outer_config),)
         self._failure = FailurePolicy(retry=config.retry_strategy, max_deliveries=config.max_deliveries)
         self._consumer: Consumer | None = None
+        self._starting: asyncio.Task[None] | None = None
         self._stopping: asyncio.Task[None] | None = None
         self.is_fake = False
         """Whether a test has put it in the place of a consumer that is elsewhere."""
@@ -101,10 +115,36 @@ class OutboxSubscriber(SubscriberUsecase[Delivery]):
     def _is_resolved_by_fastapi(self) -> bool:
         return any(getattr(decorate, "resolves_for_fastapi", False) for decorate in self._call_decorators)
 
+    def start_late(self) -> None:
+        """Begin where the broker has started already, as soon as the code that declares this has ended.
+
+        Raises:
+            ConfigError: This is not the broker's event loop, or a handler cannot be called as it is declared.
+        """
+        config = self._outer_config
+        if config.is_in_test and config.current_runtime is None:
+            self._build_fastdepends_model()
+            for call in self.calls:
+                call.handler.set_test()
+        if not (config.is_open and self.calls):
+            return
+        config.refuse_other_loops(f"subscriber of {', '.join(self.queues)}")
+        # All of them anew, and the errors here.
+        self._build_fastdepends_model()
+        if self._consumer is None:
+            # Publishers may stand over the handler, and are declared after this.
+            self._starting = asyncio.create_task(self._start_if_open(), name=f"outbox-start-{self.queues[0]}")
+
+    async def _start_if_open(self) -> None:
+        if self._outer_config.is_open:
+            await self.start()
+
     async def start(self) -> None:
         """Begin to claim rows; the broker calls it."""
+        if self._consumer is not None:
+            return
         await super().start()
-        if self.calls and self._consumer is None:
+        if self.calls and not (self._outer_config.is_in_test and self._outer_config.current_runtime is None):
             self._consumer = self._outer_config.runtime.consumer(
                 self.specification.call_name,
                 self.queues,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 
 PROGRAM = """\
 from faststream.confluent import KafkaBroker as ConfluentBroker
