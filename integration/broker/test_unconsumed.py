@@ -9,13 +9,15 @@ import pytest
 from faststream.redis import RedisBroker
 from sqlalchemy import MetaData
 from sqlalchemy import Table as SqlTable
-from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 
 from faststream_outbox import OutboxBroker, UnconsumedQueue, make_outbox_table
 from faststream_outbox._engine import consumed, unconsumed
+from faststream_outbox._store.postgres.store import PostgresStore
+from faststream_outbox._store.protocol import Announcement
 
 from .conftest import MakeBroker
-from .observing import LogLines, eventually
+from .observing import LogLines, Table, eventually
 
 THEIRS = ("payments", "mails")
 
@@ -137,6 +139,20 @@ async def test_copies_are_consumed_by_their_forwarder(make_broker: MakeBroker, s
     await later.start()
     await eventually(lambda: len(log.containing("nobody consumes")) == 2, within=10)
     assert log.containing("copies of 'orders' for a forwarder 'audit' with tee=True: 1 row waits for")
+
+
+async def test_it_is_heard_whatever_the_table_is_called(database_url: str, engine: AsyncEngine, table: Table) -> None:
+    """One names it with its schema, the other finds it there; what they call it has no part in common."""
+    await table.query("CREATE SCHEMA tenant")
+    await table.query("ALTER TABLE outbox SET SCHEMA tenant")
+    elsewhere = create_async_engine(database_url, connect_args={"server_settings": {"search_path": "tenant"}})
+    listening = PostgresStore(engine, make_outbox_table(MetaData(), schema="tenant"))
+    announcing = PostgresStore(elsewhere, make_outbox_table(MetaData()))
+    async with asyncio.timeout(20), listening.listen("presence:here") as line:
+        assert line is not None
+        await announcing.announce(["payments"])
+        assert await anext(aiter(line)) == Announcement(frozenset({"payments"}))
+    await elsewhere.dispose()
 
 
 async def _is_known(broker: OutboxBroker) -> bool:

@@ -71,6 +71,7 @@ def test_the_next_outage_begins_with_short_intervals(log: Lines, monkeypatch: py
     health = Health("kafka", log)
     assert reminded_at(health, clock, 3600)
     health.recovered()
+    clock.now += 24 * 3600.0
     assert not health.is_reminder_due
     health.remind()
     assert log.all[-1] == (logging.INFO, "kafka: works again"), "there is nothing to be reminded of"

@@ -10,6 +10,7 @@ import pytest
 from faststream_outbox._engine import service as service_module
 from faststream_outbox._engine.breaker import Breaker
 from faststream_outbox._engine.completer import Completer
+from faststream_outbox._engine.consumed import Consumed
 from faststream_outbox._engine.failure import FailurePolicy
 from faststream_outbox._engine.fetcher import Fetcher
 from faststream_outbox._engine.health import Health
@@ -24,6 +25,7 @@ from faststream_outbox._engine.rounds import Rounds
 from faststream_outbox._engine.service import Service, is_cancelled, stop_tasks
 from faststream_outbox._engine.stock import Stock
 from faststream_outbox._engine.team import Team
+from faststream_outbox._engine.unconsumed import Watching
 from faststream_outbox._engine.wakeups import Wakeups
 from faststream_outbox._store.protocol import Lag
 from faststream_outbox._values.outcome import Delivered, Settlement
@@ -81,6 +83,14 @@ class Parts:
         reminding.watch(Watched(health=self.health, lag=lag))
         return reminding
 
+    def watching(self) -> Watching:
+        consumed = Consumed(lambda: ["orders"])
+        consumed.begin()
+        watching = Watching(self.store, consumed, Health("database", self.log), self.log)
+        # Its own is quieter than those of the others.
+        watching.health = self.health
+        return watching
+
     def fetcher(self) -> Fetcher:
         wakeup = self.wakeups.register(["orders"])
         rounds = Rounds(["orders"], 16)
@@ -127,6 +137,7 @@ MAKERS = [
     "listening",
     "polling",
     "reminding",
+    "watching",
     "fetcher",
     "fetcher_without_token",
     "lane",

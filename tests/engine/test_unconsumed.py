@@ -14,7 +14,7 @@ from faststream_outbox._engine.unconsumed import UNCONSUMED_SECONDS, UnconsumedQ
 from faststream_outbox._store.protocol import Announcement, Lag, Place
 from tests.engine.fakes import Clock, Lines, ScriptedStore, Trouble, until
 
-Look = Callable[[], Awaitable[None]]
+Look = Callable[..., Awaitable[None]]
 
 
 class AgingStore(ScriptedStore):
@@ -105,6 +105,15 @@ async def test_after_a_minute_a_typo_is_told_of_once(
         "nobody consumes queue 'odrers': 3 rows wait, the first for 60 s; is it 'orders' that was meant?"
     ]
     assert len(log.all) == 1
+
+
+async def test_a_queue_is_given_a_minute(look: Look, store: AgingStore, clock: Clock, log: Lines) -> None:
+    store.wait("orders")
+    for _ in range(11):
+        await look(5.0)
+    assert log.warnings == []
+    await look(5.0)
+    assert len(log.warnings) == 1
 
 
 async def test_without_a_name_like_it_nothing_is_guessed(look: Look, store: AgingStore, log: Lines) -> None:
@@ -215,7 +224,11 @@ async def test_a_runtime_knows_its_own_consumers_and_hears_of_others(
     assert await found() == ["nobodys"]
     del bell
     assert await found() == ["nobodys", "own"]
+    store.script.failing["listen"] = Trouble("no line")
     store.lines[0].break_off()
-    await until(lambda: len(store.lines) == 2)
+    await until(lambda: not runtime.hears)
+    assert await runtime.unconsumed() is None, "who begins to consume now is not heard"
+    store.script.failing.clear()
+    await until(lambda: len(store.lines) == 2 and runtime.hears)
     assert await runtime.unconsumed() is None
     assert UNCONSUMED_SECONDS >= 60.0

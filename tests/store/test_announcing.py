@@ -34,7 +34,17 @@ def test_an_announcement_is_no_queue_and_no_probe_of_anybody() -> None:
 
 @pytest.mark.parametrize(
     "payload",
-    ["orders", "", f"{SEPARATOR}0a1b", PREFIX, f"{PREFIX}[", f"{PREFIX}{{}}", f"{PREFIX}[1]", f'{PREFIX}"orders"'],
+    [
+        "orders",
+        '["orders"]',
+        "",
+        f"{SEPARATOR}0a1b",
+        PREFIX,
+        f"{PREFIX}[",
+        f"{PREFIX}{{}}",
+        f"{PREFIX}[1]",
+        f'{PREFIX}"orders"',
+    ],
 )
 def test_what_nobody_of_us_has_written_is_passed_over(payload: str) -> None:
     assert read(payload) is None
