@@ -31,5 +31,17 @@ def test_a_success_starts_over() -> None:
     assert backoff.next() > 0.1 / 2
 
 
+def test_after_a_success_that_may_be_the_only_one_the_next_delay_is_half_of_the_last() -> None:
+    backoff = Backoff(0.1, 60.0)
+    for _ in range(1000):
+        backoff.next()
+    for whole in (60.0, 30.0, 15.0, 7.5):
+        assert whole / 2.5 <= backoff.next() <= whole
+        backoff.ease()
+    for _ in range(20):
+        backoff.ease()
+    assert backoff.next() <= 0.1
+
+
 def test_processes_do_not_come_back_in_step() -> None:
     assert len({Backoff(1.0, 1.0).next() for _ in range(20)}) > 10

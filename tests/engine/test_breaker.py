@@ -268,3 +268,37 @@ async def test_that_it_is_connected_is_said_once(log: Lines) -> None:
         breaker.connected(lane)
     assert said == [True]
     assert breaker.was_reached
+
+
+# ------------------------------------------------------------------------------------------------------- a part is down
+
+
+def fail_partly(breaker: Breaker, source: object = "place", *, answered: bool = False) -> float:
+    return breaker.note([source], answered=answered, trouble=None, partly=Trouble("down"))
+
+
+async def test_a_part_that_sees_to_itself_opens_nothing_and_lets_nobody_rest(breaker: Breaker, log: Lines) -> None:
+    assert {fail_partly(breaker, number) for number in range(50)} == {0.0}
+    assert breaker.state is CLOSED
+    assert log.troubles == [ERROR]
+    assert isinstance(breaker.last_error, Trouble)
+
+
+async def test_a_part_that_is_down_is_not_over_by_what_others_answer(breaker: Breaker, log: Lines) -> None:
+    fail_partly(breaker, "one place")
+    fail_partly(breaker, "another place", answered=True)
+    answer(breaker, "a third place")
+    assert log.troubles == [ERROR]
+    answer(breaker, "one place")
+    assert breaker.last_error is not None
+    answer(breaker, "another place")
+    assert breaker.last_error is None
+
+
+async def test_a_destination_of_which_only_a_part_is_down_is_there(breaker: Breaker) -> None:
+    open_up(breaker)
+    fail_partly(breaker)
+    assert breaker.state is CLOSED
+    open_up(breaker)
+    breaker.note(["place"], answered=False, trouble=Trouble("down"), partly=Trouble("down"))
+    assert breaker.state is OPEN

@@ -13,7 +13,7 @@ import pytest
 from tenacity.wait import wait_fixed
 
 from faststream_outbox._engine import lane as lane_module
-from faststream_outbox._engine import pacer, sending
+from faststream_outbox._engine import pacer, rounds, sending
 from faststream_outbox._engine.backoff import Backoff
 from faststream_outbox._engine.breaker import Breaker, BreakerState
 from faststream_outbox._engine.lane import Lane
@@ -910,3 +910,44 @@ async def test_what_hangs_when_cancelled_does_not_keep_the_stop(
     assert lane._task is not None
     gate.set()
     await asyncio.wait([lane._task])
+
+
+# ------------------------------------------------------------------------------------------------------- a part is down
+
+
+async def test_rows_of_a_part_that_is_down_stop_no_others_and_are_not_looked_at_all_the_time(
+    lane: Lane, destination: ScriptedDestination, store: ScriptedStore, breaker: Breaker
+) -> None:
+    """All shards have rows of it; a row of another part is carried whatever comes before it."""
+    is_down = True
+    part = Unsent(Trouble("a part"), part="x")
+    destination.answer = lambda row: part if is_down and row.payload == b"x" else Accepted()
+    waiting = {store.publish(payload=b"x", key=f"x-{number}") for number in range(4 * SHARDS)}
+    lane.start()
+    await until(lambda: {row for each in destination.sent for row in each} == waiting)
+    for number in range(3):
+        looks = len(destination.sent)
+        store.publish(key=f"fine-{number}")
+        await until(lambda number=number: len(destination.accepted) == number + 1)  # type: ignore[misc]
+        assert len(destination.sent) - looks < 4 * SHARDS
+    assert breaker.state is BreakerState.CLOSED
+    assert isinstance(breaker.last_error, Trouble)
+    await until(lambda: attempts(store) == [0] * len(waiting))
+    is_down = False
+    await until(lambda: not store.rows)
+    assert breaker.last_error is None
+
+
+async def test_while_nothing_but_a_part_that_is_down_has_rows_the_table_is_asked_less_and_less(
+    lane: Lane, destination: ScriptedDestination, store: ScriptedStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rounds, "FIRST_REST_SECONDS", 60.0)
+    destination.answer = lambda row: Unsent(Trouble("a part"), part="x")
+    ids = [store.publish() for _ in range(SHARDS)]
+    lane.start()
+    await until(lambda: sum(map(len, destination.sent)) == len(ids))
+    for line in store.lines:
+        line.ring("orders")
+    asked = store.script.calls["hand_over"]
+    await until(lambda: store.script.calls["hand_over"] > asked + 2)
+    assert sum(map(len, destination.sent)) == len(ids), "no row is taken while its place rests"

@@ -90,7 +90,7 @@ class Destination:
 class NoRest:
     """The machine lets time pass itself."""
 
-    async def rest(self, *, found: bool) -> None:
+    async def rest(self, *, found: bool, at_most: float = 0.0) -> None:
         await asyncio.sleep(0)
 
 

@@ -1,11 +1,19 @@
 """The order in which places are served."""
 
+import math
 from collections import Counter
+from itertools import pairwise
 
 import pytest
 
 from faststream_outbox._engine import rounds as rounds_module
-from faststream_outbox._engine.rounds import ROUND_SECONDS, Rounds
+from faststream_outbox._engine.rounds import (
+    FIRST_REST_SECONDS,
+    FULL_REST_SECONDS,
+    REST_SECONDS,
+    ROUND_SECONDS,
+    Rounds,
+)
 from faststream_outbox._store.protocol import Place
 from tests.engine.fakes import Clock
 
@@ -108,3 +116,63 @@ def test_a_place_of_no_round_is_refused_instead_of_searched_for_ever() -> None:
 
 def test_processes_do_not_begin_in_step() -> None:
     assert len({Rounds(["a"], 16).next()[0] for _ in range(60)}) > 4
+
+
+# ------------------------------------------------------------------------------------------------------- a part is down
+
+
+def looked_at(rounds: Rounds, clock: Clock, seconds: float, *, are_full: bool) -> list[float]:
+    """When the only place is looked at, if all its rows are for a part that is down."""
+    began, looks = clock.now, []
+    while clock.now < began + seconds:
+        if places := rounds.next():
+            looks.append(clock.now - began)
+            rounds.put_off(places, are_full=are_full)
+        clock.now += 0.01
+    return looks
+
+
+@pytest.mark.parametrize(("are_full", "longest"), [(True, FULL_REST_SECONDS), (False, REST_SECONDS)])
+def test_a_place_whose_rows_are_all_for_a_part_that_is_down_is_looked_at_ever_less(
+    are_full: bool, longest: float, clock: Clock
+) -> None:
+    looks = looked_at(Rounds(["a"], 1), clock, 120.0, are_full=are_full)
+    gaps = [later - earlier for earlier, later in pairwise(looks)]
+    assert gaps[0] == pytest.approx(FIRST_REST_SECONDS, abs=0.02)
+    assert gaps == sorted(gaps) or gaps[-1] == pytest.approx(longest, abs=0.02)
+    assert max(gaps) == pytest.approx(longest, abs=0.02)
+
+
+def test_other_places_do_not_rest(clock: Clock) -> None:
+    rounds = Rounds(["a"], 4)
+    resting, *others = rounds.all
+    for _ in range(10):
+        rounds.put_off([resting], are_full=True)
+    assert sorted(rounds.next()) == sorted(others)
+    assert rounds.is_whole, "what rings meanwhile is not for a place that rests"
+    clock.now += FULL_REST_SECONDS
+    assert sorted(rounds.next()) == sorted(rounds.all)
+
+
+def test_a_place_of_which_rows_can_be_carried_rests_no_longer(clock: Clock) -> None:
+    rounds = Rounds(["a"], 2)
+    first, second = rounds.all
+    for _ in range(10):
+        rounds.put_off([first, second], are_full=True)
+    rounds.take_up([first])
+    assert rounds.next() == [first]
+    rounds.put_off([first], are_full=True)
+    clock.now += FIRST_REST_SECONDS
+    assert rounds.next() == [first], "it begins anew"
+
+
+def test_how_long_none_is_to_be_looked_at(clock: Clock) -> None:
+    rounds = Rounds(["a"], 2)
+    assert rounds.seconds_of_rest == math.inf
+    first, second = rounds.all
+    rounds.put_off([first, second], are_full=True)
+    rounds.put_off([first], are_full=True)
+    clock.now += FIRST_REST_SECONDS / 2
+    assert rounds.seconds_of_rest == pytest.approx(FIRST_REST_SECONDS / 2)
+    clock.now += 1.0
+    assert rounds.seconds_of_rest == 0.0

@@ -214,3 +214,15 @@ async def test_a_cancellation_goes_through(destination: ScriptedDestination) -> 
     with pytest.raises(asyncio.CancelledError):
         await sending
     await destination.script.let_go("send")
+
+
+async def test_a_part_that_is_down_is_told_apart_and_ends_no_waves(destination: ScriptedDestination) -> None:
+    down = Unsent(Trouble("a part"), part="x")
+    destination.answer = lambda row: down if row.id == 1 else Accepted()
+    sent = await Sending(destination, 10, sent_as(_3="x")).send(rows(None, "a", "a"))
+    assert list(sent.fates) == [down, Accepted(), Accepted()]
+    assert (sent.has_answer, sent.trouble, sent.partly) == (True, None, down.exception)
+    whole = Unsent(Trouble("all of it"))
+    destination.answer = lambda row: {1: down, 2: whole}.get(row.id, Accepted())
+    sent = await Sending(destination, 10).send(rows(None, None))
+    assert (sent.has_answer, sent.trouble, sent.partly) == (False, whole.exception, down.exception)

@@ -28,6 +28,7 @@ class Server:
         self.killers: set[int] = set()
         self.misfits: set[int] = set()
         self.refused: set[int] = set()
+        self.of_a_part_that_is_down: set[int] = set()
         self.is_up = True
         self.has_stayed = True
         self.answer: Exception | None = None
@@ -94,6 +95,9 @@ class Destination(ConnectedDestination[Connection]):
             row = parcel.row
             if row.key in held:
                 verdicts[row.id] = Unsent()
+            elif row.id in self.server.of_a_part_that_is_down:
+                verdicts[row.id] = Unsent(ValueError("a part is down"), part="x")
+                held |= {row.key} - {None}
             elif row.id in self.server.refused:
                 verdicts[row.id] = Refused(ValueError())
                 held |= {row.key} - {None}
@@ -172,6 +176,28 @@ async def test_an_answer_keeps_the_connection_and_anything_else_does_not(
     server.answer = None
     await destination.connect()
     assert len(server.connections) == 2
+
+
+async def test_a_part_that_is_down_says_nothing_of_the_connection(destination: Destination, server: Server) -> None:
+    server.of_a_part_that_is_down = {1}
+    await destination.connect()
+    verdicts = await destination.send([parcel(1, "a"), parcel(2, "a"), parcel(3)])
+    assert verdicts[1:] == [Unsent(), Accepted()]
+    server.answer = AnswerError("it is not asked again whether it would take anything")
+    await destination.connect()
+    assert len(server.connections) == 1
+    assert not server.connections[0].is_closed
+
+
+async def test_suspects_are_sent_while_a_part_is_down(destination: Destination, server: Server) -> None:
+    server.killers = {1}
+    await carry(destination, [parcel(1), parcel(2)], rounds=2)
+    server.of_a_part_that_is_down = {3}
+    server.flights.clear()
+    await destination.connect()
+    verdicts = await destination.send([parcel(1), parcel(2), parcel(3)])
+    assert [1] in server.flights, "alone"
+    assert isinstance(verdicts[2], Unsent)
 
 
 async def test_a_connection_that_died_at_rest_is_replaced(destination: Destination, server: Server) -> None:

@@ -1,5 +1,6 @@
 """G4: a queue that is full, and a message over which RabbitMQ closes the channel."""
 
+import pytest
 from faststream.rabbit import RabbitBroker
 
 from faststream_outbox import ConstantRetry, OutboxBroker, Outgoing
@@ -11,8 +12,15 @@ from integration.servers.rabbitmq import MAX_MESSAGE_BYTES, RabbitServer
 from .carrying import as_records, check_complete
 
 
-async def test_a_refused_row_holds_back_its_own_key_only(
-    broker: OutboxBroker, rabbit_server: RabbitServer, rabbit: RabbitBroker, publishing: Publishing, table: Table
+@pytest.mark.parametrize("count_nacks", [True, False])
+async def test_a_row_that_a_full_queue_rejects_holds_back_its_own_key(
+    *,
+    count_nacks: bool,
+    broker: OutboxBroker,
+    rabbit_server: RabbitServer,
+    rabbit: RabbitBroker,
+    publishing: Publishing,
+    table: Table,
 ) -> None:
     """A queue that rejects when it is full takes some rows of a hand-over and not others."""
     limits = {"x_max_length": 5, "x_overflow": "reject-publish"}
@@ -21,6 +29,7 @@ async def test_a_refused_row_holds_back_its_own_key_only(
             "orders",
             to=rabbit.publisher(mailbox.name),
             lanes=1,
+            count_nacks=count_nacks,
             retry_strategy=ConstantRetry(delay_seconds=0.2, max_attempts=1000),
         )
         ids = await publishing.many(Outgoing(b"", key=f"key-{n % 8}") for n in range(64))

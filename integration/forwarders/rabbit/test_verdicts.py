@@ -200,23 +200,6 @@ async def test_312_an_unroutable_row_is_dead_in_the_end(
     assert "NO_ROUTE" in parked.last_exception
 
 
-async def test_nack_a_full_queue_that_rejects_refuses_rows(
-    broker: OutboxBroker, rabbit: RabbitBroker, rabbit_server: RabbitServer, publishing: Publishing, table: Table
-) -> None:
-    full = {"x_max_length": 1, "x_overflow": "reject-publish"}
-    async with Mailbox.open(rabbit_server.url, rabbit_server.new_name(), **full) as mailbox:
-        retry = ConstantRetry(delay_seconds=0.2, max_attempts=1000)
-        broker.forwarder("orders", to=rabbit.publisher(mailbox.name), retry_strategy=retry)
-        await publishing.many([Outgoing(b"", key="k")] * 3)
-        await broker.start()
-        [row] = await eventually(lambda: table.query("SELECT * FROM outbox WHERE attempts_count > 0"))
-        assert "Basic.Nack" in row.last_exception
-        assert await table.count() == 2
-        for number in (1, 2, 3):
-            await mailbox.messages(number)
-        await eventually(table.is_empty)
-
-
 async def test_404_a_missing_exchange_is_an_outage(
     *,
     make_broker: MakeBroker,
@@ -324,7 +307,8 @@ async def test_the_same_idempotency_key_twice_does_not_swap_the_answers(
         ids = await publishing.many([Outgoing(b"%d" % n) for n in range(6)])
         await table.query("UPDATE outbox SET idempotency_key = 'the same'")
         retry = ConstantRetry(delay_seconds=60)
-        broker.forwarder("orders", to=rabbit.publisher(mailbox.name), lanes=1, retry_strategy=retry)
+        to = rabbit.publisher(mailbox.name)
+        broker.forwarder("orders", to=to, lanes=1, retry_strategy=retry, count_nacks=True)
         await broker.start()
         await eventually(lambda: _count(table, "attempts_count = 1", 3))
         left = {row.id for row in await table.rows()}

@@ -1,5 +1,6 @@
 """How long a loop waits after a failure."""
 
+import math
 import random
 
 
@@ -20,6 +21,12 @@ class Backoff:
         delay = min(self._maximum, self._initial * 2.0 ** min(self._failures, 30))
         self._failures += 1
         return delay * random.uniform(0.5, 1.0)  # noqa: S311 - nothing secret hangs on it
+
+    def ease(self) -> None:
+        """Note a success that may be the only one: the next delay is half of the last one."""
+        # What was counted after the longest delay was reached makes no difference, however long that lasted.
+        longest = math.ceil(math.log2(max(1.0, self._maximum / self._initial)))
+        self._failures = max(0, min(self._failures, longest) - 2)
 
     def reset(self) -> None:
         """Start over after a success."""

@@ -123,18 +123,30 @@ class Breaker:
         self._health.failed(error)
         return self._count_failure()
 
-    def note(self, places: Collection[Hashable], *, answered: bool, trouble: BaseException | None) -> float:
+    def note(
+        self,
+        places: Collection[Hashable],
+        *,
+        answered: bool,
+        trouble: BaseException | None,
+        partly: BaseException | None = None,
+    ) -> float:
         """Note what has come of a hand-over.
 
         Args:
             places: Where its rows come from.
             answered: Whether the destination accepted or refused a row.
             trouble: Why it did not take others.
+            partly: Why a part of it did not, which it tries again by itself: the log and the status say so, and the
+                others go on.
 
         Returns:
             Seconds for which the lane should leave the destination alone.
         """
-        if answered:
+        if partly is not None:
+            self._troubled.update(places)
+            self._health.failed(trouble or partly)
+        if answered or (partly is not None and trouble is None):
             if self.state is not BreakerState.CLOSED:
                 # What kept the other lanes from connecting is over, too; or they will say so again.
                 self._unconnected.clear()
@@ -143,7 +155,7 @@ class Breaker:
             self._troubled.update(places)
             self._health.failed(trouble)
             return self._seconds(1) if answered else self._count_failure()
-        if answered:
+        if answered and partly is None:
             self._settled(places)
         return 0.0
 

@@ -117,7 +117,7 @@ class Lane(Service):
             return
         self._rounds.finish()
         found, self._found = self._found, False
-        await self._pacer.rest(found=found)
+        await self._pacer.rest(found=found, at_most=self._rounds.seconds_of_rest)
 
     async def _sit_out(self) -> None:
         """Wait for the end of the pause, without a connection."""
@@ -214,7 +214,7 @@ class Lane(Service):
 
     def _note(self, taken: HandOver, sent: Sent) -> float:
         """Say which places are worth another visit, and what the destination answered; return seconds to rest."""
-        if taken.has_more or sent.trouble is not None:
+        if taken.has_more or sent.trouble is not None or sent.partly is not None:
             self._rounds.narrow()
         else:
             self._rounds.widen()
@@ -227,7 +227,11 @@ class Lane(Service):
             # All their rows wait for another row, so there is nothing to send.
             self._breaker.idle(taken.places)
             return 0.0
-        rest = self._breaker.note(taken.places, answered=sent.has_answer, trouble=sent.trouble)
+        if sent.has_answer:
+            self._rounds.take_up(taken.places)
+        elif sent.partly is not None and sent.trouble is None:
+            self._rounds.put_off(taken.places, are_full=taken.has_more)
+        rest = self._breaker.note(taken.places, answered=sent.has_answer, trouble=sent.trouble, partly=sent.partly)
         if self._breaker.state is BreakerState.OPEN:
             # It is not the places' fault: the next probe may go to any of them.
             self._rounds.finish()

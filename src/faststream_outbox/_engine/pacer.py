@@ -1,6 +1,7 @@
 """When to look for rows again."""
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable
 
 from faststream_outbox._engine.service import DATABASE_SECONDS
@@ -38,19 +39,24 @@ class Pacer:
         self._interval = shortest
         self._overdue = 0.0
 
-    async def rest(self, *, found: bool) -> None:
-        """Wait after a look that took all there was. What rang since it began ends the rest at once."""
+    async def rest(self, *, found: bool, at_most: float = math.inf) -> None:
+        """Wait after a look that took all there was. What rang since it began ends the rest at once.
+
+        Args:
+            found: Whether the look found rows.
+            at_most: Seconds after which there is something to look at that does not ring.
+        """
         if found:
             self._interval = self._shortest
             self._overdue = 0.0
         await self._wakeup.wait(min(AFTERLOOK_SECONDS, self._shortest))
         if not found and not self._wakeup.is_rung:
-            await self._rest_longer()
+            await self._rest_longer(at_most)
 
-    async def _rest_longer(self) -> None:
+    async def _rest_longer(self, at_most: float) -> None:
         async with asyncio.timeout(DATABASE_SECONDS):
             due = await self._seconds_to_next_due()
-        await self._wakeup.wait(min(self._until(due), self._interval))
+        await self._wakeup.wait(min(self._until(due), self._interval, at_most))
         self._interval = min(self._longest, self._interval * 2)
 
     def _until(self, due: float | None) -> float:

@@ -1,17 +1,30 @@
 """In which order the shards of some queues are visited."""
 
+import math
 import random
 import time
 from collections import deque
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 from faststream_outbox._store.protocol import Place
 
 ROUND_SECONDS = 1.0
 """How long a place without result is left out while others always have work."""
 
+FIRST_REST_SECONDS = 0.1
+REST_SECONDS = 1.0
+FULL_REST_SECONDS = 5.0
+"""How long a place is left alone all of whose rows are for a part of the destination that is down: at first, and in the
+end. Where they fill a hand-over each look costs much, and finds nothing that stands behind them."""
+
 WIDENING = 2
 """By how much the breadth grows after a hand-over that took all that its places had."""
+
+
+class _Rest(NamedTuple):
+    until: float
+    seconds: float
 
 
 class Rounds:
@@ -29,6 +42,7 @@ class Rounds:
         places = [Place(queue, shard) for shard in range(shards) for queue in queues]
         self._places = deque(places)
         self._fruitless: set[Place] = set()
+        self._resting: dict[Place, _Rest] = {}
         self.breadth = 1
         """How many places the next hand-over should take."""
         self._began = time.monotonic()
@@ -45,12 +59,39 @@ class Rounds:
 
     @property
     def is_whole(self) -> bool:
-        """Whether the next look leaves no place out."""
+        """Whether the next look leaves no place out, but for those that rest: what has rung for them is for later."""
         return not self._fruitless
 
     def next(self) -> list[Place]:
-        """Give the places to try now, without those that were fruitless in this round."""
-        return [place for place in self._places if place not in self._fruitless]
+        """Give the places to try now, without those that were fruitless in this round, and those that rest."""
+        if not self._resting:
+            return [place for place in self._places if place not in self._fruitless]
+        now = time.monotonic()
+        left_out = {place for place, rest in self._resting.items() if now < rest.until} | self._fruitless
+        return [place for place in self._places if place not in left_out]
+
+    def put_off(self, places: Iterable[Place], *, are_full: bool) -> None:
+        """Leave places alone for a while, longer each time, until one of their rows can be carried.
+
+        Args:
+            places: All their rows are for a part of the destination that is down.
+            are_full: Whether they may have more rows than were looked at.
+        """
+        longest = FULL_REST_SECONDS if are_full else REST_SECONDS
+        for place in places:
+            before = self._resting.get(place)
+            seconds = FIRST_REST_SECONDS if before is None else min(2 * before.seconds, longest)
+            self._resting[place] = _Rest(time.monotonic() + seconds, seconds)
+
+    @property
+    def seconds_of_rest(self) -> float:
+        """How long until one of the places that rest is to be tried; infinity where none does."""
+        return max(0.0, min((rest.until for rest in self._resting.values()), default=math.inf) - time.monotonic())
+
+    def take_up(self, places: Iterable[Place]) -> None:
+        """Note that rows of these places can be carried."""
+        for place in places if self._resting else ():
+            self._resting.pop(place, None)
 
     def advance(self) -> None:
         """Begin one place later the next time."""

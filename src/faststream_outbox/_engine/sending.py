@@ -32,6 +32,8 @@ class Sent(NamedTuple):
     """Whether the destination accepted or refused a row. Poison may have been found without asking it."""
     trouble: BaseException | None = None
     """Why it did not take others."""
+    partly: BaseException | None = None
+    """Why a part of it did not take others, while the rest of it may."""
 
 
 class Sending:
@@ -68,7 +70,7 @@ class Sending:
     async def _in_waves(self, rows: Sequence[OutboxRow], prepare: Prepare) -> Sent:
         fates: dict[int, Fate] = {}
         pending = self._prepared(rows, prepare, fates)
-        has_answer, trouble = False, None
+        has_answer, trouble, partly = False, None, None
         began = time.monotonic()
         while pending and trouble is None and time.monotonic() - began < WAVES_SECONDS:
             wave, pending = _part(pending, singly=self._singly)
@@ -77,9 +79,9 @@ class Sending:
             # Behind poison too: whether that holds its key back is seen when it is settled.
             held = {row.key for row, _ in wave if not isinstance(fates[row.id], Accepted)}
             pending = [(row, parcel) for row, parcel in pending if row.key not in held]
-            answered, trouble = _reading(verdicts)
-            has_answer = has_answer or answered
-        return Sent([fates.get(row.id, Unsent()) for row in rows], has_answer, trouble)
+            answered, trouble, of_part = _reading(verdicts)
+            has_answer, partly = has_answer or answered, partly or of_part
+        return Sent([fates.get(row.id, Unsent()) for row in rows], has_answer, trouble, partly)
 
     def _prepared(self, rows: Sequence[OutboxRow], prepare: Prepare, fates: dict[int, Fate]) -> "_Pending":
         """Prepare rows; those behind one that cannot be prepared wait for it, as the others of its key do."""
@@ -140,7 +142,9 @@ def _part(pending: _Pending, *, singly: bool) -> tuple[_Pending, _Pending]:
     return wave, later
 
 
-def _reading(verdicts: Sequence[Verdict]) -> tuple[bool, BaseException | None]:
-    """Tell whether the destination has answered, and what is wrong with it."""
-    trouble = next((v.exception for v in verdicts if isinstance(v, Unsent) and v.exception is not None), None)
-    return any(isinstance(verdict, Accepted | Refused) for verdict in verdicts), trouble
+def _reading(verdicts: Sequence[Verdict]) -> tuple[bool, BaseException | None, BaseException | None]:
+    """Return whether the destination has answered, and what is wrong with it, and with a part of it."""
+    unsent = [verdict for verdict in verdicts if isinstance(verdict, Unsent) and verdict.exception is not None]
+    trouble = next((verdict.exception for verdict in unsent if verdict.part is None), None)
+    partly = next((verdict.exception for verdict in unsent if verdict.part is not None), None)
+    return any(isinstance(verdict, Accepted | Refused) for verdict in verdicts), trouble, partly

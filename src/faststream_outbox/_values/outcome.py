@@ -102,6 +102,9 @@ class Unsent:
 
     exception: BaseException | None = None
     """Why the destination cannot take rows now; None for a row that only waited behind another of its key."""
+    part: str | None = None
+    """The part of the destination that is down, where the rest of it is not: it sees by itself to when that is tried
+    again. None where the destination as a whole may be down."""
 
 
 Verdict: TypeAlias = Accepted | Refused | Poison | Unsent

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection, MutableMapping, Sequence
-from typing import ClassVar, Generic, Protocol, TypeVar
+from typing import ClassVar, Generic, Protocol, TypeGuard, TypeVar
 
 from faststream_outbox._values.outcome import Accepted, Poison, Reason, Unsent, Verdict
 from faststream_outbox._values.parcel import Parcel
@@ -121,7 +121,7 @@ class ConnectedDestination(ABC, Generic[C]):
         self._note_suspects(verdicts)
         unknown = Unsent(TimeoutError(f"no answer in time; it is not known whether {self.SERVER} has the row"))
         answer = [verdicts.get(parcel.row.id, unknown) for parcel in parcels]
-        for trouble in {verdict.exception for verdict in answer if isinstance(verdict, Unsent)} - {None}:
+        for trouble in {verdict.exception for verdict in answer if _is_trouble(verdict)}:
             await self._after_trouble(trouble)
         return answer
 
@@ -211,5 +211,6 @@ def _held_keys(parcels: Sequence[Parcel], verdicts: Sequence[Verdict]) -> set[st
     return {parcel.row.key for parcel, verdict in kept if not isinstance(verdict, Accepted | Poison)} - {None}
 
 
-def _is_trouble(verdict: Verdict) -> bool:
-    return isinstance(verdict, Unsent) and verdict.exception is not None
+def _is_trouble(verdict: Verdict) -> TypeGuard[Unsent]:
+    """Return whether a verdict says that nothing can be sent over this connection now."""
+    return isinstance(verdict, Unsent) and verdict.exception is not None and verdict.part is None

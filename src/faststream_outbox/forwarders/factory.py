@@ -11,6 +11,7 @@ from faststream_outbox._values.wire import wire_headers
 from faststream_outbox.exceptions import ConfigError
 from faststream_outbox.forwarders.general.destination import GeneralDestination
 from faststream_outbox.forwarders.general.kinds import outlet_of
+from faststream_outbox.forwarders.status import PartDown
 from faststream_outbox.forwarders.suspects import Suspects
 
 MARGIN_SECONDS = 5.0
@@ -24,6 +25,9 @@ class LaneDestination(Destination, Protocol):
         """End what is in flight after ``grace`` seconds at most, with the verdicts that are known by then."""
 
 
+PartsDown: TypeAlias = Callable[[], Sequence[PartDown]]
+
+
 class Destinations(NamedTuple):
     """The same address once for each lane."""
 
@@ -34,6 +38,8 @@ class Destinations(NamedTuple):
     send_timeout: float
     """Seconds for one hand-over."""
     lanes: Sequence[LaneDestination]
+    parts_down: PartsDown = tuple
+    """Tells which parts of it take no message now."""
 
 
 Envelope: TypeAlias = Literal["cloudevents"]
@@ -50,6 +56,8 @@ class Wishes(NamedTuple):
     """How metadata travel beside the bridge's own headers."""
     tombstones: bool = False
     """Whether the body None is to be sent as a null value."""
+    count_nacks: bool = False
+    """Whether what a RabbitMQ queue says of itself counts against the message."""
 
 
 class Address(NamedTuple):
@@ -61,6 +69,8 @@ class Address(NamedTuple):
     """Seconds after which the client itself knows that something is wrong."""
     lane: Callable[[float], LaneDestination]
     """Makes the destination of a lane, given the seconds for one hand-over."""
+    parts_down: PartsDown = tuple
+    """Tells which parts of it are down, where the kind has such."""
 
 
 def _kafka(publisher: Any, wishes: Wishes) -> Address | None:
@@ -73,6 +83,7 @@ def _kafka(publisher: Any, wishes: Wishes) -> Address | None:
 
     if not isinstance(publisher, LogicPublisher):
         return None
+    refuse_count_nacks(wishes, "Kafka")
     headers_of = kafka_headers if wishes.envelope else wire_headers
     settings = KafkaSettings.of(publisher, headers_of, tombstones=wishes.tombstones)
     suspects = Suspects()
@@ -89,18 +100,20 @@ def _rabbit(publisher: Any, wishes: Wishes) -> Address | None:
     from faststream.rabbit.publisher import RabbitPublisher  # noqa: PLC0415
 
     from faststream_outbox.forwarders.rabbit.destination import RabbitDestination  # noqa: PLC0415
+    from faststream_outbox.forwarders.rabbit.outages import Outages  # noqa: PLC0415
     from faststream_outbox.forwarders.rabbit.settings import RabbitSettings  # noqa: PLC0415
 
     if not isinstance(publisher, RabbitPublisher):
         return None
     refuse_tombstones(wishes, "RabbitMQ")
     headers_of = rabbit_headers if wishes.envelope else wire_headers
-    settings = RabbitSettings.of(publisher, headers_of, allow_lossy=wishes.allow_lossy)
-    suspects = Suspects()
+    settings = RabbitSettings.of(publisher, headers_of, allow_lossy=wishes.allow_lossy, count_nacks=wishes.count_nacks)
+    suspects, outages = Suspects(), Outages(settings.exchange.name)
     return Address(
         f"rabbit:{settings.address}",
         settings.confirm_timeout,
-        lambda seconds: RabbitDestination(settings, suspects, seconds),
+        lambda seconds: RabbitDestination(settings, outages, suspects, seconds),
+        outages.down,
     )
 
 
@@ -117,6 +130,7 @@ def _redis(publisher: Any, wishes: Wishes) -> Address | None:
         return None
     refuse_envelope(wishes, "Redis")
     refuse_tombstones(wishes, "Redis")
+    refuse_count_nacks(wishes, "Redis")
     settings, suspects = RedisSettings.of(publisher, allow_lossy=wishes.allow_lossy), Suspects()
     eviction = EvictionWarning(wishes.log, settings.address)
     return Address(
@@ -132,6 +146,7 @@ def _general(publisher: Any, wishes: Wishes) -> Address | None:
         return None
     refuse_envelope(wishes, outlet.kind)
     refuse_tombstones(wishes, outlet.kind)
+    refuse_count_nacks(wishes, outlet.kind)
     return Address(outlet.name, outlet.usual_timeout, lambda seconds: GeneralDestination(outlet, seconds))
 
 
@@ -162,6 +177,13 @@ def refuse_envelope(wishes: Wishes, kind: str) -> None:
         raise ConfigError(msg)
 
 
+def refuse_count_nacks(wishes: Wishes, kind: str) -> None:
+    """Refuse to count basic.nack for a kind of destination that has none."""
+    if wishes.count_nacks:
+        msg = f"count_nacks: {kind} has no basic.nack; leave it out, or forward to rabbit.publisher(...)"
+        raise ConfigError(msg)
+
+
 def refuse_tombstones(wishes: Wishes, kind: str) -> None:
     """Refuse null values for a kind of destination that has none, or whose publisher sends none."""
     if wishes.tombstones:
@@ -178,6 +200,7 @@ def create_destinations(
     allow_lossy: bool = False,
     envelope: Envelope | None = None,
     tombstones: bool = False,
+    count_nacks: bool = False,
 ) -> Destinations:
     """Make the destinations for a FastStream publisher.
 
@@ -189,11 +212,12 @@ def create_destinations(
         allow_lossy: Whether a destination will do that drops what nobody listens to.
         envelope: How metadata travel beside the bridge's own headers.
         tombstones: Whether the body None is to be sent as a null value.
+        count_nacks: Whether what a RabbitMQ queue says of itself counts against the message.
 
     Raises:
         ConfigError: There is no destination of that kind, or its settings are not safe.
     """
-    wishes = Wishes(log, allow_lossy=allow_lossy, envelope=envelope, tombstones=tombstones)
+    wishes = Wishes(log, allow_lossy=allow_lossy, envelope=envelope, tombstones=tombstones, count_nacks=count_nacks)
     address = next((found for kind in KINDS if (found := kind(publisher, wishes)) is not None), None)
     if address is None:
         msg = (
@@ -204,4 +228,6 @@ def create_destinations(
         raise ConfigError(msg)
     seconds = send_timeout or address.usual_timeout + MARGIN_SECONDS
     health = Health(f"destination {address.name}", log)
-    return Destinations(address.name, health, seconds, [address.lane(seconds) for _ in range(lanes)])
+    return Destinations(
+        address.name, health, seconds, [address.lane(seconds) for _ in range(lanes)], address.parts_down
+    )

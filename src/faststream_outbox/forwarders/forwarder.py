@@ -25,7 +25,13 @@ from faststream_outbox._values.parcel import Parcel
 from faststream_outbox._values.row import OutboxRow
 from faststream_outbox.config import MIN_SECONDS, check_options, require_count, require_flag, require_seconds
 from faststream_outbox.exceptions import ConfigError, InvalidMessageError
-from faststream_outbox.forwarders.factory import Destinations, LaneDestination, check_envelope, create_destinations
+from faststream_outbox.forwarders.factory import (
+    Destinations,
+    LaneDestination,
+    PartsDown,
+    check_envelope,
+    create_destinations,
+)
 from faststream_outbox.forwarders.options import ForwarderOptions
 from faststream_outbox.forwarders.patient import PatientDestination
 from faststream_outbox.forwarders.status import ForwarderState, ForwarderStatus
@@ -74,12 +80,14 @@ class OutboxForwarder:
         self._prepare = None if transform is None else Preparing(transform)
         self._envelope = check_envelope(options.get("envelope"))
         self._tombstones = require_flag("tombstones", options.get("tombstones", False))
+        self._count_nacks = require_flag("count_nacks", options.get("count_nacks", False))
         retry = options.get("retry_strategy")
         self._failure = FailurePolicy(
             retry=DEFAULT_RETRY if retry is None else as_strategy(retry),
             hold_key=require_flag("hold_key", options.get("hold_key", False)),
         )
         self._destinations: Sequence[LaneDestination] = ()
+        self._parts_down: PartsDown = tuple
         self._lanes: list[Lane] = []
         self._pause = Pause()
         self._team: Team | None = None
@@ -168,6 +176,7 @@ class OutboxForwarder:
             lag_rows=None if lag is None else lag.rows,
             lag_seconds=None if lag is None else lag.seconds,
             last_error=None if self._team is None else describe(self._team.breaker.last_error),
+            parts_down=() if state is ForwarderState.STOPPED else self._parts_down(),
             sent=tally.sent,
             refused=tally.refused,
             dead=tally.dead,
@@ -198,7 +207,9 @@ class OutboxForwarder:
         if self._lanes:
             return
         runtime = self._config.runtime
-        name, health, send_timeout, destinations = self._create_destinations(runtime.log, lanes=self._lane_count)
+        name, health, send_timeout, destinations, self._parts_down = self._create_destinations(
+            runtime.log, lanes=self._lane_count
+        )
         patience = Patience(health, runtime.log, send_timeout)
         self._destinations = [PatientDestination(TracedDestination(one, name), patience) for one in destinations]
         self._name = self._name or name
@@ -243,6 +254,7 @@ class OutboxForwarder:
             allow_lossy=self._allow_lossy,
             envelope=self._envelope,
             tombstones=self._tombstones,
+            count_nacks=self._count_nacks,
         )
 
     async def stop(self, grace: float) -> None:

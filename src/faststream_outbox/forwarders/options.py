@@ -67,6 +67,15 @@ class ForwarderOptions(TypedDict, total=False):
     retry_strategy: RetryStrategy | tuple[wait_base, stop_base] | None
     """When a row that the destination refused is sent again; outages do not count. Default: ``ExponentialRetry()``."""
 
+    count_nacks: bool
+    """What RabbitMQ's basic.nack means, which speaks of a queue and not of the message: it is full and rejects
+    (``x-overflow: reject-publish``), or the node that has it is down. False: an outage of that routing key. Its
+    messages wait for as long as it lasts, and no attempt is counted; one message tries now and then, at most a minute
+    apart; other routing keys go on, and ``status().parts_down`` tells how many have tried. True: it refuses the
+    message, which counts as an attempt and becomes a dead letter when ``retry_strategy`` gives up: for an exchange that
+    binds several queues, where each try of a message that one of them rejects gives the others a copy. Default:
+    False."""
+
     hold_key: bool
     """True: where a message with a key becomes a dead letter, the later messages of that key wait until it is replayed
     or discarded (``broker.dead_letters``). It is parked in the outbox table, even if there is a dead-letter table. Of

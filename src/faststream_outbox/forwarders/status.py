@@ -1,5 +1,6 @@
 """How a forwarder is doing."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -22,6 +23,18 @@ class ForwarderState(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PartDown:
+    """A part of a destination that takes no message at present, while others do: a RabbitMQ routing key."""
+
+    name: str
+    error: str
+    seconds: float
+    """Since when."""
+    tries: int
+    """Messages that it has refused so far. Other queues of a RabbitMQ exchange may have got a copy with each."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ForwarderStatus:
     """How a forwarder was doing when it was asked. The counts are this process's since the start."""
 
@@ -34,6 +47,8 @@ class ForwarderStatus:
     clock. 0.0 where there is none; None while stopped."""
     last_error: str | None
     """Why the destination, or a part of it, cannot be used at present."""
+    parts_down: Sequence[PartDown]
+    """RabbitMQ routing keys behind which a queue takes no message now; the others go on."""
     sent: int
     """Messages that the destination accepted."""
     refused: int

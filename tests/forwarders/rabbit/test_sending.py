@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -15,12 +16,13 @@ from faststream_outbox._values.outcome import Accepted, Poison, Refused, Unsent,
 from faststream_outbox._values.parcel import Parcel
 from faststream_outbox._values.row import OutboxRow
 from faststream_outbox.forwarders.rabbit import sending as module
+from faststream_outbox.forwarders.rabbit.outages import Outages, QueueOutageError
 from faststream_outbox.forwarders.rabbit.properties import Properties
 from faststream_outbox.forwarders.rabbit.sending import Sending
 from faststream_outbox.forwarders.rabbit.settings import RabbitSettings
 from faststream_outbox.forwarders.rabbit.verdicts import BlockedError
 from faststream_outbox.forwarders.suspects import ConnectionBrokenError, OneOfThemError
-from tests.forwarders.rabbit.rows import row
+from tests.forwarders.rabbit.rows import Clock, row
 
 SETTINGS = RabbitSettings.of(RabbitBroker(logger=None).publisher("q"))
 Answer = Callable[[bytes], BaseException | None]
@@ -62,6 +64,10 @@ class FakeClient:
         return [body for what, body in self.log if what == "taken"]
 
 
+def nacked() -> BaseException:
+    return amqp.DeliveryError(None, spec.Basic.Nack(1))
+
+
 def rows(*keys: str | None, **of_all: Any) -> list[OutboxRow]:
     return [
         row(id=number, key=key, idempotency_key=f"i{number}", payload=b"%d" % number, **of_all)
@@ -74,9 +80,14 @@ def returned() -> BaseException:
     return amqp.PublishError(DeliveredMessage(frame, ContentHeader(), b"", None), frame)  # type: ignore[arg-type]
 
 
-async def send(client: FakeClient, its_rows: Sequence[OutboxRow]) -> tuple[Sending, dict[int, Verdict]]:
+async def send(
+    client: FakeClient,
+    its_rows: Sequence[OutboxRow],
+    outages: Outages | None = None,
+    settings: RabbitSettings = SETTINGS,
+) -> tuple[Sending, dict[int, Verdict]]:
     verdicts: dict[int, Verdict] = {}
-    sending = Sending(client, SETTINGS, verdicts)
+    sending = Sending(client, settings, Outages("") if outages is None else outages, verdicts)
     await sending.send([Parcel(row) for row in its_rows])
     assert set(verdicts) == {row.id for row in its_rows}
     return sending, verdicts
@@ -225,10 +236,73 @@ async def test_a_routing_key_that_is_not_permitted(elsewhere: bool, verdict: typ
     error = amqp.ChannelAccessRefused("ACCESS_REFUSED - access to topic 'k' in exchange 'x' refused for user 'u'")
     client, verdicts = FakeClient(lambda _: error), dict[int, Verdict]()
     [its_row] = rows("a")
-    await Sending(client, SETTINGS, verdicts).send([Parcel(its_row, "k" if elsewhere else None)])
+    await Sending(client, SETTINGS, Outages(""), verdicts).send([Parcel(its_row, "k" if elsewhere else None)])
     assert verdicts == {0: verdict(error)}
     assert client.routing_keys == ["k" if elsewhere else None]
     verdicts.clear()
-    await Sending(client, SETTINGS, verdicts).send([Parcel(row, "k" if elsewhere else None) for row in rows("a", "b")])
+    await Sending(client, SETTINGS, Outages(""), verdicts).send(
+        [Parcel(row, "k" if elsewhere else None) for row in rows("a", "b")]
+    )
     blamed = [each.exception for each in verdicts.values() if isinstance(each, Unsent)]
     assert [isinstance(each, OneOfThemError) for each in blamed] == [elsewhere] * 2
+
+
+# ------------------------------------------------------------------------------------------------------ a queue is down
+
+
+async def test_a_nack_is_an_outage_of_its_routing_key_and_holds_its_key() -> None:
+    client, outages = FakeClient(lambda body: nacked() if body in (b"1", b"4") else None), Outages("shop")
+    sending, verdicts = await send(client, rows("a", "a", "a", "b", None), outages)
+    verdict = verdicts[1]
+    assert isinstance(verdict, Unsent)
+    assert isinstance(verdict.exception, QueueOutageError)
+    assert verdict.part == "q"
+    assert "basic.nack for the exchange 'shop' with the routing key 'q'" in str(verdict.exception)
+    assert verdicts[4] == verdict
+    assert verdicts[2] == Unsent(), "it waits behind the first of its key"
+    assert sending.trouble is None, "the connection is fine"
+    assert sorted(client.taken) == [b"0", b"3"]
+
+
+async def test_nothing_more_is_sent_with_a_routing_key_that_is_down_and_everything_else_is(clock: Clock) -> None:
+    client, outages = FakeClient(lambda _: nacked()), Outages("")
+    await send(client, rows("a"), outages)
+    client.answer, client.log[:] = (lambda _: None), []
+    verdicts: dict[int, Verdict] = {}
+    parcels = [Parcel(row, "elsewhere" if row.id == 1 else None) for row in rows("a", "b", "c", "c")]
+    await Sending(client, SETTINGS, outages, verdicts).send(parcels)
+    assert client.taken == [b"1"]
+    assert verdicts[1] == Accepted()
+    for number in (0, 2):
+        verdict = verdicts[number]
+        assert isinstance(verdict, Unsent)
+        assert (type(verdict.exception), verdict.part) == (QueueOutageError, "q")
+    assert verdicts[3] == Unsent()
+
+
+async def test_a_nack_counts_where_that_is_wanted() -> None:
+    settings = replace(SETTINGS, count_nacks=True)
+    client, outages = FakeClient(lambda body: nacked() if body == b"1" else None), Outages("")
+    _, verdicts = await send(client, rows("a", "a", "a", "b"), outages, settings)
+    assert isinstance(verdicts[1], Refused)
+    assert (verdicts[2], verdicts[3]) == (Unsent(), Accepted())
+    assert not outages
+
+
+async def test_a_message_that_no_queue_takes_is_refused_all_the_same() -> None:
+    client, outages = FakeClient(lambda body: returned() if body == b"0" else None), Outages("")
+    _, verdicts = await send(client, rows("a", "b"), outages)
+    assert isinstance(verdicts[0], Refused)
+    assert not outages
+
+
+async def test_of_one_routing_key_more_and_more_are_sent_after_one_was_taken(clock: Clock) -> None:
+    """What a queue has no room for is not tried by all at once."""
+    outages = Outages("")
+    await send(FakeClient(lambda _: nacked()), rows("a"), outages)
+    clock.now += 60.0
+    sent = []
+    for _ in range(5):
+        await send(client := FakeClient(), rows(*[None] * 40), outages)
+        sent.append(len(client.taken))
+    assert sent == [1, 2, 4, 8, 16]

@@ -9,7 +9,7 @@ from faststream_outbox.forwarders.rabbit.verdicts import BlockedError, Meaning, 
 @pytest.mark.parametrize(
     ("error", "expected"),
     [
-        (amqp.DeliveryError(None, None), Meaning.REFUSED),  # type: ignore[arg-type]
+        (amqp.DeliveryError(None, None), Meaning.QUEUE_DOWN),  # type: ignore[arg-type]
         (amqp.ChannelPreconditionFailed(""), Meaning.POISON_AMONG_THEM),
         (amqp.ConnectionFrameError(""), Meaning.SUSPECT),
         (amqp.ConnectionInternalError(""), Meaning.SUSPECT),

@@ -6,6 +6,7 @@ from typing import ClassVar
 from faststream_outbox._values.parcel import Parcel
 from faststream_outbox.forwarders.connected import ConnectedDestination, Verdicts
 from faststream_outbox.forwarders.rabbit.client import RabbitClient
+from faststream_outbox.forwarders.rabbit.outages import Outages
 from faststream_outbox.forwarders.rabbit.sending import Sending
 from faststream_outbox.forwarders.rabbit.settings import MAX_ROUTING_KEY_BYTES, RabbitSettings
 from faststream_outbox.forwarders.rabbit.verdicts import BlockedError
@@ -17,14 +18,16 @@ class RabbitDestination(ConnectedDestination[RabbitClient]):
 
     Args:
         settings: The exchange, and how to reach it.
+        outages: What its lanes know of queues that take nothing.
         suspects: See ``ConnectedDestination``.
         send_timeout: See there.
     """
 
     SERVER: ClassVar[str] = "RabbitMQ"
 
-    def __init__(self, settings: RabbitSettings, suspects: Suspects, send_timeout: float) -> None:
+    def __init__(self, settings: RabbitSettings, outages: Outages, suspects: Suspects, send_timeout: float) -> None:
         super().__init__(suspects, send_timeout)
+        self._outages = outages
         self._settings = settings
         self._was_blocked = False
 
@@ -45,6 +48,6 @@ class RabbitDestination(ConnectedDestination[RabbitClient]):
             raise ValueError(msg)
 
     async def _hand_over(self, client: RabbitClient, parcels: Sequence[Parcel], verdicts: Verdicts) -> None:
-        sending = Sending(client, self._settings, verdicts)
+        sending = Sending(client, self._settings, self._outages, verdicts)
         await sending.send(parcels)
         self._was_blocked = isinstance(sending.trouble, BlockedError)

@@ -12,6 +12,7 @@ from faststream_outbox._values.outcome import ACCEPTED, Accepted, Poison, Reason
 from faststream_outbox._values.parcel import Parcel
 from faststream_outbox._values.row import OutboxRow
 from faststream_outbox.forwarders.chains import Chain, chains_of
+from faststream_outbox.forwarders.rabbit.outages import Outages
 from faststream_outbox.forwarders.rabbit.properties import Properties, properties_of
 from faststream_outbox.forwarders.rabbit.settings import RabbitSettings
 from faststream_outbox.forwarders.rabbit.verdicts import BlockedError, Meaning, is_of_a_routing_key, meaning, poison
@@ -46,10 +47,17 @@ class Sending:
     Args:
         client: Publishes messages.
         settings: How they are made.
+        outages: Knows with which routing keys nothing can be sent now.
         verdicts: Takes a verdict for each row, under the row's id, as soon as it is known.
     """
 
-    def __init__(self, client: Publishing, settings: RabbitSettings, verdicts: MutableMapping[int, Verdict]) -> None:
+    def __init__(
+        self,
+        client: Publishing,
+        settings: RabbitSettings,
+        outages: Outages,
+        verdicts: MutableMapping[int, Verdict],
+    ) -> None:
         self.trouble: BaseException | None = None
         """Why it has ended before all rows were sent."""
         self._meaning: Meaning | None = None
@@ -57,6 +65,7 @@ class Sending:
         """Those that are sent and have no answer, by the row's id."""
         self._client = client
         self._settings = settings
+        self._outages = outages
         self._verdicts = verdicts
 
     async def send(self, parcels: Sequence[Parcel]) -> None:
@@ -141,18 +150,25 @@ class Sending:
         if 0 < limit < properties.frame_size:
             problem = f"the headers and properties have {properties.frame_size} bytes, RabbitMQ's frame_max is {limit}"
             return Poison(Reason.TOO_LARGE, ValueError(problem))
+        routing_key = self._settings.routing_key if parcel.address is None else parcel.address
+        if self._outages and (outage := self._outages.keeps_back(routing_key)) is not None:
+            return Unsent(outage, routing_key)
         self._in_flight[row.id] = parcel
         try:
             await self._client.publish(row.payload, properties, parcel.address)
         except (Exception, asyncio.CancelledError) as error:
             if is_cancelled():
                 raise
-            return self._read(row, error)
+            return self._read(row, routing_key, error)
+        if self._outages:
+            self._outages.taken(routing_key)
         return ACCEPTED
 
-    def _read(self, row: OutboxRow, error: BaseException) -> Verdict | None:
+    def _read(self, row: OutboxRow, routing_key: str, error: BaseException) -> Verdict | None:
         its_meaning = meaning(error)
-        if its_meaning is Meaning.REFUSED:
+        if its_meaning is Meaning.QUEUE_DOWN and not self._settings.count_nacks:
+            return Unsent(self._outages.nacked(routing_key), routing_key)
+        if its_meaning in (Meaning.REFUSED, Meaning.QUEUE_DOWN):
             return Refused(error)
         if isinstance(error, ChannelInvalidStateError):
             self._in_flight.pop(row.id, None)

@@ -43,6 +43,8 @@ class RabbitSettings:
     """Of rows without one."""
     headers_of: HeadersOf = wire_headers
     """Gives the row's own."""
+    count_nacks: bool = False
+    """Whether basic.nack refuses the row, which counts as an attempt, and is no outage of its routing key."""
 
     @property
     def address(self) -> str:
@@ -51,7 +53,12 @@ class RabbitSettings:
 
     @classmethod
     def of(
-        cls, publisher: RabbitPublisher, headers_of: HeadersOf = wire_headers, *, allow_lossy: bool = False
+        cls,
+        publisher: RabbitPublisher,
+        headers_of: HeadersOf = wire_headers,
+        *,
+        allow_lossy: bool = False,
+        count_nacks: bool = False,
     ) -> "RabbitSettings":
         """Read and check the settings of a publisher and its broker.
 
@@ -63,6 +70,7 @@ class RabbitSettings:
             publisher: Of a queue or an exchange.
             headers_of: Gives each row's headers.
             allow_lossy: Whether messages may expire where nobody takes them at that moment.
+            count_nacks: Whether basic.nack refuses the row.
 
         Raises:
             ConfigError: One of them is not safe or cannot work; the message says what to write instead.
@@ -86,6 +94,7 @@ class RabbitSettings:
             properties=_as_properties(message_options, publisher.reply_to, allow_lossy=allow_lossy),
             content_type=content_type,
             headers_of=headers_of,
+            count_nacks=count_nacks,
         )
         try:
             Properties(headers=settings.headers, content_type=content_type, **settings.properties)

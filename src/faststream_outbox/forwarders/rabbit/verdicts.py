@@ -13,6 +13,8 @@ class Meaning(Enum):
 
     REFUSED = auto()
     """This row was not taken; its neighbours were not touched."""
+    QUEUE_DOWN = auto()
+    """A queue behind this row's routing key takes no message now. Nothing is wrong with the row."""
     POISON_AMONG_THEM = auto()
     """One of them will never be taken, and the channel is closed over it. RabbitMQ does not say which one."""
     SUSPECT = auto()
@@ -23,7 +25,7 @@ class Meaning(Enum):
 
 ANSWERS: Sequence[tuple[type[BaseException], Meaning]] = (
     (amqp.PublishError, Meaning.REFUSED),  # 312 NO_ROUTE, basic.return: no queue is bound
-    (amqp.DeliveryError, Meaning.REFUSED),  # basic.nack: the queue is full and rejects, or has lost its process
+    (amqp.DeliveryError, Meaning.QUEUE_DOWN),  # basic.nack: the queue is full and rejects, or has lost its process
     (amqp.ChannelPreconditionFailed, Meaning.POISON_AMONG_THEM),  # 406: too large, or an invalid property
     (amqp.ConnectionFrameError, Meaning.SUSPECT),  # 501: a frame beyond the limit
     (amqp.ConnectionSyntaxError, Meaning.SUSPECT),  # 502: a header that cannot be decoded

@@ -1,0 +1,130 @@
+"""When a message may try a routing key that is down, and how many may follow."""
+
+from itertools import pairwise
+
+import pytest
+
+from faststream_outbox.forwarders.rabbit import outages as module
+from faststream_outbox.forwarders.rabbit.outages import GRANTED, HEALTHY, RETRY_SECONDS, Outages
+from faststream_outbox.forwarders.status import PartDown
+
+from .rows import Clock
+
+FIRST, LONGEST = RETRY_SECONDS
+
+
+def test_nothing_is_kept_back_before_a_nack() -> None:
+    outages = Outages("x")
+    assert not outages
+    assert outages.keeps_back("k") is None
+    outages.taken("k")
+    assert outages.down() == []
+
+
+def test_tries_are_ever_further_apart_up_to_a_minute(clock: Clock) -> None:
+    outages, began, tried = Outages("x"), clock.now, []
+    outages.nacked("k")
+    while clock.now < began + 600.0:
+        if outages.keeps_back("k") is None:
+            tried.append(clock.now - began)
+            outages.nacked("k")
+        clock.now += 0.01
+    assert tried[0] <= FIRST + 0.02
+    gaps = [later - earlier for earlier, later in pairwise(tried)]
+    assert max(gaps) <= LONGEST + 0.02
+    assert min(gaps[-5:]) >= LONGEST / 2
+    assert len(tried) < 30
+
+
+def test_one_message_tries_at_a_time(clock: Clock) -> None:
+    outages = Outages("x")
+    error = outages.nacked("k")
+    clock.now += FIRST
+    assert outages.keeps_back("k") is None
+    assert outages.keeps_back("k") is error, "until the other one has its answer"
+    clock.now += 2 * FIRST
+    assert outages.keeps_back("k") is None, "which may never come"
+
+
+def test_those_that_were_in_flight_together_put_nothing_off(clock: Clock) -> None:
+    outages = Outages("x")
+    for _ in range(200):
+        outages.nacked("k")
+    clock.now += FIRST
+    assert outages.keeps_back("k") is None
+    [down] = outages.down()
+    assert down.tries == 200
+
+
+def test_a_routing_key_is_no_matter_of_another(clock: Clock) -> None:
+    outages = Outages("x")
+    outages.nacked("k")
+    assert outages.keeps_back("other") is None
+    outages.taken("other")
+    assert outages.keeps_back("k") is not None
+
+
+def test_one_that_is_taken_lets_two_follow_until_all_may(clock: Clock) -> None:
+    outages, sizes = Outages("x"), []
+    outages.nacked("k")
+    clock.now += FIRST
+    while outages:
+        wave = 0
+        while outages.keeps_back("k") is None:
+            wave += 1
+        sizes.append(wave)
+        for _ in range(wave):
+            outages.taken("k")
+    assert sizes == [GRANTED**n for n in range(len(sizes))]
+    assert sizes[-1] * GRANTED >= HEALTHY
+
+
+def test_a_nack_among_those_that_follow_ends_it_at_once(clock: Clock) -> None:
+    outages = Outages("x")
+    outages.nacked("k")
+    clock.now += FIRST
+    assert outages.keeps_back("k") is None
+    for _ in range(20):
+        outages.taken("k")
+    assert outages.down() == [], "messages flow"
+    outages.nacked("k")
+    assert outages.keeps_back("k") is not None
+    [down] = outages.down()
+    assert (down.seconds, down.tries) == (0.0, 2)
+
+
+def test_a_queue_that_takes_some_now_and_then_is_tried_about_as_often(clock: Clock) -> None:
+    """A consumer makes room for one message each second; each try beyond that gives other queues a copy in vain."""
+    outages, room, taken, in_vain = Outages("x"), 0.0, 0, 0
+    outages.nacked("k")
+    for _ in range(60_000):
+        clock.now += 0.01
+        room = min(1.0, room + 0.01)
+        while outages.keeps_back("k") is None:
+            if room >= 1.0:
+                room, taken = room - 1.0, taken + 1
+                outages.taken("k")
+            else:
+                in_vain += 1
+                outages.nacked("k")
+    assert taken > 200
+    assert in_vain < 2.5 * taken
+
+
+def test_what_is_shown(clock: Clock) -> None:
+    outages = Outages("events")
+    outages.nacked("k")
+    outages.nacked("k")
+    clock.now += 5.0
+    [down] = outages.down()
+    assert down == PartDown(name="k", error=down.error, seconds=5.0, tries=2)
+    assert down.error.startswith("RabbitMQ answered basic.nack for the exchange 'events' with the routing key 'k'")
+    assert "for 'q':" in str(Outages("").nacked("q")), "on the default exchange it is a queue"
+
+
+def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MOST_OUTAGES", 3)
+    outages = Outages("x")
+    for number in range(10):
+        outages.nacked(f"k{number}")
+    assert [down.name for down in outages.down()] == ["k7", "k8", "k9"]
