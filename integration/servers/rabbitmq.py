@@ -25,6 +25,18 @@ from .process import LOOPBACK, ReservedPort, ServerFailed, ServerProcess, Server
 
 ENVIRONMENT = "OUTBOX_RABBITMQ_URL"
 NODE = "outbox@localhost"
+COOKIE = ".erlang.cookie"
+JOINING = f"""
+cluster_formation.peer_discovery_backend = classic_config
+cluster_formation.classic_config.nodes.1 = {NODE}
+"""
+"""Lets a node without data join the cluster of the first one when it starts."""
+FORGETTING = (
+    "case erlang:function_exported(rabbit_db_cluster, forget_member, 2) of "
+    "true -> rabbit_db_cluster:forget_member('{node}', false); "
+    "false -> rabbit_mnesia:forget_cluster_node('{node}', false) end"
+)
+"""Takes a node that is down out of the cluster; before RabbitMQ 3.13 that was Mnesia's own."""
 
 MAX_MESSAGE_BYTES = 512 * 1024
 """RabbitMQ's default is 16 MiB since 4.0, and 128 before: a burden for a test that goes beyond it."""
@@ -106,23 +118,31 @@ class EmbeddedRabbit(OwnRabbit):
 
     Args:
         folder: an existing empty folder for everything the server writes.
+        first: a running node to whose cluster this one is to belong.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, first: "EmbeddedRabbit | None" = None) -> None:
         scripts = _scripts()
         super().__init__()
-        self._ports = [ReservedPort() for _ in range(2)]
-        distribution, port_mapper = (port.number for port in self._ports)
+        self._distribution = ReservedPort()
+        self._mapped_port = ReservedPort() if first is None else first._mapped_port
+        distribution, port_mapper = self._distribution.number, self._mapped_port.number
+        self.node = NODE if first is None else f"beside-{NODE}"
         self._home = folder
+        self._is_first = first is None
+        configuration = _configuration(self._listener.number)
+        if first is not None:
+            configuration += JOINING
+            shutil.copy(first._home / COOKIE, folder / COOKIE)
         self._environment = {
             # Erlang keeps its cookie there.
             "HOME": str(folder),
             "ERL_EPMD_PORT": str(port_mapper),
             "ERL_EPMD_ADDRESS": LOOPBACK,
-            "RABBITMQ_NODENAME": NODE,
+            "RABBITMQ_NODENAME": self.node,
             "RABBITMQ_DIST_PORT": str(distribution),
             "RABBITMQ_CONF_ENV_FILE": str(_write(folder / "rabbitmq-env.conf", "")),
-            "RABBITMQ_CONFIG_FILE": str(_write(folder / "rabbitmq.conf", _configuration(self._listener.number))),
+            "RABBITMQ_CONFIG_FILE": str(_write(folder / "rabbitmq.conf", configuration)),
             "RABBITMQ_ENABLED_PLUGINS_FILE": str(_write(folder / "enabled_plugins", "[].\n")),
             "RABBITMQ_GENERATED_CONFIG_DIR": str(folder / "config"),
             "RABBITMQ_MNESIA_BASE": str(folder),
@@ -137,7 +157,8 @@ class EmbeddedRabbit(OwnRabbit):
         self.process = ServerProcess(["env", *variables, str(scripts / "rabbitmq-server")], folder)
         # Without one of ours on its port, Erlang would start a port mapper that stays for ever.
         (folder / "epmd").mkdir()
-        self._port_mapper = ServerProcess(["epmd", "-port", str(port_mapper), "-address", LOOPBACK], folder / "epmd")
+        mapper = ServerProcess(["epmd", "-port", str(port_mapper), "-address", LOOPBACK], folder / "epmd")
+        self._port_mapper = mapper if first is None else first._port_mapper
 
     def start(self) -> None:
         if not self._port_mapper.alive:
@@ -146,15 +167,28 @@ class EmbeddedRabbit(OwnRabbit):
 
     def close(self) -> None:
         super().close()
-        self._port_mapper.stop()
-        for port in self._ports:
-            port.release()
+        self._distribution.release()
+        if self._is_first:
+            self._port_mapper.stop()
+            self._mapped_port.release()
+
+    @contextmanager
+    def second_node(self, folder: Path) -> Iterator["EmbeddedRabbit"]:
+        """Run another node of this one's cluster, for a test to kill; afterwards this one is alone again."""
+        node = EmbeddedRabbit(folder, first=self)
+        try:
+            node.start()
+            yield node
+        finally:
+            node.process.kill()
+            node.close()
+            self.evaluate(FORGETTING.format(node=node.node))
 
     def evaluate(self, expression: str) -> str:
         # What `rabbitmqctl eval` does, a hundred times faster.
-        cookie = (self._home / ".erlang.cookie").read_text()
+        cookie = (self._home / COOKIE).read_text()
         answer = subprocess.run(
-            ["erl_call", "-sname", NODE, "-c", cookie, "-e"],
+            ["erl_call", "-sname", self.node, "-c", cookie, "-e"],
             env={**os.environ, **self._environment},
             input=f"{expression}.\n",
             text=True,

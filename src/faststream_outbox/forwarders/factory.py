@@ -108,7 +108,7 @@ def _rabbit(publisher: Any, wishes: Wishes) -> Address | None:
     refuse_tombstones(wishes, "RabbitMQ")
     headers_of = rabbit_headers if wishes.envelope else wire_headers
     settings = RabbitSettings.of(publisher, headers_of, allow_lossy=wishes.allow_lossy, count_nacks=wishes.count_nacks)
-    suspects, outages = Suspects(), Outages(settings.exchange.name)
+    suspects, outages = Suspects(), Outages()
     return Address(
         f"rabbit:{settings.address}",
         settings.confirm_timeout,

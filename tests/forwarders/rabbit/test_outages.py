@@ -5,7 +5,7 @@ from itertools import pairwise
 import pytest
 
 from faststream_outbox.forwarders.rabbit import outages as module
-from faststream_outbox.forwarders.rabbit.outages import GRANTED, HEALTHY, RETRY_SECONDS, Outages
+from faststream_outbox.forwarders.rabbit.outages import GRANTED, HEALTHY, RETRY_SECONDS, Outages, QueueOutageError
 from faststream_outbox.forwarders.status import PartDown
 
 from .rows import Clock
@@ -14,7 +14,7 @@ FIRST, LONGEST = RETRY_SECONDS
 
 
 def test_nothing_is_kept_back_before_a_nack() -> None:
-    outages = Outages("x")
+    outages = Outages()
     assert not outages
     assert outages.keeps_back("k") is None
     outages.taken("k")
@@ -22,12 +22,12 @@ def test_nothing_is_kept_back_before_a_nack() -> None:
 
 
 def test_tries_are_ever_further_apart_up_to_a_minute(clock: Clock) -> None:
-    outages, began, tried = Outages("x"), clock.now, []
-    outages.nacked("k")
+    outages, began, tried = Outages(), clock.now, []
+    outages.failed("k", QueueOutageError("down"))
     while clock.now < began + 600.0:
         if outages.keeps_back("k") is None:
             tried.append(clock.now - began)
-            outages.nacked("k")
+            outages.failed("k", QueueOutageError("down"))
         clock.now += 0.01
     assert tried[0] <= FIRST + 0.02
     gaps = [later - earlier for earlier, later in pairwise(tried)]
@@ -37,8 +37,8 @@ def test_tries_are_ever_further_apart_up_to_a_minute(clock: Clock) -> None:
 
 
 def test_one_message_tries_at_a_time(clock: Clock) -> None:
-    outages = Outages("x")
-    error = outages.nacked("k")
+    outages = Outages()
+    outages.failed("k", error := QueueOutageError("down"))
     clock.now += FIRST
     assert outages.keeps_back("k") is None
     assert outages.keeps_back("k") is error, "until the other one has its answer"
@@ -47,9 +47,9 @@ def test_one_message_tries_at_a_time(clock: Clock) -> None:
 
 
 def test_those_that_were_in_flight_together_put_nothing_off(clock: Clock) -> None:
-    outages = Outages("x")
+    outages = Outages()
     for _ in range(200):
-        outages.nacked("k")
+        outages.failed("k", QueueOutageError("down"))
     clock.now += FIRST
     assert outages.keeps_back("k") is None
     [down] = outages.down()
@@ -57,16 +57,16 @@ def test_those_that_were_in_flight_together_put_nothing_off(clock: Clock) -> Non
 
 
 def test_a_routing_key_is_no_matter_of_another(clock: Clock) -> None:
-    outages = Outages("x")
-    outages.nacked("k")
+    outages = Outages()
+    outages.failed("k", QueueOutageError("down"))
     assert outages.keeps_back("other") is None
     outages.taken("other")
     assert outages.keeps_back("k") is not None
 
 
 def test_one_that_is_taken_lets_two_follow_until_all_may(clock: Clock) -> None:
-    outages, sizes = Outages("x"), []
-    outages.nacked("k")
+    outages, sizes = Outages(), []
+    outages.failed("k", QueueOutageError("down"))
     clock.now += FIRST
     while outages:
         wave = 0
@@ -80,14 +80,14 @@ def test_one_that_is_taken_lets_two_follow_until_all_may(clock: Clock) -> None:
 
 
 def test_a_nack_among_those_that_follow_ends_it_at_once(clock: Clock) -> None:
-    outages = Outages("x")
-    outages.nacked("k")
+    outages = Outages()
+    outages.failed("k", QueueOutageError("down"))
     clock.now += FIRST
     assert outages.keeps_back("k") is None
     for _ in range(20):
         outages.taken("k")
     assert outages.down() == [], "messages flow"
-    outages.nacked("k")
+    outages.failed("k", QueueOutageError("down"))
     assert outages.keeps_back("k") is not None
     [down] = outages.down()
     assert (down.seconds, down.tries) == (0.0, 2)
@@ -95,8 +95,8 @@ def test_a_nack_among_those_that_follow_ends_it_at_once(clock: Clock) -> None:
 
 def test_a_queue_that_takes_some_now_and_then_is_tried_about_as_often(clock: Clock) -> None:
     """A consumer makes room for one message each second; each try beyond that gives other queues a copy in vain."""
-    outages, room, taken, in_vain = Outages("x"), 0.0, 0, 0
-    outages.nacked("k")
+    outages, room, taken, in_vain = Outages(), 0.0, 0, 0
+    outages.failed("k", QueueOutageError("down"))
     for _ in range(60_000):
         clock.now += 0.01
         room = min(1.0, room + 0.01)
@@ -106,25 +106,28 @@ def test_a_queue_that_takes_some_now_and_then_is_tried_about_as_often(clock: Clo
                 outages.taken("k")
             else:
                 in_vain += 1
-                outages.nacked("k")
+                outages.failed("k", QueueOutageError("down"))
     assert taken > 200
     assert in_vain < 2.5 * taken
 
 
 def test_what_is_shown(clock: Clock) -> None:
-    outages = Outages("events")
-    outages.nacked("k")
-    outages.nacked("k")
+    outages = Outages()
+    outages.failed("k", QueueOutageError("one reason"))
+    outages.failed("k", QueueOutageError("another"))
     clock.now += 5.0
-    [down] = outages.down()
-    assert down == PartDown(name="k", error=down.error, seconds=5.0, tries=2)
-    assert down.error.startswith("RabbitMQ answered basic.nack for the exchange 'events' with the routing key 'k'")
-    assert "for 'q':" in str(Outages("").nacked("q")), "on the default exchange it is a queue"
+    assert outages.down() == [PartDown(name="k", error="another", seconds=5.0, tries=2)]
+
+
+def test_the_reasons() -> None:
+    of_exchange = str(QueueOutageError.of_nack("events", "k"))
+    assert of_exchange.startswith("RabbitMQ answered basic.nack for the exchange 'events' with the routing key 'k'")
+    assert "for 'q':" in str(QueueOutageError.of_nack("", "q")), "on the default exchange it is a queue"
 
 
 def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MOST_OUTAGES", 3)
-    outages = Outages("x")
+    outages = Outages()
     for number in range(10):
-        outages.nacked(f"k{number}")
+        outages.failed(f"k{number}", QueueOutageError("down"))
     assert [down.name for down in outages.down()] == ["k7", "k8", "k9"]

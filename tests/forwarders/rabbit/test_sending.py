@@ -36,6 +36,8 @@ class FakeClient:
         self.max_frame_size = max_frame_size
         self.blocked = False
         self.is_alive = True
+        self.queues_down: set[str] = set()
+        self.asked: list[str] = []
         self.routing_keys: list[str | None] = []
         self.log: list[tuple[str, bytes]] = []
         self.in_flight = 0
@@ -58,6 +60,11 @@ class FakeClient:
             self.log.append(("taken", body))
         finally:
             self.in_flight -= 1
+
+    async def is_node_down(self, queue: str) -> bool:
+        self.asked.append(queue)
+        await asyncio.sleep(0)
+        return queue in self.queues_down
 
     @property
     def taken(self) -> list[bytes]:
@@ -87,7 +94,7 @@ async def send(
     settings: RabbitSettings = SETTINGS,
 ) -> tuple[Sending, dict[int, Verdict]]:
     verdicts: dict[int, Verdict] = {}
-    sending = Sending(client, settings, Outages("") if outages is None else outages, verdicts)
+    sending = Sending(client, settings, Outages() if outages is None else outages, verdicts)
     await sending.send([Parcel(row) for row in its_rows])
     assert set(verdicts) == {row.id for row in its_rows}
     return sending, verdicts
@@ -236,11 +243,11 @@ async def test_a_routing_key_that_is_not_permitted(elsewhere: bool, verdict: typ
     error = amqp.ChannelAccessRefused("ACCESS_REFUSED - access to topic 'k' in exchange 'x' refused for user 'u'")
     client, verdicts = FakeClient(lambda _: error), dict[int, Verdict]()
     [its_row] = rows("a")
-    await Sending(client, SETTINGS, Outages(""), verdicts).send([Parcel(its_row, "k" if elsewhere else None)])
+    await Sending(client, SETTINGS, Outages(), verdicts).send([Parcel(its_row, "k" if elsewhere else None)])
     assert verdicts == {0: verdict(error)}
     assert client.routing_keys == ["k" if elsewhere else None]
     verdicts.clear()
-    await Sending(client, SETTINGS, Outages(""), verdicts).send(
+    await Sending(client, SETTINGS, Outages(), verdicts).send(
         [Parcel(row, "k" if elsewhere else None) for row in rows("a", "b")]
     )
     blamed = [each.exception for each in verdicts.values() if isinstance(each, Unsent)]
@@ -251,21 +258,23 @@ async def test_a_routing_key_that_is_not_permitted(elsewhere: bool, verdict: typ
 
 
 async def test_a_nack_is_an_outage_of_its_routing_key_and_holds_its_key() -> None:
-    client, outages = FakeClient(lambda body: nacked() if body in (b"1", b"4") else None), Outages("shop")
+    client, outages = FakeClient(lambda body: nacked() if body in (b"1", b"4") else None), Outages()
     sending, verdicts = await send(client, rows("a", "a", "a", "b", None), outages)
     verdict = verdicts[1]
     assert isinstance(verdict, Unsent)
     assert isinstance(verdict.exception, QueueOutageError)
     assert verdict.part == "q"
-    assert "basic.nack for the exchange 'shop' with the routing key 'q'" in str(verdict.exception)
-    assert verdicts[4] == verdict
+    assert "basic.nack for 'q'" in str(verdict.exception)
+    behind = verdicts[4]
+    assert isinstance(behind, Unsent)
+    assert behind.part == "q"
     assert verdicts[2] == Unsent(), "it waits behind the first of its key"
     assert sending.trouble is None, "the connection is fine"
     assert sorted(client.taken) == [b"0", b"3"]
 
 
 async def test_nothing_more_is_sent_with_a_routing_key_that_is_down_and_everything_else_is(clock: Clock) -> None:
-    client, outages = FakeClient(lambda _: nacked()), Outages("")
+    client, outages = FakeClient(lambda _: nacked()), Outages()
     await send(client, rows("a"), outages)
     client.answer, client.log[:] = (lambda _: None), []
     verdicts: dict[int, Verdict] = {}
@@ -282,7 +291,7 @@ async def test_nothing_more_is_sent_with_a_routing_key_that_is_down_and_everythi
 
 async def test_a_nack_counts_where_that_is_wanted() -> None:
     settings = replace(SETTINGS, count_nacks=True)
-    client, outages = FakeClient(lambda body: nacked() if body == b"1" else None), Outages("")
+    client, outages = FakeClient(lambda body: nacked() if body == b"1" else None), Outages()
     _, verdicts = await send(client, rows("a", "a", "a", "b"), outages, settings)
     assert isinstance(verdicts[1], Refused)
     assert (verdicts[2], verdicts[3]) == (Unsent(), Accepted())
@@ -290,7 +299,7 @@ async def test_a_nack_counts_where_that_is_wanted() -> None:
 
 
 async def test_a_message_that_no_queue_takes_is_refused_all_the_same() -> None:
-    client, outages = FakeClient(lambda body: returned() if body == b"0" else None), Outages("")
+    client, outages = FakeClient(lambda body: returned() if body == b"0" else None), Outages()
     _, verdicts = await send(client, rows("a", "b"), outages)
     assert isinstance(verdicts[0], Refused)
     assert not outages
@@ -298,7 +307,7 @@ async def test_a_message_that_no_queue_takes_is_refused_all_the_same() -> None:
 
 async def test_of_one_routing_key_more_and_more_are_sent_after_one_was_taken(clock: Clock) -> None:
     """What a queue has no room for is not tried by all at once."""
-    outages = Outages("")
+    outages = Outages()
     await send(FakeClient(lambda _: nacked()), rows("a"), outages)
     clock.now += 60.0
     sent = []
@@ -306,3 +315,31 @@ async def test_of_one_routing_key_more_and_more_are_sent_after_one_was_taken(clo
         await send(client := FakeClient(), rows(*[None] * 40), outages)
         sent.append(len(client.taken))
     assert sent == [1, 2, 4, 8, 16]
+
+
+async def test_a_message_that_is_returned_because_the_node_of_its_queue_is_down_is_not_refused() -> None:
+    client, outages = FakeClient(lambda _: returned()), Outages()
+    client.queues_down.add("q")
+    _, verdicts = await send(client, rows("a", "a", "b", None), outages)
+    assert {type(each) for each in verdicts.values()} == {Unsent}
+    assert "the node that has this queue is down" in str(verdicts[0])
+    assert client.asked == ["q"], "once for all"
+    assert [part.name for part in outages.down()] == ["q"]
+
+
+async def test_what_an_exchange_returns_is_refused_without_a_question() -> None:
+    settings = RabbitSettings.of(RabbitBroker(logger=None).publisher("q", exchange="e"))
+    client = FakeClient(lambda _: returned())
+    client.queues_down.add("q")
+    _, verdicts = await send(client, rows("a"), Outages(), settings)
+    assert isinstance(verdicts[0], Refused)
+    assert client.asked == []
+
+
+async def test_where_it_cannot_be_asked_a_returned_message_is_refused() -> None:
+    class Broken(FakeClient):
+        async def is_node_down(self, queue: str) -> bool:
+            raise ConnectionError
+
+    _, verdicts = await send(Broken(lambda _: returned()), rows("a"))
+    assert isinstance(verdicts[0], Refused)

@@ -5,7 +5,14 @@ import contextlib
 import secrets
 from typing import Any
 
-from aiormq.exceptions import AMQPChannelError, AMQPError, ChannelAccessRefused, DeliveryError, PublishError
+from aiormq.exceptions import (
+    AMQPChannelError,
+    AMQPError,
+    ChannelAccessRefused,
+    ChannelNotFoundEntity,
+    DeliveryError,
+    PublishError,
+)
 from faststream.rabbit import RabbitExchange
 
 from faststream_outbox.forwarders.rabbit.connection import Connection, OpeningRefusedError
@@ -158,6 +165,21 @@ class RabbitClient:
             self._unanswered -= 1
             raise
         self._unanswered -= 1
+
+    async def is_node_down(self, queue: str) -> bool:
+        """Return whether a durable queue exists and its node is down; False where that cannot be asked.
+
+        RabbitMQ before 4.0 then returns messages as if there were no such queue.
+        """
+        channel = await self._connection.channel(publisher_confirms=False)
+        try:
+            await channel.queue_declare(queue, passive=True)
+        except ChannelNotFoundEntity as error:
+            return "home node" in str(error)
+        except AMQPChannelError:
+            return False
+        await channel.close()
+        return False
 
     async def close(self) -> None:
         """Close in order, or reset the connection, so that nothing of it is on its way any more."""

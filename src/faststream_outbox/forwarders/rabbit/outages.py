@@ -21,15 +21,22 @@ MOST_OUTAGES = 10_000
 
 
 class QueueOutageError(Exception):
-    """RabbitMQ has answered basic.nack: a queue that the message is bound for does not take it now.
+    """A queue that a message is bound for does not take it now, which says nothing of the message.
 
-    It says nothing of the message: the queue is full and rejects (``x-overflow: reject-publish``), or its process, its
-    node or its majority is gone. Other queues of the same exchange may have got their copy.
+    The queue is full and rejects (``x-overflow: reject-publish``), or its process, its node or its majority is gone.
+    Other queues of the same exchange may have got their copy.
     """
 
-    def __init__(self, exchange: str, routing_key: str) -> None:
+    @classmethod
+    def of_nack(cls, exchange: str, routing_key: str) -> "QueueOutageError":
+        """Make the error of a message that was answered by basic.nack."""
         where = f"the exchange {exchange!r} with the routing key {routing_key!r}" if exchange else repr(routing_key)
-        super().__init__(f"RabbitMQ answered basic.nack for {where}: a queue is full and rejects, or its node is down")
+        return cls(f"RabbitMQ answered basic.nack for {where}: a queue is full and rejects, or its node is down")
+
+    @classmethod
+    def of_node(cls, queue: str) -> "QueueOutageError":
+        """Make the error of a message that was returned, to a queue whose node is down."""
+        return cls(f"RabbitMQ returned a message for {queue!r}: the node that has this queue is down")
 
 
 @dataclass(slots=True)
@@ -38,7 +45,7 @@ class _Outage:
     since: float
     next_try: float
     tries: int = 0
-    """Messages that were answered by basic.nack."""
+    """Messages that were not taken."""
     is_over: bool = False
     """Whether a message was taken since the last one that was not."""
     granted: int = 0
@@ -49,16 +56,12 @@ class _Outage:
 class Outages:
     """What the lanes of a forwarder know of queues that take nothing.
 
-    Once a message was answered by basic.nack, none is sent with its routing key until a delay is over, and then one
-    tries alone. When it is taken two may follow, then four, and so on: each message that is not taken gives the other
-    queues of the exchange a copy in vain.
-
-    Args:
-        exchange: Its name.
+    Once a message was not taken, none is sent with its routing key until a delay is over, and then one tries alone.
+    When it is taken two may follow, then four, and so on: each message that is not taken gives the other queues of the
+    exchange a copy in vain.
     """
 
-    def __init__(self, exchange: str) -> None:
-        self._exchange = exchange
+    def __init__(self) -> None:
         self._outages: dict[str, _Outage] = {}
 
     def __bool__(self) -> bool:
@@ -79,21 +82,21 @@ class Outages:
         outage.next_try = now + outage.backoff.next()
         return None
 
-    def nacked(self, routing_key: str) -> QueueOutageError:
-        """Note that a message was answered by basic.nack."""
+    def failed(self, routing_key: str, error: QueueOutageError) -> None:
+        """Note that a message was not taken, and why."""
         now = time.monotonic()
         outage = self._outages.get(routing_key)
         if outage is None:
             if len(self._outages) >= MOST_OUTAGES:
                 self._outages.pop(next(iter(self._outages)))
-            outage = _Outage(QueueOutageError(self._exchange, routing_key), since=now, next_try=now, is_over=True)
+            outage = _Outage(error, since=now, next_try=now, is_over=True)
             self._outages[routing_key] = outage
+        outage.error = error
         outage.tries += 1
         if outage.is_over:
             # Others that were in flight beside it put nothing off.
             outage.is_over, outage.granted, outage.since = False, 0, now
             outage.next_try = now + outage.backoff.next()
-        return outage.error
 
     def taken(self, routing_key: str) -> None:
         """Note that a message was taken."""

@@ -12,7 +12,7 @@ from faststream_outbox._values.outcome import ACCEPTED, Accepted, Poison, Reason
 from faststream_outbox._values.parcel import Parcel
 from faststream_outbox._values.row import OutboxRow
 from faststream_outbox.forwarders.chains import Chain, chains_of
-from faststream_outbox.forwarders.rabbit.outages import Outages
+from faststream_outbox.forwarders.rabbit.outages import Outages, QueueOutageError
 from faststream_outbox.forwarders.rabbit.properties import Properties, properties_of
 from faststream_outbox.forwarders.rabbit.settings import RabbitSettings
 from faststream_outbox.forwarders.rabbit.verdicts import BlockedError, Meaning, is_of_a_routing_key, meaning, poison
@@ -39,6 +39,9 @@ class Publishing(Protocol):
 
     async def publish(self, body: bytes, properties: Properties, routing_key: str | None) -> None:
         """Send a message; raise unless a queue has it."""
+
+    async def is_node_down(self, queue: str) -> bool:
+        """Return whether a queue exists and its node is down."""
 
 
 class Sending:
@@ -67,6 +70,9 @@ class Sending:
         self._settings = settings
         self._outages = outages
         self._verdicts = verdicts
+        self._asking = asyncio.Lock()
+        self._are_down: dict[str, bool] = {}
+        """Whether the node of a queue that was not found is down, asked once in a hand-over."""
 
     async def send(self, parcels: Sequence[Parcel]) -> None:
         """Send parcels until all have a verdict; what stands behind trouble, or behind its key, is unsent."""
@@ -159,17 +165,19 @@ class Sending:
         except (Exception, asyncio.CancelledError) as error:
             if is_cancelled():
                 raise
-            return self._read(row, routing_key, error)
+            return await self._read(row, routing_key, error)
         if self._outages:
             self._outages.taken(routing_key)
         return ACCEPTED
 
-    def _read(self, row: OutboxRow, routing_key: str, error: BaseException) -> Verdict | None:
+    async def _read(self, row: OutboxRow, routing_key: str, error: BaseException) -> Verdict | None:
         its_meaning = meaning(error)
-        if its_meaning is Meaning.QUEUE_DOWN and not self._settings.count_nacks:
-            return Unsent(self._outages.nacked(routing_key), routing_key)
         if its_meaning in (Meaning.REFUSED, Meaning.QUEUE_DOWN):
-            return Refused(error)
+            outage = await self._outage(routing_key, its_meaning)
+            if outage is None or self._settings.count_nacks:
+                return Refused(error)
+            self._outages.failed(routing_key, outage)
+            return Unsent(outage, routing_key)
         if isinstance(error, ChannelInvalidStateError):
             self._in_flight.pop(row.id, None)
         if isinstance(error, asyncio.CancelledError):
@@ -177,6 +185,26 @@ class Sending:
             error = ConnectionError("the connection was given up")
         self._note_trouble(error, its_meaning)
         return None
+
+    async def _outage(self, routing_key: str, its_meaning: Meaning) -> QueueOutageError | None:
+        """Return what is wrong with the queue that has not taken a message, unless there is none."""
+        exchange = self._settings.exchange.name
+        if its_meaning is Meaning.QUEUE_DOWN:
+            return QueueOutageError.of_nack(exchange, routing_key)
+        if exchange:
+            return None
+        async with self._asking:
+            if routing_key not in self._are_down:
+                self._are_down[routing_key] = await self._is_node_down(routing_key)
+        return QueueOutageError.of_node(routing_key) if self._are_down[routing_key] else None
+
+    async def _is_node_down(self, queue: str) -> bool:
+        try:
+            return await self._client.is_node_down(queue)
+        except (Exception, asyncio.CancelledError):  # that the connection has broken is seen by what is in flight
+            if is_cancelled():
+                raise
+            return False
 
     def _note_trouble(self, error: BaseException, its_meaning: Meaning) -> None:
         # Those who find the channel closed may come before those who are told why.

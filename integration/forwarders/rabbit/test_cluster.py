@@ -1,0 +1,85 @@
+"""A cluster whose other node, which has the queue, is gone: a classic queue lives on one node alone."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import aio_pika
+import pytest
+from faststream.rabbit import RabbitBroker
+
+from faststream_outbox import ConstantRetry, Forward, OutboxMessage, Outgoing
+from integration.broker.observing import LogLines, Table, eventually
+from integration.forwarders.carrying import Publishing, check_complete, nothing_is_counted
+from integration.forwarders.conftest import MakeBroker
+from integration.servers.queues import Mailbox
+from integration.servers.rabbitmq import EmbeddedRabbit, OwnRabbit
+
+from .carrying import as_records
+
+
+@pytest.fixture
+async def other_node(embedded: OwnRabbit, tmp_path: Path) -> AsyncIterator[EmbeddedRabbit]:
+    if not isinstance(embedded, EmbeddedRabbit):
+        pytest.skip("a second node needs the first one's folder")
+    running = embedded.second_node(tmp_path)
+    yield await asyncio.to_thread(running.__enter__)
+    await asyncio.to_thread(running.__exit__, None, None, None)
+
+
+async def test_the_node_of_a_queue_is_down_and_no_message_dies_of_it(
+    *,
+    make_broker: MakeBroker,
+    rabbit: RabbitBroker,
+    other_node: EmbeddedRabbit,
+    mailbox: Mailbox,
+    publishing: Publishing,
+    table: Table,
+    log: LogLines,
+) -> None:
+    """RabbitMQ answers basic.nack since 4.0; before, it returns the message as if there were no such queue."""
+    name = f"{mailbox.name}-far"
+    async with await aio_pika.connect(other_node.url) as connection, connection.channel() as channel:
+        await channel.declare_queue(name, durable=True)
+    other_node.process.kill()
+
+    def near(message: OutboxMessage) -> Forward:
+        return Forward(to=mailbox.name if message.headers.get("goes") == "near" else None)
+
+    broker = make_broker(logger=log)
+    retry = ConstantRetry(delay_seconds=0.05, max_attempts=3)
+    forwarder = broker.forwarder("orders", to=rabbit.publisher(name), transform=near, retry_strategy=retry)
+    ids = await publishing.many(Outgoing(b"", key=f"key-{n % 5}") for n in range(30))
+    await broker.start()
+    [line] = await eventually(lambda: log.at_least(logging.WARNING), within=10)
+    assert "down" in line
+    others = await publishing.many(Outgoing(b"", key=f"near-{n % 5}", headers={"goes": "near"}) for n in range(30))
+    check_complete(as_records(await mailbox.messages(30)), others)
+    status = await forwarder.status()
+    assert status.state == "closed"
+    assert [part.name for part in status.parts_down] == [name]
+    await nothing_is_counted(table)
+
+    await asyncio.to_thread(other_node.start)
+    check_complete(as_records(await Mailbox(other_node.url, name).messages(30, timeout=70)), ids)
+    await eventually(table.is_empty)
+    assert len(log.at_least(logging.WARNING)) == 1
+    async with await aio_pika.connect(other_node.url) as connection, connection.channel() as channel:
+        await channel.queue_delete(name)
+
+
+async def test_a_queue_that_never_was_is_no_queue_whose_node_is_down(
+    *, make_broker: MakeBroker, rabbit: RabbitBroker, other_node: EmbeddedRabbit, publishing: Publishing, table: Table
+) -> None:
+    broker = make_broker()
+    retry = ConstantRetry(delay_seconds=60)
+    broker.forwarder("orders", to=rabbit.publisher("outbox-nowhere"), retry_strategy=retry)
+    await publishing.many([Outgoing(b"")] * 20)
+    other_node.process.kill()
+    await broker.start()
+    await eventually(lambda: _all_refused(table))
+
+
+async def _all_refused(table: Table) -> bool:
+    return await table.count("attempts_count = 1") == 20
