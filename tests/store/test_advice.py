@@ -42,7 +42,7 @@ def test_a_known_state_is_one_line_with_what_to_do(code: str, wrap: object) -> N
         (TimeoutError(), "did not answer in time"),
         (NoConnectionLeftError("QueuePool limit of size 1 overflow 0 reached"), "pool are in use"),
         (OSError(113, "No route to host"), "cannot be reached"),
-        (wrapped(type("InterfaceError", (Exception,), {})("connection is closed")), "the connection was lost"),
+        (wrapped(type("InterfaceError", (Exception,), {})("connection is closed")), "the server's log says which"),
     ],
 )
 def test_a_network_that_is_away_is_one_line_too(error: Exception, advice: str) -> None:

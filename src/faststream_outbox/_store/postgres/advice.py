@@ -13,6 +13,10 @@ from faststream_outbox._values.outcome import describe
 _MIGRATE = "run the migration that creates what make_outbox_table and make_dlq_table declare"
 _OLDER = "the table is not what the code declares: run the migration; validate_schema() names each difference"
 _LOST = "the connection was lost"
+_LOST_AT_REST = (
+    "the connection was lost while nothing was asked of it: the server was stopped, an administrator or a time-out has "
+    "ended it (transaction_timeout, idle_in_transaction_session_timeout), or the network; the server's log says which"
+)
 _ENDED = "a time-out of the engine's role has ended it: raise that, see docs/operating.md"
 _POOLER = 'behind a pooler the engine needs the settings in docs/operating.md, "Behind PgBouncer"'
 
@@ -86,6 +90,6 @@ def _root(error: BaseException) -> BaseException:
 
 def _without_code(root: BaseException) -> str | None:
     if type(root).__name__ == "InterfaceError" and "closed" in str(root):
-        # asyncpg's word on a connection that broke while nobody used it.
-        return _LOST
+        # asyncpg's word on a connection that broke while nobody used it: what the server said then is lost.
+        return _LOST_AT_REST
     return next((advice for kind, advice in _ADVICE_BY_KIND if isinstance(root, kind)), None)
