@@ -25,6 +25,36 @@ def test_an_outage_is_told_once_and_its_end_once(log: Lines) -> None:
     ]
 
 
+def test_it_is_down_until_those_that_failed_have_worked_again(log: Lines, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock()
+    monkeypatch.setattr(health_module, "time", clock)
+    health = Health("database", log)
+    for _ in range(20):
+        health.failed(Trouble("permission denied"), "writing")
+        health.recovered("reading")
+        clock.now += health_module.FAILING_SECONDS - 1.0
+    assert (len(log.errors), log.recoveries) == (1, [])
+    health.recovered("writing")
+    assert len(log.recoveries) == 1
+
+
+def test_a_loop_whose_round_passed_or_that_fails_no_more_keeps_nothing_down(
+    log: Lines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock()
+    monkeypatch.setattr(health_module, "time", clock)
+    health = Health("database", log)
+    health.failed(Trouble("gone"), "one")
+    health.passed("one")
+    assert health.is_down, "it may have had nothing to do"
+    health.recovered("another")
+    assert not health.is_down
+    health.failed(Trouble("gone"), "one")
+    clock.now += health_module.FAILING_SECONDS
+    health.recovered("another")
+    assert not health.is_down, "it waits for something else"
+
+
 def test_during_an_outage_other_errors_are_told_once_each_and_a_minute_apart(
     log: Lines, monkeypatch: pytest.MonkeyPatch
 ) -> None:

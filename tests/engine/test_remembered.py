@@ -13,6 +13,7 @@ from faststream_outbox._engine import reckoning, remembered
 from faststream_outbox._engine.lane import Lane
 from faststream_outbox._engine.reckoning import Answer, Reckoning
 from faststream_outbox._engine.remembered import Remembered
+from faststream_outbox._engine.runtime import Runtime
 from faststream_outbox._engine.sending import Sent
 from faststream_outbox._engine.team import Tally, Team
 from faststream_outbox._store.memory import MemoryHandOver
@@ -621,6 +622,20 @@ async def test_the_database_works_again_when_an_outcome_is_written_and_not_when_
     store.script.failing.clear()
     await until(lambda: log.recoveries)
     assert store.rows == []
+
+
+async def test_other_loops_do_not_say_that_the_database_works_again_while_outcomes_cannot_be_written(
+    make: Make, runtime: Runtime, store: ScriptedStore, log: Lines
+) -> None:
+    store.publish()
+    store.script.failing["hand_over_settle"] = Trouble("no database")
+    runtime.start()
+    quick(make).start()
+    await until(lambda: store.script.calls["hand_over_settle"] > 10 and store.script.calls["rescue"] > 10)
+    assert log.recoveries == []
+    assert len(log.errors) == 1
+    store.script.failing.clear()
+    await until(lambda: log.recoveries)
 
 
 async def test_the_database_works_again_when_a_look_is_in_vain(make: Make, store: ScriptedStore, log: Lines) -> None:

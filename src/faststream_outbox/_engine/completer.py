@@ -117,7 +117,7 @@ class Completer(Service):
     async def _settle(self, batch: Sequence[Settlement]) -> Sequence[Unwritten]:
         async with self._writes, asyncio.timeout(DATABASE_SECONDS):
             unwritten = await self._store.settle(batch, token=self._leases.token)
-        self.health.recovered()
+        self.health.recovered(self.name)
         return unwritten
 
     def _finish(self, batch: Sequence[Settlement], unwritten: Sequence[Unwritten]) -> None:

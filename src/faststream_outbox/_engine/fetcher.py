@@ -89,7 +89,7 @@ class Fetcher(Service):
         self._wakeup.clear()
         async with asyncio.timeout(DATABASE_SECONDS):
             rows = await self._claim(places, room)
-        self.health.recovered()
+        self.health.recovered(self.name)
         self._rounds.advance()
         if rows:
             # Before a handler can hold the last connection of the pool.

@@ -9,6 +9,9 @@ from typing import TypeAlias
 from faststream_outbox._values.explanation import Explanation, unexplained
 from faststream_outbox._values.printable import printable
 
+FAILING_SECONDS = 60.0
+"""After so long without another failure, a loop does not count as failing: it waits for something else."""
+
 QUIET_SECONDS = 60.0
 """During an outage, further lines are at least so far apart. The first reminder comes after it, each later one after
 twice the time of the one before."""
@@ -48,6 +51,8 @@ class Health:
     def __init__(self, name: str, log: Log, explain: Callable[[BaseException], Explanation] = unexplained) -> None:
         self.name = name
         self.last_error: BaseException | None = None
+        self._failing: dict[str, float] = {}
+        """The loops whose last round failed, and when."""
         self._log = log
         self._explain = explain
         self._logged: set[type[BaseException]] = set()
@@ -66,11 +71,16 @@ class Health:
         """Whether it is down, and has been for so long that it is time to say so again."""
         return self.is_down and time.monotonic() >= self._next_reminder
 
-    def failed(self, error: BaseException) -> None:
+    def failed(self, error: BaseException, by: str = "") -> None:
         """Note a failure: the first since all was well is an error; one of another kind is worth a line now and then.
 
         During an outage a client has many names for it (reset, refused, timed out); they are not changes of state.
+
+        Args:
+            error: What was raised.
+            by: The loop that has failed.
         """
+        self._failing[by] = time.monotonic()
         if not self.is_down:
             self._begin_outage()
             self._tell(logging.ERROR, error)
@@ -108,9 +118,21 @@ class Health:
         text, is_whole = self._explain(error)
         self._log(level, f"{self.name}: {text} (retrying until it works)", None if is_whole else error)
 
-    def recovered(self) -> None:
-        """Note a success; it is logged if there was a failure before."""
-        if self.last_error is not None:
+    def passed(self, by: str) -> None:
+        """Note that a round of a loop came to its end, whatever it was about."""
+        self._failing.pop(by, None)
+
+    def recovered(self, by: str = "") -> None:
+        """Note a success; it is logged if there was a failure before, and no other loop fails just now.
+
+        What one loop can do (take rows) says nothing of what another one cannot (write their outcomes).
+        """
+        if self.last_error is None:
+            return
+        self._failing.pop(by, None)
+        now = time.monotonic()
+        if all(now - failed_at >= FAILING_SECONDS for failed_at in self._failing.values()):
+            self._failing.clear()
             self.last_error = None
             self._logged.clear()
             self._log(logging.INFO, f"{self.name}: works again", None)

@@ -145,7 +145,7 @@ class Lane(Service):
             raise
         if taken is None:
             self._remembered.looked_in_vain(asked)
-            self.health.recovered()
+            self.health.recovered(self.name)
             self._breaker.idle(asked)
             self._wakeup.pass_on()
             return None
@@ -200,7 +200,7 @@ class Lane(Service):
             self._say_dead(reckoning.final())
         if settlements or self._remembered.is_empty:
             # Rows that were merely taken say nothing of whether their outcomes can be written.
-            self.health.recovered()
+            self.health.recovered(self.name)
 
     def _say_dead(self, answers: Iterable[Answer]) -> None:
         for row, outcome in (answer.settlement for answer in answers):

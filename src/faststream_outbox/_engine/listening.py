@@ -84,7 +84,7 @@ class Listening(Service):
             if line is None:
                 self._fall_back_to_polling()
                 return
-            self.health.recovered()
+            self.health.recovered(self.name)
             if self._steady_from == math.inf:
                 self._steady_from = time.monotonic() + STEADY_SECONDS
             self._decide(token)
@@ -112,7 +112,7 @@ class Listening(Service):
             msg = "LISTEN was answered before and is not any more"
             raise ConnectionError(msg)
         self._enabled = False
-        self.health.recovered()
+        self.health.recovered(self.name)
         self._steady_from = 0.0
         self._log(
             logging.WARNING,

@@ -64,7 +64,7 @@ class Rescuer(Service):
             began = time.monotonic()
             found = await self._store.rescue(token=self._leases.token, suspects=suspects)
             self._took = time.monotonic() - began
-        self.health.recovered()
+        self.health.recovered(self.name)
         self._suspects = found.absent
         for queue in found.freed_queues:
             self._wakeups.wake(queue)

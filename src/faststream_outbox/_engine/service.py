@@ -134,10 +134,11 @@ class Service(ABC):
                 forget_cancellation()
                 if time.monotonic() - began > LONG_ROUND_SECONDS:
                     self._backoff.reset()
-                self.health.failed(error)
+                self.health.failed(error, self.name)
                 await self._rest_after_failure()
             else:
                 forget_cancellation()
+                self.health.passed(self.name)
                 self._backoff.reset()
 
     async def _rest_after_failure(self) -> None:

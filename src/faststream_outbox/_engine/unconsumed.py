@@ -75,7 +75,7 @@ class Watching(Service):
         await self._announce()
         if self._consumed.is_complete:
             self._tell(await self.look())
-        self.health.recovered()
+        self.health.recovered(self.name)
 
     async def _announce(self) -> None:
         if time.monotonic() < self._next_announcement or not self._consumed.own:
