@@ -1,7 +1,7 @@
 """A forwarder as its application sees it: pause, resume, status."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -21,6 +21,8 @@ from faststream_outbox import (
     TestOutboxBroker,
     make_outbox_table,
 )
+from faststream_outbox._store.memory import MemoryHandOver
+from faststream_outbox._values.outcome import Settlement, Unwritten
 
 # No transaction is needed where nothing is written to a database.
 NO_SESSION: Any = None
@@ -142,6 +144,32 @@ async def test_an_outage_can_be_seen(
         assert status.lag_rows == 1
         assert status.last_error is not None
         assert "unwelcome" in status.last_error
+
+
+async def test_what_the_database_refuses_can_be_seen(
+    broker: OutboxBroker,
+    kafka: KafkaBroker,
+    make: Callable[..., OutboxForwarder],
+    arrived: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def refuse(self: MemoryHandOver, settlements: Sequence[Settlement]) -> Sequence[Unwritten]:
+        return [Unwritten(settlement, PermissionError("permission denied")) for settlement in settlements]
+
+    monkeypatch.setattr(MemoryHandOver, "settle", refuse)
+    forwarder = make()
+    assert (await forwarder.status()).set_aside == 0
+    async with TestOutboxBroker(broker, run_loops=True), TestKafkaBroker(kafka):
+        await state_is(forwarder, "closed")
+        for body in ("tea", "milk"):
+            await broker.publish(body, queue="orders", session=NO_SESSION)
+        async with asyncio.timeout(5):
+            while (status := await forwarder.status()).set_aside < 2:
+                await asyncio.sleep(0.001)
+        assert sorted(arrived) == ["milk", "tea"]
+        assert status.set_aside_error == "PermissionError: permission denied"
+        assert status.last_error is None, "the destination is well"
+        assert status.sent == 0
 
 
 @pytest.mark.parametrize("run_loops", [False, True])
