@@ -24,7 +24,8 @@ kafka = KafkaBroker(os.environ["KAFKA_BOOTSTRAP"], acks="all")
 rabbit = RabbitBroker(os.environ["RABBITMQ_URL"])
 redis = RedisBroker(os.environ["REDIS_URL"])
 
-broker = OutboxBroker(create_async_engine(os.environ["DATABASE_URL"]), outbox_table=make_outbox_table(MetaData()))
+engine = create_async_engine(os.environ["DATABASE_URL"], hide_parameters=True)
+broker = OutboxBroker(engine, outbox_table=make_outbox_table(MetaData()))
 forwarders = [
     broker.forwarder("orders", to=kafka.publisher("orders.v1")),
     broker.forwarder("receipts", to=rabbit.publisher("receipts", persist=True)),

@@ -51,7 +51,7 @@ outbox_table = make_outbox_table(Base.metadata)
 
 # --- The connections --------------------------------------------------------------------------------------------------
 
-engine = create_async_engine(os.environ["DATABASE_URL"])
+engine = create_async_engine(os.environ["DATABASE_URL"], hide_parameters=True)
 new_session = async_sessionmaker(engine, expire_on_commit=False)
 kafka = KafkaBroker(os.environ["KAFKA_BOOTSTRAP"], acks="all")
 

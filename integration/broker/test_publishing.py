@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 from faststream import BaseMiddleware, PublishCommand
 from faststream.exceptions import FeatureNotSupportedException
-from sqlalchemy import URL, create_engine, make_url
+from sqlalchemy import URL, create_engine, make_url, text
+from sqlalchemy import Table as SqlTable
+from sqlalchemy.exc import ProgrammingError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
@@ -381,3 +383,28 @@ async def test_a_response_that_nobody_commits_is_told_of_in_the_log(
         await broker.publish({}, queue="orders", session=session)
     [line] = await eventually(lambda: log.containing("closed without commit"))
     assert "messages to 'mails'" in line
+
+
+SECRET: dict[str, Any] = {"queue": "orders", "headers": {"token": "a-secret"}}
+REVEALING: list[Publish] = [
+    lambda broker, session: broker.publish({"password": "a-secret"}, session=session, **SECRET),
+    lambda broker, session: broker.publish("a-secret", session=session, idempotency_key="i", **SECRET),
+    lambda broker, session: broker.publish_batch("a-secret", session=session, **SECRET),
+]
+
+
+@pytest.mark.parametrize("publish", REVEALING, ids=["one", "deduplicated", "batch"])
+@pytest.mark.parametrize("hides", [True, False])
+async def test_an_error_of_the_database_shows_a_message_unless_the_engine_hides_parameters(
+    outbox_table: SqlTable, database_url: str, publish: Publish, hides: bool
+) -> None:
+    engine = create_async_engine(database_url, hide_parameters=hides)
+    broker = OutboxBroker(engine, outbox_table=outbox_table, logger=None)
+    try:
+        async with AsyncSession(engine) as session:
+            await session.execute(text("DROP TABLE outbox"))
+            with pytest.raises(ProgrammingError) as caught:
+                await publish(broker, session)
+    finally:
+        await engine.dispose()
+    assert ("a-secret" in f"{caught.value} {caught.value.__cause__}") is not hides

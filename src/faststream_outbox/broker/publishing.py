@@ -44,13 +44,16 @@ class OutboxPublishing(BrokerPublishMixin[Delivery]):
         statement; so a process that only publishes declares these forwarders too, though it starts none of them.
 
         A message with a key is written after the session's pending changes are flushed, so that ids follow the order in
-        which transactions locked their domain rows.
+        which transactions locked their domain rows. In a listener to ``before_flush`` they are not yet written, and the
+        order is that of the calls; in ``after_flush`` they are.
 
         Args:
             body: Anything that FastStream can encode; encoded once, and sent as these bytes ever after. NaN and
                 infinity, which JSON does not have, are refused wherever they stand in it.
             queue: The queue's name; at most 255 bytes, without ``=>`` and control characters.
-            session: The transaction to write in.
+            session: The transaction to write in: of the schema that the broker works in, where there is a
+                ``schema_translate_map``, and not in AUTOCOMMIT. One that was closed begins anew, as SQLAlchemy has it.
+                When it is closed without commit, a warning in the log names the queue.
             headers: Names and values are strings; 32 KiB together at most. Names that the bridge writes itself are
                 refused, and ``reply_to`` in any case of its letters: a FastStream consumer would publish there. A
                 ``traceparent`` is sent unchanged; without one, and with a current span of OpenTelemetry, the
@@ -64,6 +67,9 @@ class OutboxPublishing(BrokerPublishMixin[Delivery]):
         Raises:
             InvalidSessionError: ``session`` cannot carry a row; it is a ``TypeError``.
             InvalidMessageError: An argument is refused; nothing was written and the transaction stays usable.
+            IntegrityError: SQLAlchemy's: something else than a live duplicate is in the way of a row, such as a unique
+                index of your own, or a sequence that is behind the table's ids; nothing was written.
+            NotWrittenError: A trigger or a rule has suppressed the row; nothing was written.
             ConfigError: A copy has no queue: the publisher that a forwarder with ``tee=True`` carries to stands on a
                 router that is not included in a broker, or the name of the queue of copies would be too long.
 
@@ -138,6 +144,8 @@ class OutboxPublishing(BrokerPublishMixin[Delivery]):
         Raises:
             InvalidSessionError: ``session`` cannot carry a row.
             InvalidMessageError: An argument or message is refused; nothing was written.
+            IntegrityError: See ``publish``.
+            NotWrittenError: See ``publish``.
             ConfigError: See ``publish``.
         """
         # Outgoing also keeps a body of None from being taken for no message.

@@ -20,4 +20,7 @@ WHERE {planned_anew}
         WHERE t.queue = m.queue AND t.idempotency_key = m.idempotency_key AND t.deduplicate
     )
   )
-  AND NOT EXISTS (SELECT FROM {table} AS t WHERE t.queue = m.queue AND t.timer_id = CAST(:timer_id AS text))
+  AND NOT (
+    CAST(:timer_id AS text) IS NOT NULL
+    AND EXISTS (SELECT FROM {table} AS t WHERE t.queue = m.queue AND t.timer_id = CAST(:timer_id AS text))
+  )
