@@ -73,6 +73,17 @@ async def test_a_released_savepoint_rings_nothing_before_the_transaction_ends(
     assert bells.rung == [("q", 1)]
 
 
+async def test_a_released_savepoint_rings_nothing_of_what_was_before_it(
+    writer: PostgresWriter, engine: AsyncEngine, bells: Bells
+) -> None:
+    async with AsyncSession(engine) as session, session.begin():
+        await writer.insert(session, draft())
+        async with session.begin_nested():
+            await session.execute(text("SELECT 1"))
+        assert bells.rung == []
+    assert bells.rung == [("q", 1)]
+
+
 async def test_a_rollback_rings_nothing(writer: PostgresWriter, engine: AsyncEngine, bells: Bells) -> None:
     async with AsyncSession(engine) as session:
         await writer.insert(session, draft())
