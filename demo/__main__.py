@@ -30,6 +30,9 @@ def main() -> int:
         print("Choose another with --host and --port, or with HOST and PORT in the environment.", file=sys.stderr)
         return 1
 
+    # The page answers to this name, and to no other but localhost.
+    os.environ["HOST"] = options.host
+
     # The page shows what happens; the terminal is for what goes wrong.
     logging.disable(logging.INFO)
     _say("", "faststream-outbox · live demo", "")
@@ -120,7 +123,8 @@ def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m demo",
         description="A shop that writes orders and messages in one transaction, and a page that shows every step.",
-        epilog="DATABASE_URL and KAFKA_BOOTSTRAP name servers of your own; without them, embedded ones are started.",
+        epilog="DATABASE_URL and KAFKA_BOOTSTRAP name servers of your own; without them, embedded ones are started. "
+        "ALLOWED_HOSTS names hosts that the page may be opened under, beside localhost, HOST and addresses in numbers.",
     )
     parser.add_argument("--host", default=os.environ.get("HOST", "127.0.0.1"), help="address (default: %(default)s)")
     parser.add_argument(

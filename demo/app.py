@@ -10,11 +10,13 @@ from fastapi.responses import FileResponse
 from fastapi.staticfiles import StaticFiles
 
 from demo import feed, servers, shop
+from demo.hosts import KnownHosts
 from faststream_outbox.fastapi import OutboxBroker
 
 STATIC = Path(__file__).parent / "static"
 
 app = shop.app
+app.add_middleware(KnownHosts)
 app.include_router(feed.make_router(shop.engine, os.environ["KAFKA_BOOTSTRAP"], servers.TOPIC))
 app.mount("/static", StaticFiles(directory=STATIC), name="static")
 

@@ -17,6 +17,7 @@ from faststream.redis import RedisBroker
 from sqlalchemy import MetaData
 from sqlalchemy.ext.asyncio import create_async_engine
 
+from demo.hosts import KnownHosts
 from demo.metrics import in_text_format
 from faststream_outbox import OutboxBroker, make_outbox_table
 
@@ -53,5 +54,8 @@ async def declare_queue() -> None:
 
 if __name__ == "__main__":
     uvicorn.run(
-        app, host=os.environ.get("HOST", "127.0.0.1"), port=int(os.environ.get("PORT", "8001")), log_level="warning"
+        KnownHosts(app),
+        host=os.environ.get("HOST", "127.0.0.1"),
+        port=int(os.environ.get("PORT", "8001")),
+        log_level="warning",
     )

@@ -257,6 +257,25 @@ def test_the_form_is_usable_by_keyboard_and_by_name(page: Page) -> None:
         expect(page.get_by_role(role, name=name)).to_be_focused()
 
 
+@pytest.mark.parametrize("path", ["/", "/healthz", "/events", "/static/page.js"])
+def test_foreign_hosts_are_refused(demo: Demo, path: str) -> None:
+    """A page of theirs could have its name point here, and then read what the shop shows, and place orders."""
+    url = f"{demo.ready()}{path}"
+    for host in ("shop.example", "127.0.0.1.shop.example:8000", "localhost.shop.example", "", "[", "x@localhost@y"):
+        assert httpx.get(url, headers={"Host": host}).status_code == 421, host
+
+
+def test_names_of_this_machine_are_served(demo: Demo) -> None:
+    for host in ("localhost", "LOCALHOST:8000", "127.0.0.1", "[::1]:8000", "10.1.2.3:8000"):
+        assert httpx.get(f"{demo.ready()}/healthz", headers={"Host": host}).status_code == 200, host
+
+
+def test_the_document_is_there_as_yaml(demo: Demo) -> None:
+    document = httpx.get(f"{demo.ready()}/asyncapi.yaml").raise_for_status().text
+    assert "address: packing" in document
+    assert "address: orders.v1" in document, "where the forwarder sends"
+
+
 def test_ctrl_c_stops_everything(chromium: Browser) -> None:
     with running_demo() as demo:
         url = demo.ready()

@@ -112,6 +112,11 @@ async def test_messages_reach_their_destinations_and_are_counted(
     assert states == dict.fromkeys(forwarders, "closed")
 
 
+async def test_foreign_hosts_are_refused(relay: httpx.AsyncClient) -> None:
+    assert (await relay.get("/metrics", headers={"Host": "shop.example"})).status_code == 421
+    assert (await relay.get("/metrics")).status_code == 200
+
+
 async def _is_healthy(client: httpx.AsyncClient) -> bool:
     try:
         return (await client.get("/healthz")).is_success
