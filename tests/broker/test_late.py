@@ -55,9 +55,10 @@ async def test_a_subscriber_that_is_started_as_faststream_has_it(running: Outbox
     subscriber = running.subscriber("late", persistent=False)
     subscriber(inbox.takes)
     await subscriber.start()
-    before = loops()
+    before, lock = loops(), subscriber.lock
     await asyncio.sleep(0)
     assert loops() == before - {"outbox-start-late"}, "it starts once"
+    assert subscriber.lock is lock, "by which a stop waits for handlers"
     await publish(running, "tea")
     assert await inbox.next() == "tea"
     await subscriber.stop()

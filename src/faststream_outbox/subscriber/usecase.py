@@ -133,11 +133,7 @@ class OutboxSubscriber(SubscriberUsecase[Delivery]):
         self._build_fastdepends_model()
         if self._consumer is None:
             # Publishers may stand over the handler, and are declared after this.
-            self._starting = asyncio.create_task(self._start_if_open(), name=f"outbox-start-{self.queues[0]}")
-
-    async def _start_if_open(self) -> None:
-        if self._outer_config.is_open:
-            await self.start()
+            self._starting = asyncio.create_task(self.start(), name=f"outbox-start-{self.queues[0]}")
 
     async def start(self) -> None:
         """Begin to claim rows; the broker calls it."""
