@@ -1,5 +1,6 @@
 """What PostgreSQL refuses for good harms its own row alone, whichever statement writes the outcome."""
 
+import random
 from collections.abc import AsyncIterator, Sequence
 from typing import NamedTuple
 
@@ -228,6 +229,21 @@ async def test_half_of_a_thousand_leave_at_once(engine: AsyncEngine, outbox_tabl
     await fill(subject, 1000, set(range(0, 1000, 2)))
     rows = await claim(subject, limit=1000)
     assert len(await subject.store.settle(settlements(rows, Delivered()), token=ME)) < 550
+
+
+async def test_a_few_among_many_refused_ones_leave_in_the_end(engine: AsyncEngine, outbox_table: Table) -> None:
+    """Also where those that hand them in do so in the same order each time."""
+    random.seed(12)
+    subject = PostgresSubject(engine, outbox_table, None)
+    await refuse(engine, "DELETE")
+    guilty = set(range(4, 64))
+    row_ids = await fill(subject, 64, guilty)
+    everything = settlements(await claim(subject, limit=64), Delivered())
+    left = set(row_ids)
+    for _ in range(40):
+        again = [settlement for settlement in everything if settlement.row.id in left]
+        left = {each.settlement.row.id for each in await subject.store.settle(again, token=ME)}
+    assert left == {row_ids[number] for number in guilty}
 
 
 async def test_an_ordinary_hand_over_takes_no_savepoint(engine: AsyncEngine, outbox_table: Table) -> None:

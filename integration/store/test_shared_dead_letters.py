@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import MetaData, Table, text
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
 from faststream_outbox import make_dlq_table, make_outbox_table
 from faststream_outbox._values.dead_letter import Selection
@@ -198,6 +198,10 @@ async def test_letters_of_a_table_in_parts_are_told_apart(engine: AsyncEngine, o
     )
     subject = PostgresSubject(engine, outbox_table, dlq_table)
     await die(subject, b"1", b"2")
+    async with AsyncSession(engine) as session:
+        assert await subject.dead_letters.replay(session, ALL, limit=1) == 1
+        assert await subject.dead_letters.count(session, ALL) == 1
+        await session.rollback()
     assert await subject.dead_letters.discard(None, ALL, limit=1) == 1
     assert await letters(subject) == [b"2"]
     assert await subject.dead_letters.replay(None, ALL, limit=1) == 1

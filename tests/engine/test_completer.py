@@ -304,6 +304,18 @@ async def test_it_is_tried_again_after_growing_delays_until_it_is_written(
     assert any("are written: 1 in 'orders'" in line for _, line in log.all)
 
 
+async def test_what_is_set_aside_later_does_not_put_off_the_next_try(settled: Settled, clock: Clock) -> None:
+    settled.refuse(1, 2)
+    settled.put(1)
+    settled.completer.start()
+    await until(lambda: settled.completer.set_aside == 1)
+    due_in = settled.completer._set_aside.seconds_to_next_try() or 0.0
+    clock.now += due_in / 2
+    settled.put(2)
+    await until(lambda: settled.completer.set_aside == 2)
+    assert settled.completer._set_aside.seconds_to_next_try() == pytest.approx(due_in / 2)
+
+
 async def test_without_a_new_outcome_it_wakes_by_itself(
     completer: Completer, store: ScriptedStore, leases: Leases, monkeypatch: pytest.MonkeyPatch
 ) -> None:

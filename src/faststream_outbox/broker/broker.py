@@ -158,6 +158,17 @@ class OutboxBroker(OutboxPublishing, OutboxRegistrator, BrokerUsecase[Delivery, 
         config: OutboxBrokerConfig = self.config.broker_config
         return config.current_runtime is None and not config.is_in_test and bool(self.consumers)
 
+    @property
+    def set_aside(self) -> int:
+        """How many messages have been handled in this process whose outcome the database refuses.
+
+        A trigger or a constraint of yours, or a missing permission, keeps each in the table. The log names them, nobody
+        else is given them, and the outcome is tried again at least once a minute. Of a forwarder's messages
+        ``status().set_aside`` tells.
+        """
+        runtime = self.config.broker_config.current_runtime
+        return 0 if runtime is None else runtime.set_aside
+
     @override
     async def _connect(self) -> AsyncEngine:
         # Nothing to open: connections come from the engine when they are needed.
