@@ -48,6 +48,10 @@ async def test_columns_and_indexes_of_ones_own_pass(engine: AsyncEngine) -> None
         ("ALTER TABLE checked ALTER COLUMN id DROP IDENTITY", "column 'id' is not numbered by the database"),
         ("ALTER TABLE checked ALTER COLUMN id SET CACHE 20", "each connection takes 20 ids in advance, not 1"),
         ("DROP INDEX checked_ready_idx", "index 'checked_ready_idx' is missing"),
+        (
+            "ALTER TABLE checked DROP CONSTRAINT checked_headers_check",
+            "check 'checked_headers_check' is missing (docs/migrations.md)",
+        ),
         ("ALTER TABLE checked ADD COLUMN tenant text NOT NULL", "column 'tenant' is not ours"),
         (
             "ALTER TABLE checked_dead DROP COLUMN outbox",

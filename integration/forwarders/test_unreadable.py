@@ -10,7 +10,11 @@ from .boxes import SERVERS, Box
 from .carrying import Publishing
 from .conftest import MakeBroker
 
-BAD = {"deep": "[" * 5000 + "]" * 5000, "retries": '{"retries": 3}', "array": "[]"}
+BAD = {
+    "deep": '{"a": ' + "[" * 5000 + "]" * 5000 + "}",
+    "digits": '{"a": 1' + "0" * 5000 + "}",
+    "retries": '{"retries": 3}',
+}
 
 
 @pytest.mark.parametrize("has_transform", [False, True])

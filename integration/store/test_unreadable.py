@@ -1,16 +1,17 @@
 """A row that SQL has written, and that no one can read, is the trouble of nobody but itself."""
 
+import json
 from typing import Any
 
 import pytest
 from sqlalchemy import Table, text
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from faststream_outbox._store.postgres.records import MAX_STORED_BYTES
 from faststream_outbox._values.dead_letter import Selection
 from faststream_outbox._values.draft import MAX_HEADERS_BYTES
 from faststream_outbox._values.outcome import DELIVERED, Dead, Released, Retry, Settlement
-from faststream_outbox.schema import SHARDS
+from faststream_outbox.schema import CHECKS, MAX_STORED_HEADERS_BYTES, SHARDS
 from tests.store.suite import ME, OTHER, claim, draft, ids, places, put, settle
 
 from .subject import PostgresSubject
@@ -21,10 +22,30 @@ WRITTEN: dict[str, dict[str, Any]] = {
     "a number of 5000 digits": {"headers": '{"n": 1' + "0" * 5000 + "}"},
     "a number": {"headers": '{"retries": 3}'},
     "no object": {"headers": "[]"},
-    "large": {"headers": '{"n": "' + "x" * 2 * MAX_STORED_BYTES + '"}', "is_compressed": False},
+    "large": {"headers": '{"n": "' + "x" * 2 * MAX_STORED_HEADERS_BYTES + '"}', "is_compressed": False},
     "no time": {"created_at": "infinity", "first_attempt_at": "-infinity", "last_attempt_at": "infinity"},
     "before Christ": {"created_at": "4000-01-01 BC", "first_attempt_at": "290000-01-01"},
     "no more deliveries": {"deliveries_count": 2147483647},
+}
+REFUSED = [
+    {"headers": "[]"},
+    {"headers": '"x"'},
+    {"headers": "null"},
+    {"queue": ""},
+    {"queue": "q" * 256},
+    {"key": ""},
+    {"key": "k" * 1025},
+    {"idempotency_key": ""},
+    {"idempotency_key": "ä" * 128},
+    {"timer_id": "t" * 256},
+    {"headers": json.dumps({"n": "x" * MAX_STORED_HEADERS_BYTES})},
+]
+GOOD = {
+    "headers": json.dumps({"n": "x" * (MAX_STORED_HEADERS_BYTES - 100)}),
+    "queue": "q" * 255,
+    "key": "k" * 1024,
+    "idempotency_key": "ä" * 127,
+    "timer_id": "t" * 255,
 }
 HAS_A_PROBLEM = {"very deep", "a number of 5000 digits", "a number", "no object", "large"}
 
@@ -43,6 +64,9 @@ async def write(subject: PostgresSubject, name: str, queue: str = "bad") -> int:
     """Write a row by SQL, as somebody might who goes around `publish`."""
     columns = {"headers": "{}", **WRITTEN[name]}
     async with subject.engine.begin() as connection:
+        # As tables are that were made before there were checks.
+        for check in CHECKS:
+            await connection.execute(text(f"ALTER TABLE outbox DROP CONSTRAINT IF EXISTS outbox_{check}_check"))
         if not columns.pop("is_compressed", True):
             for table in ("outbox", "outbox_dlq"):
                 await connection.execute(text(f"ALTER TABLE {table} ALTER COLUMN headers SET STORAGE EXTERNAL"))
@@ -101,6 +125,33 @@ async def test_its_dead_letter_is_one_of_the_others(subject: PostgresSubject, wr
     assert {letter.row.id for letter in letters} == {bad, good}
     [its] = [letter for letter in letters if letter.row.id == bad]
     assert (its.row.problem is not None) is (written in HAS_A_PROBLEM)
+
+
+async def test_a_dead_letter_that_the_table_would_refuse_stays_and_the_others_are_replayed(
+    subject: PostgresSubject, engine: AsyncEngine, written: str
+) -> None:
+    bad = await write(subject, written)
+    await put(subject, draft("q"))
+    await settle(subject, await claim(subject, "q", "bad"), Dead("rejected", "no"))
+    async with engine.begin() as connection:
+        for name, check in CHECKS.items():
+            await connection.execute(text(f"ALTER TABLE outbox ADD CONSTRAINT outbox_{name}_check CHECK ({check})"))
+    is_refused = written in {"very deep", "no object", "large"}
+    assert await subject.dead_letters.replay(None, Selection(), limit=10) == (1 if is_refused else 2)
+    letters = await subject.dead_letters.list(None, Selection(), limit=10)
+    assert [letter.row.id for letter in letters] == ([bad] if is_refused else [])
+
+
+@pytest.mark.parametrize("columns", REFUSED, ids=str)
+async def test_a_table_of_today_refuses_it(subject: PostgresSubject, columns: dict[str, str]) -> None:
+    row = {"queue": "q", "key": "k", "idempotency_key": "i", "timer_id": "t", "headers": "{}"} | columns
+    values = ", ".join(f"CAST(:{name} AS {'jsonb' if name == 'headers' else 'text'})" for name in row)
+    statement = text(f"INSERT INTO outbox (payload, {', '.join(row)}) VALUES ('', {values})")
+    async with subject.engine.begin() as connection:
+        with pytest.raises(IntegrityError, match=r"outbox_(headers|sizes)_check"):
+            await connection.execute(statement, row)
+    async with subject.engine.begin() as connection:
+        await connection.execute(statement, row | {name: GOOD[name] for name in columns})
 
 
 async def test_its_lease_is_rescued(subject: PostgresSubject, written: str) -> None:

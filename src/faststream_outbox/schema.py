@@ -5,6 +5,7 @@ import hashlib
 from sqlalchemy import (
     BigInteger,
     Boolean,
+    CheckConstraint,
     Column,
     Computed,
     DateTime,
@@ -20,6 +21,7 @@ from sqlalchemy import (
     text,
 )
 from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.sql.elements import conv
 
 from faststream_outbox.exceptions import ConfigError
 
@@ -43,6 +45,19 @@ _WAITING = "next_attempt_at IS NOT NULL AND acquired_token IS NULL AND failed_at
 _LEASED = "acquired_token IS NOT NULL"
 _PARKED = "failed_at IS NOT NULL"
 _HOLDING = "last_attempt_at IS NOT NULL AND key IS NOT NULL AND next_attempt_at IS NOT NULL"
+
+
+MAX_STORED_HEADERS_BYTES = 256 * 1024
+"""Of a row's headers as the table keeps them. All that ``publish`` permits takes less, also when it is thousands of
+headers of a byte each. The text of larger ones could be more than the server can write at all."""
+
+# What rows by SQL must be like too. To check that every header is a text would take ten times as long as all of this:
+# a microsecond a row, a tenth of what a batch takes of the server. A row with another one is a dead letter of its own.
+CHECKS = {
+    "headers": f"jsonb_typeof(headers) = 'object' AND pg_column_size(headers) <= {MAX_STORED_HEADERS_BYTES}",
+    "sizes": "octet_length(queue) BETWEEN 1 AND 255 AND octet_length(key) BETWEEN 1 AND 1024 "
+    "AND octet_length(idempotency_key) BETWEEN 1 AND 255 AND octet_length(timer_id) BETWEEN 1 AND 255",
+}
 
 
 def make_outbox_table(metadata: MetaData, table_name: str = "outbox", *, schema: str | None = None) -> Table:
@@ -70,7 +85,7 @@ def make_outbox_table(metadata: MetaData, table_name: str = "outbox", *, schema:
     _check_schema(schema)
 
     def index(suffix: str, *columns: str, where: str, unique: bool = False) -> Index:
-        return Index(_index_name(table_name, suffix), *columns, unique=unique, postgresql_where=text(where))
+        return Index(_name(table_name, f"{suffix}_idx"), *columns, unique=unique, postgresql_where=text(where))
 
     return Table(
         table_name,
@@ -105,6 +120,8 @@ def make_outbox_table(metadata: MetaData, table_name: str = "outbox", *, schema:
         # Only rows whose publisher asked for it.
         index("idempotency", "queue", "idempotency_key", where="deduplicate", unique=True),
         index("timer", "queue", "timer_id", where="timer_id IS NOT NULL", unique=True),
+        # The name is final, whatever the metadata's naming convention makes of those of constraints.
+        *(CheckConstraint(sql, conv(_name(table_name, f"{suffix}_check"))) for suffix, sql in CHECKS.items()),
         schema=schema,
     )
 
@@ -155,7 +172,7 @@ def make_dlq_table(metadata: MetaData, table_name: str = "outbox_dlq", *, schema
         Column("failed_at", DateTime(timezone=True), primary_key=True),
         Column("failure_reason", Text, nullable=False),
         Column("last_exception", Text),
-        Index(_index_name(table_name, "failed"), "queue", "failed_at"),
+        Index(_name(table_name, "failed_idx"), "queue", "failed_at"),
         schema=schema,
     )
 
@@ -173,11 +190,11 @@ def _check_identifier(argument: str, name: str) -> None:
         raise ConfigError(msg)
 
 
-def _index_name(table_name: str, suffix: str) -> str:
-    """Name an index so that no two of a long table name are cut to the same 63 bytes."""
-    name = f"{table_name}_{suffix}_idx"
+def _name(table_name: str, suffix: str) -> str:
+    """Name an index or a constraint so that no two of a long table name are cut to the same 63 bytes."""
+    name = f"{table_name}_{suffix}"
     if len(name.encode()) <= MAX_IDENTIFIER_BYTES:
         return name
     digest = hashlib.sha256(table_name.encode()).hexdigest()[:8]
-    head = table_name.encode()[: MAX_IDENTIFIER_BYTES - len(f"_{digest}_{suffix}_idx")].decode(errors="ignore")
-    return f"{head}_{digest}_{suffix}_idx"
+    head = table_name.encode()[: MAX_IDENTIFIER_BYTES - len(f"_{digest}_{suffix}")].decode(errors="ignore")
+    return f"{head}_{digest}_{suffix}"

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from faststream_outbox._store.postgres.records import MAX_STORED_BYTES, place_of, to_rows
+from faststream_outbox._store.postgres.records import place_of, to_rows
 from faststream_outbox._values.row import OutboxRow
+from faststream_outbox.schema import MAX_STORED_HEADERS_BYTES
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 
@@ -68,5 +69,5 @@ def test_headers_that_cannot_be_read_are_the_trouble_of_their_own_row(written: s
 def test_headers_that_are_too_large_come_as_null() -> None:
     found = to_rows([(*row(1)._replace(headers=None),), record(row(2, a="b"))])  # type: ignore[arg-type]
     assert found == [row(1), row(2, a="b")]
-    assert found[0].problem == f"the headers cannot be read: they take more than {MAX_STORED_BYTES} bytes"
+    assert found[0].problem == f"the headers cannot be read: they take more than {MAX_STORED_HEADERS_BYTES} bytes"
     assert found[1].problem is None

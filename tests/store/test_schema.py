@@ -1,9 +1,13 @@
 """What the two tables may be called, and what their indexes are called then."""
 
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import MetaData, Table
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.schema import CreateTable
 
 from faststream_outbox._store.postgres.listener import channel_of
 from faststream_outbox.exceptions import ConfigError
@@ -55,6 +59,19 @@ def test_indexes_have_names_of_their_own(factory: object, first: str, second: st
         made += indexes(factory(metadata, second))
     assert len(set(made)) == len(made)
     assert max(len(name.encode()) for name in made) <= MAX_IDENTIFIER_BYTES
+
+
+@pytest.mark.parametrize("convention", [{}, {"ck": "ck_%(table_name)s_%(constraint_name)s"}])
+def test_checks_have_their_names_whatever_the_convention_of_the_metadata(convention: dict[str, str]) -> None:
+    def checks(table: Table) -> set[str]:
+        made = CreateTable(table).compile(dialect=postgresql.dialect())
+        return set(re.findall("CONSTRAINT (\\S+) CHECK", str(made)))
+
+    metadata = MetaData(naming_convention=convention)
+    assert checks(make_outbox_table(metadata)) == {"outbox_headers_check", "outbox_sizes_check"}
+    long = checks(make_outbox_table(metadata, "x" * 63))
+    assert len({name[:63] for name in long}) == 2
+    assert all(len(name) <= 63 for name in long)
 
 
 @given(first=st.tuples(names, names | st.none()), second=st.tuples(names, names | st.none()))

@@ -271,8 +271,8 @@ class OutboxBroker(OutboxPublishing, OutboxRegistrator, BrokerUsecase[Delivery, 
         """Compare the tables in the database with their declarations; a good last line of a migration's test.
 
         Compared are the columns with their types, which of them the database computes or numbers, which allow NULL,
-        and the names of the indexes. What an index covers, defaults, collations and constraints are not. Columns and
-        indexes of your own are fine, as long as a row can be written without them.
+        and the names of indexes and checks. What these cover, defaults, collations and other constraints are not.
+        Columns, indexes and checks of your own are fine, as long as a row can be written without them.
 
         Raises:
             SchemaError: Tables differ; ``differences`` has one sentence for each point of both tables.

@@ -1,6 +1,6 @@
 """Compares a declared table with the table in the database."""
 
-from sqlalchemy import Column, Connection, Table, inspect
+from sqlalchemy import CheckConstraint, Column, Connection, Inspector, Table, inspect
 from sqlalchemy.engine import Dialect
 from sqlalchemy.engine.interfaces import ReflectedColumn
 from sqlalchemy.types import TypeEngine
@@ -38,6 +38,7 @@ def differences(connection: Connection, declared: Table) -> list[str]:
         # A wider one takes all that the declared one takes.
         problems.append(f"the primary key is ({', '.join(found_key)}), not ({', '.join(wanted_key)})")
     problems += [f"index {index.name!r} is missing" for index in declared.indexes if index.name not in indexes]
+    problems += _checks(inspector, declared)
     extra = (column for name, column in found.items() if name not in declared.columns)
     problems += [
         f"column {column['name']!r} is not ours, and has neither a default nor NULL"
@@ -50,6 +51,13 @@ def differences(connection: Connection, declared: Table) -> list[str]:
 def _advice(column: Column[object]) -> list[str]:
     advice: str | None = column.info.get(MIGRATION)
     return [] if advice is None else [advice]
+
+
+def _checks(inspector: Inspector, declared: Table) -> list[str]:
+    """Name the checks that are missing, without which the table takes rows by SQL that nobody can read."""
+    found = {check["name"] for check in inspector.get_check_constraints(declared.name, schema=declared.schema)}
+    names = [str(each.name) for each in declared.constraints if isinstance(each, CheckConstraint)]
+    return [f"check {name!r} is missing (docs/migrations.md)" for name in sorted(names) if name not in found]
 
 
 def _numbering(name: str, found: ReflectedColumn) -> list[str]:

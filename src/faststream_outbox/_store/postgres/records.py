@@ -8,13 +8,10 @@ from typing import Any
 
 from faststream_outbox._values.row import OutboxRow
 from faststream_outbox._values.unreadable import Unreadable, as_headers
+from faststream_outbox.schema import MAX_STORED_HEADERS_BYTES
 
 COLUMNS = len(OutboxRow._fields)
 HEADERS = OutboxRow._fields.index("headers")
-
-MAX_STORED_BYTES = 256 * 1024
-"""Larger headers are not read from the table: their text could be more than the server can write at all. All that
-``publish`` permits takes less, also when it is thousands of headers of a byte each."""
 
 id_of = itemgetter(OutboxRow._fields.index("id"))
 place_of = itemgetter(OutboxRow._fields.index("queue"), COLUMNS)
@@ -49,7 +46,7 @@ def _read(texts: Sequence[str | None]) -> Sequence[Mapping[str, str]]:
 
 def _read_alone(text: str | None) -> Mapping[str, str]:
     if text is None:
-        return Unreadable(f"they take more than {MAX_STORED_BYTES} bytes")
+        return Unreadable(f"they take more than {MAX_STORED_HEADERS_BYTES} bytes")
     try:
         return as_headers(json.loads(text))
     except (ValueError, RecursionError) as error:

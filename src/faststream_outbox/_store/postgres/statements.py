@@ -9,7 +9,7 @@ from sqlalchemy import Table, TextClause, text
 from sqlalchemy.dialects.postgresql.base import PGDialect
 
 from faststream_outbox._store.postgres.driver import DriverStatement
-from faststream_outbox._store.postgres.records import MAX_STORED_BYTES
+from faststream_outbox.schema import CHECKS, MAX_STORED_HEADERS_BYTES
 
 # A driver's own style may want percent signs doubled; SQLAlchemy does that when it compiles a statement for the driver.
 _IDENTIFIERS = PGDialect(paramstyle="named").identifier_preparer  # type: ignore[no-untyped-call]
@@ -40,7 +40,8 @@ _OID = "CAST(CAST(CAST(:table AS regclass) AS oid) AS text)"
 # Whoever writes rows by SQL can write times that Python has no word for, and headers whose text is too large to be
 # written out: in one row of an answer, either would make all of it unreadable.
 _READABLE = {
-    "headers": f"CASE WHEN pg_column_size(headers) <= {MAX_STORED_BYTES} THEN CAST(headers AS text) END AS headers",
+    "headers": f"CASE WHEN pg_column_size(headers) <= {MAX_STORED_HEADERS_BYTES} "
+    "THEN CAST(headers AS text) END AS headers",
     **{
         column: f"CASE WHEN {column} IS NOT NULL THEN LEAST(GREATEST({column}, TIMESTAMPTZ '0001-01-02 UTC'), "
         f"TIMESTAMPTZ '9999-12-30 UTC') END AS {column}"
@@ -92,6 +93,7 @@ class Statements:
             "oid": _OID,
             **_READABLE,
             "not_left_out": _NOT_LEFT_OUT,
+            "checks": " AND ".join(CHECKS.values()),
         }
         # Parameters that clauses bring along.
         self._constants = {_PLANNED_ANEW: ("planned_anew", True), _ORIGIN: ("outbox", quote_table(outbox_table))}
