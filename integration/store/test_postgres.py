@@ -48,6 +48,15 @@ def test_life(database_url: str, outbox_table: Table, dlq_table: Table, dead_let
     )
 
 
+async def somebody_waits(engine: AsyncEngine) -> None:
+    """Return once a session waits for another's lock."""
+    async with engine.connect() as watcher, asyncio.timeout(10):
+        await watcher.execution_options(isolation_level="AUTOCOMMIT")
+        waiting = text("SELECT count(*) FROM pg_locks WHERE NOT granted AND pid <> pg_backend_pid()")
+        while not await watcher.scalar(waiting):
+            await asyncio.sleep(0.01)
+
+
 async def test_g4_a_row_that_a_stranger_has_locked_is_not_passed_by_later_ones_of_its_key(
     engine: AsyncEngine, outbox_table: Table
 ) -> None:
@@ -62,14 +71,61 @@ async def test_g4_a_row_that_a_stranger_has_locked_is_not_passed_by_later_ones_o
     async with engine.connect() as stranger:
         await stranger.execute(text("SELECT FROM outbox WHERE id = :id FOR UPDATE"), {"id": first})
         taking = asyncio.create_task(take())
-        async with engine.connect() as watcher:
-            waiting = text("SELECT count(*) FROM pg_locks WHERE NOT granted AND pid <> pg_backend_pid()")
-            async with asyncio.timeout(10):
-                while not await watcher.scalar(waiting):
-                    await asyncio.sleep(0.01)
+        await somebody_waits(engine)
         assert not taking.done()
         await stranger.rollback()
     assert await taking == [first, second]
+
+
+LATER = "UPDATE outbox SET next_attempt_at = now() + interval '1 hour', last_attempt_at = now() WHERE id = :id"
+
+
+@pytest.mark.parametrize("breadth", [1, SHARDS])
+@pytest.mark.parametrize(
+    ("change", "found"), [(LATER, []), ("DELETE FROM outbox WHERE id = :id", [1, 2]), ("SELECT", [0, 1, 2])]
+)
+async def test_g4_what_a_stranger_makes_of_a_row_while_it_is_waited_for_counts_for_later_ones_of_its_key(
+    *, engine: AsyncEngine, outbox_table: Table, breadth: int, change: str, found: list[int]
+) -> None:
+    """A row that waits from then on holds back its key, although nothing of that was to be seen before."""
+    subject = PostgresSubject(engine, outbox_table, None)
+    written = await put(subject, *[draft(key="k")] * 3)
+    where = await places_of(subject, written[0])
+
+    async def take() -> list[int]:
+        async with subject.store.hand_over(where, limit=10, breadth=breadth) as hand_over:
+            assert hand_over is not None
+            return ids(hand_over.rows)
+
+    async with engine.connect() as stranger:
+        await stranger.execute(text("SELECT FROM outbox WHERE id = :id FOR UPDATE"), {"id": written[0]})
+        await stranger.execute(text(change), {"id": written[0]} if ":id" in change else {})
+        taking = asyncio.create_task(take())
+        await somebody_waits(engine)
+        await stranger.commit()
+    assert await taking == [written[number] for number in found]
+
+
+async def test_g4_a_second_stranger_is_waited_for_as_the_first(engine: AsyncEngine, outbox_table: Table) -> None:
+    subject = PostgresSubject(engine, outbox_table, None)
+    first, second, third, fourth = await put(subject, *[draft(key="k")] * 3, draft(key="k"))
+    where = await places_of(subject, first)
+
+    async def take() -> list[int]:
+        async with subject.store.hand_over(where, limit=10) as hand_over:
+            assert hand_over is not None
+            return ids(hand_over.rows)
+
+    async with engine.connect() as one, engine.connect() as other:
+        await one.execute(text("DELETE FROM outbox WHERE id = :id"), {"id": first})
+        await other.execute(text(LATER), {"id": third})
+        taking = asyncio.create_task(take())
+        await somebody_waits(engine)
+        await one.commit()
+        await somebody_waits(engine)
+        await other.commit()
+    assert await taking == [second]
+    assert fourth in await subject.rows()
 
 
 async def test_g4_a_row_that_a_stranger_has_locked_does_not_hold_up_other_places_for_long(

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -21,10 +22,14 @@ from faststream_outbox._values.outcome import Settlement, Unwritten
 from faststream_outbox._values.row import OutboxRow
 
 LOCK_NOT_AVAILABLE = "55P03"
-"""SQLSTATE lock_not_available: ``lock_timeout`` has passed."""
+"""SQLSTATE lock_not_available: ``lock_timeout`` has passed, or a row was not to be waited for."""
 
 PATIENCE_SECONDS = 0.1
 """How long a hand-over of several places waits for a row that a stranger has locked, before it takes one alone."""
+
+
+class RowLockedError(Exception):
+    """A stranger has locked a row that others must not pass."""
 
 
 @dataclass
@@ -75,7 +80,7 @@ class HandingOver:
     ) -> PostgresHandOver | None:
         """Take rows as ``Store.hand_over`` says, in a transaction that the caller ends."""
 
-        async def take(breadth: int) -> PostgresHandOver | None:
+        async def take(breadth: int, *, waits: bool = False) -> PostgresHandOver | None:
             locked = await self._lock(connection, places, breadth=breadth, idle_seconds=idle_seconds)
             if not locked.places:
                 return None
@@ -88,19 +93,21 @@ class HandingOver:
                 "max_bytes": max_bytes,
                 "lock_timeout": locked.lock_timeout,
             }
+            if waits:
+                # What this one finds may be from before it waited. The next one sees what the rows have become.
+                await connection.run_sync(self._statements.take_waiting.execute, wanted)
             return await self._take(connection, locked.places, wanted, is_whole=len(locked.places) < breadth)
 
         await self._floors.survey(connection, places)
-        try:
+        with suppress(RowLockedError):
             return await take(min(breadth, limit))
-        except DBAPIError as error:
-            if breadth == 1 or sqlstate(error) != LOCK_NOT_AVAILABLE:
-                raise
-        await connection.rollback()
-        hand_over = await take(1)
-        if hand_over is not None:
-            hand_over.has_more = True
-        return hand_over
+        while True:
+            await connection.rollback()
+            with suppress(RowLockedError):
+                hand_over = await take(1, waits=True)
+                if hand_over is not None and breadth > 1:
+                    hand_over.has_more = True
+                return hand_over
 
     async def _lock(
         self, connection: AsyncConnection, places: Sequence[Place], *, breadth: int, idle_seconds: float
@@ -120,7 +127,12 @@ class HandingOver:
     async def _take(
         self, connection: AsyncConnection, places: Sequence[Place], wanted: dict[str, Any], *, is_whole: bool
     ) -> PostgresHandOver:
-        records = await connection.run_sync(self._statements.take.execute, wanted)
+        try:
+            records = await connection.run_sync(self._statements.take.execute, wanted)
+        except DBAPIError as error:
+            if sqlstate(error) == LOCK_NOT_AVAILABLE:
+                raise RowLockedError from error
+            raise
         if records:
             self._floors.saw(id_of(records[-1]))
 

@@ -3,8 +3,9 @@
 -- that stands behind a waiting row of its key. A row whose retry is due still holds back the later ones until it is
 -- settled: the limit may have left it out. A held dead letter is such a row, with a time that never comes. A timer (not
 -- tried yet) holds nothing back. Ready rows are waited for, not skipped, where a stranger has locked one: skipped, it
--- would be passed by the later ones of its key. The comparison of pairs starts at the floor, and pins the index: see
--- docs/plans.md.
+-- would be passed by the later ones of its key. What a row has become by then is seen by the next statement only. So this
+-- one fails where a row is locked (NOWAIT); then the same without NOWAIT waits, and this one looks again. The comparison
+-- of pairs starts at the floor, and pins the index: see docs/plans.md.
 -- The patience that was set for the look ends here, once and when all rows are locked: what is answered is to be settled,
 -- also behind a lock on the table.
 SELECT id, queue, key, idempotency_key, payload, {headers}, attempts_count, deliveries_count,
@@ -52,7 +53,7 @@ FROM (
                   ))
                 ORDER BY shard, id
                 LIMIT CAST(:share AS integer)
-                FOR UPDATE
+                FOR UPDATE{unless_locked}
             ) AS row
             LIMIT CAST(:share AS integer) - LEAST((SELECT count(*) FROM due), CAST(:due_share AS integer))
         )
