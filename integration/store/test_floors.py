@@ -254,6 +254,18 @@ async def test_ids_that_begin_anew_are_learned_anew(
     assert await carry(subject) == written == [2, 3]
 
 
+async def test_ids_that_begin_anew_are_noticed_before_a_walk_from_the_beginning_would_find_them(
+    subject: PostgresSubject, engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch, take: Take
+) -> None:
+    monkeypatch.setattr(floors, "WALKS_APART", 1_000_000)
+    monkeypatch.setattr(floors, "LONGEST_APART", 1_000_000)
+    await rise(subject, take=take)
+    async with engine.begin() as connection:
+        await connection.execute(text("TRUNCATE outbox RESTART IDENTITY"))
+    written = await put(subject, *[draft("q", key=f"k{number}") for number in range(5)])
+    assert await take(subject) == written == [1, 2, 3, 4, 5]
+
+
 async def test_a_restarted_or_promoted_server_is_walked_through_from_the_beginning(
     subject: PostgresSubject, postgres_server: PostgresServer, engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:

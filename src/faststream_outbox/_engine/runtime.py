@@ -16,6 +16,7 @@ from faststream_outbox._engine.health import Health, Log, guarded
 from faststream_outbox._engine.lane import Lane
 from faststream_outbox._engine.leases import Leases
 from faststream_outbox._engine.listening import Listening
+from faststream_outbox._engine.obstructions import Guarded, Obstructions
 from faststream_outbox._engine.pacer import Pacer
 from faststream_outbox._engine.reminding import MOST_COUNTED, Reminding, Watched
 from faststream_outbox._engine.renewer import Renewer
@@ -72,6 +73,7 @@ class Runtime:
         self._listening = Listening(
             store, self.leases, self.wakeups, line, self.log, consumed=self._consumed, enabled=listen
         )
+        self._obstructions = Obstructions(store, self.health, self.log)
         self._watching = Watching(store, self._consumed, self.health, self.log)
         self._completer = Completer(store, self.leases, self.wakeups, writes, self.health, log=self.log)
         self._renewer = Renewer(store, self.leases, writes, self.health, self.log)
@@ -105,7 +107,7 @@ class Runtime:
         """Start listening and the upkeep of leases."""
         self._loop = asyncio.get_running_loop()
         upkeep = (self._completer, self._renewer, self._rescuer)
-        for service in (self._listening, *upkeep, self._reminding, self._watching):
+        for service in (self._listening, *upkeep, self._reminding, self._watching, self._obstructions):
             service.start()
 
     def check_connections(self) -> None:
@@ -138,6 +140,7 @@ class Runtime:
             stack.push_async_callback(self._completer.stop, patience)
             stack.push_async_callback(self._rescuer.stop, UPKEEP_SECONDS)
             stack.push_async_callback(self._reminding.stop)
+            stack.push_async_callback(self._obstructions.stop, UPKEEP_SECONDS)
             stack.push_async_callback(self._watching.stop, UPKEEP_SECONDS)
 
     async def _let_go(self) -> None:
@@ -248,6 +251,20 @@ class Runtime:
     def forget(self, watched: Watched) -> None:
         """Remind the log of it no longer."""
         self._reminding.forget(watched)
+
+    def guard(self, queues: Sequence[str], patience: float, *, is_wanted: Callable[[], bool]) -> Guarded:
+        """Tell who holds places of these queues for longer than ``patience`` seconds; until ``unguard``."""
+        guarded = Guarded(places=Rounds(queues, SHARDS).all, patience=patience, is_wanted=is_wanted)
+        self._obstructions.guard(guarded)
+        return guarded
+
+    def unguard(self, guarded: Guarded) -> None:
+        """Tell it no longer."""
+        self._obstructions.forget(guarded)
+
+    def blocked_by(self, guarded: Guarded) -> list[str]:
+        """Return in words who holds any of these places for too long."""
+        return self._obstructions.of(guarded)
 
     def _watch(
         self, queues: Sequence[str], shortest: float, longest: float, crew: Crew | None = None

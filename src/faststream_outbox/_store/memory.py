@@ -23,6 +23,7 @@ from faststream_outbox._store.protocol import (
     LONGEST_REST_SECONDS,
     RESCUED_AT_ONCE,
     Announcement,
+    Holder,
     Lag,
     LeftOut,
     Listener,
@@ -157,6 +158,10 @@ class MemoryStore:
             for kind in (self._at([place], lambda r: r.is_ready), self._at([place], lambda r: r.is_due(now))):
                 since += [record.next_attempt_at or record.row.created_at for record in kind[:at_most]]
         return Lag(len(since), (now - min(since)).total_seconds() if since else 0.0)
+
+    async def holders(self, places: Sequence[Place]) -> list[Holder]:
+        """Name nobody: who shares the memory is no stranger."""
+        return []
 
     async def unconsumed(self, consumed: Sequence[str], *, limit: int) -> list[str]:
         now = utc_now()

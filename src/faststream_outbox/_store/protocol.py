@@ -70,6 +70,16 @@ class Announcement(NamedTuple):
     """Queues that it consumes; perhaps not all of them."""
 
 
+class Holder(NamedTuple):
+    """A session that holds the lock of a place."""
+
+    place: Place
+    who: str
+    """In words: its process, its user, and since when, where that is known."""
+    hold: str
+    """Changes when the session begins another transaction."""
+
+
 class HandOver(Protocol):
     """Rows of some places, locked until the context that gave them ends."""
 
@@ -195,6 +205,9 @@ class Store(Protocol):
 
         With ``at_most``, no more ready and no more due ones of each place are counted: that many are enough to know.
         """
+
+    async def holders(self, places: Sequence[Place]) -> list[Holder]:
+        """Name the sessions that hold those of these places which have rows to be taken."""
 
     async def unconsumed(self, consumed: Sequence[str], *, limit: int) -> list[str]:
         """Name up to ``limit`` queues beside those given that have a row which is ready or due."""

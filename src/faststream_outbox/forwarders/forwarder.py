@@ -11,10 +11,12 @@ from faststream_outbox._engine.breaker import Breaker
 from faststream_outbox._engine.failure import FailurePolicy
 from faststream_outbox._engine.health import Log
 from faststream_outbox._engine.lane import Lane
+from faststream_outbox._engine.obstructions import Guarded
 from faststream_outbox._engine.patience import Patience
 from faststream_outbox._engine.pause import Pause
 from faststream_outbox._engine.remembered import Remembered
 from faststream_outbox._engine.reminding import Watched
+from faststream_outbox._engine.service import DATABASE_SECONDS
 from faststream_outbox._engine.team import Tally, Team
 from faststream_outbox._faststream import has_broker
 from faststream_outbox._store.protocol import DEFAULT_BATCH_BYTES
@@ -92,6 +94,7 @@ class OutboxForwarder:
         self._pause = Pause()
         self._team: Team | None = None
         self._watched: Watched | None = None
+        self._guarded: Guarded | None = None
 
     @property
     def queues(self) -> Sequence[str]:
@@ -183,6 +186,7 @@ class OutboxForwarder:
             dropped=tally.dropped,
             set_aside=remembered.set_aside,
             set_aside_error=describe(remembered.last_error),
+            blocked_by=() if self._guarded is None else tuple(self._config.runtime.blocked_by(self._guarded)),
         )
 
     def _state(self) -> ForwarderState:
@@ -224,6 +228,9 @@ class OutboxForwarder:
             self.name, runtime.log, runtime.store.explain, in_flight=self._lane_count * self._batch_size
         )
         team = self._team = Team(breaker, self._pause, remembered=remembered)
+        # By then this lane, if it is still there, or PostgreSQL has given up a hand-over.
+        patience_of_others = send_timeout + SETTLE_SECONDS + DATABASE_SECONDS
+        self._guarded = runtime.guard(self.taken_queues, patience_of_others, is_wanted=lambda: not self._pause.is_on)
         self._watched = runtime.remind_of(health, self.taken_queues, is_wanted=lambda: not self._pause.is_on)
         self._lanes = [
             runtime.lane(
@@ -267,6 +274,9 @@ class OutboxForwarder:
         if self._watched is not None:
             self._config.runtime.forget(self._watched)
             self._watched = None
+        if self._guarded is not None:
+            self._config.runtime.unguard(self._guarded)
+            self._guarded = None
         # Kept until the stop has returned: a second one that meets it waits for it too.
         await asyncio.gather(*(lane.stop(grace + SETTLE_SECONDS) for lane in self._lanes))
         self._lanes = []

@@ -62,3 +62,6 @@ class ForwarderStatus:
     again while this process lives; the write is tried again. With 1,000 of them, the forwarder takes no others."""
     set_aside_error: str | None = None
     """Why the last of them was refused."""
+    blocked_by: Sequence[str] = ()
+    """Sessions of the database that have held the lock of a place with rows for longer than a hand-over takes, each in
+    words: process, user, since when. Rows there stay where they are until it lets go."""

@@ -17,9 +17,10 @@ from faststream_outbox._store.postgres.floors import Floors
 from faststream_outbox._store.postgres.records import all_bytes_of, id_of, place_of, to_rows
 from faststream_outbox._store.postgres.settling import Settling
 from faststream_outbox._store.postgres.statements import Statements, quote_table
-from faststream_outbox._store.protocol import LeftOut, Place
+from faststream_outbox._store.protocol import Holder, LeftOut, Place
 from faststream_outbox._values.outcome import Settlement, Unwritten
 from faststream_outbox._values.row import OutboxRow
+from faststream_outbox._values.wire import rfc3339
 
 LOCK_NOT_AVAILABLE = "55P03"
 """SQLSTATE lock_not_available: ``lock_timeout`` has passed, or a row was not to be waited for."""
@@ -65,7 +66,7 @@ class HandingOver:
         self._statements = statements
         self._settling = settling
         self._floors = floors
-        self._table = quote_table(outbox_table)
+        self._scope = scope_of(outbox_table)
 
     async def take(
         self,
@@ -114,8 +115,7 @@ class HandingOver:
     ) -> "_Locked":
         wanted = {
             **self._floors.columns(places),
-            "table": self._table,
-            "name_scope": f"{self._table}/",
+            **self._scope,
             "breadth": breadth,
             "idle": _milliseconds(idle_seconds),
             "patience": _milliseconds(PATIENCE_SECONDS) if breadth > 1 else None,
@@ -151,6 +151,22 @@ class HandingOver:
             records=records,
             write=write,
         )
+
+
+def scope_of(outbox_table: Table) -> dict[str, Any]:
+    """Return the parameters by which a statement names the locks of places."""
+    name = quote_table(outbox_table)
+    return {"table": name, "name_scope": f"{name}/"}
+
+
+def to_holder(record: Record) -> Holder:
+    """Read what ``holders.sql`` says of a session."""
+    queue, shard, pid, hold, user, since = record
+    # A transaction that is prepared for a two-phase commit has no process.
+    who = "a prepared transaction" if pid is None else f"pid {pid} of user {user!r}"
+    if since is not None:
+        who += f", in a transaction since {rfc3339(since)}"
+    return Holder(Place(queue, shard), who, f"{pid} {hold}")
 
 
 class _Locked(NamedTuple):

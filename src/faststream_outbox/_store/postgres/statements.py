@@ -131,6 +131,7 @@ class Statements:
         self.rescue = self._write("rescue")
         self.seconds_to_next_due = self._write("seconds_to_next_due")
         self.lag = self._write("lag")
+        self.holders = self._write("holders")
         self.unconsumed = self._write("unconsumed")
         self.announce = self._write("announce")
         self.dead_letters_list = self._load("dead_letters_list")

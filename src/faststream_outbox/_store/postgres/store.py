@@ -14,7 +14,7 @@ from faststream_outbox._store.postgres.apart import most_connections
 from faststream_outbox._store.postgres.calls import Calls
 from faststream_outbox._store.postgres.driver import Record
 from faststream_outbox._store.postgres.floors import Floors, columns_of
-from faststream_outbox._store.postgres.handing_over import HandingOver, PostgresHandOver
+from faststream_outbox._store.postgres.handing_over import HandingOver, PostgresHandOver, scope_of, to_holder
 from faststream_outbox._store.postgres.inspection import differences
 from faststream_outbox._store.postgres.listener import listen
 from faststream_outbox._store.postgres.records import to_rows
@@ -28,6 +28,7 @@ from faststream_outbox._store.protocol import (
     LONGEST_REST_SECONDS,
     PRESENCE_PREFIX,
     RESCUED_AT_ONCE,
+    Holder,
     Lag,
     LeftOut,
     Listener,
@@ -148,6 +149,10 @@ class PostgresStore:
         [(rows, seconds)] = map(tuple, await self._calls.fetch(self._statements.lag, wanted))
         # A row that is published while this statement runs is younger than the statement.
         return Lag(rows, max(0.0, seconds or 0.0))
+
+    async def holders(self, places: Sequence[Place]) -> list[Holder]:
+        parameters = {**columns_of(places), **scope_of(self._outbox_table)}
+        return [to_holder(record) for record in await self._calls.fetch(self._statements.holders, parameters)]
 
     async def unconsumed(self, consumed: Sequence[str], *, limit: int) -> list[str]:
         wanted = {"consumed": list(consumed), "shards": SHARDS, "limit": limit}

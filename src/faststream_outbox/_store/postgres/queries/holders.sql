@@ -1,0 +1,36 @@
+-- Which sessions have locked places that have work, by either of their locks: lanes at work, and whoever else knows how. For
+-- anybody may take an advisory lock. Since when a session's transaction runs is told only to its own user and to members of
+-- pg_read_all_stats.
+WITH held AS MATERIALIZED (
+    SELECT classid, objid, pid, virtualtransaction
+    FROM pg_locks
+    WHERE locktype = 'advisory' AND objsubid = 1 AND granted
+      AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+)
+SELECT DISTINCT place.queue, place.shard, held.pid, held.virtualtransaction, activity.usename, activity.xact_start
+FROM unnest(CAST(:queues AS text[]), CAST(:shards AS smallint[])) AS place(queue, shard)
+CROSS JOIN LATERAL (
+    VALUES (hashtextextended(:name_scope || place.queue, place.shard)),
+        (hashtextextended('outbox ' || (SELECT {oid}) || '/' || place.queue, place.shard))
+) AS lock(key)
+JOIN held
+    ON held.classid = CAST((lock.key >> 32) & 4294967295 AS oid) AND held.objid = CAST(lock.key & 4294967295 AS oid)
+LEFT JOIN pg_stat_activity AS activity ON activity.pid = held.pid
+WHERE {planned_anew} AND COALESCE(
+    (
+        SELECT true
+        FROM {table}
+        WHERE queue = place.queue AND shard BETWEEN place.shard AND place.shard
+          AND next_attempt_at IS NULL AND failed_at IS NULL
+        ORDER BY shard, id
+        LIMIT 1
+    ),
+    (
+        SELECT true
+        FROM {table}
+        WHERE queue = place.queue AND shard = place.shard
+          AND next_attempt_at <= statement_timestamp() AND acquired_token IS NULL AND failed_at IS NULL
+        ORDER BY next_attempt_at
+        LIMIT 1
+    )
+)
