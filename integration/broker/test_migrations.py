@@ -18,10 +18,10 @@ BLOCK = re.compile(r"^```sql\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 WRITE = "INSERT INTO outbox (queue, key, idempotency_key, payload, headers) VALUES (:q, :k, :i, '1', CAST(:h AS jsonb))"
 BAD = [
     {"q": "orders", "k": None, "i": "a", "h": "[]"},
-    {"q": "orders", "k": "", "i": "b", "h": "{}"},
+    {"q": "orders", "k": None, "i": "b", "h": '"text"'},
     {"q": "orders", "k": "x" * 1025, "i": "c", "h": "{}"},
-    {"q": "orders", "k": None, "i": "", "h": "{}"},
-    {"q": "", "k": None, "i": "e", "h": "{}"},
+    {"q": "orders", "k": None, "i": "d" * 256, "h": "{}"},
+    {"q": "q" * 256, "k": None, "i": "e", "h": "{}"},
 ]
 
 
