@@ -26,7 +26,7 @@ LOCK_NOT_AVAILABLE = "55P03"
 """SQLSTATE lock_not_available: ``lock_timeout`` has passed, or a row was not to be waited for."""
 
 PATIENCE_SECONDS = 0.1
-"""How long a hand-over of several places waits for a row that a stranger has locked, before it takes one alone."""
+"""How long a hand-over of several places waits for a lock on the table, before it takes one place alone."""
 
 
 class RowLockedError(Exception):
