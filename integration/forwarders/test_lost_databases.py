@@ -58,8 +58,9 @@ class Relay:
         values: dict[str, Any] = {"batch_size": 100, "send_timeout": 30.0, "min_interval": 0.01, "max_interval": 0.05}
         failure = FailurePolicy(retry=retry or ConstantRetry(delay_seconds=0.0), hold_key=hold_key)
         for number in range(lanes):
-            name, queues = f"test-{number}", ["q"]
-            lane = self._runtime.lane(name, queues, self.destination, self.team, failure, **values | options)
+            lane = self._runtime.lane(
+                f"test-{number}", ["q", "q2"], self.destination, self.team, failure, **values | options
+            )
             self.lanes.append(lane)
             lane.start()
 
@@ -103,9 +104,9 @@ class Publishing:
         self._engine = engine
         self._broker = OutboxBroker(engine, outbox_table=outbox_table, logger=None)
 
-    async def publish(self, *keys: str | None) -> list[int]:
+    async def publish(self, *keys: str | None, queue: str = "q") -> list[int]:
         async with AsyncSession(self._engine) as session, session.begin():
-            ids = [await self._broker.publish(b"x", queue="q", key=key, session=session) for key in keys]
+            ids = [await self._broker.publish(b"x", queue=queue, key=key, session=session) for key in keys]
         return [row_id for row_id in ids if row_id is not None]
 
     async def execute(self, statement: str, **values: Any) -> Sequence[Any]:
@@ -183,6 +184,30 @@ async def test_an_outcome_that_is_refused_harms_its_own_row_alone(
     assert left.keys() <= {bad}
     assert relay.copies == dict.fromkeys(ids, 1), "it is written, and not sent again"
     assert left.get(bad, (1, False))[0] == 1
+
+
+async def test_behind_a_retry_that_is_refused_its_key_waits_in_its_own_queue_alone(
+    make: Callable[..., Relay], publishing: Publishing
+) -> None:
+    for statement in (REFUSE, RETRIED):
+        await publishing.execute(statement)
+    relay = make()
+    [bad] = await publishing.publish("bad")
+    relay.destination.answer = lambda row: refuse(row) if row.id == bad else Accepted()
+    relay.start()
+    await until(lambda: relay.team.remembered.set_aside == 1)
+    [answer] = relay.team.remembered._answers.values()
+    # Far beyond this test: it stays left out.
+    answer.next_try += 3600.0
+    # As after many hand-overs of few rows: all places at once.
+    relay.lanes[0]._rounds.breadth = 32
+    [behind] = await publishing.publish("bad")
+    [elsewhere] = await publishing.publish("bad", queue="q2")
+    await until(lambda: elsewhere in relay.destination.accepted)
+    [beside] = await publishing.publish("good")
+    await until(lambda: beside in relay.destination.accepted)
+    assert relay.copies == dict.fromkeys([bad, elsewhere, beside], 1)
+    assert list(await publishing.left()) == [bad, behind]
 
 
 async def test_without_the_dead_letter_table_nothing_repeats_and_letters_are_parked(

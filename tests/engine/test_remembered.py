@@ -39,6 +39,7 @@ from tests.engine.fakes import (
     ScriptedStore,
     Trouble,
     make_row,
+    outage,
     poison,
     refuse,
     until,
@@ -506,6 +507,23 @@ async def test_a_set_aside_row_that_holds_its_key_keeps_it_waiting_and_no_other(
     assert store.rows == []
 
 
+async def test_what_is_left_out_is_not_taken_for_gone(
+    make: Make, destination: ScriptedDestination, store: ScriptedStore, team: Team, clock: Clock
+) -> None:
+    bad = store.publish(key="a")
+    store.script.refused[bad] = Trouble("a trigger says no")
+    lane = quick(make)
+    await run(lane)
+    [answer] = team.remembered._answers.values()
+    answer.next_try = clock.now + 10 * remembered.VAIN_SECONDS
+    for _ in range(3):
+        clock.now += remembered.VAIN_SECONDS
+        store.publish(key="a")
+        await run(lane)
+    assert team.remembered.set_aside == 1
+    assert copies(destination)[bad] == 1
+
+
 async def test_a_row_that_was_set_aside_and_deleted_is_forgotten(
     make: Make, store: ScriptedStore, team: Team, clock: Clock
 ) -> None:
@@ -636,6 +654,30 @@ async def test_other_loops_do_not_say_that_the_database_works_again_while_outcom
     assert len(log.errors) == 1
     store.script.failing.clear()
     await until(lambda: log.recoveries)
+
+
+async def test_a_hand_over_without_an_answer_does_not_say_that_outcomes_can_be_written(
+    make: Make, destination: ScriptedDestination, store: ScriptedStore, log: Lines
+) -> None:
+    first = store.publish(key="a")
+    store.script.next_failures["commit"] = deque([Trouble("no database")])
+    lane = quick(make)
+    await fail(lane)
+    lane.health.failed(Trouble("no database"), lane.name)
+    destination.answer = outage
+    assert shard_of("a") != shard_of("b")
+    second = store.publish(key="b")
+    # The place of the first one has just been visited.
+    await lane.run_once()
+    assert destination.sent == [[first], [second]]
+    assert log.recoveries == []
+    await until_written(lane, store, first)
+    assert log.recoveries == ["outbox database: works again"]
+
+
+async def until_written(lane: Lane, store: ScriptedStore, row_id: int) -> None:
+    while row_id in [row.id for row in store.rows]:
+        await lane.run_once()
 
 
 async def test_the_database_works_again_when_a_look_is_in_vain(make: Make, store: ScriptedStore, log: Lines) -> None:
