@@ -78,7 +78,7 @@ def a_destination_lets_rows_pass(patch: pytest.MonkeyPatch) -> None:
 
 def places_are_not_locked(patch: pytest.MonkeyPatch) -> None:
     _rewrite(patch, "lock_places", ("pg_try_advisory_xact_lock(", "0 <= abs("))
-    _rewrite(patch, "take", ("FOR UPDATE\n", "FOR UPDATE SKIP LOCKED\n"))
+    _rewrite(patch, "take", ("FOR UPDATE{unless_locked}", "FOR UPDATE SKIP LOCKED"))
 
 
 def an_outage_counts_as_an_attempt(patch: pytest.MonkeyPatch) -> None:
