@@ -938,6 +938,20 @@ async def test_rows_of_a_part_that_is_down_stop_no_others_and_are_not_looked_at_
     assert breaker.last_error is None
 
 
+async def test_when_a_part_is_back_its_rows_wait_no_longer_than_their_place_rests(
+    make: Callable[..., Lane], runtime: Runtime, destination: ScriptedDestination, store: ScriptedStore
+) -> None:
+    """However long the polling interval is: nothing rings when a part is back."""
+    verdicts: list[Verdict] = [Unsent(Trouble("a part"), part="x")] * 3
+    destination.answer = lambda row: verdicts.pop() if verdicts else Accepted()
+    lane = make(min_interval=600.0, max_interval=600.0)
+    runtime.start()
+    store.publish()
+    lane.start()
+    await until(lambda: not store.rows)
+    assert len(destination.sent) == 4
+
+
 async def test_while_nothing_but_a_part_that_is_down_has_rows_the_table_is_asked_less_and_less(
     lane: Lane, destination: ScriptedDestination, store: ScriptedStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -53,6 +53,13 @@ async def pacer(bell: Bell, due: Due) -> Pacer:
     return Pacer(bell, due, shortest=1.0, longest=10.0)
 
 
+async def test_something_that_does_not_ring_is_not_slept_through(pacer: Pacer, bell: Bell) -> None:
+    for _ in range(3):
+        await pacer.rest(found=False, at_most=0.3)
+    await pacer.rest(found=False)
+    assert longer(bell) == [0.3, 0.3, 0.3, 8.0], "looks in vain are counted all the same"
+
+
 async def test_without_rows_the_interval_doubles_up_to_the_longest(pacer: Pacer, bell: Bell) -> None:
     for _ in range(6):
         await pacer.rest(found=False)
