@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import aio_pika
@@ -13,17 +13,31 @@ from faststream_outbox import ConstantRetry, Forward, OutboxMessage, Outgoing
 from integration.broker.observing import LogLines, Table, eventually
 from integration.forwarders.carrying import Publishing, check_complete, nothing_is_counted
 from integration.forwarders.conftest import MakeBroker
+from integration.servers.missing import missing
+from integration.servers.process import ServerUnavailable
 from integration.servers.queues import Mailbox
-from integration.servers.rabbitmq import EmbeddedRabbit, OwnRabbit
+from integration.servers.rabbitmq import EmbeddedRabbit, RabbitServer
 
 from .carrying import as_records
 
 
+@pytest.fixture(scope="module")
+def rabbit_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RabbitServer]:
+    """A server for these tests alone: one that has been in a cluster is another one afterwards."""
+    try:
+        server = EmbeddedRabbit(tmp_path_factory.mktemp("first"))
+    except ServerUnavailable as unavailable:
+        missing(str(unavailable))
+    try:
+        server.start()
+        yield server
+    finally:
+        server.close()
+
+
 @pytest.fixture
-async def other_node(embedded: OwnRabbit, tmp_path: Path) -> AsyncIterator[EmbeddedRabbit]:
-    if not isinstance(embedded, EmbeddedRabbit):
-        pytest.skip("a second node needs the first one's folder")
-    running = embedded.second_node(tmp_path)
+async def other_node(rabbit_server: EmbeddedRabbit, tmp_path: Path) -> AsyncIterator[EmbeddedRabbit]:
+    running = rabbit_server.second_node(tmp_path)
     yield await asyncio.to_thread(running.__enter__)
     await asyncio.to_thread(running.__exit__, None, None, None)
 
