@@ -38,7 +38,7 @@ PLACES = [Place(QUEUE, shard) for shard in range(SHARDS)]
 async def claim(store: PostgresStore, table: Any) -> float:
     """Claim 100 rows; returns milliseconds. They are made ready again afterwards."""
     began = time.perf_counter()
-    rows = await store.claim(PLACES, limit=100, lease_seconds=60, token="bench")  # noqa: S106
+    rows = (await store.claim(PLACES, limit=100, lease_seconds=60, token="bench")).rows  # noqa: S106
     taken = time.perf_counter() - began
     assert len(rows) == 100
     await store.settle([Settlement(row, Released()) for row in rows], token="bench")  # noqa: S106

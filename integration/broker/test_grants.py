@@ -114,7 +114,7 @@ async def consume(site: Site, *, dlq: bool = False) -> None:
 
     async with store.listen(ME) as line:
         assert line is not None
-        rows = await store.claim(everywhere, limit=5, lease_seconds=LONG, token=ME)
+        rows = (await store.claim(everywhere, limit=5, lease_seconds=LONG, token=ME)).rows
         await store.renew(rows, lease_seconds=LONG, token=ME)
         refused = list(await store.settle(settlements(rows), token=ME))
         await store.claim(everywhere, limit=1, lease_seconds=0.0, token=OTHER)

@@ -84,7 +84,7 @@ class Bench:
     async def claim(self) -> None:
         store = self.subject.store
         async with self.timed("claim"):
-            rows = await store.claim(places(), limit=100, lease_seconds=60, token=ME)
+            rows = (await store.claim(places(), limit=100, lease_seconds=60, token=ME)).rows
         async with self.timed("renew"):
             await store.renew(rows, lease_seconds=60, token=ME)
         async with self.timed("rescue"):
@@ -105,7 +105,7 @@ class Bench:
         for name, (subject, outcome) in kinds.items():
             async with subject.transaction() as session:
                 await subject.writer.insert_many(session, [draft(name) for _ in range(20)])
-            rows = await subject.store.claim(places(name), limit=20, lease_seconds=60, token=ME)
+            rows = (await subject.store.claim(places(name), limit=20, lease_seconds=60, token=ME)).rows
             async with self.timed(f"settle_{name}"):
                 await subject.store.settle([Settlement(row, outcome) for row in rows], token=ME)
             await self.administer(f"DELETE FROM outbox WHERE id = ANY (ARRAY{ids(rows) or [0]})")

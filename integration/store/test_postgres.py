@@ -208,7 +208,7 @@ async def test_many_calls_at_once_leave_connections_to_the_application(database_
     event.listen(engine.sync_engine, "checkout", lambda *_: in_use.append(engine.sync_engine.pool.checkedout()))
     store = PostgresSubject(engine, outbox_table, None).store
     claims = (store.claim(places(), limit=1, lease_seconds=60, token="t") for _ in range(40))
-    assert await asyncio.gather(*claims) == [[]] * 40
+    assert await asyncio.gather(*claims) == [([], False)] * 40
     assert max(in_use) == MOST_CALLS
     await engine.dispose()
 

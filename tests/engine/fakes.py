@@ -10,7 +10,7 @@ from typing import Any
 
 from faststream_outbox._engine.health import Health
 from faststream_outbox._store.memory import MemoryHandOver, MemoryStore
-from faststream_outbox._store.protocol import Announcement, Place, Rescue
+from faststream_outbox._store.protocol import Announcement, Claim, Place, Rescue
 from faststream_outbox._values.draft import Draft
 from faststream_outbox._values.outcome import Accepted, Poison, Refused, Settlement, Unsent, Unwritten, Verdict
 from faststream_outbox._values.parcel import Parcel
@@ -144,9 +144,9 @@ class ScriptedStore(MemoryStore):
             line.ring(queue)
         return row_id
 
-    async def claim(self, places: Sequence[Place], *, limit: int, lease_seconds: float, token: str) -> list[OutboxRow]:
+    async def claim(self, places: Sequence[Place], **options: Any) -> Claim:
         await self.script.step("claim")
-        return await super().claim(places, limit=limit, lease_seconds=lease_seconds, token=token)
+        return await super().claim(places, **options)
 
     async def settle(self, settlements: Sequence[Settlement], *, token: str | None) -> Sequence[Unwritten]:
         if token is None:

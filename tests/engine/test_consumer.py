@@ -142,7 +142,8 @@ async def test_a_stop_lets_handlers_finish_and_gives_the_rest_back(
     ids = [store.publish() for _ in range(6)]
     consumer = make(handler, workers=2)
     await until(lambda: handler.now == 2)
-    consumer._stock.add(await store.claim(consumer._fetcher._rounds.all, limit=4, lease_seconds=60, token="x"))
+    claimed = await store.claim(consumer._fetcher._rounds.all, limit=4, lease_seconds=60, token="x")
+    consumer._stock.add(claimed.rows)
     stopping = asyncio.create_task(consumer.stop(60.0))
     # The rest is given back at once, and not when the handlers have ended.
     await until(lambda: len(store.settled) == 4)
@@ -162,7 +163,7 @@ async def test_what_no_worker_has_begun_is_given_back_before_a_claim_under_way_e
     consumer = make(handler)
     await until(lambda: store.script.calls["claim"])
     ids = [store.publish() for _ in range(3)]
-    rows = await MemoryStore.claim(
+    rows, _has_more = await MemoryStore.claim(
         store, consumer._fetcher._rounds.all, limit=3, lease_seconds=60.0, token=runtime.leases.token
     )
     runtime.leases.hold(rows, 60.0)
@@ -402,7 +403,8 @@ async def test_a_row_whose_lease_was_lost_while_it_waited_is_not_handled(
     consumer = make(handler)
     await until(lambda: runtime.leases.token)
     ids = [store.publish() for _ in range(3)]
-    rows = await store.claim(consumer._fetcher._rounds.all, limit=3, lease_seconds=60.0, token=runtime.leases.token)
+    where = consumer._fetcher._rounds.all
+    rows, _has_more = await store.claim(where, limit=3, lease_seconds=60.0, token=runtime.leases.token)
     runtime.leases.hold(rows, 60.0)
     runtime.leases.let_go(rows[1])
     handler.gate.set()

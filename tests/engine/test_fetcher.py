@@ -16,9 +16,10 @@ from faststream_outbox._engine.pacer import Pacer
 from faststream_outbox._engine.rounds import Rounds
 from faststream_outbox._engine.stock import Stock
 from faststream_outbox._engine.wakeups import Wakeup, Wakeups
+from faststream_outbox._store.protocol import DEFAULT_BATCH_BYTES
 from faststream_outbox._values.outcome import Delivered, Settlement
 from faststream_outbox._values.row import OutboxRow
-from tests.engine.fakes import TOKEN, Lines, ScriptedStore, Trouble, make_row, until
+from tests.engine.fakes import TOKEN, Lines, ScriptedStore, Trouble, make_row, never, until
 
 
 class Parts:
@@ -186,6 +187,30 @@ async def test_rows_of_a_claim_whose_answer_was_lost_are_given_back(
     await until(lambda: len(leases) == 2)
     assert set(leases.ids) == ids
     assert {row.deliveries_count for row in store.rows} == {1}
+
+
+async def test_what_a_claim_has_left_out_for_its_bytes_is_claimed_without_a_rest(
+    parts: Parts, store: ScriptedStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def rest(*, found: bool) -> None:
+        await never()
+
+    monkeypatch.setattr(parts.fetcher._pacer, "rest", rest)
+    ids = [store.publish(payload=bytes(DEFAULT_BATCH_BYTES * 5 // 8)) for _ in range(2)]
+    parts.fetcher.start()
+    await until(lambda: parts.claims == 2)
+    taken = [await parts.stock.take() for _ in ids]
+    assert sorted(row.id for row in taken if row) == ids
+
+
+async def test_upkeep_has_a_connection_from_the_first_row_on(parts: Parts, store: ScriptedStore) -> None:
+    parts.fetcher.start()
+    await settled_down(parts)
+    assert not store.is_reserved
+    store.publish()
+    parts.bell.ring()
+    assert await parts.stock.take() is not None
+    assert store.is_reserved
 
 
 async def test_of_a_queue_of_which_too_much_is_set_aside_nothing_is_claimed(

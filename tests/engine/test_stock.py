@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from faststream_outbox._engine.stock import BATCHES_AHEAD, Stock
+from faststream_outbox._engine.stock import BATCHES_AHEAD, MOST_BYTES, Stock
 from tests.engine.fakes import make_row, until
 
 
@@ -45,6 +45,25 @@ async def test_slow_handlers_have_nothing_claimed_ahead() -> None:
     await stock.take()
     await stock.take()
     assert await closed(stock)
+
+
+async def test_nothing_more_is_claimed_while_the_rows_at_hand_have_very_many_bytes() -> None:
+    stock = Stock(2, 10)
+    stock.add(rows(2))
+    await work(stock, 2, seconds=0.001)
+    half = [make_row(number, payload=bytes(MOST_BYTES // 2)) for number in range(3)]
+    stock.add(half[:1])
+    assert await stock.room() > 0
+    stock.add(half[1:])
+    assert await closed(stock)
+    await stock.take()
+    assert await closed(stock)
+    await stock.take()
+    assert await stock.room() > 0
+    stock.add(half)
+    assert await closed(stock)
+    stock.empty()
+    assert await stock.room() > 0
 
 
 async def test_a_free_worker_gets_a_row_while_the_others_are_slow() -> None:

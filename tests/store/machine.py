@@ -144,7 +144,7 @@ class StoreMachine(RuleBasedStateMachine):
     @rule(queue=QUEUES, token=TOKENS, expired=st.booleans())
     def claim(self, queue: str, token: str, expired: bool) -> None:
         seconds = 0 if expired else LONG
-        rows = self.run(self.subject.store.claim(places(queue), limit=100, lease_seconds=seconds, token=token))
+        rows = self.run(self.subject.store.claim(places(queue), limit=100, lease_seconds=seconds, token=token)).rows
         expected = [row_id for row_id, m in self.model.items() if m.message.queue == queue and m.is_free]
         assert ids(rows) == expected
         for row in rows:

@@ -115,7 +115,8 @@ async def put(subject: Subject, *drafts: Draft) -> list[int]:
 
 
 async def claim(subject: Subject, *queues: str, limit: int = 100, seconds: float = LONG, token: str = ME) -> list[Any]:
-    return await subject.store.claim(places(*queues), limit=limit, lease_seconds=seconds, token=token)
+    claimed = await subject.store.claim(places(*queues), limit=limit, lease_seconds=seconds, token=token)
+    return claimed.rows
 
 
 async def settle(subject: Subject, rows: Sequence[OutboxRow], outcome: Outcome, *, token: str = ME) -> None:
@@ -501,7 +502,7 @@ class StoreSuite:
         # Lots are drawn: the test fails of itself once in 200 million runs.
         for turn in range(60):
             order = where if turn % 2 else where[::-1]
-            [row] = await subject.store.claim(order, limit=1, lease_seconds=LONG, token=ME)
+            [row], _has_more = await subject.store.claim(order, limit=1, lease_seconds=LONG, token=ME)
             taken.add((row.key, kinds[row.id]))
         assert taken == {(key, kind) for key in keys for kind in ("ready", "due")}
 
@@ -527,25 +528,58 @@ class StoreSuite:
         [a, b] = await keys_apart(subject, 2)
         [in_a, in_b] = await put(subject, draft(key=a), draft(key=b))
         await put(subject, draft("other", key=a))
-        assert ids(await subject.store.claim(await places_of(subject, in_a), limit=9, lease_seconds=9, token=ME)) == [
-            in_a
-        ]
-        assert ids(await subject.store.claim(await places_of(subject, in_b), limit=9, lease_seconds=9, token=ME)) == [
-            in_b
-        ]
+        for row_id in (in_a, in_b):
+            where = await places_of(subject, row_id)
+            claimed = await subject.store.claim(where, limit=9, lease_seconds=9, token=ME)
+            assert (ids(claimed.rows), claimed.has_more) == ([row_id], False)
 
     async def test_places_are_claimed_in_their_order(self, subject: Subject) -> None:
         [a, b] = await keys_apart(subject, 2)
         for turn in (1, -1):
             order = (await put(subject, draft(key=a), draft(key=b)))[::turn]
             where = await places_of(subject, *order)
-            claimed = await subject.store.claim(where, limit=1, lease_seconds=LONG, token=ME)
+            claimed, _has_more = await subject.store.claim(where, limit=1, lease_seconds=LONG, token=ME)
             assert ids(claimed) == order[:1]
             await settle(subject, claimed + await claim(subject), Delivered())
 
+    async def test_a_claim_is_bounded_in_bytes_and_tells_that_it_left_rows_out(self, subject: Subject) -> None:
+        written = await put(subject, *(draft(key="k", body=b"x" * 600) for _ in range(5)))
+        where = places()
+        for expected, has_more in ((written[:2], True), (written[2:4], True), (written[4:], False)):
+            claimed = await subject.store.claim(where, limit=9, lease_seconds=LONG, token=ME, max_bytes=1500)
+            assert (ids(claimed.rows), claimed.has_more) == (expected, has_more)
+        rows = await subject.rows()
+        assert {row.row.deliveries_count for row in rows.values()} == {1}, "what is left out is not touched"
+
+    async def test_headers_count_among_the_bytes_of_a_claim(self, subject: Subject) -> None:
+        # Of texts that cannot be compressed.
+        headers = {"h": "".join(chr(33 + (n * n + n // 7) % 90) for n in range(700))}
+        written = await put(subject, *(draft(key="k", headers=headers) for _ in range(3)))
+        claimed = await subject.store.claim(places(), limit=9, lease_seconds=LONG, token=ME, max_bytes=1000)
+        assert ids(claimed.rows) == written[:1]
+
+    async def test_a_row_that_is_larger_than_a_claim_may_be_is_claimed_alone(self, subject: Subject) -> None:
+        small, large, last = await put(subject, draft(key="k"), draft(key="k", body=b"x" * 9000), draft(key="k"))
+        claims = [
+            await subject.store.claim(places(), limit=9, lease_seconds=LONG, token=ME, max_bytes=1500) for _ in range(3)
+        ]
+        assert [ids(claimed.rows) for claimed in claims] == [[small], [large], [last]]
+
+    async def test_few_bytes_of_a_claim_are_for_due_and_ready_rows_in_turns(self, subject: Subject) -> None:
+        ready = await put(subject, *(draft(key="k", body=b"x" * 600) for _ in range(4)))
+        due = await put(subject, *(draft(key="k", body=b"x" * 600, activate_at=PAST) for _ in range(4)))
+        claimed = await subject.store.claim(places(), limit=9, lease_seconds=LONG, token=ME, max_bytes=2600)
+        assert len(set(ids(claimed.rows)) & set(ready)) == 2
+        assert len(set(ids(claimed.rows)) & set(due)) == 2
+
+    async def test_a_claim_up_to_its_limit_may_have_left_rows_out(self, subject: Subject) -> None:
+        await put(subject, *(draft(key="k") for _ in range(3)))
+        claims = [await subject.store.claim(places(), limit=2, lease_seconds=LONG, token=ME) for _ in range(2)]
+        assert [(len(claimed.rows), claimed.has_more) for claimed in claims] == [(2, True), (1, False)]
+
     async def test_a_claim_without_rows_is_empty(self, subject: Subject) -> None:
         assert await claim(subject) == []
-        assert await subject.store.claim([], limit=1, lease_seconds=1, token=ME) == []
+        assert await subject.store.claim([], limit=1, lease_seconds=1, token=ME) == ([], False)
 
     async def test_concurrent_claims_never_share_a_row(self, subject: Subject) -> None:
         written = await put(subject, *(draft(key=f"k{n % 20}") for n in range(100)))

@@ -11,8 +11,7 @@ from faststream_outbox._engine.rounds import Rounds
 from faststream_outbox._engine.service import DATABASE_SECONDS, Service
 from faststream_outbox._engine.stock import Stock
 from faststream_outbox._engine.wakeups import Wakeup
-from faststream_outbox._store.protocol import Place, Store
-from faststream_outbox._values.row import OutboxRow
+from faststream_outbox._store.protocol import Claim, Place, Store
 
 CATCH_UP_SECONDS = 0.1
 """How long to leave the completer alone with a backlog."""
@@ -88,7 +87,7 @@ class Fetcher(Service):
             return
         self._wakeup.clear()
         async with asyncio.timeout(DATABASE_SECONDS):
-            rows = await self._claim(places, room)
+            rows, has_more = await self._claim(places, room)
         self.health.recovered(self.name)
         self._rounds.advance()
         if rows:
@@ -96,7 +95,7 @@ class Fetcher(Service):
             self._store.reserve()
         self._leases.hold(rows, self._lease_seconds)
         self._stock.add(rows)
-        if len(rows) < room:
+        if not has_more:
             await self._pacer.rest(found=bool(rows))
 
     def _places(self) -> Sequence[Place]:
@@ -105,12 +104,12 @@ class Fetcher(Service):
         places = self._rounds.next()
         return [place for place in places if place.queue not in full] if full else places
 
-    async def _claim(self, places: Sequence[Place], room: int) -> list[OutboxRow]:
+    async def _claim(self, places: Sequence[Place], room: int) -> Claim:
         token = self._leases.token
         if self._has_unanswered_claim:
             # It may have been carried out, and only its answer lost. No other consumer of this process has our queues.
             await self._store.give_back(self._rounds.queues, known=self._leases.ids, token=token)
         self._has_unanswered_claim = True
-        rows = await self._store.claim(places, limit=room, lease_seconds=self._lease_seconds, token=token)
+        claimed = await self._store.claim(places, limit=room, lease_seconds=self._lease_seconds, token=token)
         self._has_unanswered_claim = False
-        return rows
+        return claimed

@@ -4,6 +4,7 @@ import asyncio
 from collections import deque
 from collections.abc import Sequence
 
+from faststream_outbox._store.protocol import DEFAULT_BATCH_BYTES
 from faststream_outbox._values.row import OutboxRow
 
 AHEAD_SECONDS = 0.5
@@ -11,6 +12,9 @@ AHEAD_SECONDS = 0.5
 
 BATCHES_AHEAD = 2
 """The most that is claimed ahead. With a single batch, claims would be for the half of it that is gone."""
+
+MOST_BYTES = DEFAULT_BATCH_BYTES
+"""Nothing is claimed while the rows that no worker has begun have so many. A claim can bring as many again."""
 
 _SMOOTHING = 0.2
 
@@ -31,6 +35,7 @@ class Stock:
         self._workers = workers
         self._batch_size = batch_size
         self._rows: deque[OutboxRow] = deque()
+        self._bytes = 0
         self._busy = 0
         self._closed = False
         self._is_asked = False
@@ -40,6 +45,7 @@ class Stock:
 
     def add(self, rows: Sequence[OutboxRow]) -> None:
         self._rows.extend(rows)
+        self._bytes += sum(len(row.payload) for row in rows)
         if rows:
             self._arrived.set()
 
@@ -55,7 +61,9 @@ class Stock:
             return None
         self._busy += 1
         self._left.set()
-        return self._rows.popleft()
+        row = self._rows.popleft()
+        self._bytes -= len(row.payload)
+        return row
 
     def done(self, seconds: float) -> None:
         """Note that a taken row was worked on for ``seconds``."""
@@ -67,6 +75,7 @@ class Stock:
         """Take out all rows that no worker has begun."""
         rows = list(self._rows)
         self._rows.clear()
+        self._bytes = 0
         return rows
 
     async def room(self) -> int:
@@ -91,6 +100,8 @@ class Stock:
         self._closed = False
 
     def _room(self) -> int:
+        if self._bytes >= MOST_BYTES:
+            return 0
         in_hand = len(self._rows) + self._busy
         target = self._workers + self._ahead()
         if in_hand > target // 2 and (self._rows or self._busy == self._workers):

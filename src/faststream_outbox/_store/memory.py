@@ -23,6 +23,7 @@ from faststream_outbox._store.protocol import (
     LONGEST_REST_SECONDS,
     RESCUED_AT_ONCE,
     Announcement,
+    Claim,
     Holder,
     Lag,
     LeftOut,
@@ -96,17 +97,27 @@ class MemoryStore:
 
     # Store
 
-    async def claim(self, places: Sequence[Place], *, limit: int, lease_seconds: float, token: str) -> list[OutboxRow]:
+    async def claim(
+        self,
+        places: Sequence[Place],
+        *,
+        limit: int,
+        lease_seconds: float,
+        token: str,
+        max_bytes: int = DEFAULT_BATCH_BYTES,
+    ) -> Claim:
         now = utc_now()
         due = self._at(places, lambda record: record.is_due(now) and not record.locked)
         ready = self._at(places, lambda record: record.is_ready and not record.locked)
+        found = shared_out(due, ready, limit)
+        taken = fitting(in_turns(found), max_bytes)
         rows = []
-        for record in shared_out(due, ready, limit):
+        for record in taken:
             record.token = token
             record.next_attempt_at = now + timedelta(seconds=lease_seconds)
             record.row = record.row._replace(deliveries_count=record.row.deliveries_count + 1, acquired_at=now)
             rows.append(record.row)
-        return sorted(rows, key=lambda row: row.id)
+        return Claim(sorted(rows, key=lambda row: row.id), has_more=len(taken) < len(found) or len(rows) == limit)
 
     async def settle(self, settlements: Sequence[Settlement], *, token: str | None) -> Sequence[Unwritten]:
         for row, outcome in settlements:

@@ -92,7 +92,7 @@ def shared_out(due: Sequence[Record], ready: Sequence[Record], limit: int) -> li
 
 
 def in_turns(records: Iterable[Record]) -> list[Record]:
-    """Order those of a hand-over: one whose time has come, one that is ready, and so on."""
+    """Order those of a claim or hand-over: one whose time has come, one that is ready, and so on."""
     ordered = sorted(records, key=lambda record: (record.next_attempt_at or NEVER, record.row.id))
     due = [record for record in ordered if not record.is_ready]
     ready = [record for record in ordered if record.is_ready]

@@ -22,7 +22,8 @@ PRESENCE_PREFIX = "presence:"
 """A holder's token begins with it when an advisory lock proves that the holder lives; its loss frees the leases."""
 
 DEFAULT_BATCH_BYTES = 8 * 1024 * 1024
-"""Payloads and headers of one hand-over, in bytes. A lane holds about twice as much: the rows, and what it sends."""
+"""Payloads and headers of one hand-over or claim, in bytes. A lane holds about twice as much: the rows, and what it
+sends; a consumer too, with what is claimed ahead."""
 
 DEFAULT_IDLE_SECONDS = 60.0
 """How long a hand-over may be without a sign of life."""
@@ -78,6 +79,15 @@ class Holder(NamedTuple):
     """In words: its process, its user, and since when, where that is known."""
     hold: str
     """Changes when the session begins another transaction."""
+
+
+class Claim(NamedTuple):
+    """Rows that were leased."""
+
+    rows: list[OutboxRow]
+    """In the order of their ids."""
+    has_more: bool
+    """Whether there may be more that could be claimed now: the limits have left them out."""
 
 
 class HandOver(Protocol):
@@ -166,10 +176,19 @@ class Store(Protocol):
     def most_connections(self) -> int | None:
         """How many connections handlers, claims and hand-overs have together; None: no limit."""
 
-    async def claim(self, places: Sequence[Place], *, limit: int, lease_seconds: float, token: str) -> list[OutboxRow]:
+    async def claim(
+        self,
+        places: Sequence[Place],
+        *,
+        limit: int,
+        lease_seconds: float,
+        token: str,
+        max_bytes: int = DEFAULT_BATCH_BYTES,
+    ) -> Claim:
         """Lease up to ``limit`` rows to ``token``, place by place.
 
         Half of them are rows whose time has come, half are ready ones; what one half does not use the other gets.
+        Payloads and headers have up to ``max_bytes`` together; a single row may have more.
         """
 
     async def settle(self, settlements: Sequence[Settlement], *, token: str) -> Sequence[Unwritten]:

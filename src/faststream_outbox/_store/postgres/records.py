@@ -18,6 +18,8 @@ place_of = itemgetter(OutboxRow._fields.index("queue"), COLUMNS)
 """Reads queue and shard of a record in which the shard follows a row's columns."""
 all_bytes_of = itemgetter(COLUMNS + 1)
 """Reads what follows then."""
+is_cut_of = itemgetter(COLUMNS)
+"""Reads what follows a row's columns in a claim."""
 
 
 def to_rows(records: Sequence[Sequence[Any]]) -> list[OutboxRow]:

@@ -17,7 +17,7 @@ from faststream_outbox._store.postgres.floors import Floors, columns_of
 from faststream_outbox._store.postgres.handing_over import HandingOver, PostgresHandOver, scope_of, to_holder
 from faststream_outbox._store.postgres.inspection import differences
 from faststream_outbox._store.postgres.listener import listen
-from faststream_outbox._store.postgres.records import to_rows
+from faststream_outbox._store.postgres.records import is_cut_of, to_rows
 from faststream_outbox._store.postgres.settling import Settling, fence
 from faststream_outbox._store.postgres.statements import Statements, quote_table
 from faststream_outbox._store.postgres.tenants import translated
@@ -28,6 +28,7 @@ from faststream_outbox._store.protocol import (
     LONGEST_REST_SECONDS,
     PRESENCE_PREFIX,
     RESCUED_AT_ONCE,
+    Claim,
     Holder,
     Lag,
     LeftOut,
@@ -82,22 +83,33 @@ class PostgresStore:
     def most_connections(self) -> int | None:
         return most_connections(self._engine)
 
-    async def claim(self, places: Sequence[Place], *, limit: int, lease_seconds: float, token: str) -> list[OutboxRow]:
+    async def claim(
+        self,
+        places: Sequence[Place],
+        *,
+        limit: int,
+        lease_seconds: float,
+        token: str,
+        max_bytes: int = DEFAULT_BATCH_BYTES,
+    ) -> Claim:
         async def claim(connection: AsyncConnection) -> Sequence[Record]:
             await self._floors.survey(connection, places)
             wanted = {
                 **self._floors.columns(places),
                 "limit": limit,
-                "due_share": halves(limit).due_share,
+                **halves(limit)._asdict(),
+                "max_bytes": max_bytes,
                 "lease_seconds": lease_seconds,
                 "token": token,
             }
             return await connection.run_sync(self._statements.claim.execute, wanted)
 
-        rows = sorted(to_rows(await self._calls.run(claim)), key=lambda row: row.id)
+        records = await self._calls.run(claim)
+        rows = sorted(to_rows(records), key=lambda row: row.id)
         if rows:
             self._floors.saw(rows[-1].id)
-        return rows
+        is_cut = any(map(is_cut_of, records[:1]))
+        return Claim(rows, has_more=is_cut or len(rows) == limit)
 
     async def settle(self, settlements: Sequence[Settlement], *, token: str) -> Sequence[Unwritten]:
         async def write(connection: AsyncConnection) -> Sequence[Unwritten]:
