@@ -296,33 +296,49 @@ def test_an_answer_is_about_the_row_as_it_was_sent(changes: dict[str, Any]) -> N
     assert not answer.is_about(row._replace(**changes))
 
 
-async def test_rows_that_are_gone_are_forgotten_when_their_place_is_seen_without_them(
-    make: Make, store: ScriptedStore, team: Team, clock: Clock
+@pytest.mark.parametrize("is_quiet", [True, False])
+async def test_rows_that_are_gone_are_forgotten_when_they_are_looked_up(
+    make: Make, store: ScriptedStore, team: Team, clock: Clock, is_quiet: bool
 ) -> None:
     store.publish(key="a")
     lane = quick(make)
     await lose_the_answer(lane, store)
     assert not team.remembered.is_empty
-    store.publish(key="a")
-    await lane.run_once()
-    assert not team.remembered.is_empty, "it may just be locked by a stranger"
-    clock.now += remembered.MISSED_SECONDS
-    store.publish(key="a")
-    await lane.run_once()
+    clock.now += remembered.LOOK_UP_SECONDS
+    if not is_quiet:
+        store.publish(key="a")
+    await run(lane)
     assert team.remembered.is_empty
 
 
-async def test_rows_that_are_gone_are_forgotten_in_a_quiet_queue_too(
-    make: Make, store: ScriptedStore, team: Team, clock: Clock
+async def test_rows_that_wait_in_the_table_are_not_taken_for_gone(
+    make: Make, destination: ScriptedDestination, store: ScriptedStore, team: Team, clock: Clock
+) -> None:
+    """Behind as many rows as a hand-over has, or in the hands of another process."""
+    row_id = store.publish(key="a")
+    lane = quick(make)
+    store.script.next_failures["commit"] = deque([Trouble("no database")])
+    await fail(lane)
+    place = store._records[row_id].place
+    store._locked.add(place)
+    for _ in range(3):
+        clock.now += remembered.LOOK_UP_SECONDS
+        await run(lane)
+    assert not team.remembered.is_empty
+    store._locked.discard(place)
+    await run(lane)
+    assert destination.sent == [[row_id]]
+
+
+@pytest.mark.parametrize("retry", [NoRetry(), ConstantRetry(delay_seconds=60)])
+async def test_rows_whose_outcome_was_written_after_all_are_forgotten_though_they_are_still_there(
+    make: Make, destination: ScriptedDestination, store: ScriptedStore, team: Team, clock: Clock, retry: Any
 ) -> None:
     store.publish(key="a")
-    lane = quick(make)
+    destination.answer = refuse
+    lane = quick(make, retry=retry)
     await lose_the_answer(lane, store)
-    await run(lane)
-    clock.now += remembered.VAIN_SECONDS / 2
-    await run(lane)
-    assert not team.remembered.is_empty
-    clock.now += remembered.VAIN_SECONDS / 2
+    clock.now += remembered.LOOK_UP_SECONDS
     await run(lane)
     assert team.remembered.is_empty
 
@@ -336,7 +352,7 @@ async def test_an_outage_of_the_database_makes_nothing_be_forgotten(
     await fail(lane)
     store.script.failing["hand_over"] = Trouble("no database")
     for _ in range(3):
-        clock.now += remembered.VAIN_SECONDS
+        clock.now += remembered.LOOK_UP_SECONDS
         await fail(lane)
     store.script.failing.clear()
     await run(lane)
@@ -515,9 +531,9 @@ async def test_what_is_left_out_is_not_taken_for_gone(
     lane = quick(make)
     await run(lane)
     [answer] = team.remembered._answers.values()
-    answer.next_try = clock.now + 10 * remembered.VAIN_SECONDS
+    answer.next_try = clock.now + 10 * remembered.LOOK_UP_SECONDS
     for _ in range(3):
-        clock.now += remembered.VAIN_SECONDS
+        clock.now += remembered.LOOK_UP_SECONDS
         store.publish(key="a")
         await run(lane)
     assert team.remembered.set_aside == 1
@@ -533,7 +549,7 @@ async def test_a_row_that_was_set_aside_and_deleted_is_forgotten(
     await run(lane)
     store.forget(bad)
     for _ in range(2):
-        clock.now += remembered.VAIN_SECONDS
+        clock.now += remembered.LOOK_UP_SECONDS
         await run(lane)
     assert team.remembered.set_aside == 0
     assert team.remembered.last_error is None
@@ -613,7 +629,7 @@ async def test_while_verdicts_cannot_be_written_only_so_many_are_made(
 async def test_verdicts_on_rows_that_are_gone_do_not_stop_the_flow(
     make: Make, destination: ScriptedDestination, store: ScriptedStore, team: Team, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(remembered, "MISSED_SECONDS", 0.0)
+    monkeypatch.setattr(remembered, "LOOK_UP_SECONDS", 0.0)
     team.remembered._in_flight = 1
     first = [store.publish(key="a") for _ in range(4)]
     lane = quick(make, batch_size=4)
@@ -623,6 +639,22 @@ async def test_verdicts_on_rows_that_are_gone_do_not_stop_the_flow(
     await until(lambda: not store.rows)
     assert destination.sent == [first, late]
     assert team.remembered.is_empty
+
+
+async def test_verdicts_on_rows_that_are_gone_from_one_place_do_not_stop_another(
+    make: Make, destination: ScriptedDestination, store: ScriptedStore, team: Team, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remembered, "LOOK_UP_SECONDS", 0.0)
+    team.remembered._in_flight = 1
+    first = [store.publish(key="a") for _ in range(4)]
+    lane = quick(make, batch_size=4)
+    await lose_the_answer(lane, store)
+    other = next(key for key in "bcdefgh" if shard_of(key) != shard_of("a"))
+    # More than one hand-over takes: none is a look at all places.
+    late = [store.publish(key=other) for _ in range(12)]
+    lane.start()
+    await until(lambda: not store.rows)
+    assert destination.sent == [first, late[:4], late[4:8], late[8:]]
 
 
 # What is said

@@ -176,3 +176,14 @@ def test_how_long_none_is_to_be_looked_at(clock: Clock) -> None:
     assert rounds.seconds_of_rest == pytest.approx(FIRST_REST_SECONDS / 2)
     clock.now += 1.0
     assert rounds.seconds_of_rest == 0.0
+
+
+def test_a_rest_that_nobody_takes_back_ends_no_sleep_once_the_place_was_looked_at(clock: Clock) -> None:
+    """Another lane, or another process, has emptied it: no row of it can ever be carried here."""
+    rounds = Rounds(["a"], 2)
+    first, _ = rounds.all
+    rounds.put_off([first], are_full=True)
+    clock.now += FULL_REST_SECONDS
+    assert rounds.seconds_of_rest == 0.0
+    assert first in rounds.next()
+    assert rounds.seconds_of_rest == math.inf

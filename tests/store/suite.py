@@ -1341,6 +1341,37 @@ class StoreSuite:
         async with subject.store.hand_over(places(), limit=100) as hand_over:
             assert len(parts(hand_over)) == due + ready - 4
 
+    @pytest.mark.parametrize("limits", [{"limit": 10}, {"limit": 100, "max_bytes": 1050}])
+    async def test_g4_what_a_handler_gave_back_comes_before_later_rows_of_its_key_though_it_is_more_than_half(
+        self, subject: Subject, limits: dict[str, int]
+    ) -> None:
+        written = await put(subject, *(draft(key="k", body=b"x" * 100) for _ in range(20)))
+        for row in reversed(await claim(subject, limit=8)):
+            await settle(subject, [row], Released())
+        carried: list[int] = []
+        while True:
+            async with subject.store.hand_over(places(), **limits) as hand_over:
+                if hand_over is None:
+                    break
+                carried += ids(hand_over.rows)
+                await hand_over.settle([Settlement(row, Delivered()) for row in hand_over.rows])
+        assert carried == written
+
+    async def test_rows_that_somebody_has_settled_are_told_from_those_that_are_as_they_were(
+        self, subject: Subject
+    ) -> None:
+        await put(subject, *(draft(key=f"k{n}") for n in range(5)))
+        rows = [stored.row for stored in (await subject.rows()).values()]
+        same, gone, tried, dead, other = ids(rows)
+        outcomes = {gone: Delivered(), tried: Retry(LONG), dead: Dead("rejected")}
+        async with subject.store.hand_over(places(), limit=100, breadth=SHARDS) as hand_over:
+            assert hand_over is not None
+            await hand_over.settle([Settlement(row, outcomes[row.id]) for row in hand_over.rows if row.id in outcomes])
+        assert await subject.store.unsettled(rows) == {same, other}
+        assert await subject.store.unsettled([]) == set()
+        assert ids(await claim(subject)) == [same, other]
+        assert await subject.store.unsettled(rows) == set(), "a handler's process has them"
+
     async def test_due_rows_of_one_time_are_taken_once(self, subject: Subject) -> None:
         due = await put(subject, *(draft(key="k", activate_at=PAST) for _ in range(7)))
         for limit in range(1, 9):

@@ -133,6 +133,7 @@ class Lane(Service):
         if error is not None:
             return self._breaker.cannot_connect(self.name, error)
         self._breaker.connected(self.name)
+        await self._look_up()
         asked = self._rounds.next()
         is_whole = self._rounds.is_whole
         if is_whole:
@@ -144,7 +145,6 @@ class Lane(Service):
             self._rounds.narrow()
             raise
         if taken is None:
-            self._remembered.looked_in_vain(asked)
             self.health.recovered(self.name)
             self._breaker.idle(asked)
             self._wakeup.pass_on()
@@ -155,6 +155,12 @@ class Lane(Service):
             self._wakeup.pass_on()
             return None
         return rest
+
+    async def _look_up(self) -> None:
+        """Ask, where outcomes are remembered, which of their rows somebody has settled meanwhile."""
+        if rows := self._remembered.to_look_up():
+            async with asyncio.timeout(DATABASE_SECONDS):
+                self._remembered.looked_up(rows, await self._store.unsettled(rows))
 
     async def _hand_over(self, places: Sequence[Place]) -> tuple[HandOver | None, Sent]:
         """Make one hand-over; none means that no place has work for us."""

@@ -29,8 +29,6 @@ class Answer:
     error: BaseException | None = None
     """Why the database refuses the outcome; the row is set aside then."""
     next_try: float = 0.0
-    missed_since: float | None = None
-    """Since when looks at its place have not met the row."""
     backoff: Backoff = field(default_factory=lambda: Backoff(*RETRY_SECONDS))
 
     @property

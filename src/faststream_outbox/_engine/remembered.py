@@ -18,12 +18,9 @@ DEFAULT_IN_FLIGHT = 1000
 MOST_SET_ASIDE = 1000
 """A forwarder that has set so many rows aside sends no more: something is wrong with more than single rows."""
 
-MISSED_SECONDS = 2.0
-"""A row that hand-overs of its place have not met for so long is gone: its commit went through and only the answer was
-lost, another process has settled it, or a person has deleted it."""
-
-VAIN_SECONDS = 600.0
-"""The same where looks find no work in its place, or another taker: that one may have just this row in hand."""
+LOOK_UP_SECONDS = 5.0
+"""How often it is asked whether the rows are still there. Of some the commit went through and only its answer was lost,
+others were settled by another process, or deleted by a person."""
 
 LINE_SECONDS = 10.0
 """Between two lines of the log about rows that are set aside; those of the time between are named in the next one."""
@@ -66,6 +63,7 @@ class Remembered:
         """By the ids of their rows."""
         self._at_work: dict[Place, Reckoning] = {}
         """The hand-overs of this forwarder that are under way."""
+        self._next_look_up = 0.0
         self._is_full = False
         self._unnamed: list[Answer] = []
         self._last_line = -math.inf
@@ -127,10 +125,17 @@ class Remembered:
         else:
             reckoning.to_send = taken.rows
 
-    def looked_in_vain(self, places: Collection[Place]) -> None:
-        """Note that a look at these places has found no work, or other takers."""
-        if self._answers:
-            self._miss(set(places) - self._at_work.keys(), VAIN_SECONDS)
+    def to_look_up(self) -> Sequence[OutboxRow]:
+        """Return the rows of which it is time to ask whether anybody has settled them meanwhile."""
+        now = time.monotonic()
+        if not self._answers or now < self._next_look_up:
+            return ()
+        self._next_look_up = now + LOOK_UP_SECONDS
+        return [answer.row for answer in self._answers.values()]
+
+    def looked_up(self, rows: Sequence[OutboxRow], unsettled: Collection[int]) -> None:
+        """Forget the rows that were asked about and that somebody has settled."""
+        self._forget(row.id for row in rows if row.id not in unsettled)
 
     def _recall(self, rows: Sequence[OutboxRow]) -> tuple[list[Answer], list[OutboxRow]]:
         known: list[Answer] = []
@@ -153,7 +158,6 @@ class Remembered:
         if not answer.is_about(row):
             self._forget([row.id])
             return None
-        answer.missed_since = None
         return answer
 
     def _has_room(self) -> bool:
@@ -171,9 +175,6 @@ class Remembered:
         """Forget what is written, and set aside what the database has refused."""
         if not self._answers and not reckoning.unwritten:
             return
-        taken = reckoning.taken
-        if taken is not None:
-            self._miss(taken.places, MISSED_SECONDS, but={row.id for row in taken.rows})
         refused = {unwritten.settlement.row.id: unwritten.error for unwritten in reckoning.unwritten}
         written = [answer for answer in reckoning.known if answer.row.id not in refused]
         self._forget(answer.row.id for answer in written)
@@ -193,19 +194,6 @@ class Remembered:
             answer.error = self.last_error = error
             answer.put_off(now)
             self._answers[answer.row.id] = answer
-
-    def _miss(self, places: Collection[Place], patience: float, *, but: Collection[int] = ()) -> None:
-        """Note that a look at places has not met rows whose answers stand here; after a while they are gone."""
-        now = time.monotonic()
-        gone = []
-        for row_id, answer in self._answers.items():
-            if answer.place not in places or row_id in but or answer.is_left_out(now):
-                continue
-            if answer.missed_since is None:
-                answer.missed_since = now
-            elif now - answer.missed_since >= patience:
-                gone.append(row_id)
-        self._forget(gone)
 
     def _forget(self, row_ids: Iterable[int]) -> None:
         for row_id in row_ids:

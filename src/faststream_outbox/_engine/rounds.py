@@ -43,6 +43,8 @@ class Rounds:
         self._places = deque(places)
         self._fruitless: set[Place] = set()
         self._resting: dict[Place, _Rest] = {}
+        self._skipped: list[Place] = []
+        """Those that the last look has left out because they rest, and those that were put off since."""
         self.breadth = 1
         """How many places the next hand-over should take."""
         self._began = time.monotonic()
@@ -64,10 +66,12 @@ class Rounds:
 
     def next(self) -> list[Place]:
         """Give the places to try now, without those that were fruitless in this round, and those that rest."""
+        self._skipped = []
         if not self._resting:
             return [place for place in self._places if place not in self._fruitless]
         now = time.monotonic()
-        left_out = {place for place, rest in self._resting.items() if now < rest.until} | self._fruitless
+        self._skipped = [place for place, rest in self._resting.items() if now < rest.until]
+        left_out = {*self._skipped} | self._fruitless
         return [place for place in self._places if place not in left_out]
 
     def put_off(self, places: Iterable[Place], *, are_full: bool) -> None:
@@ -82,11 +86,16 @@ class Rounds:
             before = self._resting.get(place)
             seconds = FIRST_REST_SECONDS if before is None else min(2 * before.seconds, longest)
             self._resting[place] = _Rest(time.monotonic() + seconds, seconds)
+            self._skipped.append(place)
 
     @property
     def seconds_of_rest(self) -> float:
-        """How long until one of the places that rest is to be tried; infinity where none does."""
-        return max(0.0, min((rest.until for rest in self._resting.values()), default=math.inf) - time.monotonic())
+        """How long until one of the places that the last look has left out is to be tried; infinity without any.
+
+        A place that was looked at counts no more: others may have emptied it, and nobody ends its rest then.
+        """
+        rests = (self._resting[place].until for place in self._skipped if place in self._resting)
+        return max(0.0, min(rests, default=math.inf) - time.monotonic())
 
     def take_up(self, places: Iterable[Place]) -> None:
         """Note that rows of these places can be carried."""

@@ -70,10 +70,11 @@ class Watching(Service):
     async def run_once(self) -> None:
         # Drawn, so that the processes of a deployment do not all look at once.
         await self.sleep(LOOK_SECONDS * random.uniform(0.8, 1.0))  # noqa: S311 - nothing secret hangs on it
-        if self.is_stopping or self._database.is_down:
+        if self.is_stopping:
             return
+        # Also while a loop cannot work: this process consumes what it can, and others must not think otherwise.
         await self._announce()
-        if self._consumed.is_complete:
+        if self._consumed.is_complete and not self._database.is_down:
             self._tell(await self.look())
         self.health.recovered(self.name)
 

@@ -127,6 +127,22 @@ class MemoryStore:
             self._apply(record, outcome)
         return []
 
+    async def unsettled(self, rows: Sequence[OutboxRow]) -> set[int]:
+        return {row.id for row in rows if self._is_unsettled(row)}
+
+    def _is_unsettled(self, row: OutboxRow) -> bool:
+        record = self._records.get(row.id)
+        counts = (row.deliveries_count, row.attempts_count)
+        return (
+            record is not None
+            and record.dead is None
+            and counts
+            == (
+                record.row.deliveries_count,
+                record.row.attempts_count,
+            )
+        )
+
     async def renew(self, rows: Sequence[OutboxRow], *, lease_seconds: float, token: str) -> set[int]:
         renewed = set()
         for row in rows:
@@ -359,7 +375,9 @@ class MemoryStore:
 
         due = self._at([place], lambda r: r.is_due(now) and is_free(r))
         ready = self._at([place], lambda r: r.is_ready and is_free(r))
-        return shared_out(due, ready, limit)
+        # Ready rows of their keys may stand behind those that a handler has given back.
+        given_back = sum(record.is_given_back for record in due[:limit])
+        return shared_out(due, ready, limit, at_least=given_back)
 
     def _apply(self, record: Record, outcome: Any) -> None:
         now = utc_now()

@@ -49,6 +49,13 @@ class Record:
         return self.next_attempt_at is not None if self.dead is None else self.dead.holds_key
 
     @property
+    def is_given_back(self) -> bool:
+        """It waits, since a handler had it and did not settle it."""
+        if not self.is_waiting or self.next_attempt_at is None or self.row.last_attempt_at is not None:
+            return False
+        return self.row.deliveries_count > 0 or self.next_attempt_at == self.row.created_at
+
+    @property
     def is_untouched(self) -> bool:
         """No consumer has it, or had it to the end."""
         return self.token is None and self.dead is None and not self.locked
@@ -85,19 +92,20 @@ def fitting(records: Sequence[Record], max_bytes: int) -> Sequence[Record]:
     return records[: max(1, count)]
 
 
-def shared_out(due: Sequence[Record], ready: Sequence[Record], limit: int) -> list[Record]:
-    """Choose half from each, from the front; what one does not use the other gets."""
-    taken_ready = ready[: limit - min(len(due), halves(limit).due_share)]
+def shared_out(due: Sequence[Record], ready: Sequence[Record], limit: int, *, at_least: int = 0) -> list[Record]:
+    """Choose half from each, and at least so many due ones, from the front; what one does not use the other gets."""
+    taken_ready = ready[: limit - min(len(due), max(halves(limit).due_share, at_least))]
     return [*due[: limit - len(taken_ready)], *taken_ready]
 
 
 def in_turns(records: Iterable[Record]) -> list[Record]:
     """Order those of a claim or hand-over: one whose time has come, one that is ready, and so on."""
     ordered = sorted(records, key=lambda record: (record.next_attempt_at or NEVER, record.row.id))
-    due = [record for record in ordered if not record.is_ready]
+    first = [record for record in ordered if record.is_given_back]
+    due = [record for record in ordered if not record.is_ready and not record.is_given_back]
     ready = [record for record in ordered if record.is_ready]
     pair = (due, ready) if halves(1).due_first else (ready, due)
-    return [record for turn in itertools.zip_longest(*pair) for record in turn if record is not None]
+    return first + [record for turn in itertools.zip_longest(*pair) for record in turn if record is not None]
 
 
 def failed(row: OutboxRow, now: datetime) -> OutboxRow:

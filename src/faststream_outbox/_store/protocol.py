@@ -198,6 +198,9 @@ class Store(Protocol):
             Those that the database refuses. Their rows stay leased; the outcomes of all others are written.
         """
 
+    async def unsettled(self, rows: Sequence[OutboxRow]) -> set[int]:
+        """Return the ids of those of these rows that are as they were: nobody has settled or deleted them since."""
+
     async def renew(self, rows: Sequence[OutboxRow], *, lease_seconds: float, token: str) -> set[int]:
         """Prolong leases; return the ids of those that still were held."""
 

@@ -19,6 +19,8 @@ _OF_TABLE = ("3F", "42", "55")
 _UNTRANSLATABLE = ("22021", "22P05")
 """character_not_in_repertoire, untranslatable_character: the encoding of the database lacks a character."""
 
+_QUERY_CANCELED = "57014"
+
 _FATAL = ("FATAL", "PANIC")
 """Severities after which PostgreSQL closes the connection."""
 
@@ -53,6 +55,10 @@ def refusal_in(error: DBAPIError) -> Refusal | None:
     if state is None:
         # The driver itself refuses a value; of a connection it says other things.
         return Refusal(cause, SPLITS_OF_ROWS, is_untranslatable=False) if isinstance(cause, ValueError) else None
+    if state == _QUERY_CANCELED:
+        # By the role's ``statement_timeout``, which a slow trigger exceeds at each attempt. Our own cancellations end
+        # in another way.
+        return Refusal(cause, SPLITS_OF_TABLE, is_untranslatable=False)
     # Said of a statement that an ALTER TABLE has outdated, which is prepared anew.
     if state.startswith(_PASSING) or isinstance(error, NotSupportedError):
         return None

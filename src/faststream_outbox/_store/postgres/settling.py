@@ -120,6 +120,9 @@ class Settling:
                 refused += writing.write(way, chosen)
         if not refused:
             return refused
+        if is_transaction:
+            # What is refused comes again: each time that the care had ended, it would cost a whole hand-over.
+            self._careful_until = time.monotonic() + CAREFUL_SECONDS
         # What was tried last may say more than what was handed in.
         handed_in = {identity(settlement.row): settlement for settlement in settlements}
         return [each._replace(settlement=handed_in[identity(each.settlement.row)]) for each in refused]

@@ -50,6 +50,9 @@ _READABLE = {
 }
 
 # Rows that a hand-over is not to take, and keys of which it is to take none.
+# Due rows that a handler had and did not settle: they stand in the order of their key, as ready rows do.
+_GIVEN_BACK = "last_attempt_at IS NULL AND (deliveries_count > 0 OR next_attempt_at = created_at)"
+
 _NOT_LEFT_OUT = "id <> ALL (CAST(:left_out AS bigint[])) AND (key IS NULL OR key <> ALL (CAST(:held_keys AS text[])))"
 
 # Which dead letters are meant; what is not given is NULL.
@@ -93,6 +96,7 @@ class Statements:
             "oid": _OID,
             **_READABLE,
             "not_left_out": _NOT_LEFT_OUT,
+            "given_back": _GIVEN_BACK,
             "checks": " AND ".join(CHECKS.values()),
         }
         # Parameters that clauses bring along.
@@ -126,6 +130,7 @@ class Statements:
             self.settle_dead_moved = self._write("settle_dead_moved", column="outbox, ", value=f"{_ORIGIN}, ")
             self.settle_dead_moved_before = self._write("settle_dead_moved", column="", value="")
         self.settle_released = self._write("settle_released")
+        self.unsettled = self._write("unsettled")
         self.renew = self._write("renew")
         self.give_back = self._write("give_back")
         self.rescue = self._write("rescue")

@@ -123,6 +123,10 @@ class PostgresStore:
                 raise
         return await self._upkeep.run(write)
 
+    async def unsettled(self, rows: Sequence[OutboxRow]) -> set[int]:
+        parameters = {**fence(rows), "attempts": [row.attempts_count for row in rows]}
+        return {record[0] for record in await self._calls.fetch(self._statements.unsettled, parameters)}
+
     async def renew(self, rows: Sequence[OutboxRow], *, lease_seconds: float, token: str) -> set[int]:
         parameters = {**fence(rows), "lease_seconds": lease_seconds, "token": token}
         return {record[0] for record in await self._upkeep.fetch(self._statements.renew, parameters)}

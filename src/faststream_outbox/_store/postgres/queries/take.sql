@@ -1,6 +1,6 @@
 -- The rows of locked places. Each place gives up to its share, in turns: a row whose time has come, in the order of these
--- times, then a ready one. Neither waits for the end of the other; what one does not use the other gets. None is taken
--- that stands behind a waiting row of its key. A row whose retry is due still holds back the later ones until it is
+-- times, then a ready one. Neither waits for the end of the other; what one does not use the other gets. Before both come
+-- rows that a handler has given back: they are due, and ready rows of their key may stand behind them. None is taken that stands behind a waiting row of its key. A row whose retry is due still holds back the later ones until it is
 -- settled: the limit may have left it out. A held dead letter is such a row, with a time that never comes. A timer (not
 -- tried yet) holds nothing back. Ready rows are waited for, not skipped, where a stranger has locked one: skipped, it
 -- would be passed by the later ones of its key. What a row has become by then is seen by the next statement only. So this
@@ -55,9 +55,14 @@ FROM (
                 LIMIT CAST(:share AS integer)
                 FOR UPDATE{unless_locked}
             ) AS row
-            LIMIT CAST(:share AS integer) - LEAST((SELECT count(*) FROM due), CAST(:due_share AS integer))
+            LIMIT CAST(:share AS integer) - LEAST(
+                (SELECT count(*) FROM due),
+                GREATEST(CAST(:due_share AS integer), (SELECT count(*) FROM due WHERE {given_back}))
+            )
         )
-        SELECT *, CAST(:due_first AS boolean) AS is_first, row_number() OVER (ORDER BY next_attempt_at, id) AS rank
+        SELECT *, CAST(:due_first AS boolean) AS is_first,
+            CASE WHEN {given_back} THEN 0 ELSE row_number() OVER (PARTITION BY {given_back} ORDER BY next_attempt_at, id) END
+                AS rank
         FROM due
         UNION ALL
         SELECT *, NOT CAST(:due_first AS boolean), row_number() OVER (ORDER BY id)
