@@ -286,3 +286,39 @@ async def test_g2_a_text_that_the_databases_encoding_lacks_is_written_with_escap
     [waiting] = (await subject.rows()).values()
     assert waiting.last_exception == "ValueError: \\u041e\\u0448\\u0438\\u0431\\u043a\\u0430"
     assert await hand_over(subject, [Retry(0.0, "漢字")]) == []
+
+
+SWALLOW = """
+CREATE FUNCTION swallow() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    -- As a careless hand writes it: NEW is NULL where a row is deleted.
+    RETURN CASE WHEN encode(OLD.payload, 'escape') = 'guilty' AND TG_OP = 'DELETE' THEN NEW ELSE OLD END;
+END $$
+"""
+
+
+@pytest.mark.parametrize("case", [CASES["delivered"]], indirect=True, ids=["delivered"])
+async def test_g2_a_row_that_the_table_keeps_in_silence_is_not_taken_for_settled(
+    subject: PostgresSubject, engine: AsyncEngine
+) -> None:
+    written = await put(subject, *(draft(key="k", body=body) for body in (b"good", GUILTY, b"good")))
+    async with engine.begin() as connection:
+        await connection.execute(text(SWALLOW))
+        await connection.execute(
+            text("CREATE TRIGGER swallow BEFORE DELETE ON outbox FOR EACH ROW EXECUTE FUNCTION swallow()")
+        )
+    async with subject.store.hand_over(places(), limit=10) as hand_over:
+        assert hand_over is not None
+        [unwritten] = await hand_over.settle([Settlement(row, Delivered()) for row in hand_over.rows])
+    assert unwritten.settlement.row.id == written[1]
+    assert "has to return OLD" in str(unwritten.error)
+    assert list(await subject.rows()) == [written[1]]
+
+
+@pytest.mark.parametrize("case", [CASES["delivered"]], indirect=True, ids=["delivered"])
+async def test_a_lease_that_is_lost_is_no_row_that_the_table_keeps(subject: PostgresSubject) -> None:
+    await put(subject, draft(key="k"))
+    rows = await claim(subject, seconds=0)
+    await subject.store.rescue(token="another", suspects=frozenset())
+    assert await subject.store.settle([Settlement(row, Delivered()) for row in rows], token=ME) == []
+    assert len(await subject.rows()) == 1

@@ -22,6 +22,12 @@ class _Written(NamedTuple):
     """Parameters that the statement brings along."""
 
 
+class _Answer(NamedTuple):
+    rows: Sequence[Record]
+    written: int
+    """How many rows the statement has returned or written."""
+
+
 class DriverStatement:
     """A statement that asyncpg is given directly, through the cursor that SQLAlchemy has for it.
 
@@ -46,6 +52,13 @@ class DriverStatement:
         Raises:
             DBAPIError: The database has refused it, or is gone.
         """
+        return self._run(connection, parameters).rows
+
+    def write(self, connection: Connection, parameters: Mapping[str, Any]) -> int:
+        """Run it, and return how many rows it has written; else the same as ``execute``."""
+        return self._run(connection, parameters).written
+
+    def _run(self, connection: Connection, parameters: Mapping[str, Any]) -> _Answer:
         if self._was_outdated or not _is_asyncpg(connection) or _is_watched(connection):
             return self._by_sqlalchemy(connection, parameters)
         if connection.get_transaction() is None:
@@ -55,11 +68,11 @@ class DriverStatement:
             return self._by_sqlalchemy(connection, parameters)
         return self._by_driver(connection, parameters)
 
-    def _by_sqlalchemy(self, connection: Connection, parameters: Mapping[str, Any]) -> Sequence[Record]:
+    def _by_sqlalchemy(self, connection: Connection, parameters: Mapping[str, Any]) -> _Answer:
         result = connection.execute(self._statement, parameters)
-        return result.all() if result.returns_rows else []
+        return _Answer(result.all() if result.returns_rows else [], result.rowcount)
 
-    def _by_driver(self, connection: Connection, parameters: Mapping[str, Any]) -> Sequence[Record]:
+    def _by_driver(self, connection: Connection, parameters: Mapping[str, Any]) -> _Answer:
         dialect = connection.dialect
         written = self._written.get(dialect) or self._write(dialect)
         given = {**written.constants, **parameters}
@@ -88,8 +101,9 @@ class DriverStatement:
                 # Cancelled: nobody knows what is still to come on it.
                 connection.invalidate(error)
             raise
+        answer = _Answer(rows, cursor.rowcount)
         cursor.close()
-        return rows
+        return answer
 
     def _write(self, dialect: Dialect) -> _Written:
         compiled: Any = self._statement.compile(dialect=dialect)

@@ -32,6 +32,16 @@ CAREFUL_SECONDS = 600.0
 what was refused waits before it is tried again."""
 
 
+class RowKeptError(Exception):
+    """A statement was carried out, and the table has kept a row as it was."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the table keeps the row: a trigger of its owner's suppresses the write (one before DELETE has to return OLD, "
+            "not NEW or NULL), or a policy of row-level security hides the row from it"
+        )
+
+
 class Way(NamedTuple):
     """Which outcomes a statement writes, and which of their parts it takes under which name."""
 
@@ -59,6 +69,7 @@ class Settling:
 
     def __init__(self, statements: Statements) -> None:
         reason = {"reasons": "reason", "exceptions": "exception"}
+        self._unsettled = statements.unsettled
         parked = Way(Dead, statements.settle_dead_parked, {**reason, "holds": "holds_key"})
         self._ways = [
             Way(Delivered, statements.settle_delivered, {}),
@@ -116,7 +127,13 @@ class Settling:
             chosen = [each for each in by_kind[way.kind] if way.is_meant(each.outcome)]
             if chosen:
                 is_usual = is_transaction and not is_careful and way.kind is Delivered
-                writing = _Writing(connection, token, isolates=not is_usual, saves=is_transaction and not is_usual)
+                writing = _Writing(
+                    connection,
+                    token,
+                    isolates=not is_usual,
+                    saves=is_transaction and not is_usual,
+                    unsettled=self._unsettled if token is None else None,
+                )
                 refused += writing.write(way, chosen)
         if not refused:
             return refused
@@ -136,13 +153,24 @@ class _Writing:
         token: Of those who hold the rows.
         isolates: Whether rows that are refused are set apart; else a refusal is raised.
         saves: Whether that takes savepoints.
+        unsettled: Tells which rows a statement has left as they were; None where that is nothing strange, since others
+            may have the lease by now.
     """
 
-    def __init__(self, connection: Connection, token: str | None, *, isolates: bool, saves: bool) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        token: str | None,
+        *,
+        isolates: bool,
+        saves: bool,
+        unsettled: DriverStatement | None,
+    ) -> None:
         self._connection = connection
         self._token = token
         self._isolates = isolates
         self._saves = saves
+        self._unsettled = unsettled
 
     def write(self, way: Way, settlements: Sequence[Settlement]) -> Sequence[Unwritten]:
         refused = self._isolate(way, settlements)
@@ -164,7 +192,7 @@ class _Writing:
         while batches:
             batch = batches.pop()
             try:
-                self._execute(way, batch)
+                written = self._execute(way, batch)
             except DBAPIError as error:
                 refusal = refusal_in(error)
                 if refusal is None or not self._isolates:
@@ -181,23 +209,34 @@ class _Writing:
                     batches += [mixed[: len(mixed) // 2], mixed[len(mixed) // 2 :]]
             else:
                 in_a_row = 0
+                if written < len(batch):
+                    refused += self._kept(batch)
         return refused
 
-    def _execute(self, way: Way, settlements: Sequence[Settlement]) -> None:
+    def _kept(self, settlements: Sequence[Settlement]) -> list[Unwritten]:
+        """Return outcomes that a statement has left out in silence, although their rows are locked by us."""
+        if self._unsettled is None:
+            return []
+        rows = [row for row, _ in settlements]
+        parameters = {**fence(rows), "attempts": [row.attempts_count for row in rows]}
+        kept = {record[0] for record in self._unsettled.execute(self._connection, parameters)}
+        return [Unwritten(settlement, RowKeptError()) for settlement in settlements if settlement.row.id in kept]
+
+    def _execute(self, way: Way, settlements: Sequence[Settlement]) -> int:
         parameters: dict[str, Any] = {**fence([row for row, _ in settlements]), "token": self._token}
         for name, part in way.parts.items():
             parameters[name] = [getattr(outcome, part) for _, outcome in settlements]
         if not self._saves:
-            way.statement.execute(self._connection, parameters)
-            return
+            return way.statement.write(self._connection, parameters)
         savepoint = self._connection.begin_nested()
         try:
-            way.statement.execute(self._connection, parameters)
+            written = way.statement.write(self._connection, parameters)
         except DBAPIError as error:
             if refusal_in(error) is not None:
                 savepoint.rollback()
             raise
         savepoint.commit()
+        return written
 
 
 def fence(rows: Sequence[OutboxRow]) -> dict[str, Any]:
