@@ -37,8 +37,8 @@ class RowKeptError(Exception):
 
     def __init__(self) -> None:
         super().__init__(
-            "the table keeps the row: a trigger of its owner's suppresses the write (one before DELETE has to return OLD, "
-            "not NEW or NULL), or a policy of row-level security hides the row from it"
+            "the table keeps the row: a trigger of its owner's suppresses the write (one before DELETE has to return "
+            "OLD, not NEW or NULL), or a policy of row-level security hides the row from it"
         )
 
 
