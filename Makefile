@@ -51,6 +51,10 @@ test-long: $(VENV)/.dev system ## Run the long forms of the fault scenarios, and
 	    $(BIN)/python -m integration.scenarios.results $(RESULTS).jsonl >$(RESULTS) && echo "The table is in $(RESULTS)."; \
 	    exit $$status
 
+.PHONY: mutants
+mutants: $(VENV)/.dev system ## Apply hand-made faults one by one, and see that the tests find each (an hour); ARGS="--help"
+	@$(BIN)/python -m tests.mutants $(ARGS)
+
 .PHONY: system
 system: ## Install what the tests drive, if it is missing (as root on Debian)
 	@.ci/system-packages $(SYSTEM)

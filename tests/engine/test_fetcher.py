@@ -231,3 +231,41 @@ async def test_of_a_queue_of_which_too_much_is_set_aside_nothing_is_claimed(
     store.script.refused.clear()
     await until(lambda: parts.claims)
     await parts.completer.stop()
+
+
+async def test_rows_that_are_known_here_are_not_given_back_with_those_of_a_lost_answer(
+    parts: Parts, store: ScriptedStore, leases: Leases, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    in_hand = store.publish()
+    parts.fetcher.start()
+    assert await parts.stock.take() is not None
+    real_claim = store.claim
+
+    async def lose_the_answer(*args: Any, **options: Any) -> list[OutboxRow]:
+        await real_claim(*args, **options)
+        monkeypatch.setattr(store, "claim", real_claim)
+        raise Trouble("the connection broke")
+
+    monkeypatch.setattr(store, "claim", lose_the_answer)
+    other = store.publish()
+    parts.bell.ring()
+    await until(lambda: other in leases.ids)
+    assert store._records[in_hand].token == TOKEN
+    assert store._records[in_hand].row.deliveries_count == 1
+
+
+async def test_what_rings_while_a_claim_is_on_its_way_back_is_not_lost(
+    parts: Parts, store: ScriptedStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real_claim = store.claim
+
+    async def claim_too_early(*args: Any, **options: Any) -> list[OutboxRow]:
+        monkeypatch.setattr(store, "claim", real_claim)
+        rows = await real_claim(*args, **options)
+        store.publish()
+        parts.bell.ring()
+        return rows
+
+    monkeypatch.setattr(store, "claim", claim_too_early)
+    parts.fetcher.start()
+    await until(lambda: len(parts.stock.empty()) == 1)

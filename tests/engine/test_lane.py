@@ -965,3 +965,19 @@ async def test_while_nothing_but_a_part_that_is_down_has_rows_the_table_is_asked
     asked = store.script.calls["hand_over"]
     await until(lambda: store.script.calls["hand_over"] > asked + 2)
     assert sum(map(len, destination.sent)) == len(ids), "no row is taken while its place rests"
+
+
+async def test_the_database_may_end_a_hand_over_only_when_its_lane_has_given_it_up(
+    make: Callable[..., Lane], store: ScriptedStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[float] = []
+    real = store.hand_over
+
+    def hand_over(*args: Any, **limits: Any) -> Any:
+        asked.append(limits["idle_seconds"])
+        return real(*args, **limits)
+
+    monkeypatch.setattr(store, "hand_over", hand_over)
+    make(send_timeout=123.0).start()
+    await until(lambda: asked)
+    assert asked[0] > 123.0

@@ -213,3 +213,21 @@ async def test_a_stop_leaves_no_opinion_about_others(make: Callable[..., Listeni
     await until(lambda: store.lines)
     await listening.stop()
     assert listening.is_steady()
+
+
+async def test_all_are_woken_when_the_line_breaks_and_again_when_it_is_back(
+    make: Callable[..., Listening], store: ScriptedStore, bell: Wakeup
+) -> None:
+    make().start()
+    await until(lambda: store.lines)
+    await until(lambda: bell.is_rung)
+    bell.clear()
+    store.script.hanging.add("listen")
+    store.lines[0].break_off()
+    # What was committed since it broke has rung no bell.
+    await until(lambda: bell.is_rung)
+    await until(lambda: store.script.calls["listen"] == 2)
+    bell.clear()
+    await store.script.let_go("listen")
+    # What was committed while there was none has not either.
+    await until(lambda: bell.is_rung)

@@ -246,3 +246,19 @@ async def test_order_holds_whatever_the_partition_answers(
     for its_verdicts in by_key.values():
         waiting = [isinstance(verdict, Refused | Unsent) for verdict in its_verdicts if not isinstance(verdict, Poison)]
         assert waiting == sorted(waiting)
+
+
+async def test_the_publishers_headers_are_beside_those_of_the_row_and_never_twice() -> None:
+    partition = Partition()
+    await send(partition, [row(1, source="row")], headers={"source": b"publisher", "team": b"shop"})
+
+    [record] = partition.log
+    assert [value for name, value in record.headers if name == "source"] == [b"row"]
+    assert dict(record.headers)["team"] == b"shop"
+
+
+async def test_the_publishers_key_is_for_rows_without_one() -> None:
+    partition = Partition()
+    await send(partition, [row(1), row(2, key="own")], key=b"publisher")
+
+    assert [record.key for record in partition.log] == [b"publisher", b"own"]

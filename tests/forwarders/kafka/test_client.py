@@ -1,0 +1,149 @@
+"""What the client asks of Kafka, and what it makes of the answers. That Kafka answers so is shown on a real one."""
+
+import asyncio
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from aiokafka.errors import KafkaConnectionError
+from aiokafka.protocol.metadata import MetadataRequest, MetadataResponse_v1
+from aiokafka.protocol.produce import ProduceRequest
+from aiokafka.structs import TopicPartition
+
+from faststream_outbox.forwarders.kafka import client as module
+from faststream_outbox.forwarders.kafka.client import KafkaClient
+from faststream_outbox.forwarders.kafka.verdicts import KafkaAnswerError
+from faststream_outbox.forwarders.suspects import ConnectionBrokenError
+
+from .rows import settings
+
+TOPIC = "topic"
+SERVERS = (7, 8)
+
+
+class Transport(asyncio.WriteTransport):
+    def __init__(self) -> None:
+        super().__init__()
+        self.was_reset = False
+
+    def abort(self) -> None:
+        self.was_reset = True
+
+
+class FakeKafka:
+    """Stands where aiokafka's client does: partitions 0 and 1 of each topic, one on each of two servers."""
+
+    def __init__(self, **_options: Any) -> None:
+        self.cluster: Any = None
+        self.requests: list[Any] = []
+        self.answer: Callable[[], int] = lambda: 0
+        self.dead: set[int] = set()
+        self.asked: list[int] = []
+        self.transport = Transport()
+        self._conns = {"7": SimpleNamespace(_writer=SimpleNamespace(transport=self.transport))}
+
+    async def send(self, server: int, request: Any) -> Any:
+        self.requests.append(request)
+        if isinstance(request, MetadataRequest):
+            return self._where(request._topics)
+        return SimpleNamespace(topics=[(TOPIC, [(0, self.answer())])])
+
+    async def ready(self, server: int) -> bool:
+        self.asked.append(server)
+        return server not in self.dead
+
+    async def close(self) -> None: ...
+
+    def _where(self, topics: list[str]) -> MetadataResponse_v1:
+        servers = [(server, "localhost", 9092 + server, None) for server in SERVERS]
+        partitions = [(0, number, server, [server], [server]) for number, server in enumerate(SERVERS)]
+        return MetadataResponse_v1(servers, SERVERS[0], [(0, topic, False, partitions) for topic in topics])
+
+    @property
+    def looked_up(self) -> list[list[str]]:
+        return [sorted(request._topics) for request in self.requests if isinstance(request, MetadataRequest)]
+
+
+@pytest.fixture
+def kafka(monkeypatch: pytest.MonkeyPatch) -> FakeKafka:
+    fake = FakeKafka()
+    monkeypatch.setattr(module, "AIOKafkaClient", lambda **_options: fake)
+    return fake
+
+
+@pytest.fixture
+async def client(kafka: FakeKafka) -> KafkaClient:
+    made = KafkaClient(settings(client_options={"bootstrap_servers": "localhost:9092"}))
+    await made.refresh()
+    return made
+
+
+async def test_all_replicas_have_to_acknowledge(client: KafkaClient, kafka: FakeKafka) -> None:
+    await client.produce(TOPIC, 0, b"batch")
+
+    [sent] = [request for request in kafka.requests if isinstance(request, ProduceRequest)]
+    assert sent.required_acks == -1
+
+
+@pytest.mark.parametrize("code", [-1, 7, 10])
+async def test_each_error_code_is_an_error(client: KafkaClient, kafka: FakeKafka, code: int) -> None:
+    kafka.answer = lambda: code
+    with pytest.raises(KafkaAnswerError) as raised:
+        await client.produce(TOPIC, 0, b"batch")
+    assert raised.value.code == code
+
+
+@pytest.mark.parametrize("code", [3, 29])
+async def test_a_topic_that_turns_out_to_be_missing_is_looked_up_again(
+    client: KafkaClient, kafka: FakeKafka, code: int
+) -> None:
+    assert not await client.look_up([TOPIC])
+    assert kafka.looked_up == [[TOPIC]]
+    kafka.answer = lambda: code
+    with pytest.raises(KafkaAnswerError):
+        await client.produce(TOPIC, 0, b"batch")
+
+    await client.look_up([TOPIC])
+    assert kafka.looked_up == [[TOPIC], [TOPIC]]
+
+    await client.look_up([TOPIC])
+    assert len(kafka.looked_up) == 2
+
+
+async def test_an_answer_about_one_batch_leaves_the_topic_known(client: KafkaClient, kafka: FakeKafka) -> None:
+    kafka.answer = lambda: 10
+    with pytest.raises(KafkaAnswerError):
+        await client.produce(TOPIC, 0, b"batch")
+
+    await client.look_up([TOPIC])
+    assert kafka.looked_up == [[TOPIC]]
+
+
+async def test_a_connection_that_breaks_over_a_batch_accuses_its_server(client: KafkaClient, kafka: FakeKafka) -> None:
+    def break_off() -> int:
+        raise KafkaConnectionError("reset")
+
+    kafka.answer = break_off
+    with pytest.raises(ConnectionBrokenError):
+        await client.produce(TOPIC, 0, b"batch")
+    assert client.broken_nodes == {SERVERS[0]}
+
+
+async def test_of_several_servers_each_dead_one_is_found_before_anything_is_sent(
+    client: KafkaClient, kafka: FakeKafka
+) -> None:
+    kafka.dead = {SERVERS[1]}
+    places = [TopicPartition(TOPIC, number) for number in range(len(SERVERS))]
+
+    assert list(await client.lost(places)) == [places[1]]
+
+
+async def test_the_only_server_is_not_asked_beforehand(client: KafkaClient, kafka: FakeKafka) -> None:
+    assert not await client.lost([TopicPartition(TOPIC, 0)])
+    assert kafka.asked == []
+
+
+async def test_closing_throws_away_what_has_not_left_this_machine(client: KafkaClient, kafka: FakeKafka) -> None:
+    await client.close()
+    assert kafka.transport.was_reset
