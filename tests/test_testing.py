@@ -480,6 +480,76 @@ async def test_loops_wait_for_the_destination(broker: OutboxBroker) -> None:
     assert arrived == ["tea", "milk"]
 
 
+async def test_what_the_destinations_consumer_raises_is_no_refusal(broker: OutboxBroker) -> None:
+    """The destination has taken the message; its own consumer is another matter."""
+    kafka = KafkaBroker(acks="all")
+    arrived: list[str] = []
+
+    @kafka.subscriber("orders.v1")
+    async def arrive(body: str) -> None:
+        arrived.append(body)
+        if len(arrived) < 3:
+            raise Trouble
+
+    broker.forwarder("orders", to=kafka.publisher("orders.v1"), retry_strategy=NoRetry())
+    tester = TestOutboxBroker(broker, run_loops=True)
+    async with TestKafkaBroker(kafka, connect_only=False), tester:
+        await broker.publish("tea", queue="orders", session=NO_SESSION)
+        await until(lambda: len(arrived) == 3)
+        await until(lambda: not tester.store.rows)
+    assert tester.store.dead_letters == []
+
+
+async def test_a_paused_forwarder_leaves_messages_where_they_are(broker: OutboxBroker) -> None:
+    kafka = KafkaBroker(acks="all")
+    arrived: list[str] = []
+
+    @kafka.subscriber("orders.v1")
+    async def arrive(body: str) -> None:
+        arrived.append(body)
+
+    forwarder = broker.forwarder("orders", to=kafka.publisher("orders.v1"))
+    tester = TestOutboxBroker(broker)
+    async with TestKafkaBroker(kafka, connect_only=False), tester:
+        forwarder.pause()
+        await broker.publish("tea", queue="orders", session=NO_SESSION)
+        assert (arrived, len(tester.store.rows)) == ([], 1)
+        forwarder.resume()
+        await tester.deliver_all()
+    assert (arrived, tester.store.rows) == (["tea"], [])
+
+
+async def test_forwarders_of_brokers_that_are_not_under_test_keep_their_destinations(
+    broker: OutboxBroker, make_broker: Callable[..., OutboxBroker]
+) -> None:
+    kafka = KafkaBroker(acks="all")
+    mine = broker.forwarder("orders", to=kafka.publisher("orders.v1"))
+    other = make_broker().forwarder("orders", to=kafka.publisher("others.v1"))
+
+    def lane_of(forwarder: Any) -> str:
+        [lane] = forwarder._create_destinations(lambda *_: None, lanes=1).lanes
+        return type(lane).__name__
+
+    async with TestKafkaBroker(kafka), TestOutboxBroker(broker, run_loops=True):
+        assert (lane_of(mine), lane_of(other)) == ("_TestDestination", "KafkaDestination")
+
+
+async def test_a_row_has_left_the_store_while_its_handler_runs(broker: OutboxBroker) -> None:
+    tester = TestOutboxBroker(broker)
+    seen: list[int] = []
+
+    @broker.subscriber("orders")
+    async def handle(body: int) -> None:
+        seen.append(body)
+        if body == 1:
+            # The same identity is free again: what is handled is no live duplicate.
+            assert await broker.publish(2, queue="orders", session=NO_SESSION, idempotency_key="one") is not None
+
+    async with tester:
+        await broker.publish(1, queue="orders", session=NO_SESSION, idempotency_key="one")
+    assert seen == [1, 2]
+
+
 async def test_unsafe_settings_are_refused_with_loops_as_well(broker: OutboxBroker) -> None:
     kafka = KafkaBroker(acks=1)
     broker.forwarder("orders", to=kafka.publisher("orders.v1"))

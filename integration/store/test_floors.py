@@ -145,12 +145,30 @@ async def test_a_survey_does_not_walk_through_what_was_delivered_each_time(
     assert read < 3000, "each walk from the beginning reads a thousand"
 
 
+@pytest.mark.parametrize("key", ["k", "other"], ids=["a shard of its own", "a shard with later ready rows"])
 async def test_g4_a_row_that_is_committed_late_comes_before_later_ones_of_its_key(
-    subject: PostgresSubject, engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch, take: Take
+    subject: PostgresSubject, engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch, take: Take, key: str
 ) -> None:
     await rise(subject, take=take)
     async with AsyncSession(engine) as slow:
-        early = await subject.writer.insert(slow, draft("q", key="k"))
+        early = await subject.writer.insert(slow, draft("q", key=key))
+        await rise(subject, take=take)
+        stand_still(monkeypatch)
+        await slow.commit()
+    later = await put(subject, draft("q", key=key))
+    assert await take(subject) == [early, *later]
+
+
+async def test_g4_a_transaction_that_begins_between_two_surveys_is_waited_for(
+    subject: PostgresSubject, engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch, take: Take
+) -> None:
+    """Later ids than its own are seen before it is seen itself."""
+    await rise(subject, take=take)
+    async with AsyncSession(engine) as slow:
+        with monkeypatch.context() as between:
+            stand_still(between)
+            early = await subject.writer.insert(slow, draft("q", key="k"))
+            await rise(subject, 1, take=take)
         await rise(subject, take=take)
         stand_still(monkeypatch)
         await slow.commit()

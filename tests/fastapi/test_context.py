@@ -467,3 +467,14 @@ async def test_they_can_be_overridden(router: OutboxRouter, serving: Serving) ->
     app.dependency_overrides[name_of] = lambda: "overridden"
     async with serving(app, router) as client:
         assert (await client.get("/")).json() == "overridden"
+
+
+async def test_a_part_of_the_message_has_its_default_in_an_http_route(router: OutboxRouter, serving: Serving) -> None:
+    @router.get("/trace")
+    async def trace(trace: Annotated[str, Context("message.headers.trace", default="none")]) -> str:
+        return trace
+
+    app = app_of(router)
+    async with serving(app, router):
+        answer = await get_without_lifespan(app, "/trace")
+    assert answer.json() == "none"

@@ -1,5 +1,6 @@
 """What is refused at start, and what errors of MQTT mean for a row."""
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from faststream.mqtt import MQTTBroker  # noqa: E402
 from faststream_outbox._values.outcome import Poison, Refused, Unsent  # noqa: E402
 from faststream_outbox.exceptions import ConfigError  # noqa: E402
 from faststream_outbox.forwarders.general.kinds import outlet_of  # noqa: E402
-from faststream_outbox.forwarders.general.mqtt import MqttOutlet, PacketTooLargeError  # noqa: E402
+from faststream_outbox.forwarders.general.mqtt import PACKET_OVERHEAD, MqttOutlet, PacketTooLargeError  # noqa: E402
 
 from .rows import parcel  # noqa: E402
 
@@ -68,3 +69,15 @@ def test_texts_of_the_publisher_that_nothing_can_carry_are_refused_at_start(text
     options = {"topic": "orders", "qos": zmqtt.QoS.AT_LEAST_ONCE, **texts}
     with pytest.raises(ConfigError, match="control characters"):
         outlet_of(MQTTBroker().publisher(**options), allow_lossy=False)
+
+
+def test_each_header_counts_for_the_servers_limit_with_what_encloses_it() -> None:
+    sender = outlet()
+    sender.broker = SimpleNamespace(
+        connection_info=SimpleNamespace(properties=SimpleNamespace(maximum_packet_size=1000))
+    )
+    sender._check_size(1000 - PACKET_OVERHEAD, 0)
+    # MQTT 5.0, section 3.3.2.3.7: an identifier of one byte, and two lengths of two.
+    sender._check_size(1000 - PACKET_OVERHEAD - 5 * 10, 10)
+    with pytest.raises(PacketTooLargeError):
+        sender._check_size(1000 - PACKET_OVERHEAD - 5 * 10 + 1, 10)
