@@ -1,13 +1,14 @@
 """Connections beside the application's pool, otherwise like those in it, and how many that has."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Connection, Dialect, Engine, event
+from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
-from sqlalchemy.pool import QueuePool
+from sqlalchemy.pool import Pool, PoolProxiedConnection, QueuePool
 from sqlalchemy.util import greenlet_spawn
 
 
@@ -64,10 +65,24 @@ def most_connections(engine: AsyncEngine) -> int | None:
     return None if overflow < 0 else pool.size() + overflow
 
 
+def _connect(pool: Pool, begun: Sequence[DBAPIConnection], dialect: Dialect) -> PoolProxiedConnection:
+    try:
+        return pool.connect()
+    except BaseException:
+        # SQLAlchemy leaves it to the garbage collector.
+        for connection in begun:
+            dialect.do_terminate(connection)
+        raise
+
+
 def _open(engine: Engine) -> Connection:
     dialect = engine.dialect
+    pool = engine.pool.recreate()
+    begun: list[DBAPIConnection] = []
+    # Before any other listener, which may ask the server something, and be cancelled over it.
+    event.listen(pool, "first_connect", lambda connection, _record: begun.append(connection), insert=True)
     try:
-        pooled = engine.pool.recreate().connect()
+        pooled = _connect(pool, begun, dialect)
     except dialect.loaded_dbapi.Error as error:
         # As the engine itself would raise it.
         raise DBAPIError.instance(
