@@ -1,9 +1,7 @@
 """Leases and outcomes have a connection of their own: whoever holds all of the pool's keeps neither waiting."""
 
 import asyncio
-import gc
 from collections.abc import AsyncIterator, Callable
-from contextlib import suppress
 from typing import Any
 
 import asyncpg
@@ -14,7 +12,6 @@ from sqlalchemy.pool import AsyncAdaptedQueuePool, NullPool
 
 from faststream_outbox import OutboxBroker
 from faststream_outbox._engine import renewer
-from faststream_outbox._store.postgres.apart import close_apart, open_apart
 
 from .conftest import MakeBroker
 from .observing import Inbox, Table, eventually
@@ -261,27 +258,3 @@ async def test_where_the_server_has_no_connection_left_the_pool_is_used(
 
 async def _count(table: Table, wanted: int) -> bool:
     return await table.count() == wanted
-
-
-async def test_a_connection_that_is_given_up_while_it_is_opened_is_closed(
-    engine: AsyncEngine, database_url: str
-) -> None:
-    """SQLAlchemy asks the server this and that on a new connection, and leaves it open when it is cancelled there."""
-    named = create_async_engine(database_url, connect_args={"server_settings": {"application_name": "given up"}})
-    look = text("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'given up'")
-    gc.disable()
-    try:
-        async with engine.connect() as observer:
-            for step in range(60):
-                opening = asyncio.create_task(open_apart(named))
-                await asyncio.sleep(step * 0.0005)
-                opening.cancel()
-                with suppress(asyncio.CancelledError):
-                    await close_apart(await opening)
-            async with asyncio.timeout(10):
-                while (await observer.execute(look)).scalar_one():
-                    await observer.rollback()
-                    await asyncio.sleep(0.01)
-    finally:
-        gc.enable()
-        await named.dispose()
