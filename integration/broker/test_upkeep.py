@@ -131,7 +131,8 @@ async def test_g6_a_connection_that_is_lost_comes_back_while_handlers_hold_the_w
     await broker.start()
     await eventually(lambda: len(shop.begun) == 2)
     await until_renewed(table, times=1)
-    where = f"{THEIRS} AND query {'' if what == 'LISTEN' else 'NOT '}LIKE 'LISTEN%' AND state = 'idle'"
+    present = "IN (SELECT pid FROM pg_locks WHERE locktype = 'advisory')"
+    where = f"{THEIRS} AND pid {'' if what == 'LISTEN' else 'NOT '}{present} AND state = 'idle'"
     [lost] = await table.query(f"SELECT pid FROM pg_stat_activity WHERE {where}")
     await table.query("SELECT pg_terminate_backend(:pid, 5000)", pid=lost.pid)
     await until_renewed(table, times=4)
