@@ -67,3 +67,22 @@ async def test_headers_of_the_handlers_own_response_win(engine: Any, outbox_tabl
     async with TestKafkaBroker(kafka), TestOutboxBroker(broker):
         await broker.publish(1, queue="in", session=NO_SESSION, headers={"tenant": "inbound", "trace": "t"})
     assert seen == [("own", "t")]
+
+
+async def test_the_messages_of_a_batch_do_not_share_one_identity(engine: Any, outbox_table: Any) -> None:
+    broker, kafka = OutboxBroker(engine, outbox_table=outbox_table, logger=None), KafkaBroker()
+    seen: list[list[str]] = []
+
+    @kafka.publisher("out", batch=True)
+    @broker.subscriber("in")
+    async def handle(body: int) -> tuple[int, int]:
+        return body, body + 1
+
+    @kafka.subscriber("out", batch=True)
+    async def look(bodies: list[int], message: KafkaMessage) -> None:
+        seen.append(sorted(message.headers))
+
+    async with TestKafkaBroker(kafka), TestOutboxBroker(broker):
+        await broker.publish(1, queue="in", session=NO_SESSION)
+    [names] = seen
+    assert "idempotency-key" not in names

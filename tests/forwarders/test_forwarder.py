@@ -11,6 +11,7 @@ from sqlalchemy import MetaData
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from faststream_outbox import (
+    ConfigError,
     Forward,
     ForwarderState,
     ForwarderStatus,
@@ -21,8 +22,10 @@ from faststream_outbox import (
     TestOutboxBroker,
     make_outbox_table,
 )
+from faststream_outbox._engine.runtime import Runtime
 from faststream_outbox._store.memory import MemoryHandOver
 from faststream_outbox._values.outcome import Settlement, Unwritten
+from faststream_outbox.forwarders.forwarder import SETTLE_SECONDS
 
 # No transaction is needed where nothing is written to a database.
 NO_SESSION: Any = None
@@ -198,3 +201,26 @@ async def test_a_paused_forwarder_leaves_rows_where_they_are(
         if not run_loops:
             await tester.deliver_all()
         await until(lambda: arrived == ["tea"])
+
+
+def test_there_may_be_as_many_lanes_as_shards_of_all_queues(broker: OutboxBroker, kafka: KafkaBroker) -> None:
+    to = kafka.publisher("orders.v1")
+    broker.forwarder(["orders", "mails"], to=to, lanes=32)
+    with pytest.raises(ConfigError, match="lanes: must be an integer from 1 to 32"):
+        broker.forwarder(["bills", "clicks"], to=to, lanes=33)
+
+
+async def test_a_lane_waits_longer_than_its_destination_which_then_still_tells_what_it_knows(
+    make: Callable[..., OutboxForwarder], broker: OutboxBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[float] = []
+    real = Runtime.lane
+
+    def lane(self: Runtime, *args: Any, **options: Any) -> Any:
+        given.append(options["send_timeout"])
+        return real(self, *args, **options)
+
+    monkeypatch.setattr(Runtime, "lane", lane)
+    make(send_timeout=7.0, lanes=1)
+    async with TestOutboxBroker(broker, run_loops=True):
+        assert given == [7.0 + SETTLE_SECONDS]

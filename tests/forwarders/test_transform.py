@@ -166,3 +166,11 @@ def test_a_reserved_header_that_a_row_has_already_is_not_held_against_its_change
 
 def test_a_key_from_before_control_characters_were_refused_is_still_sent() -> None:
     assert sent_row(Forward(key="a\nb")).key == "a\nb"
+
+
+def test_headers_of_message_and_change_are_bounded_together() -> None:
+    row = ROW._replace(headers={"large": "x" * 32_000})
+    assert isinstance(Preparing(lambda _: Forward(headers={"more": "y" * 500}))(row), Parcel)
+    refused = Preparing(lambda _: Forward(headers={"more": "y" * 1000}))(row)
+    assert isinstance(refused, Refused)
+    assert "the limit is 32768" in str(refused.exception)

@@ -143,3 +143,15 @@ async def test_what_is_said_to_a_row_that_is_alone_is_meant_for_it() -> None:
     sending, verdicts = await send(outlet, "a")
     await sending.send_alone(*sending.doubtful)
     assert isinstance(verdicts[0], Refused)
+
+
+async def test_rows_that_were_in_flight_when_it_was_cut_off_are_known_of() -> None:
+    class HangingOutlet(FakeOutlet):
+        async def publish(self, parcel: Parcel) -> None:
+            await asyncio.Event().wait()
+
+    sending = Sending(HangingOutlet(), {})
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.01):
+            await sending.send([parcel(1)])
+    assert sending.was_cut_off
