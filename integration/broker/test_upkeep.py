@@ -1,4 +1,4 @@
-"""Leases and outcomes have a connection of their own: whoever holds all of the pool's keeps neither waiting."""
+"""Leases and outcomes have a connection of their own: handlers that hold the whole pool keep neither waiting."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable

@@ -1,4 +1,4 @@
-"""What ON CONFLICT DO NOTHING skips is a live duplicate, or is named: no message vanishes without a word."""
+"""What ON CONFLICT DO NOTHING skips is a live duplicate, or is named: no message vanishes in silence."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager

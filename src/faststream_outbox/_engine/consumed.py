@@ -14,7 +14,7 @@ KEPT_SECONDS = 5 * ANNOUNCE_SECONDS
 """For so long a queue counts as consumed after the last word of it: a process that is busy may miss several times."""
 
 MOST_NAMES = 10_000
-"""Names that are kept: whoever may NOTIFY could send any number."""
+"""Names that are kept: a role that may NOTIFY could send any number."""
 
 
 class Consumed:
