@@ -823,6 +823,24 @@ async def test_a_new_row_in_a_place_that_was_fruitless_is_not_slept_over(
     assert destination.accepted == [late]
 
 
+async def test_a_place_whose_rows_all_wait_is_left_out_while_another_has_rows(
+    make: Callable[..., Lane], destination: ScriptedDestination, store: ScriptedStore
+) -> None:
+    lane = make(batch_size=2)
+    held = store.publish(key="a")
+    destination.answer = lambda row: refuse(row) if row.id == held else Accepted()
+    await lane.run_once()
+    store.publish(key="a")
+    other = next(key for key in map(str, range(1000)) if _place(store, key) != _place(store, "a"))
+    ids = [store.publish(key=other) for _ in range(3)]
+    lane._rounds.widen()
+    await lane.run_once()
+    assert destination.accepted == ids[:1]
+    assert {place.shard for place in lane._rounds.all} - {place.shard for place in lane._rounds.next()} == {
+        _place(store, "a")
+    }
+
+
 def _place(store: ScriptedStore, key: str) -> int:
     from zlib import crc32
 
