@@ -12,8 +12,9 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from faststream_outbox import make_outbox_table
 from faststream_outbox.fastapi import OutboxRouter
 
-DOCS = Path(__file__).parents[1] / "docs"
-README = DOCS.parent / "README.md"
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+README = ROOT / "README.md"
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -71,8 +72,46 @@ async def test_the_guide_to_operating(quickstart: dict[str, Any], tmp_path: Path
     quickstart["broker"].check_consumers()
 
 
-@pytest.mark.parametrize("page", [README, *sorted(DOCS.glob("*.md"))], ids=lambda page: page.name)
+PAGES = sorted({*ROOT.glob("*.md"), *DOCS.rglob("*.md"), *ROOT.glob("*/README.md")})
+LINK = re.compile(r"\]\(([^)#]*)(?:#([^)]*))?\)")
+
+
+def headings(page: Path) -> list[str]:
+    return re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+
+
+def anchors(page: Path) -> set[str]:
+    """The names that GitHub's pages have for headings."""
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings(page)}
+
+
+def test_the_pages_for_builders_stand_apart() -> None:
+    assert {"architecture.md", "plans.md", "profiles.md"} <= {page.name for page in (DOCS / "inside").glob("*.md")}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_lead_somewhere(page: Path) -> None:
-    for target in re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8")):
+    for target, anchor in LINK.findall(page.read_text(encoding="utf-8")):
         if not target.startswith("http"):
-            assert (page.parent / target).exists(), target
+            linked = page.parent / target if target else page
+            assert linked.exists(), target
+            assert not anchor or anchor in anchors(linked), f"{target}#{anchor}"
+
+
+NAMED_PAGE = re.compile(r"docs/[\w/]+\.md")
+NAMED_SECTION = re.compile(r"""(docs/[\w/]+\.md), \\?"([^"\\]+)\\?\"""")
+NAMED_BEFORE = re.compile(r"""\"([A-Z][^"\\]+)\" in (docs/[\w/]+\.md)""")
+
+
+@pytest.mark.parametrize("folder", ["src", "demo", "benchmarks", "integration", "tests", "docker"])
+def test_pages_that_code_names_are_there(folder: str) -> None:
+    """Errors and comments send their readers to a page, and some to a section of it."""
+    for path in sorted((ROOT / folder).rglob("*")):
+        if path.suffix not in {".py", ".sql", ".yaml", ".toml"}:
+            continue
+        text = path.read_text(encoding="utf-8")
+        for name in NAMED_PAGE.findall(text):
+            assert (ROOT / name).exists(), f"{path}: {name}"
+        sections = NAMED_SECTION.findall(text) + [(name, section) for section, name in NAMED_BEFORE.findall(text)]
+        for name, section in sections:
+            assert section in headings(ROOT / name), f"{path}: {name}, {section}"

@@ -10,7 +10,7 @@ from tests.store.suite import draft, put
 from .subject import PostgresSubject
 
 RUN = 512
-"""Rows without a key go to one shard in runs of so many ids (docs/plans.md)."""
+"""Rows without a key go to one shard in runs of so many ids (docs/inside/plans.md)."""
 
 
 async def test_rows_without_a_key_go_to_a_shard_in_runs(subject: PostgresSubject) -> None:

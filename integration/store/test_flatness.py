@@ -1,4 +1,4 @@
-"""What a statement costs does not hang on how many rows wait in the table. See docs/plans.md.
+"""What a statement costs does not hang on how many rows wait in the table. See docs/inside/plans.md.
 
 Each table is measured twice. First with the planner's worst memory: statistics taken while the table was empty, and
 every statement run so often on the same connection, with an empty table, that PostgreSQL would have kept a plan for it.

@@ -20,7 +20,8 @@ _SKIP_DUPLICATES = "ON CONFLICT DO NOTHING"
 
 # PostgreSQL keeps one plan for a prepared statement when it seems no dearer than plans made for the values at hand. A
 # plan kept from a time when the table was empty would read all of the table when that is full. With this condition the
-# kept plan always seems dearer: its subquery looks endless, while with the value at hand there is none (docs/plans.md).
+# kept plan always seems dearer: its subquery looks endless, while with the value at hand there is none. See
+# docs/inside/plans.md.
 _PLANNED_ANEW = "(CAST(:planned_anew AS boolean) OR (SELECT count(*) FROM generate_series(1, 1000000000000000)) = 0)"
 
 # Where a look at a place begins. What was learned from another server (a promoted standby may give ids once more) or

@@ -1,7 +1,7 @@
 -- Lease rows to a handler's process, in turns: a row whose time has come, then a ready one. Neither kind waits for the end
 -- of the other; what one does not use the other gets. Places are walked in the given order and the LIMITs stop the walk
 -- early, so a claim touches as many rows as it takes, and half as many again where both kinds have piled up. SKIP LOCKED
--- keeps claimers apart. The comparison of pairs starts at the floor, and pins the index: see docs/plans.md.
+-- keeps claimers apart. The comparison of pairs starts at the floor, and pins the index: see docs/inside/plans.md.
 -- Sizes are read as in take.sql. Rows that are left out for their bytes stay as they are.
 WITH due AS MATERIALIZED (
     SELECT row.id, row.bytes

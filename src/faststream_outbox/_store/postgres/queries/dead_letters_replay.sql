@@ -2,7 +2,7 @@
 -- headers and the time of publishing; a new id puts them behind what already waits. One that a live row of its queue
 -- stands for (same idempotency key or timer id) stays, and so does the later of two that would stand for one another. So
 -- does one that the table refuses, from before it had its checks.
--- Scalar subqueries go by their index for each dead letter; see docs/plans.md. Those that leave are found by where they
+-- Scalar subqueries go by their index for each dead letter; see docs/inside/plans.md. Those that leave are found by where they
 -- stand, since ids may be there twice; IS TRUE has the planner look them up in a hash, also where it expects but a few.
 WITH chosen AS MATERIALIZED (
     SELECT d.ctid AS at, d.tableoid AS part, d.id, d.failed_at, d.queue, CASE WHEN d.deduplicate THEN d.idempotency_key END AS identity, d.timer_id

@@ -5,7 +5,7 @@
 -- they would stay locked for hours when a machine loses its power. That is limit enough: the role's own one for whole
 -- transactions (17 and newer) would end a hand-over whose destination is slow. Nor may a lock on the table hold up many
 -- places: after a moment they are given back. All settings go with the transaction.
--- The looks are scalar subqueries with an order, for reasons told in docs/plans.md.
+-- The looks are scalar subqueries with an order, for reasons told in docs/inside/plans.md.
 SELECT place.queue, place.shard, current_setting('lock_timeout'),
     set_config('idle_in_transaction_session_timeout', CAST(:idle AS text), true),
     CASE

@@ -5,7 +5,7 @@
 -- tried yet) holds nothing back. Ready rows are waited for, not skipped, where a stranger has locked one: skipped, it
 -- would be passed by the later ones of its key. What a row has become by then is seen by the next statement only. So this
 -- one fails where a row is locked (NOWAIT); then the same without NOWAIT waits, and this one looks again. The comparison
--- of pairs starts at the floor, and pins the index: see docs/plans.md.
+-- of pairs starts at the floor, and pins the index: see docs/inside/plans.md.
 -- The patience that was set for the look ends here, once and when all rows are locked: what is answered is to be settled,
 -- also behind a lock on the table.
 SELECT id, queue, key, idempotency_key, payload, {headers}, attempts_count, deliveries_count,
