@@ -8,7 +8,7 @@ from sqlalchemy import Table as SqlTable
 from sqlalchemy import make_url, text
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 
-from faststream_outbox._engine import obstructions
+from faststream_outbox._engine.watching import obstructions
 from faststream_outbox._store.postgres.store import PostgresStore
 from faststream_outbox.forwarders import forwarder as forwarder_module
 from tests.store.suite import places

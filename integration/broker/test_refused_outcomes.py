@@ -8,7 +8,7 @@ from sqlalchemy import Table, text
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
 from faststream_outbox import NoRetry, OutboxBroker
-from faststream_outbox._engine import set_aside
+from faststream_outbox._engine.handling import set_aside
 
 REFUSE = """
 CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'never this one'; END $$

@@ -12,7 +12,7 @@ from sqlalchemy import Table as SqlTable
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 
 from faststream_outbox import OutboxBroker, UnconsumedQueue, make_outbox_table
-from faststream_outbox._engine import consumed, unconsumed
+from faststream_outbox._engine.watching import consumed, unconsumed
 from faststream_outbox._store.postgres.store import PostgresStore
 from faststream_outbox._store.protocol import Announcement
 

@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 from sqlalchemy.pool import AsyncAdaptedQueuePool, NullPool
 
 from faststream_outbox import OutboxBroker
-from faststream_outbox._engine import renewer
+from faststream_outbox._engine.handling import renewer
 
 from .conftest import MakeBroker
 from .observing import Inbox, Table, eventually

@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 
 from faststream_outbox import Outgoing
-from faststream_outbox._engine import health, patience, reminding
+from faststream_outbox._engine import health
+from faststream_outbox._engine.relaying import patience
+from faststream_outbox._engine.watching import reminding
 from integration.broker.observing import LogLines, Table, eventually
 
 from .boxes import Box

@@ -11,13 +11,13 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 
 from faststream_outbox import ConstantRetry, NoRetry, OutboxBroker
-from faststream_outbox._engine import reckoning
-from faststream_outbox._engine.breaker import Breaker
 from faststream_outbox._engine.failure import FailurePolicy
-from faststream_outbox._engine.lane import Lane
-from faststream_outbox._engine.remembered import Remembered
+from faststream_outbox._engine.relaying import reckoning
+from faststream_outbox._engine.relaying.breaker import Breaker
+from faststream_outbox._engine.relaying.lane import Lane
+from faststream_outbox._engine.relaying.remembered import Remembered
+from faststream_outbox._engine.relaying.team import Team
 from faststream_outbox._engine.runtime import Runtime
-from faststream_outbox._engine.team import Team
 from faststream_outbox._store.postgres.store import PostgresStore
 from faststream_outbox._values.outcome import Accepted, Verdict
 from faststream_outbox._values.row import OutboxRow

@@ -12,7 +12,7 @@ from sqlalchemy import Table, text
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 
 from faststream_outbox import OutboxBroker
-from faststream_outbox._engine import unconsumed
+from faststream_outbox._engine.watching import unconsumed
 from faststream_outbox._store.postgres import listener
 from faststream_outbox._store.postgres.store import PostgresStore
 from faststream_outbox._store.protocol import Announcement

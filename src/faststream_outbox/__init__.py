@@ -2,7 +2,7 @@
 
 from faststream.middlewares import AckPolicy
 
-from faststream_outbox._engine.unconsumed import UnconsumedQueue
+from faststream_outbox._engine.watching.unconsumed import UnconsumedQueue
 from faststream_outbox._values.dead_letter import DeadLetter
 from faststream_outbox._values.forward import Forward
 from faststream_outbox._values.row import OutboxRow

@@ -7,15 +7,15 @@ from typing import Any
 import pytest
 from tenacity.wait import wait_fixed
 
-from faststream_outbox._engine import rescuer
 from faststream_outbox._engine.backoff import Backoff
-from faststream_outbox._engine.breaker import Breaker
 from faststream_outbox._engine.failure import FailurePolicy
-from faststream_outbox._engine.lane import Lane
-from faststream_outbox._engine.leases import Leases
-from faststream_outbox._engine.remembered import Remembered
+from faststream_outbox._engine.handling import rescuer
+from faststream_outbox._engine.handling.leases import Leases
+from faststream_outbox._engine.relaying.breaker import Breaker
+from faststream_outbox._engine.relaying.lane import Lane
+from faststream_outbox._engine.relaying.remembered import Remembered
+from faststream_outbox._engine.relaying.team import Team
 from faststream_outbox._engine.runtime import Runtime
-from faststream_outbox._engine.team import Team
 from faststream_outbox.retry import ConstantRetry
 from tests.engine.fakes import TOKEN, Lines, ScriptedDestination, ScriptedStore
 

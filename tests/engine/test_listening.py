@@ -7,8 +7,8 @@ import pytest
 
 from faststream_outbox._engine import listening as listening_module
 from faststream_outbox._engine.backoff import Backoff
+from faststream_outbox._engine.handling.leases import Leases
 from faststream_outbox._engine.health import Health
-from faststream_outbox._engine.leases import Leases
 from faststream_outbox._engine.listening import STEADY_SECONDS, Listening
 from faststream_outbox._engine.wakeups import Wakeup, Wakeups
 from faststream_outbox._store.protocol import PRESENCE_PREFIX

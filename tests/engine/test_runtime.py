@@ -8,12 +8,12 @@ import pytest
 
 from faststream_outbox._engine import runtime as runtime_module
 from faststream_outbox._engine import service as service_module
-from faststream_outbox._engine.breaker import Breaker
-from faststream_outbox._engine.consumer import Consumer
 from faststream_outbox._engine.failure import FailurePolicy
-from faststream_outbox._engine.lane import Lane
+from faststream_outbox._engine.handling.consumer import Consumer
+from faststream_outbox._engine.relaying.breaker import Breaker
+from faststream_outbox._engine.relaying.lane import Lane
+from faststream_outbox._engine.relaying.team import Team
 from faststream_outbox._engine.runtime import Runtime
-from faststream_outbox._engine.team import Team
 from faststream_outbox._store.protocol import PRESENCE_PREFIX
 from faststream_outbox._values.outcome import Delivered, Outcome
 from faststream_outbox._values.row import OutboxRow
@@ -81,7 +81,7 @@ async def test_waking_is_harmless_before_the_start_and_after_the_end(store: Scri
 async def test_at_rest_it_asks_the_database_a_few_times_a_second(
     runtime: Runtime, store: ScriptedStore, log: Lines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("faststream_outbox._engine.rescuer.INTERVAL_SECONDS", 0.7)
+    monkeypatch.setattr("faststream_outbox._engine.handling.rescuer.INTERVAL_SECONDS", 0.7)
     consumers = [make_consumer(runtime, name=f"queue-{number}") for number in range(5)]
     lanes = [make_lane(runtime, ScriptedDestination(log)) for _ in range(2)]
     runtime.start()

@@ -8,25 +8,25 @@ from collections.abc import Callable
 import pytest
 
 from faststream_outbox._engine import service as service_module
-from faststream_outbox._engine.breaker import Breaker
-from faststream_outbox._engine.completer import Completer
-from faststream_outbox._engine.consumed import Consumed
 from faststream_outbox._engine.failure import FailurePolicy
-from faststream_outbox._engine.fetcher import Fetcher
+from faststream_outbox._engine.handling.completer import Completer
+from faststream_outbox._engine.handling.fetcher import Fetcher
+from faststream_outbox._engine.handling.leases import Leases
+from faststream_outbox._engine.handling.renewer import Renewer
+from faststream_outbox._engine.handling.rescuer import Rescuer
+from faststream_outbox._engine.handling.stock import Stock
 from faststream_outbox._engine.health import Health
-from faststream_outbox._engine.lane import Lane
-from faststream_outbox._engine.leases import Leases
 from faststream_outbox._engine.listening import Listening
 from faststream_outbox._engine.pacer import Pacer
-from faststream_outbox._engine.reminding import Reminding, Watched
-from faststream_outbox._engine.renewer import Renewer
-from faststream_outbox._engine.rescuer import Rescuer
+from faststream_outbox._engine.relaying.breaker import Breaker
+from faststream_outbox._engine.relaying.lane import Lane
+from faststream_outbox._engine.relaying.team import Team
 from faststream_outbox._engine.rounds import Rounds
 from faststream_outbox._engine.service import Service, is_cancelled, stop_tasks
-from faststream_outbox._engine.stock import Stock
-from faststream_outbox._engine.team import Team
-from faststream_outbox._engine.unconsumed import Watching
 from faststream_outbox._engine.wakeups import Wakeups
+from faststream_outbox._engine.watching.consumed import Consumed
+from faststream_outbox._engine.watching.reminding import Reminding, Watched
+from faststream_outbox._engine.watching.unconsumed import Watching
 from faststream_outbox._store.protocol import Lag
 from faststream_outbox._values.outcome import Delivered, Settlement
 from faststream_outbox.retry import NoRetry
@@ -147,7 +147,7 @@ WITH_STORE = ["completer", "renewer", "rescuer", "listening", "fetcher", "lane"]
 
 @pytest.fixture
 async def parts(store: ScriptedStore, log: Lines, monkeypatch: pytest.MonkeyPatch) -> Parts:
-    monkeypatch.setattr("faststream_outbox._engine.rescuer.INTERVAL_SECONDS", 0.001)
+    monkeypatch.setattr("faststream_outbox._engine.handling.rescuer.INTERVAL_SECONDS", 0.001)
     return Parts(store, log)
 
 
@@ -253,7 +253,8 @@ async def test_a_database_that_hangs_does_not_keep_a_stop(service: Service, part
 async def test_a_database_that_hangs_is_given_up_and_asked_again(
     service: Service, parts: Parts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in ("completer", "renewer", "rescuer", "listening", "fetcher", "lane"):
+    handling = (f"handling.{module}" for module in ("completer", "renewer", "rescuer", "fetcher"))
+    for module in (*handling, "relaying.lane", "listening"):
         monkeypatch.setattr(f"faststream_outbox._engine.{module}.DATABASE_SECONDS", 0.01)
     if isinstance(service, Lane):
         service._send_timeout = 0.01

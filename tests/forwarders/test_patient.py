@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from faststream_outbox._engine import patience as patience_module
 from faststream_outbox._engine.health import Health
-from faststream_outbox._engine.patience import Patience
+from faststream_outbox._engine.relaying import patience as patience_module
+from faststream_outbox._engine.relaying.patience import Patience
 from faststream_outbox._values.parcel import Parcel
 from faststream_outbox.forwarders.patient import PatientDestination
 from tests.engine.fakes import Lines, ScriptedDestination, make_row, until

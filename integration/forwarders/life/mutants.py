@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from faststream_outbox._engine.failure import FailurePolicy
-from faststream_outbox._engine.lane import Lane
+from faststream_outbox._engine.relaying.lane import Lane
 from faststream_outbox._store.postgres import statements
 from faststream_outbox._store.postgres.handing_over import PostgresHandOver
 from faststream_outbox._store.postgres.store import PostgresStore

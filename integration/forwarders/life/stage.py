@@ -7,7 +7,7 @@ from hypothesis.stateful import RuleBasedStateMachine
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from faststream_outbox import Outgoing
-from faststream_outbox._engine.breaker import BreakerState
+from faststream_outbox._engine.relaying.breaker import BreakerState
 
 from .destination import Server
 from .model import Message, Model, State

@@ -12,12 +12,12 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from tenacity.wait import wait_none
 
 from faststream_outbox import ConstantRetry, OutboxBroker
-from faststream_outbox._engine.breaker import Breaker
 from faststream_outbox._engine.failure import FailurePolicy
 from faststream_outbox._engine.health import Health
-from faststream_outbox._engine.lane import Lane
+from faststream_outbox._engine.relaying.breaker import Breaker
+from faststream_outbox._engine.relaying.lane import Lane
+from faststream_outbox._engine.relaying.team import Team
 from faststream_outbox._engine.runtime import Runtime
-from faststream_outbox._engine.team import Team
 from faststream_outbox._store.postgres.store import PostgresStore
 
 from .destination import Answers, Destination, Server, StoppingStore, Stops

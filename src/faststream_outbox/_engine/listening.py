@@ -8,11 +8,11 @@ import secrets
 import socket
 import time
 
-from faststream_outbox._engine.consumed import Consumed
+from faststream_outbox._engine.handling.leases import Leases
 from faststream_outbox._engine.health import Health, Log
-from faststream_outbox._engine.leases import Leases
 from faststream_outbox._engine.service import DATABASE_SECONDS, Service
 from faststream_outbox._engine.wakeups import Wakeups
+from faststream_outbox._engine.watching.consumed import Consumed
 from faststream_outbox._store.protocol import PRESENCE_PREFIX, Announcement, Store
 
 STEADY_SECONDS = 10.0

@@ -6,28 +6,28 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 
-from faststream_outbox._engine.completer import Completer
-from faststream_outbox._engine.consumed import Consumed
-from faststream_outbox._engine.consumer import Consumer
-from faststream_outbox._engine.destination import Destination
 from faststream_outbox._engine.failure import FailurePolicy
-from faststream_outbox._engine.fetcher import Fetcher
+from faststream_outbox._engine.handling.completer import Completer
+from faststream_outbox._engine.handling.consumer import Consumer
+from faststream_outbox._engine.handling.fetcher import Fetcher
+from faststream_outbox._engine.handling.leases import Leases
+from faststream_outbox._engine.handling.renewer import Renewer
+from faststream_outbox._engine.handling.rescuer import Rescuer
+from faststream_outbox._engine.handling.stock import Stock
 from faststream_outbox._engine.health import Health, Log, guarded
-from faststream_outbox._engine.lane import Lane
-from faststream_outbox._engine.leases import Leases
 from faststream_outbox._engine.listening import Listening
-from faststream_outbox._engine.obstructions import Guarded, Obstructions
 from faststream_outbox._engine.pacer import Pacer
-from faststream_outbox._engine.reminding import MOST_COUNTED, Reminding, Watched
-from faststream_outbox._engine.renewer import Renewer
-from faststream_outbox._engine.rescuer import Rescuer
+from faststream_outbox._engine.relaying.destination import Destination
+from faststream_outbox._engine.relaying.lane import Lane
+from faststream_outbox._engine.relaying.sending import Prepare
+from faststream_outbox._engine.relaying.team import Team
 from faststream_outbox._engine.rounds import Rounds
-from faststream_outbox._engine.sending import Prepare
 from faststream_outbox._engine.service import CANCEL_SECONDS, DATABASE_SECONDS
-from faststream_outbox._engine.stock import Stock
-from faststream_outbox._engine.team import Team
-from faststream_outbox._engine.unconsumed import UnconsumedQueue, Watching
 from faststream_outbox._engine.wakeups import Crew, Wakeup, Wakeups
+from faststream_outbox._engine.watching.consumed import Consumed
+from faststream_outbox._engine.watching.obstructions import Guarded, Obstructions
+from faststream_outbox._engine.watching.reminding import MOST_COUNTED, Reminding, Watched
+from faststream_outbox._engine.watching.unconsumed import UnconsumedQueue, Watching
 from faststream_outbox._store.protocol import DEFAULT_BATCH_BYTES, Lag, Store
 from faststream_outbox._values.outcome import Outcome
 from faststream_outbox._values.row import OutboxRow

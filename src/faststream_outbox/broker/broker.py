@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from typing_extensions import Unpack, override
 
 from faststream_outbox._engine.runtime import Runtime
-from faststream_outbox._engine.unconsumed import UnconsumedQueue
+from faststream_outbox._engine.watching.unconsumed import UnconsumedQueue
 from faststream_outbox._faststream import (
     EMPTY,
     BrokerUsecase,

@@ -4,8 +4,8 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple, Protocol, TypeAlias, cast, get_args
 
-from faststream_outbox._engine.destination import Destination
 from faststream_outbox._engine.health import Health, Log
+from faststream_outbox._engine.relaying.destination import Destination
 from faststream_outbox._values.cloudevents import kafka_headers, rabbit_headers
 from faststream_outbox._values.wire import wire_headers
 from faststream_outbox.exceptions import ConfigError

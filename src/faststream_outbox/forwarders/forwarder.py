@@ -7,17 +7,17 @@ from typing import Any
 
 from typing_extensions import Unpack
 
-from faststream_outbox._engine.breaker import Breaker
 from faststream_outbox._engine.failure import FailurePolicy
 from faststream_outbox._engine.health import Log
-from faststream_outbox._engine.lane import Lane
-from faststream_outbox._engine.obstructions import Guarded
-from faststream_outbox._engine.patience import Patience
-from faststream_outbox._engine.pause import Pause
-from faststream_outbox._engine.remembered import Remembered
-from faststream_outbox._engine.reminding import Watched
+from faststream_outbox._engine.relaying.breaker import Breaker
+from faststream_outbox._engine.relaying.lane import Lane
+from faststream_outbox._engine.relaying.patience import Patience
+from faststream_outbox._engine.relaying.pause import Pause
+from faststream_outbox._engine.relaying.remembered import Remembered
+from faststream_outbox._engine.relaying.team import Tally, Team
 from faststream_outbox._engine.service import DATABASE_SECONDS
-from faststream_outbox._engine.team import Tally, Team
+from faststream_outbox._engine.watching.obstructions import Guarded
+from faststream_outbox._engine.watching.reminding import Watched
 from faststream_outbox._faststream import has_broker
 from faststream_outbox._store.protocol import DEFAULT_BATCH_BYTES
 from faststream_outbox._values.copies import copy_queue

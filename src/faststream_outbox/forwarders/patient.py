@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from faststream_outbox._engine.patience import Patience
+from faststream_outbox._engine.relaying.patience import Patience
 from faststream_outbox._values.outcome import Verdict
 from faststream_outbox._values.parcel import Parcel
 from faststream_outbox.forwarders.factory import LaneDestination

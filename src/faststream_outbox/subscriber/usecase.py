@@ -9,8 +9,8 @@ from typing import Any
 from faststream.exceptions import FeatureNotSupportedException, StopConsume
 from faststream.message import AckStatus, StreamMessage
 
-from faststream_outbox._engine.consumer import Consumer
 from faststream_outbox._engine.failure import FailurePolicy
+from faststream_outbox._engine.handling.consumer import Consumer
 from faststream_outbox._faststream import (
     BrokerMiddleware,
     CallsCollection,

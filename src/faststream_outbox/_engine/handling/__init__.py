@@ -1,0 +1,1 @@
+"""How rows are leased to handlers, one claim at a time. It knows nothing of forwarders."""

@@ -1,0 +1,115 @@
+"""Claims rows for a consumer's workers."""
+
+import asyncio
+from collections.abc import Sequence
+
+from faststream_outbox._engine.handling.completer import Completer
+from faststream_outbox._engine.handling.leases import Leases
+from faststream_outbox._engine.handling.stock import Stock
+from faststream_outbox._engine.health import Health
+from faststream_outbox._engine.pacer import Pacer
+from faststream_outbox._engine.rounds import Rounds
+from faststream_outbox._engine.service import DATABASE_SECONDS, Service
+from faststream_outbox._engine.wakeups import Wakeup
+from faststream_outbox._store.protocol import Claim, Place, Store
+
+CATCH_UP_SECONDS = 0.1
+"""How long to leave the completer alone with a backlog."""
+
+FULL_SECONDS = 1.0
+"""How long to claim nothing where so much is set aside of all queues that none is to be claimed."""
+
+
+class Fetcher(Service):
+    """Keeps a stock of claimed rows ready for the workers.
+
+    Args:
+        name: The consumer's name.
+        store: Where rows are claimed.
+        stock: Where claimed rows go; it says how many there is room for.
+        leases: Looks after what is claimed.
+        completer: Nothing is claimed while it is behind.
+        rounds: The places to claim from.
+        wakeup: Rings when there may be new rows, and when it is known under which token to claim them.
+        pacer: Decides when to look again.
+        lease_seconds: The length of a lease.
+        health: The database's.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        store: Store,
+        stock: Stock,
+        leases: Leases,
+        completer: Completer,
+        rounds: Rounds,
+        wakeup: Wakeup,
+        pacer: Pacer,
+        lease_seconds: float,
+        health: Health,
+    ) -> None:
+        super().__init__(f"outbox-fetcher-{name}", health)
+        self._store = store
+        self._stock = stock
+        self._leases = leases
+        self._completer = completer
+        self._rounds = rounds
+        self._wakeup = wakeup
+        self._pacer = pacer
+        self._lease_seconds = lease_seconds
+        self._has_unanswered_claim = False
+
+    def start(self) -> None:
+        super().start()
+        self._stock.open()
+
+    def interrupt(self) -> None:
+        self._wakeup.ring()
+        self._stock.close()
+
+    async def run_once(self) -> None:
+        if not self._leases.token:
+            await self._wakeup.wait(None)
+            self._wakeup.clear()
+            return
+        room = await self._stock.room()
+        if room == 0:
+            return
+        if self._completer.is_behind:
+            # Claims may work where writes do not; what is in hand must stay bounded then too.
+            await self.sleep(CATCH_UP_SECONDS)
+            return
+        places = self._places()
+        if not places:
+            await self.sleep(FULL_SECONDS)
+            return
+        self._wakeup.clear()
+        async with asyncio.timeout(DATABASE_SECONDS):
+            rows, has_more = await self._claim(places, room)
+        self.health.recovered(self.name)
+        self._rounds.advance()
+        if rows:
+            # Before a handler can hold the last connection of the pool.
+            self._store.reserve()
+        self._leases.hold(rows, self._lease_seconds)
+        self._stock.add(rows)
+        if not has_more:
+            await self._pacer.rest(found=bool(rows))
+
+    def _places(self) -> Sequence[Place]:
+        """Return the places to claim from, without queues of whose rows very many are set aside."""
+        full = self._completer.full_queues
+        places = self._rounds.next()
+        return [place for place in places if place.queue not in full] if full else places
+
+    async def _claim(self, places: Sequence[Place], room: int) -> Claim:
+        token = self._leases.token
+        if self._has_unanswered_claim:
+            # It may have been carried out, and only its answer lost. No other consumer of this process has our queues.
+            await self._store.give_back(self._rounds.queues, known=self._leases.ids, token=token)
+        self._has_unanswered_claim = True
+        claimed = await self._store.claim(places, limit=room, lease_seconds=self._lease_seconds, token=token)
+        self._has_unanswered_claim = False
+        return claimed

@@ -1,0 +1,268 @@
+"""Carries rows from the table to a destination."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Iterable, Sequence
+
+from faststream_outbox._engine.failure import FailurePolicy
+from faststream_outbox._engine.health import Health, Log
+from faststream_outbox._engine.pacer import Pacer
+from faststream_outbox._engine.relaying.breaker import BreakerState
+from faststream_outbox._engine.relaying.connecting import Connecting
+from faststream_outbox._engine.relaying.destination import Destination
+from faststream_outbox._engine.relaying.reckoning import Answer, Reckoning
+from faststream_outbox._engine.relaying.sending import Prepare, Sending, Sent
+from faststream_outbox._engine.relaying.team import Team
+from faststream_outbox._engine.rounds import Rounds
+from faststream_outbox._engine.service import DATABASE_SECONDS, Service
+from faststream_outbox._engine.wakeups import Wakeup
+from faststream_outbox._store.protocol import DEFAULT_BATCH_BYTES, HandOver, Place, Store
+from faststream_outbox._values.outcome import (
+    DELIVERED,
+    Accepted,
+    Dead,
+    Dropped,
+    Fate,
+    Outcome,
+    Poison,
+    Refused,
+    Settlement,
+    Unsent,
+    describe,
+)
+from faststream_outbox._values.row import OutboxRow
+
+FULL_SECONDS = 1.0
+"""How long a lane sleeps at most while so many rows are set aside that it may send no others."""
+
+
+class Lane(Service):
+    """One hand-over at a time: lock rows, send them, write the outcomes, commit.
+
+    The rows are held by row locks of one short transaction. When the process dies, PostgreSQL gives them back at once.
+
+    Args:
+        name: The forwarder's name with the lane's number.
+        store: Where rows are.
+        destination: Where they go.
+        team: What it shares with the other lanes of its forwarder.
+        rounds: The places to take rows from.
+        wakeup: Rings when there may be new rows.
+        pacer: Decides when to look again.
+        failure: Decides what becomes of refused rows.
+        batch_size: The most rows of one hand-over.
+        batch_bytes: The most bytes of their payloads and headers; a single row may have more.
+        send_timeout: Seconds after which a hand-over is given up; its rows are sent again later.
+        prepare: Makes of each row what is sent; None sends rows as they are.
+        health: The database's.
+        log: Told of dead letters.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        store: Store,
+        destination: Destination,
+        team: Team,
+        rounds: Rounds,
+        wakeup: Wakeup,
+        pacer: Pacer,
+        failure: FailurePolicy,
+        batch_size: int,
+        batch_bytes: int = DEFAULT_BATCH_BYTES,
+        send_timeout: float,
+        prepare: Prepare | None = None,
+        health: Health,
+        log: Log,
+    ) -> None:
+        super().__init__(f"outbox-lane-{name}", health)
+        self._store = store
+        self._breaker, self._pause, self._tally = team.breaker, team.pause, team.tally
+        self._remembered = team.remembered
+        self._connecting = Connecting(destination, send_timeout)
+        self._sending = Sending(destination, send_timeout, prepare, singly=failure.hold_key)
+        self._rounds = rounds
+        self._wakeup = wakeup
+        self._pacer = pacer
+        self._failure = failure
+        self._batch_size = batch_size
+        self._batch_bytes = batch_bytes
+        self._send_timeout = send_timeout
+        self._log = log
+        self._found = False
+
+    def interrupt(self) -> None:
+        self._wakeup.ring()
+        self._pause.wake()
+        self._breaker.wake()
+        self._connecting.give_up()
+
+    async def run_once(self) -> None:
+        if self._pause.is_on:
+            await self._sit_out()
+            return
+        if (wait := self._remembered.seconds_to_wait()) > 0:
+            await self.sleep(min(wait, FULL_SECONDS))
+            return
+        async with self._breaker.turn() as may_go:
+            if not may_go:
+                return
+            rest = await self._use_turn()
+        # From here on the transaction is over: while the lane rests, its rows and its connection are free, and another
+        # lane may try the destination.
+        if rest is not None:
+            await self.sleep(rest)
+            return
+        self._rounds.finish()
+        found, self._found = self._found, False
+        await self._pacer.rest(found=found, at_most=self._rounds.seconds_of_rest)
+
+    async def _sit_out(self) -> None:
+        """Wait for the end of the pause, without a connection."""
+        await self._connecting.let_go()
+        if self._pause.is_on and not self.is_stopping:
+            await self._pause.change()
+
+    async def _use_turn(self) -> float | None:
+        """Make a hand-over; return the seconds to rest from the destination, or None where nothing is left to take."""
+        error = await self._connecting.attempt()
+        if self.is_stopping or self._pause.is_on:
+            return 0.0
+        if error is not None:
+            return self._breaker.cannot_connect(self.name, error)
+        self._breaker.connected(self.name)
+        await self._look_up()
+        asked = self._rounds.next()
+        is_whole = self._rounds.is_whole
+        if is_whole:
+            # Else it may have rung for a place that this look leaves out.
+            self._wakeup.clear()
+        try:
+            taken, sent = await self._hand_over(asked)
+        except BaseException:
+            self._rounds.narrow()
+            raise
+        if taken is None:
+            self.health.recovered(self.name)
+            self._breaker.idle(asked)
+            self._wakeup.pass_on()
+            return None
+        rest = self._note(taken, sent)
+        if is_whole and _leaves_nothing(taken, sent):
+            # Another look would be in vain. What was written meanwhile has rung.
+            self._wakeup.pass_on()
+            return None
+        return rest
+
+    async def _look_up(self) -> None:
+        """Ask, where outcomes are remembered, which of their rows somebody has settled meanwhile."""
+        if rows := self._remembered.to_look_up():
+            async with asyncio.timeout(DATABASE_SECONDS):
+                self._remembered.looked_up(rows, await self._store.unsettled(rows))
+
+    async def _hand_over(self, places: Sequence[Place]) -> tuple[HandOver | None, Sent]:
+        """Make one hand-over; none means that no place has work for us."""
+        seconds = self._send_timeout + DATABASE_SECONDS
+        left_out = self._remembered.left_out()
+        async with asyncio.timeout(seconds) as limit:
+            with self._remembered.reckoning(2 * seconds) as reckoning:
+                async with self._store.hand_over(
+                    places,
+                    limit=self._batch_size,
+                    # The key of a row that is left out may be another one in another queue.
+                    breadth=1 if left_out else self._rounds.breadth,
+                    max_bytes=self._batch_bytes,
+                    # By then this lane has given it up, if it is still there.
+                    idle_seconds=seconds,
+                    left_out=left_out,
+                ) as taken:
+                    if taken is None:
+                        return None, Sent()
+                    # However long it took to get the rows: what the destination answers is to be heard.
+                    limit.reschedule(asyncio.get_running_loop().time() + seconds)
+                    self._rounds.visited(taken.places[-1])
+                    self._remembered.begin(reckoning, taken)
+                    await self._carry(reckoning)
+                    reckoning.unwritten = await taken.settle(reckoning.to_write())
+        self._count(reckoning)
+        return taken, reckoning.total()
+
+    async def _carry(self, reckoning: Reckoning) -> None:
+        """Send what is to be sent, and decide what follows from the answers."""
+        began = time.monotonic()
+        sent = await self._sending.send(reckoning.to_send)
+        settlements = self._settlements(reckoning.to_send, sent.fates, time.monotonic() - began)
+        reckoning.answered(sent, settlements)
+
+    def _count(self, reckoning: Reckoning) -> None:
+        """Note what has become final."""
+        self._found = self._found or reckoning.has_worked
+        fates, settlements = reckoning.written()
+        before = self._tally.dead
+        self._tally.add(fates, settlements)
+        if self._tally.dead > before:
+            self._say_dead(reckoning.final())
+        if settlements or self._remembered.is_empty:
+            # Rows that were merely taken say nothing of whether their outcomes can be written.
+            self.health.recovered(self.name)
+
+    def _say_dead(self, answers: Iterable[Answer]) -> None:
+        for row, outcome in (answer.settlement for answer in answers):
+            if isinstance(outcome, Dead):
+                self._log(
+                    logging.ERROR,
+                    f"{self.name}: row {row.id} in {row.queue!r}, key {row.key!r}, goes to the dead letters: "
+                    f"{outcome.reason}: {outcome.exception}",
+                    None,
+                )
+
+    def _note(self, taken: HandOver, sent: Sent) -> float:
+        """Say which places are worth another visit, and what the destination answered; return seconds to rest."""
+        if taken.has_more or sent.trouble is not None or sent.partly is not None:
+            self._rounds.narrow()
+        else:
+            self._rounds.widen()
+        if any(not isinstance(fate, Unsent) for fate in sent.fates):
+            self._rounds.fruitless(taken.vacant)
+            self._rounds.fruitful()
+        else:
+            self._rounds.fruitless(taken.places)
+        if not sent.fates:
+            # All their rows wait for another row, so there is nothing to send.
+            self._breaker.idle(taken.places)
+            return 0.0
+        if sent.has_answer:
+            self._rounds.take_up(taken.places)
+        elif sent.partly is not None and sent.trouble is None:
+            self._rounds.put_off(taken.places, are_full=taken.has_more)
+        rest = self._breaker.note(taken.places, answered=sent.has_answer, trouble=sent.trouble, partly=sent.partly)
+        if self._breaker.state is BreakerState.OPEN:
+            # It is not the places' fault: the next probe may go to any of them.
+            self._rounds.finish()
+        return rest
+
+    def _settlements(self, rows: Sequence[OutboxRow], fates: Sequence[Fate], elapsed: float) -> list[Settlement]:
+        return [
+            Settlement(row, outcome)
+            for row, fate in zip(rows, fates, strict=True)
+            if (outcome := self._outcome(row, fate, elapsed)) is not None
+        ]
+
+    def _outcome(self, row: OutboxRow, fate: Fate, elapsed: float) -> Outcome | None:
+        match fate:
+            case Accepted() | Dropped():
+                return DELIVERED
+            case Refused(exception):
+                return self._failure.holding(row, self._failure.after_failure(row, exception, elapsed=elapsed))
+            case Poison(reason, exception):
+                return self._failure.holding(row, Dead(reason, describe(exception)))
+            case Unsent():
+                return None
+
+
+def _leaves_nothing(taken: HandOver, sent: Sent) -> bool:
+    """Tell whether the places that were asked for have no more work, as far as a hand-over can know."""
+    is_last = taken.is_whole and not taken.has_more
+    return is_last and not any(isinstance(fate, Unsent) for fate in sent.fates)

@@ -1,0 +1,238 @@
+"""Remembers verdicts whose outcomes could not be written, so that their rows are not sent again."""
+
+import logging
+import math
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+
+from faststream_outbox._engine.health import Log
+from faststream_outbox._engine.relaying.reckoning import Answer, Reckoning
+from faststream_outbox._store.protocol import HandOver, LeftOut, Place
+from faststream_outbox._values.explanation import Explanation, unexplained
+from faststream_outbox._values.row import OutboxRow
+
+DEFAULT_IN_FLIGHT = 1000
+"""Two lanes with 500 rows each."""
+
+MOST_SET_ASIDE = 1000
+"""A forwarder that has set so many rows aside sends no more: something is wrong with more than single rows."""
+
+LOOK_UP_SECONDS = 5.0
+"""How often it is asked whether the rows are still there. Of some the commit went through and only its answer was lost,
+others were settled by another process, or deleted by a person."""
+
+LINE_SECONDS = 10.0
+"""Between two lines of the log about rows that are set aside; those of the time between are named in the next one."""
+
+_SHOWN = 10
+"""Rows that one line of the log names."""
+
+
+class Remembered:
+    """The verdicts of a forwarder's lanes whose outcomes are not written.
+
+    A hand-over that fails behind the answer of its destination leaves its verdicts here. The next hand-over that takes
+    such a row, locked and unchanged, writes the outcome and does not send the row. So a failure of the database repeats
+    nothing, however long it lasts, as long as the process lives.
+
+    Where the database refuses an outcome for good, its row is *set aside*: hand-overs leave it out, and now and then
+    one of them tries to write it.
+
+    Args:
+        name: The forwarder's.
+        log: Told of rows that are set aside.
+        explain: Puts an error of the database into words.
+        in_flight: The most rows that all lanes have in hand at once. While more verdicts are to be written, nothing is
+            sent: neither what is kept here may grow, nor what a dying process would repeat.
+    """
+
+    def __init__(
+        self,
+        name: str = "",
+        log: Log = lambda *_: None,
+        explain: Callable[[BaseException], Explanation] = unexplained,
+        *,
+        in_flight: int = DEFAULT_IN_FLIGHT,
+    ) -> None:
+        self._name = name
+        self._log = log
+        self._explain = explain
+        self._in_flight = in_flight
+        self._answers: dict[int, Answer] = {}
+        """By the ids of their rows."""
+        self._at_work: dict[Place, Reckoning] = {}
+        """The hand-overs of this forwarder that are under way."""
+        self._next_look_up = 0.0
+        self._is_full = False
+        self._unnamed: list[Answer] = []
+        self._last_line = -math.inf
+        self.last_error: BaseException | None = None
+        """Why the last row was set aside; None where none is."""
+
+    @property
+    def set_aside(self) -> int:
+        """How many rows are set aside."""
+        return sum(1 for answer in self._answers.values() if answer.error is not None)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether all outcomes are written."""
+        return not self._answers
+
+    def seconds_to_wait(self) -> float:
+        """Return for how long no rows should be taken, since so many are set aside that none may be sent."""
+        if not self._is_full:
+            return 0.0
+        now = time.monotonic()
+        return max(0.0, min((answer.next_try - now for answer in self._answers.values()), default=0.0))
+
+    def left_out(self) -> Sequence[LeftOut]:
+        """Return the rows that the next hand-over is not to take."""
+        now = time.monotonic()
+        return [
+            LeftOut(answer.place, row_id, answer.row.key if answer.holds_key else None)
+            for row_id, answer in self._answers.items()
+            if answer.is_left_out(now)
+        ]
+
+    @contextmanager
+    def reckoning(self, seconds: float) -> Iterator[Reckoning]:
+        """Keep account of one hand-over that takes up to ``seconds``; remember what it has not written."""
+        reckoning = Reckoning(time.monotonic() + seconds)
+        try:
+            yield reckoning
+        except BaseException:
+            self._keep(reckoning)
+            raise
+        else:
+            self._close(reckoning)
+        finally:
+            for place in reckoning.places:
+                if self._at_work.get(place) is reckoning:
+                    del self._at_work[place]
+
+    def begin(self, reckoning: Reckoning, taken: HandOver) -> None:
+        """Enter what was taken: which rows are answered already, and which are to be sent."""
+        reckoning.taken = taken
+        others = [self._at_work.get(place) for place in taken.places]
+        if any(other is not None and time.monotonic() < other.until for other in others):
+            # Their transaction was lost, and another lane still has rows of it at the destination.
+            return
+        self._at_work.update(dict.fromkeys(taken.places, reckoning))
+        if self._answers:
+            reckoning.known, reckoning.to_send = self._recall(taken.rows)
+        else:
+            reckoning.to_send = taken.rows
+
+    def to_look_up(self) -> Sequence[OutboxRow]:
+        """Return the rows of which it is time to ask whether anybody has settled them meanwhile."""
+        now = time.monotonic()
+        if not self._answers or now < self._next_look_up:
+            return ()
+        self._next_look_up = now + LOOK_UP_SECONDS
+        return [answer.row for answer in self._answers.values()]
+
+    def looked_up(self, rows: Sequence[OutboxRow], unsettled: Collection[int]) -> None:
+        """Forget the rows that were asked about and that somebody has settled."""
+        self._forget(row.id for row in rows if row.id not in unsettled)
+
+    def _recall(self, rows: Sequence[OutboxRow]) -> tuple[list[Answer], list[OutboxRow]]:
+        known: list[Answer] = []
+        to_send: list[OutboxRow] = []
+        held: set[tuple[str, str | None]] = set()
+        has_room = self._has_room()
+        for row in rows:
+            if (answer := self._answer_on(row)) is not None:
+                known.append(answer)
+                if answer.holds_key and row.key is not None:
+                    held.add((row.queue, row.key))
+            elif has_room and (row.queue, row.key) not in held:
+                to_send.append(row)
+        return known, to_send
+
+    def _answer_on(self, row: OutboxRow) -> Answer | None:
+        answer = self._answers.get(row.id)
+        if answer is None:
+            return None
+        if not answer.is_about(row):
+            self._forget([row.id])
+            return None
+        return answer
+
+    def _has_room(self) -> bool:
+        set_aside = self.set_aside
+        return set_aside < MOST_SET_ASIDE and len(self._answers) - set_aside <= self._in_flight
+
+    def _keep(self, reckoning: Reckoning) -> None:
+        """Remember what a hand-over has learned that failed, or was cut off."""
+        now = time.monotonic()
+        for answer in reckoning.known:
+            answer.put_off(now)
+        self._answers.update((answer.row.id, answer) for answer in reckoning.answers())
+
+    def _close(self, reckoning: Reckoning) -> None:
+        """Forget what is written, and set aside what the database has refused."""
+        if not self._answers and not reckoning.unwritten:
+            return
+        refused = {unwritten.settlement.row.id: unwritten.error for unwritten in reckoning.unwritten}
+        written = [answer for answer in reckoning.known if answer.row.id not in refused]
+        self._forget(answer.row.id for answer in written)
+        self._set_aside(refused, [*reckoning.known, *reckoning.answers()])
+        self._say_set_aside(now=time.monotonic())
+        self._say_written([answer for answer in written if answer.error is not None])
+        self._watch()
+
+    def _set_aside(self, refused: dict[int, BaseException], answers: Iterable[Answer]) -> None:
+        now = time.monotonic()
+        for answer in answers:
+            error = refused.get(answer.row.id)
+            if error is None:
+                continue
+            if answer.error is None:
+                self._unnamed.append(answer)
+            answer.error = self.last_error = error
+            answer.put_off(now)
+            self._answers[answer.row.id] = answer
+
+    def _forget(self, row_ids: Iterable[int]) -> None:
+        for row_id in row_ids:
+            self._answers.pop(row_id, None)
+        if not self.set_aside:
+            self.last_error = None
+
+    def _watch(self) -> None:
+        """Say when so many rows are set aside that no more are sent, and when that is over."""
+        was_full, self._is_full = self._is_full, self.set_aside >= MOST_SET_ASIDE
+        if self._is_full and not was_full:
+            self._say(
+                logging.ERROR,
+                f"takes no more rows: {self.set_aside} are set aside, since their outcomes cannot be written. "
+                "It goes on when some of them can",
+            )
+        elif was_full and not self._is_full:
+            self._say(logging.INFO, "takes rows again")
+
+    def _say_set_aside(self, now: float) -> None:
+        answers, error = self._unnamed, self.last_error
+        if not answers or error is None or now - self._last_line < LINE_SECONDS:
+            return
+        self._unnamed, self._last_line = [], now
+        self._say(
+            logging.ERROR,
+            f"the database refuses outcomes of these rows, which are set aside: {_names(answers)}: "
+            f"{self._explain(error).text}. Correct what it names (a trigger, a constraint, a permission), or delete "
+            "the rows: they are not sent again while this process lives, and outcomes are tried again within a minute",
+        )
+
+    def _say_written(self, answers: Sequence[Answer]) -> None:
+        if answers:
+            self._say(logging.INFO, f"outcomes of rows that were set aside are written: {_names(answers)}")
+
+    def _say(self, level: int, message: str) -> None:
+        self._log(level, f"forwarder {self._name}: {message}", None)
+
+
+def _names(answers: Sequence[Answer]) -> str:
+    names = ", ".join(f"{answer.row.id} in {answer.row.queue!r}" for answer in answers[:_SHOWN])
+    return f"{names} and {len(answers) - _SHOWN} more" if len(answers) > _SHOWN else names

@@ -1,0 +1,44 @@
+"""What the lanes of one forwarder share."""
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from faststream_outbox._engine.relaying.breaker import Breaker
+from faststream_outbox._engine.relaying.pause import Pause
+from faststream_outbox._engine.relaying.remembered import Remembered
+from faststream_outbox._engine.wakeups import Crew
+from faststream_outbox._values.outcome import Accepted, Dead, Dropped, Fate, Refused, Settlement
+
+
+@dataclass(slots=True)
+class Tally:
+    """What has become of rows, counted when it is committed."""
+
+    sent: int = 0
+    """Accepted by the destination."""
+    refused: int = 0
+    """Attempts that counted: the destination or the transform refused the row."""
+    dead: int = 0
+    """Made dead letters."""
+    dropped: int = 0
+    """Left out by the transform."""
+
+    def add(self, fates: Iterable[Fate], settlements: Iterable[Settlement]) -> None:
+        """Count what a hand-over has come to."""
+        of_fate = Counter(map(type, fates))
+        self.sent += of_fate[Accepted]
+        self.refused += of_fate[Refused]
+        self.dropped += of_fate[Dropped]
+        self.dead += Counter(type(outcome) for _, outcome in settlements)[Dead]
+
+
+@dataclass(frozen=True, slots=True)
+class Team:
+    """What the lanes of one forwarder share."""
+
+    breaker: Breaker
+    pause: Pause = field(default_factory=Pause)
+    crew: Crew = field(default_factory=Crew)
+    tally: Tally = field(default_factory=Tally)
+    remembered: Remembered = field(default_factory=Remembered)

@@ -1,0 +1,1 @@
+"""Looks for what keeps rows waiting, and writes it to the log. No row depends on it."""

@@ -1,0 +1,351 @@
+"""Any sequence of publishing, relaying, outages, refusals, lost databases and crashes keeps G2, G3, G4 and G5.
+
+And only a crash makes a copy: what was answered before the database failed is not sent again.
+"""
+
+import asyncio
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
+from tenacity.wait import wait_none
+
+from faststream_outbox._engine.failure import FailurePolicy
+from faststream_outbox._engine.health import Health
+from faststream_outbox._engine.relaying import reckoning, remembered
+from faststream_outbox._engine.relaying.breaker import Breaker
+from faststream_outbox._engine.relaying.lane import Lane
+from faststream_outbox._engine.relaying.reckoning import Answer
+from faststream_outbox._engine.relaying.remembered import Remembered
+from faststream_outbox._engine.relaying.team import Team
+from faststream_outbox._engine.rounds import Rounds
+from faststream_outbox._engine.wakeups import Wakeup
+from faststream_outbox._store import memory, memory_records
+from faststream_outbox._store.protocol import Place
+from faststream_outbox._values.outcome import Accepted, Dropped, Poison, Reason, Refused, Unsent, Verdict
+from faststream_outbox._values.parcel import Parcel
+from faststream_outbox._values.row import OutboxRow
+from faststream_outbox.retry import ConstantRetry
+from faststream_outbox.schema import SHARDS
+from tests.engine.fakes import Clock, Lines, ScriptedStore, Trouble, keep_order
+
+MAX_ATTEMPTS = 3
+RETRY_SECONDS = 10.0
+FATES: dict[str, Verdict] = {
+    "accept": Accepted(),
+    "refuse": Refused(Trouble("refused")),
+    "poison": Poison(Reason.TOO_LARGE, Trouble("too large")),
+    "outage": Unsent(Trouble("down")),
+}
+
+
+class Destination:
+    """Gives rows their fates in the order in which they come, and keeps what it accepted."""
+
+    def __init__(self) -> None:
+        self.health = Health("destination", Lines())
+        self.received: list[OutboxRow] = []
+        self.fates: list[str] = []
+        self.is_reachable = True
+        self.crash = ""
+        self.last_verdicts: list[tuple[OutboxRow, Verdict]] = []
+        self.poisoned: set[int] = set()
+
+    async def connect(self) -> None:
+        if not self.is_reachable:
+            raise Trouble("no route")
+
+    async def send(self, parcels: Sequence[Parcel]) -> Sequence[Verdict]:
+        rows = [parcel.row for parcel in parcels]
+        if self.crash == "before":
+            await _die()
+        fates = [self._fate(row) for row in rows]
+        verdicts = keep_order(rows, [FATES[fate] for fate in fates])
+        for row, verdict in zip(rows, verdicts, strict=True):
+            # Another lane may come in between.
+            await asyncio.sleep(0)
+            if isinstance(verdict, Accepted):
+                self.received.append(row)
+        if self.crash == "after":
+            await _die()
+        self.last_verdicts += zip(rows, verdicts, strict=True)
+        return verdicts
+
+    def _fate(self, row: OutboxRow) -> str:
+        fate = self.fates.pop(0) if self.fates else "accept"
+        if fate == "poison":
+            # Poison is so for good; rows behind it need not wait, as behind a refused one, until that is written.
+            self.poisoned.add(row.id)
+        return "poison" if row.id in self.poisoned else fate
+
+    async def close(self) -> None:
+        """Nothing is open."""
+
+
+class NoRest:
+    """The machine lets time pass itself."""
+
+    async def rest(self, *, found: bool, at_most: float = 0.0) -> None:
+        await asyncio.sleep(0)
+
+
+async def _die() -> None:
+    task = asyncio.current_task()
+    assert task is not None
+    task.cancel()
+    await asyncio.sleep(0)
+
+
+class RelayMachine(RuleBasedStateMachine):
+    keys = st.sampled_from(["a", "a", "b", "c", None])
+    fates = st.lists(st.sampled_from(["accept", "accept", "accept", "refuse", "poison", "outage"]), max_size=8)
+
+    is_preparing = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cannot_prepare = False
+        self.unprepared: set[int] = set()
+        self.dropped: set[int] = set()
+        self.runner = asyncio.Runner()
+        self.clock = Clock()
+        self.patch = pytest.MonkeyPatch()
+        for module in (memory, memory_records):
+            self.patch.setattr(module, "utc_now", self.clock.utc)
+        for module in (reckoning, remembered):
+            self.patch.setattr(module, "time", self.clock)
+        self.crashes = 0
+        self.runner.run(self._build())
+        self.published: dict[int, tuple[str | None, str, bytes]] = {}
+        self.refusals: defaultdict[int, int] = defaultdict(int)
+
+    async def _build(self) -> None:
+        self.store = ScriptedStore()
+        self.destination = Destination()
+        # Without delays: the machine lets time pass itself.
+        self.breaker = Breaker(self.destination.health, 2, wait_none())
+        self.begin()
+
+    def begin(self) -> None:
+        self.team = Team(self.breaker, remembered=Remembered("orders", Lines(), in_flight=6))
+        self.lanes = [self._lane(number) for number in range(2)]
+
+    def _lane(self, number: int) -> Lane:
+        pacer: Any = NoRest()
+        lane = Lane(
+            str(number),
+            store=self.store,
+            destination=self.destination,
+            team=self.team,
+            rounds=Rounds(["orders"], SHARDS),
+            wakeup=Wakeup(),
+            pacer=pacer,
+            failure=FailurePolicy(retry=ConstantRetry(delay_seconds=RETRY_SECONDS, max_attempts=MAX_ATTEMPTS)),
+            batch_size=3,
+            send_timeout=60.0,
+            prepare=self._prepare if self.is_preparing else None,
+            health=Health("database", Lines()),
+            log=Lines(),
+        )
+        lane.sleep = lambda seconds: asyncio.sleep(0)  # type: ignore[method-assign]
+        return lane
+
+    @initialize(count=st.integers(2, 5))
+    def backlog(self, count: int) -> None:
+        for number in range(count):
+            self.publish("a", b"backlog"[number:])
+
+    def _prepare(self, row: OutboxRow) -> Parcel | Dropped | Refused:
+        """Send every other row of a key with another key, and leave out some."""
+        if self.cannot_prepare and row.payload.startswith(b"f"):
+            self.unprepared.add(row.id)
+            return Refused(Trouble("cannot be prepared"))
+        if row.payload == b"drop":
+            self.dropped.add(row.id)
+            return Dropped()
+        return Parcel(row._replace(key=self._sent_key(row.key, row.payload)))
+
+    def _sent_key(self, key: str | None, payload: bytes) -> str | None:
+        return f"{key}-{len(payload) % 2}" if self.is_preparing and key is not None else key
+
+    @rule(key=keys, payload=st.sampled_from([b"", b"1", b"f", b"f1", b"drop"]))
+    def publish(self, key: str | None, payload: bytes) -> None:
+        row_id = self.store.publish(key=key, payload=payload)
+        (row,) = [row for row in self.store.rows if row.id == row_id]
+        self.published[row_id] = (key, row.idempotency_key, payload)
+
+    @rule(fates=fates, rounds=st.integers(1, 4))
+    def relay(self, fates: list[str], rounds: int) -> None:
+        self.destination.fates = fates
+        self._run_lane(0, rounds)
+
+    @rule(fates=fates)
+    def relay_in_parallel(self, fates: list[str]) -> None:
+        self.destination.fates = fates
+
+        async def both() -> None:
+            await asyncio.gather(*(lane.run_once() for lane in self.lanes))
+
+        self.runner.run(both())
+        self._count_refusals()
+
+    @rule(fates=fates, moment=st.sampled_from(["before", "after"]))
+    def crash(self, fates: list[str], moment: str) -> None:
+        """The process dies in the middle of a hand-over; another takes its place."""
+        self.destination.fates, self.destination.crash = fates, moment
+        self._run_lane(0, 2)
+        self.destination.crash = ""
+        self.crashes += 1
+        for answer in self.unwritten.values():
+            # Nobody is left who knows of it.
+            self.refusals[answer.row.id] -= isinstance(answer.fate, Refused | Poison)
+        self.runner.run(self._begin())
+
+    @rule(
+        fates=fates,
+        call=st.sampled_from(["hand_over", "hand_over_settle", "commit", "commit_answer"]),
+        rounds=st.integers(1, 4),
+    )
+    def lose_the_database(self, fates: list[str], call: str, rounds: int) -> None:
+        self.destination.fates = fates
+        self.store.script.failing[call] = Trouble("no database")
+        for _ in range(rounds):
+            with suppress(Trouble):
+                self.runner.run(self._rounds(0, 2))
+        self.store.script.failing.clear()
+        self._count_refusals()
+
+    @rule(data=st.data())
+    def refuse_an_outcome(self, data: st.DataObject) -> None:
+        if self.store.rows:
+            row = data.draw(st.sampled_from(self.store.rows))
+            self.store.script.refused[row.id] = Trouble("a trigger says no")
+
+    @rule()
+    def refuse_none(self) -> None:
+        self.store.script.refused.clear()
+
+    @rule()
+    def go_down(self) -> None:
+        self.destination.is_reachable = False
+
+    @rule()
+    def come_back(self) -> None:
+        self.destination.is_reachable = True
+
+    @rule(seconds=st.sampled_from([1.0, RETRY_SECONDS, 3 * RETRY_SECONDS]))
+    def time_passes(self, seconds: float) -> None:
+        self.clock.now += seconds
+
+    @rule(cannot=st.booleans())
+    def break_the_preparing(self, cannot: bool) -> None:
+        self.cannot_prepare = cannot
+
+    async def _begin(self) -> None:
+        self.begin()
+
+    @property
+    def unwritten(self) -> dict[int, Answer]:
+        """Verdicts of rows that are still as they were."""
+        rows = {row.id: row for row in self.store.rows}
+        answers = self.team.remembered._answers
+        return {key: answer for key, answer in answers.items() if key in rows and answer.is_about(rows[key])}
+
+    def _run_lane(self, number: int, rounds: int) -> None:
+        async def in_a_task() -> None:
+            await asyncio.wait([asyncio.ensure_future(self._rounds(number, rounds))])
+
+        self.runner.run(in_a_task())
+        self._count_refusals()
+
+    async def _rounds(self, number: int, rounds: int) -> None:
+        for _ in range(rounds):
+            await self.lanes[number].run_once()
+
+    def _count_refusals(self) -> None:
+        for row, verdict in self.destination.last_verdicts:
+            # A poisoned row counts its one attempt too, when it is put among the dead.
+            if isinstance(verdict, Refused | Poison):
+                self.refusals[row.id] += 1
+        self.destination.last_verdicts.clear()
+
+    @invariant()
+    def nothing_is_lost(self) -> None:
+        """G2."""
+        known = {row.id for row in self.store.rows}
+        known |= {row.id for row, _ in self.store.dead_letters}
+        known |= {row.id for row in self.destination.received} | self.dropped
+        assert known == set(self.published)
+
+    @invariant()
+    def every_copy_is_the_same(self) -> None:
+        """G3."""
+        for row in self.destination.received:
+            key, idempotency_key, payload = self.published[row.id]
+            assert row.key == self._sent_key(key, payload)
+            assert (row.idempotency_key, row.payload) == (idempotency_key, payload)
+
+    @invariant()
+    def each_key_is_in_order(self) -> None:
+        """G4."""
+        first_copies = list(dict.fromkeys(row.id for row in self.destination.received if row.key is not None))
+        for key in {key for key, _, _ in self.published.values()}:
+            mine = [row_id for row_id in first_copies if self.published[row_id][0] == key]
+            assert mine == sorted(mine)
+
+    @invariant()
+    def only_refusals_count_as_attempts(self) -> None:
+        """G5."""
+        for row in (*self.store.rows, *(row for row, _ in self.store.dead_letters)):
+            if row.id not in self.unprepared:
+                answer = self.unwritten.get(row.id)
+                is_open = answer is not None and isinstance(answer.fate, Refused | Poison)
+                assert row.attempts_count == self.refusals[row.id] - is_open
+            assert row.deliveries_count == 0
+
+    @invariant()
+    def only_a_crash_makes_a_copy(self) -> None:
+        copies = Counter(row.id for row in self.destination.received)
+        assert all(count <= 1 + self.crashes for count in copies.values())
+
+    @invariant()
+    def what_is_remembered_is_bounded(self) -> None:
+        assert len(self.team.remembered._answers) <= 6 + 2 * 3 + len(self.store.script.refused)
+
+    @invariant()
+    def nothing_stays_locked(self) -> None:
+        assert self.store._locked == set[Place]()
+
+    def teardown(self) -> None:
+        try:
+            self.destination.fates = []
+            self.destination.is_reachable = True
+            self.cannot_prepare = False
+            self.refuse_none()
+            for _ in range(len(self.published) + 2 * SHARDS):
+                self.clock.now += RETRY_SECONDS
+                self._run_lane(0, 2)
+            # Nothing can be in the way any more: all is delivered or dead, and nothing is both gone and unseen.
+            assert self.store.rows == []
+            self.nothing_is_lost()
+            self.each_key_is_in_order()
+        finally:
+            self.patch.undo()
+            self.runner.close()
+
+
+class PreparingMachine(RelayMachine):
+    is_preparing = True
+
+
+@pytest.mark.parametrize("machine", [RelayMachine, PreparingMachine])
+def test_relaying_keeps_its_promises(machine: type[RelayMachine]) -> None:
+    run_state_machine_as_test(
+        machine,
+        settings=settings(max_examples=35, stateful_step_count=25, deadline=None),
+    )
