@@ -1,4 +1,4 @@
-"""What a type checker says of `to=`: it takes the publishers of every FastStream broker, and nothing else."""
+"""What a type checker says of `to=`, which takes the publishers of every FastStream broker, and of the README."""
 
 import os
 import re
@@ -57,18 +57,23 @@ router.forwarder("q", to=None)  # refused: None
 """
 
 
-@pytest.mark.timeout(400)
-def test_a_type_checker_takes_publishers_alone(tmp_path: Path) -> None:
-    program = tmp_path / "program.py"
-    program.write_text(PROGRAM)
-    checked = subprocess.run(
+def mypy(program: Path) -> subprocess.CompletedProcess[str]:
+    """Check a program of a user as strictly as mypy can."""
+    return subprocess.run(
         # With the cache of `make types`: reading FastStream and its clients anew takes half a minute.
         [sys.executable, "-m", "mypy", "--strict", "--cache-dir", str(ROOT / ".mypy_cache"), str(program)],
-        cwd=tmp_path,
+        cwd=program.parent,
         env=os.environ | {"MYPYPATH": str(ROOT / "src")},
         capture_output=True,
         text=True,
     )
+
+
+@pytest.mark.timeout(400)
+def test_a_type_checker_takes_publishers_alone(tmp_path: Path) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(PROGRAM)
+    checked = mypy(program)
     wrong = {
         int(number): text
         for number, text in re.findall(r"^program\.py:(\d+): error: (.*)$", checked.stdout, re.MULTILINE)
@@ -76,3 +81,13 @@ def test_a_type_checker_takes_publishers_alone(tmp_path: Path) -> None:
     refused = [number for number, line in enumerate(PROGRAM.splitlines(), 1) if "# refused" in line]
     assert sorted(wrong) == refused, checked.stdout + checked.stderr
     assert all('Argument "to"' in text and "[arg-type]" in text for text in wrong.values())
+
+
+@pytest.mark.timeout(400)
+def test_the_program_of_the_readme_passes_strictly(tmp_path: Path) -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    program = tmp_path / "shop.py"
+    program.write_text("\n\n".join(re.findall(r"^```python\n(.*?)^```$", readme, re.MULTILINE | re.DOTALL)))
+    assert "router.forwarder(" in program.read_text()
+    checked = mypy(program)
+    assert checked.returncode == 0, checked.stdout + checked.stderr
