@@ -10,8 +10,8 @@ from faststream.exceptions import FeatureNotSupportedException
 from typing_extensions import override
 
 from faststream_outbox._faststream import EnterType, TestBroker, broker_of, is_connected
-from faststream_outbox._store.memory import MemoryStore
-from faststream_outbox._store.memory_dead_letters import MemoryDeadLetters
+from faststream_outbox._store.memory.dead_letters import MemoryDeadLetters
+from faststream_outbox._store.memory.store import MemoryStore
 from faststream_outbox._values.draft import Draft
 from faststream_outbox._values.outcome import Accepted, Refused, Unsent, Verdict
 from faststream_outbox._values.parcel import Parcel

@@ -9,7 +9,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from faststream_outbox._engine.health import Health
-from faststream_outbox._store.memory import MemoryHandOver, MemoryStore
+from faststream_outbox._store.memory.handing_over import MemoryHandOver
+from faststream_outbox._store.memory.store import MemoryStore
 from faststream_outbox._store.protocol import Announcement, Claim, Place, Rescue
 from faststream_outbox._values.draft import Draft
 from faststream_outbox._values.outcome import Accepted, Poison, Refused, Settlement, Unsent, Unwritten, Verdict

@@ -23,7 +23,7 @@ from faststream_outbox import (
     make_outbox_table,
 )
 from faststream_outbox._engine.runtime import Runtime
-from faststream_outbox._store.memory import MemoryHandOver
+from faststream_outbox._store.memory.handing_over import MemoryHandOver
 from faststream_outbox._values.outcome import Settlement, Unwritten
 from faststream_outbox.forwarders.forwarder import SETTLE_SECONDS
 

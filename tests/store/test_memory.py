@@ -6,8 +6,9 @@ from contextlib import asynccontextmanager
 import pytest
 from hypothesis import settings
 
-from faststream_outbox._store.memory import MemoryStore, MemoryTransaction
-from faststream_outbox._store.memory_dead_letters import MemoryDeadLetters
+from faststream_outbox._store.memory.dead_letters import MemoryDeadLetters
+from faststream_outbox._store.memory.store import MemoryStore
+from faststream_outbox._store.memory.table import MemoryTransaction
 from tests.store.machine import StoreMachine
 from tests.store.suite import Died, Stored, StoreSuite, Subject, claim, draft, ids
 

@@ -11,7 +11,7 @@ import pytest
 from faststream_outbox._engine import service as service_module
 from faststream_outbox._engine.handling.consumer import Consumer
 from faststream_outbox._engine.runtime import Runtime
-from faststream_outbox._store.memory import MemoryStore
+from faststream_outbox._store.memory.store import MemoryStore
 from faststream_outbox._values.outcome import Dead, Delivered, Outcome, Released, Retry
 from faststream_outbox._values.row import OutboxRow
 from tests.engine.fakes import Lines, ScriptedStore, Trouble, never, swallow_a_cancellation, until

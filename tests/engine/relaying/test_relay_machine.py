@@ -25,7 +25,7 @@ from faststream_outbox._engine.relaying.remembered import Remembered
 from faststream_outbox._engine.relaying.team import Team
 from faststream_outbox._engine.rounds import Rounds
 from faststream_outbox._engine.wakeups import Wakeup
-from faststream_outbox._store import memory, memory_records
+from faststream_outbox._store.memory import records, store, table
 from faststream_outbox._store.protocol import Place
 from faststream_outbox._values.outcome import Accepted, Dropped, Poison, Reason, Refused, Unsent, Verdict
 from faststream_outbox._values.parcel import Parcel
@@ -115,7 +115,7 @@ class RelayMachine(RuleBasedStateMachine):
         self.runner = asyncio.Runner()
         self.clock = Clock()
         self.patch = pytest.MonkeyPatch()
-        for module in (memory, memory_records):
+        for module in (records, store, table):
             self.patch.setattr(module, "utc_now", self.clock.utc)
         for module in (reckoning, remembered):
             self.patch.setattr(module, "time", self.clock)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from faststream_outbox._store.memory import MemoryStore
+from faststream_outbox._store.memory.store import MemoryStore
 from faststream_outbox._values.dead_letter import DeadLetter, Selection
 
 

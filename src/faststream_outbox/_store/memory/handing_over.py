@@ -1,0 +1,34 @@
+"""The rows of one hand-over."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from faststream_outbox._store.memory.records import Record
+from faststream_outbox._store.protocol import Place
+from faststream_outbox._values.outcome import Settlement, Unwritten
+from faststream_outbox._values.row import OutboxRow
+
+
+@dataclass
+class MemoryHandOver:
+    """Rows that no one else is given until the hand-over ends."""
+
+    places: Sequence[Place]
+    vacant: Sequence[Place]
+    has_more: bool
+    is_whole: bool
+    records: Sequence[Record]
+    acquired_at: datetime
+    settlements: list[Settlement] = field(default_factory=list)
+    rows: Sequence[OutboxRow] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.rows = [record.row._replace(acquired_at=self.acquired_at) for record in self.records]
+
+    def row_places(self) -> Sequence[Place]:
+        return [record.place for record in self.records]
+
+    async def settle(self, settlements: Sequence[Settlement]) -> Sequence[Unwritten]:
+        self.settlements.extend(settlements)
+        return []

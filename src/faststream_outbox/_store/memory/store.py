@@ -1,0 +1,221 @@
+"""The store in memory, for tests of applications: the same protocol, one process, nothing kept."""
+
+import itertools
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from datetime import datetime, timedelta
+
+from faststream_outbox._store.memory.handing_over import MemoryHandOver
+from faststream_outbox._store.memory.records import Record, fitting, in_turns, shared_out, utc_now
+from faststream_outbox._store.memory.table import MemoryListener
+from faststream_outbox._store.memory.writer import MemoryWriter
+from faststream_outbox._store.protocol import (
+    DEFAULT_BATCH_BYTES,
+    LONGEST_REST_SECONDS,
+    RESCUED_AT_ONCE,
+    Announcement,
+    Claim,
+    Holder,
+    Lag,
+    LeftOut,
+    Listener,
+    Place,
+    Rescue,
+)
+from faststream_outbox._values.explanation import Explanation, unexplained
+from faststream_outbox._values.outcome import Released, Settlement, Unwritten
+from faststream_outbox._values.row import OutboxRow
+
+
+class MemoryStore(MemoryWriter):
+    """It is the table, the writer and the store at once, as the three share everything in one process."""
+
+    async def claim(
+        self,
+        places: Sequence[Place],
+        *,
+        limit: int,
+        lease_seconds: float,
+        token: str,
+        max_bytes: int = DEFAULT_BATCH_BYTES,
+    ) -> Claim:
+        now = utc_now()
+        due = self._at(places, lambda record: record.is_due(now) and not record.locked)
+        ready = self._at(places, lambda record: record.is_ready and not record.locked)
+        found = shared_out(due, ready, limit)
+        taken = fitting(in_turns(found), max_bytes)
+        rows = []
+        for record in taken:
+            record.token = token
+            record.next_attempt_at = now + timedelta(seconds=lease_seconds)
+            record.row = record.row._replace(deliveries_count=record.row.deliveries_count + 1, acquired_at=now)
+            rows.append(record.row)
+        return Claim(sorted(rows, key=lambda row: row.id), has_more=len(taken) < len(found) or len(rows) == limit)
+
+    async def settle(self, settlements: Sequence[Settlement], *, token: str | None) -> Sequence[Unwritten]:
+        for row, outcome in settlements:
+            record = self._records.get(row.id)
+            if record is None or record.token != token or record.row.deliveries_count != row.deliveries_count:
+                continue
+            self._apply(record, outcome)
+        return []
+
+    async def unsettled(self, rows: Sequence[OutboxRow]) -> set[int]:
+        return {row.id for row in rows if self._is_unsettled(row)}
+
+    def _is_unsettled(self, row: OutboxRow) -> bool:
+        record = self._records.get(row.id)
+        counts = (row.deliveries_count, row.attempts_count)
+        return (
+            record is not None
+            and record.dead is None
+            and counts
+            == (
+                record.row.deliveries_count,
+                record.row.attempts_count,
+            )
+        )
+
+    async def renew(self, rows: Sequence[OutboxRow], *, lease_seconds: float, token: str) -> set[int]:
+        renewed = set()
+        for row in rows:
+            record = self._records.get(row.id)
+            if record and record.token == token and record.row.deliveries_count == row.deliveries_count:
+                record.next_attempt_at = utc_now() + timedelta(seconds=lease_seconds)
+                renewed.add(row.id)
+        return renewed
+
+    async def give_back(self, queues: Sequence[str], *, known: Sequence[int], token: str) -> None:
+        for record in self._records.values():
+            if record.token == token and record.row.queue in queues and record.row.id not in known:
+                self._apply(record, Released(started=False))
+
+    async def rescue(self, *, token: str, suspects: frozenset[str]) -> Rescue:
+        now = utc_now()
+        freed = set()
+        for record in self._records.values():
+            if record.token is not None and record.next_attempt_at is not None and record.next_attempt_at <= now:
+                self._free(record, next_attempt_at=_rescued_until(record.row, now))
+                freed.add(record.row.queue)
+        return Rescue(freed_queues=frozenset(freed), absent=frozenset())
+
+    most_connections = None
+
+    def reserve(self) -> None:
+        """Memory has no connections."""
+
+    async def let_go(self) -> None:
+        """Memory has none to close."""
+
+    async def seconds_to_next_due(self, places: Sequence[Place]) -> float | None:
+        times = [r.next_attempt_at for r in self._at(places, lambda record: record.is_waiting) if r.next_attempt_at]
+        return (min(times) - utc_now()).total_seconds() if times else None
+
+    async def lag(self, places: Sequence[Place], *, at_most: int | None = None) -> Lag:
+        now = utc_now()
+        since = []
+        for place in places:
+            for kind in (self._at([place], lambda r: r.is_ready), self._at([place], lambda r: r.is_due(now))):
+                since += [record.next_attempt_at or record.row.created_at for record in kind[:at_most]]
+        return Lag(len(since), (now - min(since)).total_seconds() if since else 0.0)
+
+    async def holders(self, places: Sequence[Place]) -> list[Holder]:
+        """Name nobody: who shares the memory is no stranger."""
+        return []
+
+    async def unconsumed(self, consumed: Sequence[str], *, limit: int) -> list[str]:
+        now = utc_now()
+        waiting = {r.row.queue for r in self._records.values() if r.is_ready or r.is_due(now)}
+        return sorted(waiting - {*consumed})[:limit]
+
+    async def announce(self, queues: Sequence[str]) -> None:
+        for listener in self._listeners:
+            listener.signals.put_nowait(Announcement(frozenset(queues)))
+
+    @asynccontextmanager
+    async def hand_over(
+        self,
+        places: Sequence[Place],
+        *,
+        limit: int,
+        breadth: int = 1,
+        max_bytes: int = DEFAULT_BATCH_BYTES,
+        idle_seconds: float = 0.0,
+        left_out: Sequence[LeftOut] = (),
+    ) -> AsyncIterator[MemoryHandOver | None]:
+        now = utc_now()
+        locked = list(itertools.islice((p for p in places if self._has_work(p, now)), min(breadth, limit)))
+        if not locked:
+            yield None
+            return
+        share = limit // len(locked)
+        found = {place: self._take(place, share, now, left_out) for place in locked}
+        taken = fitting(in_turns(itertools.chain(*found.values())), max_bytes)
+        is_cut = len(taken) < sum(map(len, found.values()))
+        hand_over = MemoryHandOver(
+            places=locked,
+            vacant=[] if is_cut else [place for place in locked if not found[place]],
+            has_more=is_cut or any(len(records) == share for records in found.values()),
+            is_whole=len(locked) < min(breadth, limit),
+            records=sorted(taken, key=lambda record: record.row.id),
+            acquired_at=now,
+        )
+        self._locked.update(locked)
+        for record in taken:
+            record.locked = True
+        try:
+            yield hand_over
+            await self.settle(hand_over.settlements, token=None)
+        finally:
+            self._locked.difference_update(locked)
+            for record in taken:
+                record.locked = False
+
+    @asynccontextmanager
+    async def listen(self, token: str) -> AsyncIterator[Listener | None]:
+        listener = MemoryListener()
+        self._listeners.add(listener)
+        try:
+            yield listener
+        finally:
+            self._listeners.discard(listener)
+
+    async def ping(self) -> bool:
+        return True
+
+    def explain(self, error: BaseException) -> Explanation:
+        return unexplained(error)
+
+    async def differences(self) -> dict[str, list[str]]:
+        return {}
+
+    def _has_work(self, place: Place, now: datetime) -> bool:
+        return place not in self._locked and bool(self._at([place], lambda r: r.is_ready or r.is_due(now)))
+
+    def _take(self, place: Place, limit: int, now: datetime, left_out: Sequence[LeftOut]) -> list[Record]:
+        here = [each for each in left_out if each.place == place]
+        left = {each.id for each in here}
+        held = {each.held_key for each in here} - {None}
+        # The first row of each key that failed and is not settled holds back those behind it.
+        first: dict[str, int] = {}
+        for record in self._at([place], lambda r: r.holds_key):
+            if record.row.key is not None:
+                first[record.row.key] = min(record.row.id, first.get(record.row.key, record.row.id))
+
+        def is_free(record: Record) -> bool:
+            if record.row.id in left or record.row.key in held:
+                return False
+            return record.row.key is None or record.row.id <= first.get(record.row.key, record.row.id)
+
+        due = self._at([place], lambda r: r.is_due(now) and is_free(r))
+        ready = self._at([place], lambda r: r.is_ready and is_free(r))
+        # Ready rows of their keys may stand behind those that a handler has given back.
+        given_back = sum(record.is_given_back for record in due[:limit])
+        return shared_out(due, ready, limit, at_least=given_back)
+
+
+def _rescued_until(row: OutboxRow, now: datetime) -> datetime:
+    deliveries = row.deliveries_count - RESCUED_AT_ONCE
+    if deliveries <= 0:
+        return row.created_at
+    return now + timedelta(seconds=min(LONGEST_REST_SECONDS, 2 ** min(deliveries, 30)))
