@@ -11,6 +11,7 @@ from typing_extensions import override
 
 from faststream_outbox._faststream import EnterType, TestBroker, broker_of, is_connected
 from faststream_outbox._store.memory.dead_letters import MemoryDeadLetters
+from faststream_outbox._store.memory.onlooker import MemoryOnlooker
 from faststream_outbox._store.memory.store import MemoryStore
 from faststream_outbox._values.draft import Draft
 from faststream_outbox._values.outcome import Accepted, Refused, Unsent, Verdict
@@ -155,6 +156,7 @@ class TestOutboxBroker(TestBroker[OutboxBroker, EnterType]):
         with (
             mock.patch.object(broker, "_store", self.store),
             mock.patch.object(broker, "_dead_letters", MemoryDeadLetters(self.store)),
+            mock.patch.object(broker, "_onlooker", MemoryOnlooker(self.store)),
             mock.patch.object(producer, "writer", writer),
         ):
             yield

@@ -1,6 +1,6 @@
 """What the loops need of a store. PostgreSQL and memory implement it and pass one shared suite."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
@@ -8,6 +8,15 @@ from typing import Any, NamedTuple, Protocol
 from faststream_outbox._values.dead_letter import DeadLetter, Selection
 from faststream_outbox._values.draft import Draft
 from faststream_outbox._values.explanation import Explanation
+from faststream_outbox._values.facts import (
+    BlockerFacts,
+    IndexFacts,
+    PlanFacts,
+    ServerFacts,
+    SnapshotFacts,
+    TableFacts,
+)
+from faststream_outbox._values.figures import DeadLetterGroups, QueueFigures, RowState, SeenRow
 from faststream_outbox._values.outcome import Settlement, Unwritten
 from faststream_outbox._values.row import OutboxRow
 
@@ -159,6 +168,9 @@ class DeadLetterStore(Protocol):
     async def count(self, session: Any, selection: Selection) -> int:
         """Count dead letters."""
 
+    async def groups(self, session: Any, selection: Selection, *, limit: int, at_most: int) -> DeadLetterGroups:
+        """Group up to ``at_most`` dead letters, and return the ``limit`` largest groups."""
+
     async def replay(self, session: Any, selection: Selection, *, limit: int) -> int:
         """Make dead letters ordinary rows again; tell how many.
 
@@ -167,6 +179,57 @@ class DeadLetterStore(Protocol):
 
     async def discard(self, session: Any, selection: Selection, *, limit: int) -> int:
         """Delete dead letters for good; tell how many."""
+
+
+class Onlooker(Protocol):
+    """What people look at. No look takes a lock or a lease, and all are bounded."""
+
+    async def queues(self, *, limit: int, at_most: int, behind: str = "") -> Sequence[QueueFigures]:
+        """Count the rows of up to ``limit`` queues, in the order of their names, beginning behind a name.
+
+        Of ready, due and waiting rows, up to ``at_most`` in each shard are counted; of leased ones as many in all
+        queues together; of dead letters as many of each queue in each table.
+        """
+
+    async def seen(self, queue: str, state: RowState, *, limit: int, max_bytes: int) -> Sequence[SeenRow]:
+        """Return rows of a queue that are in a state, the first first, with up to ``max_bytes`` of each payload."""
+
+
+class Examiner(Protocol):
+    """What the database says of itself, for people who look for what is wrong. No look takes a lock."""
+
+    async def server(self) -> ServerFacts:
+        """Return what is known of the server, the database and the role that asks."""
+
+    async def tables(self) -> Sequence[TableFacts]:
+        """Return what the statistics say of the outbox table, and of the dead-letter table where there is one."""
+
+    def declared_indexes(self) -> Sequence[IndexFacts]:
+        """Return the indexes that the tables are declared with."""
+
+    async def indexes(self) -> Sequence[IndexFacts]:
+        """Return the indexes that the tables have in the database."""
+
+    async def snapshots(self, *, seconds: float) -> Sequence[SnapshotFacts]:
+        """Return what has kept deleted rows from being cleaned up for longer than that."""
+
+    async def blockers(self) -> Sequence[BlockerFacts]:
+        """Return the sessions for which others wait that work on the tables."""
+
+    async def plans(self, queue: str) -> Sequence[PlanFacts]:
+        """Return how the statements of consumers would be run for a queue."""
+
+    async def holders(self, queue: str) -> Sequence[str]:
+        """Return in words the sessions that hold shards of a queue which have rows to be taken."""
+
+    async def consumed(self, *, seconds: float) -> frozenset[str] | None:
+        """Listen for so long, and return the queues that processes have announced; None where nothing is heard.
+
+        With 0 seconds, only whether anything is heard is found out.
+        """
+
+    async def differences(self) -> Mapping[str, Sequence[str]]:
+        """Return, for each table that is not as it was declared, in what it differs."""
 
 
 class Store(Protocol):

@@ -1,7 +1,7 @@
 """A row that failed for good, and which of them are meant."""
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from faststream_outbox._values.row import OutboxRow
 
@@ -31,3 +31,9 @@ class Selection:
     """At that time or later."""
     failed_before: datetime | None = None
     """Earlier than that time."""
+    older_than: timedelta | None = None
+    """Earlier than so long ago, by the database's clock."""
+    exception: str | None = None
+    """A part of the exception's text."""
+    ids: tuple[int, ...] | None = None
+    """With one of these ids."""

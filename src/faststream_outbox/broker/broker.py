@@ -4,6 +4,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from types import TracebackType
 from typing import Any
 
@@ -26,11 +27,14 @@ from faststream_outbox._faststream import (
     serializer_of,
 )
 from faststream_outbox._store.postgres.dead_letters import PostgresDeadLetters
+from faststream_outbox._store.postgres.examiner import PostgresExaminer
+from faststream_outbox._store.postgres.onlooker import PostgresOnlooker
 from faststream_outbox._store.postgres.store import PostgresStore
 from faststream_outbox._store.postgres.writer import PostgresWriter
-from faststream_outbox._store.protocol import DeadLetterStore, Store
+from faststream_outbox._store.protocol import DeadLetterStore, Examiner, Onlooker, Store
 from faststream_outbox._values.draft import DEFAULT_MAX_PAYLOAD_BYTES
-from faststream_outbox.broker.dead_letters import DeadLetters
+from faststream_outbox.admin.admin import OutboxAdmin
+from faststream_outbox.admin.dead_letters import DeadLetters
 from faststream_outbox.broker.logging import make_outbox_logger_state
 from faststream_outbox.broker.options import BrokerOptions
 from faststream_outbox.broker.publishing import OutboxPublishing
@@ -94,6 +98,8 @@ class OutboxBroker(OutboxPublishing, OutboxRegistrator, BrokerUsecase[Delivery, 
         self._lifecycle = asyncio.Lock()
         self._dead_letters: DeadLetterStore = PostgresDeadLetters(engine, outbox_table, dlq_table)
         self._store: Store = PostgresStore(engine, outbox_table, dlq_table, listen_engine=listen_engine)
+        self._tables = (outbox_table, dlq_table)
+        self._listen_engine = listen_engine
         super().__init__(
             routers=options.get("routers", ()),
             config=OutboxBrokerConfig(
@@ -151,6 +157,19 @@ class OutboxBroker(OutboxPublishing, OutboxRegistrator, BrokerUsecase[Delivery, 
     def dead_letters(self) -> DeadLetters:
         """Rows that failed for good: look at them, send them again, or let them go."""
         return DeadLetters(self._dead_letters)
+
+    @property
+    def admin(self) -> OutboxAdmin:
+        """What people who run the outbox ask and do: figures of queues, dead letters, and what is wrong."""
+        return OutboxAdmin(self._onlooker, self._examiner, self._dead_letters, self._store.explain)
+
+    @cached_property
+    def _onlooker(self) -> Onlooker:
+        return PostgresOnlooker(self._engine, *self._tables)
+
+    @cached_property
+    def _examiner(self) -> Examiner:
+        return PostgresExaminer(self._engine, *self._tables, listen_engine=self._listen_engine)
 
     @property
     def is_idle(self) -> bool:

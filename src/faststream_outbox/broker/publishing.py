@@ -2,14 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any, TypeAlias, cast
+from typing import Any, cast
 
 from sqlalchemy import Connection
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 from sqlalchemy.orm import Session
 from typing_extensions import Unpack, override
 
 from faststream_outbox._faststream import BrokerPublishMixin, SendableMessage
+from faststream_outbox._store.postgres.sessions import AnySession
 from faststream_outbox._values.draft import check_queue, check_timer_id
 from faststream_outbox._values.row import OutboxRow
 from faststream_outbox.config import check_options, require_count
@@ -17,8 +17,6 @@ from faststream_outbox.message import Delivery
 from faststream_outbox.publisher.message_options import MessageOptions
 from faststream_outbox.publisher.producer import OutboxProducer
 from faststream_outbox.response import OutboxPublishCommand, Outgoing
-
-AnySession: TypeAlias = AsyncSession | AsyncConnection
 
 
 class OutboxPublishing(BrokerPublishMixin[Delivery]):

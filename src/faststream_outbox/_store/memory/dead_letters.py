@@ -3,8 +3,10 @@
 from collections.abc import Sequence
 from typing import Any
 
+from faststream_outbox._store.memory.records import utc_now
 from faststream_outbox._store.memory.store import MemoryStore
 from faststream_outbox._values.dead_letter import DeadLetter, Selection
+from faststream_outbox._values.figures import Count, DeadLetterGroup, DeadLetterGroups
 
 
 class MemoryDeadLetters:
@@ -18,6 +20,17 @@ class MemoryDeadLetters:
 
     async def count(self, session: Any, selection: Selection) -> int:
         return len(self._selected(selection))
+
+    async def groups(self, session: Any, selection: Selection, *, limit: int, at_most: int) -> DeadLetterGroups:
+        looked_at = self._selected(selection)[:at_most]
+        groups: dict[tuple[str, str, str], list[DeadLetter]] = {}
+        for letter in looked_at:
+            groups.setdefault((letter.row.queue, letter.reason, _kind(letter) or ""), []).append(letter)
+        found = [_group(*members) for members in groups.values()]
+        found.sort(key=lambda group: (-group.count, group.queue, group.reason, group.kind or ""))
+        return DeadLetterGroups(
+            groups=found[:limit], looked_at=Count(len(looked_at), is_whole=len(looked_at) < at_most)
+        )
 
     async def replay(self, session: Any, selection: Selection, *, limit: int) -> int:
         ids = self._ids(selection)[:limit]
@@ -48,6 +61,24 @@ class MemoryDeadLetters:
         return sorted(chosen, key=lambda letter: (letter.failed_at, letter.row.id))
 
 
+def _kind(letter: DeadLetter) -> str | None:
+    return None if letter.exception is None else letter.exception.partition("\n")[0].partition(":")[0]
+
+
+def _group(*letters: DeadLetter) -> DeadLetterGroup:
+    texts = [letter.exception for letter in letters if letter.exception is not None]
+    return DeadLetterGroup(
+        queue=letters[0].row.queue,
+        reason=letters[0].reason,
+        kind=_kind(letters[0]),
+        count=len(letters),
+        held=sum(letter.holds_key for letter in letters),
+        first_failed_at=min(letter.failed_at for letter in letters),
+        last_failed_at=max(letter.failed_at for letter in letters),
+        example=min(texts, default=None),
+    )
+
+
 def _agrees(letter: DeadLetter, selection: Selection) -> bool:
     return (
         selection.queue in (None, letter.row.queue)
@@ -55,4 +86,7 @@ def _agrees(letter: DeadLetter, selection: Selection) -> bool:
         and selection.reason in (None, letter.reason)
         and (selection.failed_after is None or letter.failed_at >= selection.failed_after)
         and (selection.failed_before is None or letter.failed_at < selection.failed_before)
+        and (selection.older_than is None or letter.failed_at < utc_now() - selection.older_than)
+        and (selection.exception is None or selection.exception in (letter.exception or ""))
+        and (selection.ids is None or letter.row.id in selection.ids)
     )

@@ -46,6 +46,11 @@ class MemoryTable:
         return [record.row for record in self._records.values() if record.dead is None]
 
     @property
+    def records(self) -> Sequence[Record]:
+        """All rows with what the table keeps beside them, in the order of their ids."""
+        return [*self._records.values()]
+
+    @property
     def dead_letters(self) -> list[tuple[OutboxRow, Dead]]:
         """Rows that failed for good, each with its reason."""
         return [(record.row, record.dead) for record in self._records.values() if record.dead is not None]

@@ -8,12 +8,13 @@ from sqlalchemy import Connection, Row, Table, TextClause
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from faststream_outbox._store.postgres.listener import channel_of
+from faststream_outbox._store.postgres.people import PeopleStatements
 from faststream_outbox._store.postgres.records import to_rows
 from faststream_outbox._store.postgres.sessions import run_in_session
-from faststream_outbox._store.postgres.statements import Statements
 from faststream_outbox._store.postgres.target import Target
 from faststream_outbox._store.postgres.tenants import translated
 from faststream_outbox._values.dead_letter import DeadLetter, Selection
+from faststream_outbox._values.figures import Count, DeadLetterGroup, DeadLetterGroups
 
 T = TypeVar("T")
 
@@ -32,7 +33,7 @@ class PostgresDeadLetters:
         self._target = Target(engine, outbox_table, is_undone=False)
         outbox_table = self._target.table
         dlq_table = None if dlq_table is None else translated(dlq_table, engine)
-        self._statements = Statements(outbox_table, dlq_table)
+        self._statements = PeopleStatements(outbox_table, dlq_table)
         self._channel = channel_of(outbox_table)
 
     async def list(self, session: Any, selection: Selection, *, limit: int) -> Sequence[DeadLetter]:
@@ -46,6 +47,16 @@ class PostgresDeadLetters:
         parameters = asdict(selection)
         return await self._run(
             session, lambda conn: int(conn.execute(self._statements.dead_letters_count, parameters).scalar_one())
+        )
+
+    async def groups(self, session: Any, selection: Selection, *, limit: int, at_most: int) -> DeadLetterGroups:
+        parameters = {**asdict(selection), "limit": limit, "at_most": at_most}
+        records = await self._run(
+            session, lambda conn: conn.execute(self._statements.dead_letters_groups, parameters).all()
+        )
+        looked_at = records[0].looked_at if records else 0
+        return DeadLetterGroups(
+            groups=[_to_group(record) for record in records], looked_at=Count(looked_at, looked_at < at_most)
         )
 
     async def replay(self, session: Any, selection: Selection, *, limit: int) -> int:
@@ -70,6 +81,19 @@ class PostgresDeadLetters:
             return await run_in_session(session, work, self._target)
         async with self._engine.begin() as connection:
             return await connection.run_sync(work)
+
+
+def _to_group(record: Row[Any]) -> DeadLetterGroup:
+    return DeadLetterGroup(
+        queue=record.queue,
+        reason=record.failure_reason,
+        kind=record.kind,
+        count=record.letters,
+        held=record.held,
+        first_failed_at=record.first_failed_at,
+        last_failed_at=record.last_failed_at,
+        example=record.example,
+    )
 
 
 def _to_dead_letters(records: Sequence[Row[Any]]) -> list[DeadLetter]:

@@ -14,6 +14,9 @@ from faststream_outbox.exceptions import InvalidSessionError
 
 T = TypeVar("T")
 
+AnySession: TypeAlias = AsyncSession | AsyncConnection
+"""What the broker's methods are declared to take."""
+
 AnyAsyncSession: TypeAlias = "AsyncSession | AsyncConnection | async_scoped_session[AsyncSession]"
 AnySyncSession: TypeAlias = "Session | Connection | scoped_session[Session]"
 

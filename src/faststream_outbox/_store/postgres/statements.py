@@ -46,7 +46,9 @@ _READABLE = {
     **{
         column: f"CASE WHEN {column} IS NOT NULL THEN LEAST(GREATEST({column}, TIMESTAMPTZ '0001-01-02 UTC'), "
         f"TIMESTAMPTZ '9999-12-30 UTC') END AS {column}"
-        for column in ("created_at", "first_attempt_at", "last_attempt_at", "acquired_at", "failed_at")
+        for column in (
+            *("created_at", "first_attempt_at", "last_attempt_at", "next_attempt_at", "acquired_at", "failed_at"),
+        )
     },
 }
 
@@ -62,7 +64,13 @@ _SELECTED = """d.failed_at IS NOT NULL
       AND (CAST(:key AS text) IS NULL OR d.key = CAST(:key AS text))
       AND (CAST(:reason AS text) IS NULL OR d.failure_reason = CAST(:reason AS text))
       AND (CAST(:failed_after AS timestamptz) IS NULL OR d.failed_at >= CAST(:failed_after AS timestamptz))
-      AND (CAST(:failed_before AS timestamptz) IS NULL OR d.failed_at < CAST(:failed_before AS timestamptz))"""
+      AND (CAST(:failed_before AS timestamptz) IS NULL OR d.failed_at < CAST(:failed_before AS timestamptz))
+      AND (CAST(:older_than AS interval) IS NULL OR d.failed_at < statement_timestamp() - CAST(:older_than AS interval))
+      AND (CAST(:exception AS text) IS NULL OR strpos(d.last_exception, CAST(:exception AS text)) > 0)
+      AND (CAST(:ids AS bigint[]) IS NULL OR d.id = ANY (CAST(:ids AS bigint[])))"""
+
+_NO_LETTERS = "(SELECT CAST(NULL AS text) AS queue WHERE false)"
+"""Where there is no dead-letter table."""
 
 
 # Where a dead letter comes from: the name of what its outbox table is, whichever way this process calls it.
@@ -90,6 +98,7 @@ class Statements:
             "table": _escaped(outbox_table),
             "dlq_table": "" if dlq_table is None else _escaped(dlq_table),
             "dead_letters": _both(outbox_table, dlq_table),
+            "moved_letters": _NO_LETTERS if dlq_table is None else _moved(dlq_table),
             "origin": _ORIGIN,
             "selected": _SELECTED,
             "planned_anew": _PLANNED_ANEW,
@@ -156,11 +165,16 @@ class Statements:
     def _write(self, name: str, **clauses: str) -> DriverStatement:
         return DriverStatement(self._load(name, **clauses))
 
-    def _load(self, name: str, **clauses: str) -> TextClause:
+    def _explain(self, name: str, **clauses: str) -> TextClause:
+        return self._load(name, "EXPLAIN (FORMAT JSON) ", **clauses)
+
+    def _load(self, name: str, before: str = "", **clauses: str) -> TextClause:
         values = self._clauses | clauses
         # In one pass, since a table's name may look like a placeholder.
         statement = re.sub(r"\{(\w+)\}", lambda placeholder: values[placeholder[1]], _read(name))
-        return text(statement).bindparams(**dict(c for clause, c in self._constants.items() if clause in statement))
+        return text(before + statement).bindparams(
+            **dict(c for clause, c in self._constants.items() if clause in statement)
+        )
 
 
 def quote_table(table: Table) -> str:

@@ -1,19 +1,23 @@
 """``broker.dead_letters``: look at rows that failed for good, send them again, or let them go."""
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
+from typing import Any
 
 from typing_extensions import TypedDict, Unpack
 
+from faststream_outbox._store.postgres.sessions import AnySession
 from faststream_outbox._store.protocol import DeadLetterStore
 from faststream_outbox._values.dead_letter import DeadLetter, Selection
-from faststream_outbox.broker.publishing import AnySession
+from faststream_outbox._values.figures import DeadLetterGroups
 from faststream_outbox.config import check_options, require_count
 from faststream_outbox.exceptions import ConfigError
 
 DEFAULT_LIMIT = 1000
 MAX_LIMIT = 1_000_000
 """More in one transaction would hold its locks for too long; call again."""
+
+MAX_ID = 2**63 - 1
 
 
 class DeadLetterOptions(TypedDict, total=False):
@@ -33,6 +37,15 @@ class DeadLetterOptions(TypedDict, total=False):
 
     failed_before: datetime | None
     """That failed before this time; timezone-aware."""
+
+    older_than: timedelta | None
+    """That failed longer ago than this, by the database's clock."""
+
+    exception: str | None
+    """Whose exception's text contains this."""
+
+    ids: Sequence[int] | None
+    """With one of these ids; where ids began anew, several letters may have one."""
 
 
 class DeadLetters:
@@ -75,6 +88,36 @@ class DeadLetters:
     async def count(self, *, session: AnySession | None = None, **options: Unpack[DeadLetterOptions]) -> int:
         """Count dead letters; see ``list``."""
         return await self._store.count(session, _selection("count", options))
+
+    async def groups(
+        self,
+        *,
+        session: AnySession | None = None,
+        limit: int = 100,
+        at_most: int = 100_000,
+        **options: Unpack[DeadLetterOptions],
+    ) -> DeadLetterGroups:
+        """Return dead letters by queue, reason and type of exception, the largest groups first.
+
+        Args:
+            session: The transaction to read in; None: one of its own.
+            limit: The most groups to return.
+            at_most: The most dead letters to look at; ``looked_at`` of the result says whether there are more.
+            **options: See ``DeadLetterOptions``.
+
+        Raises:
+            ConfigError: An option or a limit cannot be.
+            InvalidSessionError: ``session`` cannot be used.
+
+        Example::
+
+            found = await broker.dead_letters.groups(queue="orders")
+            for group in found.groups:
+                print(group.count, group.reason, group.kind, group.example)
+        """
+        selection = _selection("groups", options)
+        at_most = require_count("at_most", at_most, at_most=MAX_LIMIT)
+        return await self._store.groups(session, selection, limit=_checked(limit), at_most=at_most)
 
     async def replay(
         self,
@@ -125,7 +168,20 @@ def _selection(method: str, options: DeadLetterOptions) -> Selection:
         if moment is not None and (not isinstance(moment, datetime) or moment.utcoffset() is None):
             msg = f"{name}: must be a timezone-aware datetime, got {moment!r}"
             raise ConfigError(msg)
-    return Selection(**options)
+    older_than: Any = options.get("older_than")
+    if older_than is not None and not isinstance(older_than, timedelta):
+        msg = f"older_than: must be a timedelta, got {older_than!r}"
+        raise ConfigError(msg)
+    ids = options.get("ids")
+    given: dict[str, Any] = {**options, "ids": None if ids is None else tuple(map(_id, ids))}
+    return Selection(**given)
+
+
+def _id(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or abs(value) > MAX_ID:
+        msg = f"ids: must be integers that PostgreSQL's bigint holds, got {value!r}"
+        raise ConfigError(msg)
+    return value
 
 
 def _checked(limit: int) -> int:

@@ -1,0 +1,1 @@
+"""The admin API and the command line on real servers."""

@@ -1,0 +1,65 @@
+"""What people who run an outbox ask of it and do with it, from an engine and the names of its tables."""
+
+from sqlalchemy import Table
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from faststream_outbox._store.postgres.advice import explain
+from faststream_outbox._store.postgres.dead_letters import PostgresDeadLetters
+from faststream_outbox._store.postgres.examiner import PostgresExaminer
+from faststream_outbox._store.postgres.onlooker import PostgresOnlooker
+from faststream_outbox._values.figures import (
+    Count,
+    DeadLetterGroup,
+    DeadLetterGroups,
+    QueueFigures,
+    RowState,
+    SeenRow,
+)
+from faststream_outbox._values.finding import Finding, Grade
+from faststream_outbox.admin.admin import OutboxAdmin
+from faststream_outbox.admin.dead_letters import DeadLetters
+from faststream_outbox.admin.json_form import to_json
+
+__all__ = (
+    "Count",
+    "DeadLetterGroup",
+    "DeadLetterGroups",
+    "DeadLetters",
+    "Finding",
+    "Grade",
+    "OutboxAdmin",
+    "QueueFigures",
+    "RowState",
+    "SeenRow",
+    "make_admin",
+    "to_json",
+)
+
+
+def make_admin(
+    engine: AsyncEngine,
+    *,
+    outbox_table: Table,
+    dlq_table: Table | None = None,
+    listen_engine: AsyncEngine | None = None,
+) -> OutboxAdmin:
+    """Return what ``broker.admin`` is, where there is no broker.
+
+    Args:
+        engine: On ``postgresql+asyncpg``; it is used, and never disposed.
+        outbox_table: Made by ``make_outbox_table``.
+        dlq_table: Made by ``make_dlq_table``; None where dead letters stay in the outbox table.
+        listen_engine: Where to listen, if not on ``engine``.
+
+    Example::
+
+        admin = make_admin(engine, outbox_table=make_outbox_table(MetaData()))
+        for figures in await admin.queues():
+            print(figures.queue, figures.backlog, figures.oldest_seconds)
+    """
+    return OutboxAdmin(
+        PostgresOnlooker(engine, outbox_table, dlq_table),
+        PostgresExaminer(engine, outbox_table, dlq_table, listen_engine=listen_engine),
+        PostgresDeadLetters(engine, outbox_table, dlq_table),
+        explain,
+    )

@@ -1,0 +1,119 @@
+"""``broker.admin``: what people who run an outbox ask of it and do with it."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+from faststream_outbox._store.protocol import DeadLetterStore, Examiner, Onlooker
+from faststream_outbox._values.explanation import Explanation
+from faststream_outbox._values.figures import QueueFigures, RowState, SeenRow
+from faststream_outbox._values.finding import Finding
+from faststream_outbox.admin.dead_letters import DeadLetters
+from faststream_outbox.admin.doctor import Doctor
+from faststream_outbox.config import require_count
+from faststream_outbox.exceptions import ConfigError
+
+MOST_QUEUES = 10_000
+MOST_ROWS = 1000
+DEFAULT_AT_MOST = 1000
+DEFAULT_BODY_BYTES = 4096
+
+
+class OutboxAdmin:
+    """Figures of queues, rows, dead letters, and what is wrong. No broker has to run.
+
+    ``make_admin`` makes one without a broker. Every look takes no lock, and is bounded: a ``Count`` says whether it is
+    whole. All times are the database's.
+
+    Example::
+
+        for figures in await broker.admin.queues():
+            print(figures.queue, figures.backlog, figures.oldest_seconds)
+        for finding in await broker.admin.examine():
+            print(finding.grade, finding.check, finding.text)
+    """
+
+    def __init__(
+        self,
+        onlooker: Onlooker,
+        examiner: Examiner,
+        dead_letters: DeadLetterStore,
+        explain: Callable[[BaseException], Explanation],
+    ) -> None:
+        self._onlooker = onlooker
+        self._examiner = examiner
+        self._dead_letters = dead_letters
+        self._explain = explain
+
+    @property
+    def dead_letters(self) -> DeadLetters:
+        """Rows that failed for good: look at them, send them again, or let them go."""
+        return DeadLetters(self._dead_letters)
+
+    async def queues(
+        self, *, limit: int = MOST_QUEUES, at_most: int = DEFAULT_AT_MOST, behind: str = ""
+    ) -> Sequence[QueueFigures]:
+        """Return the figures of each queue that has rows or dead letters, in the order of their names.
+
+        Args:
+            limit: The most queues to return.
+            at_most: How many rows to count in each state and shard, of which a queue has 16.
+            behind: Begin with the first name after this one: the last one of the page before.
+
+        Raises:
+            ConfigError: A limit cannot be.
+        """
+        return await self._onlooker.queues(
+            limit=require_count("limit", limit, at_most=MOST_QUEUES),
+            at_most=require_count("at_most", at_most),
+            behind=behind,
+        )
+
+    async def seen(
+        self,
+        queue: str,
+        *,
+        state: RowState | str = RowState.READY,
+        limit: int = 20,
+        max_bytes: int = DEFAULT_BODY_BYTES,
+    ) -> Sequence[SeenRow]:
+        """Return the first rows of a queue that are in a state.
+
+        Args:
+            queue: Its name. Copies of a forwarder with ``tee=True`` are in one of their own, as in ``orders=>redis:x``.
+            state: ``ready``, ``due``, ``timer``, ``retry``, ``leased`` or ``parked``.
+            limit: The most rows to return.
+            max_bytes: How much to read of each payload.
+
+        Raises:
+            ConfigError: There is no such state, or a limit cannot be.
+        """
+        if state not in set(RowState):
+            msg = f"state: must be one of {', '.join(RowState)}, got {state!r}"
+            raise ConfigError(msg)
+        return await self._onlooker.seen(
+            queue,
+            RowState(state),
+            limit=require_count("limit", limit, at_most=MOST_ROWS),
+            max_bytes=require_count("max_bytes", max_bytes),
+        )
+
+    async def differences(self) -> Mapping[str, Sequence[str]]:
+        """Return, for each table that is not as it is declared, in what it differs; see ``validate_schema``."""
+        return await self._examiner.differences()
+
+    async def examine(self, *, listen_seconds: float = 0.0) -> Sequence[Finding]:
+        """Look for what keeps messages from flowing, or may soon.
+
+        Compared are tables and indexes with their declarations; looked at are plans, dead rows, snapshots that are
+        held, sessions that block others, connections, LISTEN, and each queue's backlog. A check that fails is a finding
+        of the grade ``unknown``, and keeps no other from being made. It takes up to five seconds where notifications do
+        not arrive.
+
+        Args:
+            listen_seconds: How long to listen for what processes announce. They do so once a minute: with 65 seconds,
+                queues that nobody consumes are known.
+        """
+        return await Doctor(self._onlooker, self._examiner, self._explain).examine(listen_seconds=listen_seconds)
+
+    def explain(self, error: BaseException) -> Explanation:
+        """Return in words what an error of the database means, and what to do about it where that is known."""
+        return self._explain(error)

@@ -1,0 +1,103 @@
+"""Looks for what keeps messages from flowing, or may soon."""
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import TypeAlias
+
+from faststream_outbox._store.protocol import Examiner, Onlooker
+from faststream_outbox._values.explanation import Explanation
+from faststream_outbox._values.figures import QueueFigures
+from faststream_outbox._values.finding import Finding, Grade
+from faststream_outbox.admin import judging
+
+SNAPSHOT_SECONDS = 300.0
+"""Reports take minutes; a snapshot that is held for longer lets the table grow."""
+
+MOST_QUEUES = 1000
+AT_MOST = 1000
+MOST_STANDING = 20
+"""Queues with an old backlog of which the holders of shards are looked for."""
+
+SOME_QUEUE = "queue"
+"""Plans are made for this one where no queue has rows."""
+
+Check: TypeAlias = Callable[[], Awaitable[Sequence[Finding]]]
+
+
+class Doctor:
+    """Makes one check after the other. What is found is judged in ``judging``.
+
+    Args:
+        onlooker: Counts rows.
+        examiner: Asks the database.
+        explain: Puts errors into words.
+    """
+
+    def __init__(self, onlooker: Onlooker, examiner: Examiner, explain: Callable[[BaseException], Explanation]) -> None:
+        self._onlooker = onlooker
+        self._examiner = examiner
+        self._explain = explain
+        self._queues: Sequence[QueueFigures] = ()
+
+    async def examine(self, *, listen_seconds: float) -> Sequence[Finding]:
+        """Return what the checks have found; see ``OutboxAdmin.examine``."""
+
+        async def listen() -> Sequence[Finding]:
+            return judging.listening(
+                await self._examiner.consumed(seconds=listen_seconds), self._queues, listen_seconds
+            )
+
+        # Queues come before what is judged by them.
+        checks: Mapping[str, Check] = {
+            "server": self._server,
+            "tables": self._tables,
+            "indexes": self._indexes,
+            "queues": self._look_at_queues,
+            "blockers": self._blockers,
+            "statistics": self._statistics,
+            "snapshots": self._snapshots,
+            "listen": listen,
+        }
+        findings: list[Finding] = []
+        for name, check in checks.items():
+            findings += await self._make(name, check)
+        return findings
+
+    async def _make(self, name: str, check: Check) -> Sequence[Finding]:
+        try:
+            return await check()
+        except Exception as error:  # noqa: BLE001 - one check that fails keeps no other from being made
+            text = f"it could not be looked at: {self._explain(error).text}"
+            return [Finding(check=name, grade=Grade.UNKNOWN, text=text)]
+
+    async def _server(self) -> Sequence[Finding]:
+        return judging.server(await self._examiner.server())
+
+    async def _tables(self) -> Sequence[Finding]:
+        return judging.tables(await self._examiner.differences())
+
+    async def _indexes(self) -> Sequence[Finding]:
+        return judging.indexes(self._examiner.declared_indexes(), await self._examiner.indexes())
+
+    async def _look_at_queues(self) -> Sequence[Finding]:
+        self._queues = await self._onlooker.queues(limit=MOST_QUEUES, at_most=AT_MOST)
+        findings = list(judging.queues(self._queues))
+        standing = [figures for figures in self._queues if judging.is_standing(figures)]
+        for figures in standing[:MOST_STANDING]:
+            findings += judging.holders(figures, await self._examiner.holders(figures.queue))
+        return findings
+
+    async def _blockers(self) -> Sequence[Finding]:
+        return judging.blockers(await self._examiner.blockers())
+
+    async def _statistics(self) -> Sequence[Finding]:
+        facts = await self._examiner.tables()
+        longest = max(self._queues, key=lambda figures: figures.backlog.rows, default=None)
+
+        async def plans() -> Sequence[Finding]:
+            found = await self._examiner.plans(SOME_QUEUE if longest is None else longest.queue)
+            return judging.plans(found, estimated_rows=facts[0].estimated_rows if facts else 0)
+
+        return [*judging.statistics(facts), *await self._make("plans", plans)]
+
+    async def _snapshots(self) -> Sequence[Finding]:
+        return judging.snapshots(await self._examiner.snapshots(seconds=SNAPSHOT_SECONDS))
