@@ -4,7 +4,7 @@ import re
 import tomllib
 from pathlib import Path
 
-from faststream_outbox.forwarders.general.kinds import OLDEST_NATS
+from faststream_outbox.forwarders.kinds import OLDEST_NATS
 
 ROOT = Path(__file__).parents[1]
 

@@ -9,7 +9,8 @@ from typing import Any
 from faststream_outbox._values.outcome import Unsent, Verdict
 from faststream_outbox._values.parcel import Parcel
 from faststream_outbox._values.row import OutboxRow
-from faststream_outbox.forwarders.factory import LaneDestination, create_destinations
+from faststream_outbox.forwarders.factory import create_destinations
+from faststream_outbox.forwarders.kinds import LaneDestination
 
 _ids = iter(range(1, 10**9))
 

@@ -75,7 +75,7 @@ class Destination(ConnectedDestination[Connection]):
     def _is_settled(self, client: Connection, error: BaseException) -> bool:
         return isinstance(error, AnswerError)
 
-    async def _hand_over(self, client: Connection, parcels: Sequence[Parcel], verdicts: Verdicts) -> None:
+    async def _send(self, client: Connection, parcels: Sequence[Parcel], verdicts: Verdicts) -> None:
         ids = [parcel.row.id for parcel in parcels]
         self.server.flights.append(ids)
         self.before_answer()

@@ -9,14 +9,14 @@ from faststream_outbox.forwarders.deadline import Deadline
 async def waits(deadline: Deadline) -> float:
     began = time.monotonic()
     with pytest.raises(TimeoutError):
-        async with deadline.hand_over():
+        async with deadline.limit():
             await asyncio.sleep(60)
     return time.monotonic() - began
 
 
 async def seconds_left(deadline: Deadline) -> float:
     """How long a hand-over that begins now may take."""
-    async with deadline.hand_over():
+    async with deadline.limit():
         assert deadline._current is not None
         end = deadline._current.when()
         assert end is not None

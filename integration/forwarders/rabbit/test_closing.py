@@ -9,7 +9,7 @@ from faststream_outbox._values.outcome import Unsent, Verdict
 from faststream_outbox._values.parcel import Parcel
 from faststream_outbox.forwarders.rabbit.client import RabbitClient
 from faststream_outbox.forwarders.rabbit.outages import Outages
-from faststream_outbox.forwarders.rabbit.sending import Sending
+from faststream_outbox.forwarders.rabbit.sending import MessageSender
 from faststream_outbox.forwarders.rabbit.settings import RabbitSettings
 from integration.faults.proxy import TcpProxy
 from tests.forwarders.rabbit.rows import row
@@ -30,7 +30,7 @@ async def test_it_ends_soon(turns: int, proxied_rabbit: RabbitBroker, rabbit_pro
         verdicts: dict[int, Verdict] = {}
         # Nobody waits for the confirmations, which would take half a minute.
         async with asyncio.timeout(10):
-            await Sending(client, settings, Outages(), verdicts).send(
+            await MessageSender(client, settings, Outages(), verdicts).send(
                 [Parcel(row(id=number, idempotency_key=f"i{number}")) for number in range(MANY)]
             )
         assert all(isinstance(verdict, Unsent) for verdict in verdicts.values())

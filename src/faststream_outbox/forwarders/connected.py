@@ -64,7 +64,7 @@ class ConnectedDestination(ABC, Generic[C]):
         """Tell whether all that was sent has an answer after this error, so that the connection can be kept."""
 
     @abstractmethod
-    async def _hand_over(self, client: C, parcels: Sequence[Parcel], verdicts: Verdicts) -> None:
+    async def _send(self, client: C, parcels: Sequence[Parcel], verdicts: Verdicts) -> None:
         """Send parcels and note verdicts as soon as they are known.
 
         Those in flight when a connection broke are unsent with a ``ConnectionBrokenError``, or a ``OneOfThemError``;
@@ -110,8 +110,8 @@ class ConnectedDestination(ABC, Generic[C]):
             return [Unsent(ConnectionError("not connected"))] * len(parcels)
         verdicts: dict[int, Verdict] = {}
         try:
-            async with self._deadline.hand_over():
-                await self._hand_over_in_turn(self._client, parcels, verdicts)
+            async with self._deadline.limit():
+                await self._send_in_turn(self._client, parcels, verdicts)
         except TimeoutError:
             # What was acknowledged by now stays so.
             pass
@@ -125,14 +125,14 @@ class ConnectedDestination(ABC, Generic[C]):
             await self._after_trouble(trouble)
         return answer
 
-    async def _hand_over_in_turn(self, client: C, parcels: Sequence[Parcel], verdicts: Verdicts) -> None:
+    async def _send_in_turn(self, client: C, parcels: Sequence[Parcel], verdicts: Verdicts) -> None:
         """Hand over the parcels without suspicion, and then each suspect alone."""
         sendable = [parcel for parcel in parcels if parcel.address is None or self._can_be_sent(parcel, verdicts)]
         together, alone, waiting = self._suspects.part(sendable)
         for parcel in waiting:
             verdicts[parcel.row.id] = Unsent()
         if together:
-            await self._hand_over(client, together, verdicts)
+            await self._send(client, together, verdicts)
         if not alone:
             return
         noted = [verdicts.get(parcel.row.id, Unsent()) for parcel in together]
@@ -145,7 +145,7 @@ class ConnectedDestination(ABC, Generic[C]):
             elif (sentence := self._suspects.sentence(row_id)) is not None:
                 verdicts[row_id] = sentence
             else:
-                await self._hand_over(client, [parcel], verdicts)
+                await self._send(client, [parcel], verdicts)
                 is_over = _is_trouble(verdicts[row_id])
 
     def _can_be_sent(self, parcel: Parcel, verdicts: Verdicts) -> bool:

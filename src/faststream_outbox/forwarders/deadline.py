@@ -19,7 +19,7 @@ class Deadline:
         self._current: asyncio.Timeout | None = None
 
     @asynccontextmanager
-    async def hand_over(self) -> AsyncIterator[None]:
+    async def limit(self) -> AsyncIterator[None]:
         """Bound a hand-over; raise TimeoutError when its time is over."""
         async with asyncio.timeout_at(min(_now() + self._seconds, self._latest)) as timeout:
             self._current = timeout

@@ -27,13 +27,8 @@ from faststream_outbox._values.parcel import Parcel
 from faststream_outbox._values.row import OutboxRow
 from faststream_outbox.config import MIN_SECONDS, check_options, require_count, require_flag, require_seconds
 from faststream_outbox.exceptions import ConfigError, InvalidMessageError
-from faststream_outbox.forwarders.factory import (
-    Destinations,
-    LaneDestination,
-    PartsDown,
-    check_envelope,
-    create_destinations,
-)
+from faststream_outbox.forwarders.factory import Destinations, check_envelope, create_destinations
+from faststream_outbox.forwarders.kinds import LaneDestination, PartsDown
 from faststream_outbox.forwarders.options import ForwarderOptions
 from faststream_outbox.forwarders.patient import PatientDestination
 from faststream_outbox.forwarders.status import ForwarderState, ForwarderStatus

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from faststream_outbox._engine.relaying.patience import Patience
 from faststream_outbox._values.outcome import Verdict
 from faststream_outbox._values.parcel import Parcel
-from faststream_outbox.forwarders.factory import LaneDestination
+from faststream_outbox.forwarders.kinds import LaneDestination
 
 
 class PatientDestination:

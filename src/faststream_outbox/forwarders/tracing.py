@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from faststream_outbox._values.outcome import Accepted, Poison, Refused, Unsent, Verdict
 from faststream_outbox._values.parcel import Parcel
-from faststream_outbox.forwarders.factory import LaneDestination
+from faststream_outbox.forwarders.kinds import LaneDestination
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Span, SpanContext

@@ -11,10 +11,9 @@ from faststream.mqtt import MQTTBroker  # noqa: E402
 
 from faststream_outbox._values.outcome import Poison, Refused, Unsent  # noqa: E402
 from faststream_outbox.exceptions import ConfigError  # noqa: E402
-from faststream_outbox.forwarders.general.kinds import outlet_of  # noqa: E402
 from faststream_outbox.forwarders.general.mqtt import PACKET_OVERHEAD, MqttOutlet, PacketTooLargeError  # noqa: E402
 
-from .rows import parcel  # noqa: E402
+from .rows import outlet_of, parcel  # noqa: E402
 
 
 def outlet(qos: Any = zmqtt.QoS.AT_LEAST_ONCE, *, allow_lossy: bool = False, **options: Any) -> MqttOutlet:

@@ -11,9 +11,8 @@ from faststream.nats import JStream, NatsBroker
 from nats import errors
 
 from faststream_outbox.forwarders.general import nats as module
-from faststream_outbox.forwarders.general.kinds import outlet_of
 
-from .rows import parcel
+from .rows import outlet_of, parcel
 
 LIMIT = 1000
 

@@ -7,8 +7,8 @@ import pytest
 
 from faststream_outbox._values.outcome import Accepted, Poison, Refused, Unsent, Verdict
 from faststream_outbox._values.parcel import Parcel
-from faststream_outbox.forwarders.general import sending as module
-from faststream_outbox.forwarders.general.sending import Sending
+from faststream_outbox.forwarders import chains
+from faststream_outbox.forwarders.general.sending import RowSender
 
 from .rows import parcel
 
@@ -54,9 +54,9 @@ class FakeOutlet:
         return [number for what, number in self.log if what == "taken"]
 
 
-async def send(outlet: FakeOutlet, *keys: str | None) -> tuple[Sending, dict[int, Verdict]]:
+async def send(outlet: FakeOutlet, *keys: str | None) -> tuple[RowSender, dict[int, Verdict]]:
     verdicts: dict[int, Verdict] = {}
-    sending = Sending(outlet, verdicts)
+    sending = RowSender(outlet, verdicts)
     await sending.send([parcel(number, key=key) for number, key in enumerate(keys)])
     return sending, verdicts
 
@@ -75,7 +75,7 @@ async def test_one_row_of_a_key_in_flight_and_all_keys_at_once() -> None:
 
 
 async def test_not_too_many_in_flight(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MOST_IN_FLIGHT", 5)
+    monkeypatch.setattr(chains, "MOST_IN_FLIGHT", 5)
     outlet = FakeOutlet()
     await send(outlet, *[None] * 50)
     assert outlet.most_in_flight == 5
@@ -150,7 +150,7 @@ async def test_rows_that_were_in_flight_when_it_was_cut_off_are_known_of() -> No
         async def publish(self, parcel: Parcel) -> None:
             await asyncio.Event().wait()
 
-    sending = Sending(HangingOutlet(), {})
+    sending = RowSender(HangingOutlet(), {})
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.01):
             await sending.send([parcel(1)])

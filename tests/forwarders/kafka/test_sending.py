@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from faststream_outbox._values.outcome import Accepted, Poison, Refused, Unsent, Verdict
 from faststream_outbox._values.row import OutboxRow
-from faststream_outbox.forwarders.kafka.sending import PartitionSending
+from faststream_outbox.forwarders.kafka.sending import PartitionSender
 from faststream_outbox.forwarders.kafka.verdicts import KafkaAnswerError
 
 from .rows import row, settings
@@ -44,7 +44,7 @@ class Partition:
 
 async def send(partition: Any, rows: list[OutboxRow], **options: Any) -> list[Verdict]:
     verdicts: dict[int, Verdict] = {}
-    await PartitionSending(partition, settings(**options), TopicPartition(partition.topic, 3), verdicts).send(rows)
+    await PartitionSender(partition, settings(**options), TopicPartition(partition.topic, 3), verdicts).send(rows)
     assert set(verdicts) == {each.id for each in rows}, "a verdict for each row"
     return [verdicts[each.id] for each in rows]
 
@@ -207,6 +207,15 @@ async def test_a_missing_topic_is_an_outage_and_one_that_rows_have_named_refuses
     assert [type(verdict) for verdict in verdicts] == [Refused, Refused, Unsent, Refused, Refused]
     assert verdicts[2] == Unsent(), "it waits behind the first of its key"
     assert len(elsewhere.batches) == 1, "it is not worth asking again"
+
+
+async def test_a_topic_that_is_deleted_while_a_batch_is_halved_refuses_the_rest_in_order() -> None:
+    answers = iter([INVALID, INVALID, UNKNOWN_TOPIC])
+    partition = Partition(lambda _records: next(answers), topic="elsewhere")
+    verdicts = await send(partition, [row(n, key="b" if n in (3, 4) else None) for n in range(8)], batch_bytes=100_000)
+    assert [ids(batch) for batch in partition.batches] == [[*range(8)], [*range(4)], [0, 1]]
+    assert [number for number, verdict in enumerate(verdicts) if not isinstance(verdict, Refused)] == [4]
+    assert verdicts[4] == Unsent(), "it waits behind the first of its key"
 
 
 BEHAVIOURS = st.sampled_from([b"fine"] * 8 + [b"poison", b"refused", b"large"])

@@ -15,10 +15,11 @@ from pamqp.header import ContentHeader
 from faststream_outbox._values.outcome import Accepted, Poison, Refused, Unsent, Verdict
 from faststream_outbox._values.parcel import Parcel
 from faststream_outbox._values.row import OutboxRow
+from faststream_outbox.forwarders import chains
 from faststream_outbox.forwarders.rabbit import sending as module
 from faststream_outbox.forwarders.rabbit.outages import Outages, QueueOutageError
 from faststream_outbox.forwarders.rabbit.properties import Properties
-from faststream_outbox.forwarders.rabbit.sending import Sending
+from faststream_outbox.forwarders.rabbit.sending import MessageSender
 from faststream_outbox.forwarders.rabbit.settings import RabbitSettings
 from faststream_outbox.forwarders.rabbit.verdicts import BlockedError
 from faststream_outbox.forwarders.suspects import ConnectionBrokenError, OneOfThemError
@@ -92,9 +93,9 @@ async def send(
     its_rows: Sequence[OutboxRow],
     outages: Outages | None = None,
     settings: RabbitSettings = SETTINGS,
-) -> tuple[Sending, dict[int, Verdict]]:
+) -> tuple[MessageSender, dict[int, Verdict]]:
     verdicts: dict[int, Verdict] = {}
-    sending = Sending(client, settings, Outages() if outages is None else outages, verdicts)
+    sending = MessageSender(client, settings, Outages() if outages is None else outages, verdicts)
     await sending.send([Parcel(row) for row in its_rows])
     assert set(verdicts) == {row.id for row in its_rows}
     return sending, verdicts
@@ -111,7 +112,7 @@ async def test_one_row_of_a_key_in_flight_and_all_keys_at_once() -> None:
 
 
 async def test_not_too_many_in_flight(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MOST_IN_FLIGHT", 5)
+    monkeypatch.setattr(chains, "MOST_IN_FLIGHT", 5)
     client = FakeClient()
     await send(client, rows(*[None] * 50))
     assert client.most_in_flight == 5
@@ -243,11 +244,11 @@ async def test_a_routing_key_that_is_not_permitted(elsewhere: bool, verdict: typ
     error = amqp.ChannelAccessRefused("ACCESS_REFUSED - access to topic 'k' in exchange 'x' refused for user 'u'")
     client, verdicts = FakeClient(lambda _: error), dict[int, Verdict]()
     [its_row] = rows("a")
-    await Sending(client, SETTINGS, Outages(), verdicts).send([Parcel(its_row, "k" if elsewhere else None)])
+    await MessageSender(client, SETTINGS, Outages(), verdicts).send([Parcel(its_row, "k" if elsewhere else None)])
     assert verdicts == {0: verdict(error)}
     assert client.routing_keys == ["k" if elsewhere else None]
     verdicts.clear()
-    await Sending(client, SETTINGS, Outages(), verdicts).send(
+    await MessageSender(client, SETTINGS, Outages(), verdicts).send(
         [Parcel(row, "k" if elsewhere else None) for row in rows("a", "b")]
     )
     blamed = [each.exception for each in verdicts.values() if isinstance(each, Unsent)]
@@ -279,7 +280,7 @@ async def test_nothing_more_is_sent_with_a_routing_key_that_is_down_and_everythi
     client.answer, client.log[:] = (lambda _: None), []
     verdicts: dict[int, Verdict] = {}
     parcels = [Parcel(row, "elsewhere" if row.id == 1 else None) for row in rows("a", "b", "c", "c")]
-    await Sending(client, SETTINGS, outages, verdicts).send(parcels)
+    await MessageSender(client, SETTINGS, outages, verdicts).send(parcels)
     assert client.taken == [b"1"]
     assert verdicts[1] == Accepted()
     for number in (0, 2):

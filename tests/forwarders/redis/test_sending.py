@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from faststream_outbox._values.outcome import Accepted, Poison, Refused, Unsent, Verdict
 from faststream_outbox._values.parcel import Parcel
 from faststream_outbox._values.row import OutboxRow
-from faststream_outbox.forwarders.redis.sending import TRANSACTION_BYTES, Sending
+from faststream_outbox.forwarders.redis.sending import TRANSACTION_BYTES, TransactionSender
 from faststream_outbox.forwarders.redis.settings import RedisSettings
 from faststream_outbox.forwarders.redis.verdicts import RedisAnswerError
 
@@ -65,7 +65,7 @@ def rows(*keys: str | None, payload: bytes = b"") -> list[OutboxRow]:
 
 async def send(server: Server, sent: list[OutboxRow]) -> list[Verdict]:
     verdicts: dict[int, Verdict] = {}
-    await Sending(server, SETTINGS, verdicts).send([Parcel(row) for row in sent])
+    await TransactionSender(server, SETTINGS, verdicts).send_parcels([Parcel(row) for row in sent])
     return [verdicts[row.id] for row in sent]
 
 
@@ -154,7 +154,7 @@ async def test_what_is_wrong_with_an_address_of_their_own_refuses_only_its_rows(
         Parcel(row, address) for row, address in zip(rows("a", "b", "c", "a", None, "b"), addresses, strict=True)
     ]
     verdicts: dict[int, Verdict] = {}
-    await Sending(keys, SETTINGS, verdicts).send(parcels)
+    await TransactionSender(keys, SETTINGS, verdicts).send_parcels(parcels)
     refused = Refused(error)
     assert verdicts == {0: refused, 1: Accepted(), 2: Accepted(), 3: Unsent(), 4: refused, 5: Accepted()}
     assert keys.taken == [("orders", 1), ("good", 2), ("orders", 5)]
@@ -167,7 +167,7 @@ async def test_what_is_wrong_with_the_publishers_own_address_is_an_outage(
 ) -> None:
     verdicts: dict[int, Verdict] = {}
     keys = Keys({"orders": error}, at_exec=at_exec)
-    await Sending(keys, SETTINGS, verdicts).send([Parcel(row, address) for row in rows("a", "b")])
+    await TransactionSender(keys, SETTINGS, verdicts).send_parcels([Parcel(row, address) for row in rows("a", "b")])
     assert verdicts[0] == Unsent(error)
     assert isinstance(verdicts[1], Unsent)
 

@@ -11,8 +11,10 @@ from faststream_outbox._faststream.confluent import producer_of, producer_option
 from faststream_outbox._values.outcome import Refused, Unsent, Verdict
 from faststream_outbox._values.parcel import Parcel
 from faststream_outbox.exceptions import ConfigError
+from faststream_outbox.forwarders.general import destination as general
 from faststream_outbox.forwarders.general.outlet import Answer, Outlet
 from faststream_outbox.forwarders.kafka.answers import OF_A_TOPIC, verdict_on
+from faststream_outbox.forwarders.kinds import Address, Wishes
 
 INVALID_ARGUMENT = -186
 UNKNOWN_TOPIC = -188
@@ -113,3 +115,8 @@ def _take_note(report: asyncio.Future[Any]) -> None:
     """Look at the report, or asyncio would complain about a failure after its hand-over was given up."""
     if not report.cancelled():
         report.exception()
+
+
+def address_of(publisher: Any, wishes: Wishes) -> Address:
+    """Read a publisher of FastStream's ``KafkaBroker`` for Confluent's client; see ``ConfluentOutlet``."""
+    return general.address_of(publisher, wishes, ConfluentOutlet)

@@ -11,7 +11,9 @@ from faststream_outbox._values.draft import CORRELATION_ID
 from faststream_outbox._values.outcome import Poison, Reason, Refused, Unsent, Verdict
 from faststream_outbox._values.parcel import Parcel
 from faststream_outbox.exceptions import ConfigError
+from faststream_outbox.forwarders.general import destination as general
 from faststream_outbox.forwarders.general.outlet import Answer, Outlet, invalid, outage, too_large
+from faststream_outbox.forwarders.kinds import Address, Wishes
 
 if TYPE_CHECKING:
     from faststream.mqtt import MQTTBroker
@@ -128,3 +130,8 @@ def _check_texts(texts: Sequence[str]) -> None:
         if NOT_IN_TEXTS.search(text):
             msg = f"MQTT cannot carry the text {text!r}: it has control characters, or what is no character"
             raise ValueError(msg)
+
+
+def address_of(publisher: Any, wishes: Wishes) -> Address:
+    """Read a publisher of FastStream's ``MQTTBroker``; see ``MqttOutlet``."""
+    return general.address_of(publisher, wishes, MqttOutlet)

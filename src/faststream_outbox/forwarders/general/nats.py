@@ -16,7 +16,9 @@ from faststream_outbox._engine.service import stop_tasks
 from faststream_outbox._values.outcome import Poison, Reason, Refused, Unsent, Verdict
 from faststream_outbox._values.parcel import Parcel
 from faststream_outbox.exceptions import ConfigError
+from faststream_outbox.forwarders.general import destination as general
 from faststream_outbox.forwarders.general.outlet import Answer, Outlet, invalid, outage, refused, too_large
+from faststream_outbox.forwarders.kinds import Address, Wishes
 from faststream_outbox.forwarders.transports import reset
 
 if TYPE_CHECKING:
@@ -160,3 +162,8 @@ async def _cut(client: Client) -> None:
 
 def _client_of(broker: Any) -> Client:
     return cast("NatsBroker", broker).connection
+
+
+def address_of(publisher: Any, wishes: Wishes) -> Address:
+    """Read a publisher of FastStream's ``NatsBroker``; see ``NatsOutlet``."""
+    return general.address_of(publisher, wishes, NatsOutlet)

@@ -1,19 +1,16 @@
 """The rows of one hand-over: one after another for each key, all keys at once."""
 
 import asyncio
-from collections import deque
-from collections.abc import MutableMapping, Sequence
+from collections.abc import MutableMapping
 from typing import Protocol
 
 from faststream_outbox._engine.service import is_cancelled
-from faststream_outbox._values.outcome import ACCEPTED, Accepted, Poison, Unsent, Verdict
+from faststream_outbox._values.outcome import ACCEPTED, Unsent, Verdict
 from faststream_outbox._values.parcel import Parcel
-from faststream_outbox.forwarders.chains import Chain, chains_of
-
-MOST_IN_FLIGHT = 256
+from faststream_outbox.forwarders.chains import ChainSender
 
 
-class Sends(Protocol):
+class Way(Protocol):
     """What sending needs of an outlet."""
 
     async def publish(self, parcel: Parcel) -> None:
@@ -26,61 +23,40 @@ class Sends(Protocol):
         """Tell whether it may be the fault of another row that was sent together with this one."""
 
 
-class Sending:
-    """The next row of a key is sent when the one before has its answer.
+class RowSender(ChainSender):
+    """Sends rows through an outlet.
 
     Args:
-        outlet: Sends rows.
-        verdicts: Takes a verdict for each row, under the row's id, as soon as it is known.
+        outlet: Sends each row.
+        verdicts: See ``ChainSender``.
     """
 
-    def __init__(self, outlet: Sends, verdicts: MutableMapping[int, Verdict]) -> None:
-        self.trouble: BaseException | None = None
-        """Why it has ended before all rows were sent."""
+    def __init__(self, outlet: Way, verdicts: MutableMapping[int, Verdict]) -> None:
+        super().__init__(verdicts)
         self.doubtful: list[Parcel] = []
         """Rows without a verdict, to be sent alone."""
         self.was_cut_off = False
         """Whether rows were in flight when it was cancelled."""
         self._outlet = outlet
-        self._verdicts = verdicts
 
-    async def send(self, parcels: Sequence[Parcel]) -> None:
-        """Send rows; one without a verdict afterwards stands behind another one of its key, or behind the trouble."""
-        ready = deque(chains_of(parcels))
-        async with asyncio.TaskGroup() as group:
-            for _ in range(min(len(ready), MOST_IN_FLIGHT)):
-                group.create_task(self._work(ready))
-
-    async def _work(self, ready: deque[Chain]) -> None:
-        while ready:
-            for parcel in ready.popleft():
-                if self.trouble is not None:
-                    return
-                verdict = await self._send(parcel)
-                if verdict is None:
-                    self.doubtful.append(parcel)
-                elif not self._note(parcel, verdict):
-                    return
-                if not isinstance(verdict, Accepted | Poison):
-                    break
+    async def _send(self, parcel: Parcel) -> Verdict | None:
+        return self._note(parcel, await self._publish(parcel))
 
     async def send_alone(self, parcel: Parcel) -> None:
         """Send a doubtful row again; nothing else may be in flight."""
-        verdict = await self._send(parcel, is_alone=True)
-        if verdict is not None:
-            self._note(parcel, verdict)
+        self._note(parcel, await self._publish(parcel, is_alone=True))
 
-    def _note(self, parcel: Parcel, verdict: Verdict) -> bool:
-        """Keep a verdict; tell whether more can be sent."""
-        if isinstance(verdict, Unsent):
-            if self.trouble is None:
-                self.trouble = verdict.exception
-            return False
-        self._verdicts[parcel.row.id] = verdict
-        return True
+    def _note(self, parcel: Parcel, verdict: Verdict | None) -> Verdict | None:
+        if verdict is None:
+            self.doubtful.append(parcel)
+        elif not isinstance(verdict, Unsent):
+            self._verdicts[parcel.row.id] = verdict
+        elif self.trouble is None:
+            self.trouble = verdict.exception
+        return verdict
 
-    async def _send(self, parcel: Parcel, *, is_alone: bool = False) -> Verdict | None:
-        """Send a row; None where another one may be at fault."""
+    async def _publish(self, parcel: Parcel, *, is_alone: bool = False) -> Verdict | None:
+        """Send a row; return None where another row may be at fault."""
         try:
             await self._outlet.publish(parcel)
         except (Exception, asyncio.CancelledError) as error:

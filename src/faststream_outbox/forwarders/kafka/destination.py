@@ -4,19 +4,23 @@ import asyncio
 import re
 from collections import defaultdict
 from collections.abc import Collection, Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from aiokafka.structs import TopicPartition
 
+from faststream_outbox._values.cloudevents import kafka_headers
 from faststream_outbox._values.outcome import Refused, Unsent
 from faststream_outbox._values.parcel import Parcel
 from faststream_outbox._values.row import OutboxRow
+from faststream_outbox._values.wire import wire_headers
+from faststream_outbox.forwarders.batches import behind_refused
 from faststream_outbox.forwarders.connected import ConnectedDestination, Verdicts
 from faststream_outbox.forwarders.kafka.client import KafkaClient
 from faststream_outbox.forwarders.kafka.partitioning import Partitioning
-from faststream_outbox.forwarders.kafka.sending import PartitionSending, refuse
+from faststream_outbox.forwarders.kafka.sending import PartitionSender
 from faststream_outbox.forwarders.kafka.settings import KafkaSettings
 from faststream_outbox.forwarders.kafka.verdicts import KafkaAnswerError, classify
+from faststream_outbox.forwarders.kinds import Address, Wishes
 from faststream_outbox.forwarders.suspects import Suspects
 
 MAX_TOPIC_CHARACTERS = 249
@@ -57,7 +61,7 @@ class KafkaDestination(ConnectedDestination[KafkaClient]):
     def _is_settled(self, client: KafkaClient, error: BaseException) -> bool:
         return isinstance(error, KafkaAnswerError)
 
-    async def _hand_over(self, client: KafkaClient, parcels: Sequence[Parcel], verdicts: Verdicts) -> None:
+    async def _send(self, client: KafkaClient, parcels: Sequence[Parcel], verdicts: Verdicts) -> None:
         topics = self._by_topic(parcels)
         problems = await client.look_up(topics.keys())
         self._broken_nodes = client.broken_nodes
@@ -73,7 +77,7 @@ class KafkaDestination(ConnectedDestination[KafkaClient]):
             verdicts.update(dict.fromkeys((row.id for row in shares.pop(place)), Unsent(problem)))
         async with asyncio.TaskGroup() as group:
             for place, share in shares.items():
-                group.create_task(PartitionSending(client, self._settings, place, verdicts).send(share))
+                group.create_task(PartitionSender(client, self._settings, place, verdicts).send(share))
 
     def _by_topic(self, parcels: Sequence[Parcel]) -> dict[str, list[OutboxRow]]:
         topics: defaultdict[str, list[OutboxRow]] = defaultdict(list)
@@ -86,7 +90,8 @@ class KafkaDestination(ConnectedDestination[KafkaClient]):
     ) -> None:
         match classify(problem, elsewhere=topic != self._settings.topic):
             case Refused() as refused:
-                refuse(rows, refused, verdicts)
+                of_rows = behind_refused(rows, [refused] * len(rows), set())
+                verdicts.update(zip([row.id for row in rows], of_rows, strict=True))
             case verdict:
                 verdicts.update((row.id, verdict) for row in rows)
 
@@ -96,3 +101,20 @@ class KafkaDestination(ConnectedDestination[KafkaClient]):
                 f"a topic's name has 1 to {MAX_TOPIC_CHARACTERS} of the characters a-z A-Z 0-9 . _ -, not just . or .."
             )
             raise ValueError(msg)
+
+
+def address_of(publisher: Any, wishes: Wishes) -> Address:
+    """Read a publisher of FastStream's ``KafkaBroker``.
+
+    Raises:
+        ConfigError: Its settings are not safe.
+    """
+    wishes.refuse("Kafka", "count_nacks")
+    headers_of = kafka_headers if wishes.envelope else wire_headers
+    settings = KafkaSettings.of(publisher, headers_of, tombstones=wishes.tombstones)
+    suspects = Suspects()
+    return Address(
+        f"kafka:{settings.topic}",
+        settings.request_timeout,
+        lambda seconds: KafkaDestination(settings, suspects, seconds),
+    )

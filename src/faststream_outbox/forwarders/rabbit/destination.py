@@ -1,13 +1,16 @@
 """An exchange as the destination of one lane."""
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
+from faststream_outbox._values.cloudevents import rabbit_headers
 from faststream_outbox._values.parcel import Parcel
+from faststream_outbox._values.wire import wire_headers
 from faststream_outbox.forwarders.connected import ConnectedDestination, Verdicts
+from faststream_outbox.forwarders.kinds import Address, Wishes
 from faststream_outbox.forwarders.rabbit.client import RabbitClient
 from faststream_outbox.forwarders.rabbit.outages import Outages
-from faststream_outbox.forwarders.rabbit.sending import Sending
+from faststream_outbox.forwarders.rabbit.sending import MessageSender
 from faststream_outbox.forwarders.rabbit.settings import MAX_ROUTING_KEY_BYTES, RabbitSettings
 from faststream_outbox.forwarders.rabbit.verdicts import BlockedError
 from faststream_outbox.forwarders.suspects import Suspects
@@ -47,7 +50,25 @@ class RabbitDestination(ConnectedDestination[RabbitClient]):
             msg = f"a routing key must be at most {MAX_ROUTING_KEY_BYTES} bytes of UTF-8, got {size}"
             raise ValueError(msg)
 
-    async def _hand_over(self, client: RabbitClient, parcels: Sequence[Parcel], verdicts: Verdicts) -> None:
-        sending = Sending(client, self._settings, self._outages, verdicts)
-        await sending.send(parcels)
-        self._was_blocked = isinstance(sending.trouble, BlockedError)
+    async def _send(self, client: RabbitClient, parcels: Sequence[Parcel], verdicts: Verdicts) -> None:
+        sender = MessageSender(client, self._settings, self._outages, verdicts)
+        await sender.send(parcels)
+        self._was_blocked = isinstance(sender.trouble, BlockedError)
+
+
+def address_of(publisher: Any, wishes: Wishes) -> Address:
+    """Read a publisher of FastStream's ``RabbitBroker``.
+
+    Raises:
+        ConfigError: Its settings are not safe.
+    """
+    wishes.refuse("RabbitMQ", "tombstones")
+    headers_of = rabbit_headers if wishes.envelope else wire_headers
+    settings = RabbitSettings.of(publisher, headers_of, allow_lossy=wishes.allow_lossy, count_nacks=wishes.count_nacks)
+    suspects, outages = Suspects(), Outages()
+    return Address(
+        f"rabbit:{settings.address}",
+        settings.confirm_timeout,
+        lambda seconds: RabbitDestination(settings, outages, suspects, seconds),
+        outages.down,
+    )

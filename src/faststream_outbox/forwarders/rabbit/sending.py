@@ -1,29 +1,27 @@
 """The rows of one hand-over: confirmed one by one for each key, all keys at once."""
 
 import asyncio
-from collections import deque
-from collections.abc import Iterable, Iterator, MutableMapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, MutableMapping, Sequence
 from typing import Protocol
 
 from aiormq.exceptions import ChannelInvalidStateError
 
 from faststream_outbox._engine.service import is_cancelled
-from faststream_outbox._values.outcome import ACCEPTED, Accepted, Poison, Reason, Refused, Unsent, Verdict
+from faststream_outbox._values.outcome import ACCEPTED, Poison, Reason, Refused, Unsent, Verdict
 from faststream_outbox._values.parcel import Parcel
 from faststream_outbox._values.row import OutboxRow
-from faststream_outbox.forwarders.chains import Chain, chains_of
+from faststream_outbox.forwarders.chains import ChainSender
 from faststream_outbox.forwarders.rabbit.outages import Outages, QueueOutageError
 from faststream_outbox.forwarders.rabbit.properties import Properties, properties_of
 from faststream_outbox.forwarders.rabbit.settings import RabbitSettings
 from faststream_outbox.forwarders.rabbit.verdicts import BlockedError, Meaning, is_of_a_routing_key, meaning, poison
 from faststream_outbox.forwarders.suspects import ConnectionBrokenError, OneOfThemError
 
-MOST_IN_FLIGHT = 256
 LOOK_SECONDS = 0.5
 """How often a hand-over without answers looks whether any can come."""
 
 
-class Publishing(Protocol):
+class Confirmer(Protocol):
     """What sending needs of a client."""
 
     @property
@@ -44,42 +42,37 @@ class Publishing(Protocol):
         """Return whether a queue exists and its node is down."""
 
 
-class Sending:
+class MessageSender(ChainSender):
     """The next row of a key is sent when the one before is confirmed: RabbitMQ goes on behind one that it refuses.
 
     Args:
         client: Publishes messages.
         settings: How they are made.
         outages: Knows with which routing keys nothing can be sent now.
-        verdicts: Takes a verdict for each row, under the row's id, as soon as it is known.
+        verdicts: See ``ChainSender``.
     """
 
     def __init__(
         self,
-        client: Publishing,
+        client: Confirmer,
         settings: RabbitSettings,
         outages: Outages,
         verdicts: MutableMapping[int, Verdict],
     ) -> None:
-        self.trouble: BaseException | None = None
-        """Why it has ended before all rows were sent."""
+        super().__init__(verdicts)
         self._meaning: Meaning | None = None
         self._in_flight: dict[int, Parcel] = {}
         """Those that are sent and have no answer, by the row's id."""
         self._client = client
         self._settings = settings
         self._outages = outages
-        self._verdicts = verdicts
         self._asking = asyncio.Lock()
         self._are_down: dict[str, bool] = {}
         """Whether the node of a queue that was not found is down, asked once in a hand-over."""
 
     async def send(self, parcels: Sequence[Parcel]) -> None:
         """Send parcels until all have a verdict; what stands behind trouble, or behind its key, is unsent."""
-        ready = deque(chains_of(_once_each(parcels)))
-        async with asyncio.TaskGroup() as group:
-            workers = [group.create_task(self._work(ready)) for _ in range(min(len(ready), MOST_IN_FLIGHT))]
-            await self._watch(workers)
+        await super().send([*_once_each(parcels)])
         self._note_waiting([parcel.row.id for parcel in parcels if parcel.row.id not in self._verdicts])
 
     def _note_waiting(self, row_ids: Sequence[int]) -> None:
@@ -108,7 +101,7 @@ class Sending:
     def _goes_elsewhere(self) -> bool:
         return any(parcel.address is not None for parcel in self._in_flight.values())
 
-    async def _watch(self, workers: Iterable[asyncio.Task[None]]) -> None:
+    async def _watch(self, workers: Collection[asyncio.Task[None]]) -> None:
         """Wait for workers; cut them off when no answer can come.
 
         RabbitMQ may not read for hours while there is an alarm. And when a connection ends, aiormq tells those who wait
@@ -131,15 +124,7 @@ class Sending:
                 worker.cancel()
             return
 
-    async def _work(self, ready: deque[Chain]) -> None:
-        while ready:
-            chain = ready.popleft()
-            while chain and self.trouble is None:
-                if not isinstance(await self._send(chain.popleft()), Accepted | Poison):
-                    break
-
     async def _send(self, parcel: Parcel) -> Verdict | None:
-        """Send a parcel; None when there is no answer and nothing more can be sent now."""
         verdict = await self._publish(parcel)
         if verdict is not None:
             self._verdicts[parcel.row.id] = verdict

@@ -1,13 +1,14 @@
 """A stream, list or channel as the destination of one lane."""
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from faststream_outbox._values.parcel import Parcel
 from faststream_outbox.forwarders.connected import ConnectedDestination, Verdicts
+from faststream_outbox.forwarders.kinds import Address, Wishes
 from faststream_outbox.forwarders.redis.client import RedisClient, Session
 from faststream_outbox.forwarders.redis.eviction import EvictionWarning
-from faststream_outbox.forwarders.redis.sending import Sending
+from faststream_outbox.forwarders.redis.sending import TransactionSender
 from faststream_outbox.forwarders.redis.settings import RedisSettings
 from faststream_outbox.forwarders.redis.verdicts import OF_A_ROLE, RedisAnswerError
 from faststream_outbox.forwarders.suspects import Suspects
@@ -53,5 +54,21 @@ class RedisDestination(ConnectedDestination[RedisClient]):
     def _is_settled(self, client: RedisClient, error: BaseException) -> bool:
         return isinstance(error, RedisAnswerError) and not error.reply.startswith(OF_A_ROLE)
 
-    async def _hand_over(self, client: RedisClient, parcels: Sequence[Parcel], verdicts: Verdicts) -> None:
-        await Sending(client, self._settings, verdicts).send(parcels)
+    async def _send(self, client: RedisClient, parcels: Sequence[Parcel], verdicts: Verdicts) -> None:
+        await TransactionSender(client, self._settings, verdicts).send_parcels(parcels)
+
+
+def address_of(publisher: Any, wishes: Wishes) -> Address:
+    """Read a publisher of FastStream's ``RedisBroker``.
+
+    Raises:
+        ConfigError: Its settings are not safe.
+    """
+    wishes.refuse("Redis", "envelope", "tombstones", "count_nacks")
+    settings, suspects = RedisSettings.of(publisher, allow_lossy=wishes.allow_lossy), Suspects()
+    eviction = EvictionWarning(wishes.log, settings.address)
+    return Address(
+        f"redis:{settings.address}",
+        settings.usual_timeout,
+        lambda seconds: RedisDestination(settings, eviction, suspects, seconds),
+    )

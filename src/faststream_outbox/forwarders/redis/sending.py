@@ -3,10 +3,12 @@
 from collections.abc import MutableMapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
-from faststream_outbox._values.outcome import ACCEPTED, Poison, Reason, Refused, Unsent, Verdict
+from faststream_outbox._values.outcome import ACCEPTED, Poison, Reason, Unsent, Verdict
 from faststream_outbox._values.parcel import Parcel
 from faststream_outbox._values.row import OutboxRow
+from faststream_outbox.forwarders.batches import Answer, BatchSender
 from faststream_outbox.forwarders.redis.envelope import encode
+from faststream_outbox.forwarders.redis.packing import Command
 from faststream_outbox.forwarders.redis.settings import RedisSettings
 from faststream_outbox.forwarders.redis.verdicts import classify
 
@@ -15,12 +17,12 @@ TRANSACTION_BYTES = 1024 * 1024
 nothing else until it is executed; more bytes in one round trip make nothing faster."""
 
 
-class Transacting(Protocol):
+class Transactor(Protocol):
     """What sending needs of a client."""
 
     max_message_bytes: int
 
-    async def transact(self, commands: Sequence[Sequence[str | int | bytes]]) -> list[Any]:
+    async def transact(self, commands: Sequence[Command]) -> list[Any]:
         """Execute commands, all or none; see ``RedisClient``."""
 
 
@@ -36,71 +38,61 @@ class _Packed(NamedTuple):
         return classify(error, elsewhere=self.address is not None)
 
 
-class Sending:
-    """One transaction in flight, and nothing behind it until it is answered: so the order of each key is kept.
+class TransactionSender(BatchSender[_Packed, Sequence[Command]]):
+    """Sends rows a transaction at a time.
 
     Args:
         client: Executes transactions.
         settings: How messages are made, and where they go.
-        verdicts: Takes a verdict for each row, under the row's id, as soon as it is known.
+        verdicts: See ``BatchSender``.
     """
 
-    def __init__(self, client: Transacting, settings: RedisSettings, verdicts: MutableMapping[int, Verdict]) -> None:
+    def __init__(self, client: Transactor, settings: RedisSettings, verdicts: MutableMapping[int, Verdict]) -> None:
+        super().__init__(verdicts)
         self._client = client
         self._settings = settings
-        self._verdicts = verdicts
-        self._held_keys: set[str] = set()
 
-    async def send(self, parcels: Sequence[Parcel]) -> None:
+    async def send_parcels(self, parcels: Sequence[Parcel]) -> None:
         """Send parcels until all have a verdict; what stands behind an outage stays unsent."""
-        runs = [await self._pack(parcels)]
-        while runs:
-            run = runs.pop()
-            members = self._take(run)
-            if run:
-                runs.append(run)
-            if not members:
-                continue
-            try:
-                answers = await self._client.transact([self._command(each) for each in members])
-            except Exception as error:  # noqa: BLE001 - each becomes a verdict
-                if len(members) > 1 and not all(isinstance(each.classify(error), Unsent) for each in members):
-                    # Redis refuses a transaction for any of its commands: halving finds the guilty ones.
-                    middle = len(members) // 2
-                    runs += [members[middle:], members[:middle]]
-                    continue
-                answers = [error] * len(members)
-            if self._note_answers(members, answers):
-                for packed in (packed for run in runs for packed in run):
-                    self._note(packed.row, Unsent())
-                return
+        await self.send(await self._encoded(parcels))
 
-    async def _pack(self, parcels: Sequence[Parcel]) -> list[_Packed]:
+    def _rows_of(self, messages: Sequence[_Packed]) -> Sequence[OutboxRow]:
+        return [message.row for message in messages]
+
+    async def _exchange(self, batch: Sequence[Command], members: Sequence[_Packed]) -> Answer:
+        try:
+            answers = await self._client.transact(batch)
+        except Exception as error:  # noqa: BLE001 - each becomes a verdict
+            verdicts = [each.classify(error) for each in members]
+            # Redis refuses a transaction for any of its commands.
+            is_for_one = any(not isinstance(verdict, Unsent) for verdict in verdicts)
+            return Answer(verdicts, is_for_one, _behind(verdicts))
+        verdicts = [
+            packed.classify(answer) if isinstance(answer, Exception) else ACCEPTED
+            for packed, answer in zip(members, answers, strict=True)
+        ]
+        return Answer(verdicts, behind=_behind(verdicts))
+
+    async def _encoded(self, parcels: Sequence[Parcel]) -> list[_Packed]:
         packed: list[_Packed] = []
         for row, address in parcels:
             elsewhere = None if address == self._settings.address else address
             try:
                 message = await encode(row, self._settings.headers, self._settings.message_format)
             except Exception as error:  # noqa: BLE001 - the user's format
-                self._note(row, Poison(Reason.INVALID, error))
+                self._note([row], [Poison(Reason.INVALID, error)])
                 continue
             if len(message) > self._client.max_message_bytes:
-                self._note(row, _over_limit(len(message), self._client.max_message_bytes))
+                self._note([row], [_over_limit(len(message), self._client.max_message_bytes)])
                 continue
             packed.append(_Packed(row, elsewhere, message))
         return packed
 
-    def _command(self, packed: _Packed) -> Sequence[str | int | bytes]:
-        return (*self._settings.command_to(packed.address), packed.message)
-
-    def _take(self, run: list[_Packed]) -> list[_Packed]:
-        """Take messages from the front of a run for one transaction, until it is full."""
+    def _pack(self, run: list[_Packed]) -> tuple[list[_Packed], Sequence[Command]]:
         members: list[_Packed] = []
         taken = size = 0
         for packed in run:
-            if packed.row.key is not None and packed.row.key in self._held_keys:
-                self._note(packed.row, Unsent())
-            else:
+            if not self._is_held(packed.row):
                 size += len(packed.message)
                 # The first is taken whatever its size.
                 if members and size > TRANSACTION_BYTES:
@@ -108,23 +100,12 @@ class Sending:
                 members.append(packed)
             taken += 1
         del run[:taken]
-        return members
+        return members, [(*self._settings.command_to(each.address), each.message) for each in members]
 
-    def _note_answers(self, members: Sequence[_Packed], answers: Sequence[Any]) -> bool:
-        """Note what each answer means; tell whether one of them says that nothing can be sent now."""
-        is_over = False
-        for packed, answer in zip(members, answers, strict=True):
-            verdict = packed.classify(answer) if isinstance(answer, Exception) else ACCEPTED
-            self._note(packed.row, verdict)
-            is_over = is_over or isinstance(verdict, Unsent)
-        return is_over
 
-    def _note(self, row: OutboxRow, verdict: Verdict) -> None:
-        if isinstance(verdict, Refused) and row.key is not None:
-            # Of each key, the later ones only wait behind the first.
-            verdict = Unsent() if row.key in self._held_keys else verdict
-            self._held_keys.add(row.key)
-        self._verdicts[row.id] = verdict
+def _behind(verdicts: Sequence[Verdict]) -> Unsent | None:
+    """Return what becomes of what stands behind: nothing more can be sent once a row was not."""
+    return Unsent() if Unsent in map(type, verdicts) else None
 
 
 def _over_limit(size: int, limit: int) -> Poison:
