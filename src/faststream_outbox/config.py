@@ -36,7 +36,7 @@ def check_options(call: str, given: Mapping[str, Any], known: Any) -> None:
 
 
 def require_count(option: str, value: Any, *, at_most: int = MAX_COUNT) -> int:
-    """Give back a number of things, if it is one.
+    """Return a value that is a number of things; raise for any other.
 
     Raises:
         ConfigError: It is not an integer, or there can be none of so many.
@@ -48,7 +48,7 @@ def require_count(option: str, value: Any, *, at_most: int = MAX_COUNT) -> int:
 
 
 def require_seconds(option: str, value: Any, *, at_least: float) -> float:
-    """Give back a span of time, if it is one.
+    """Return a value that is a span of time; raise for any other.
 
     Raises:
         ConfigError: It is not a number, or too short or too long.
@@ -60,7 +60,7 @@ def require_seconds(option: str, value: Any, *, at_least: float) -> float:
 
 
 def require_flag(option: str, value: Any) -> bool:
-    """Give back a yes or no, if it is one; ``"no"`` would count as yes.
+    """Return a value that is True or False; raise for any other, since ``"no"`` would count as True.
 
     Raises:
         ConfigError: It is neither True nor False.
@@ -112,7 +112,7 @@ class OutboxBrokerConfig(BrokerConfig):
             raise ConfigError(msg)
 
     def set_runtime(self, runtime: Runtime) -> None:
-        """Give the loops to all endpoints."""
+        """Set the loops of all endpoints."""
         self._runtime = runtime
 
     def take_runtime(self) -> Runtime | None:

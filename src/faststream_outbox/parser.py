@@ -14,7 +14,7 @@ class OutboxParser:
 
     @staticmethod
     async def parse_message(delivery: Delivery) -> OutboxMessage:
-        """Give the row's body and headers the shape that FastStream's consumers know."""
+        """Return the row's body and headers in the shape that FastStream's consumers know."""
         return message_of(delivery)
 
     @staticmethod
@@ -24,7 +24,7 @@ class OutboxParser:
 
 
 def message_of(delivery: Delivery) -> OutboxMessage:
-    """Make the message that a delivery's row is for whoever looks at it here."""
+    """Return the message of a delivery's row, as local code sees it."""
     row = delivery.row
     return OutboxMessage(
         raw_message=delivery,

@@ -80,7 +80,7 @@ class OutboxResponse(Response):
         self.idempotency_key = idempotency_key
 
     def as_publish_command(self) -> "OutboxPublishCommand":
-        """Make the command that writes the row."""
+        """Return the command that writes the row."""
         return OutboxPublishCommand(
             self.body,
             queue=self.queue,

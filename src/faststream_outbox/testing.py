@@ -163,7 +163,7 @@ class TestOutboxBroker(TestBroker[OutboxBroker, EnterType]):
 
     @contextmanager
     def _forwarding_to_test_brokers(self) -> Generator[None, None, None]:
-        """Let forwarders send through their publishers, since test brokers have no client to send through."""
+        """Replace the destinations of forwarders by their publishers, since test brokers have no client."""
         module: Any = forwarder_module
         create = module.create_destinations
 
@@ -210,7 +210,7 @@ class TestOutboxBroker(TestBroker[OutboxBroker, EnterType]):
                 fake._build_fastdepends_model()
 
     async def _deliver(self, row: OutboxRow) -> None:
-        """Give a row to its consumer; without one, it is kept."""
+        """Deliver a row to its consumer; keep it if there is none."""
         for subscriber in _subscribers(self.brokers):
             if row.queue in subscriber.queues:
                 self.store.forget(row.id)

@@ -51,7 +51,7 @@ class FailurePolicy:
         return Retry(delay, text)
 
     def holding(self, row: OutboxRow, outcome: OutcomeT) -> OutcomeT | Dead:
-        """Let a dead letter hold its key, if that is wanted; other outcomes stay as they are."""
+        """Return the outcome with a dead letter that holds its key, if that is wanted; other outcomes unchanged."""
         if self.hold_key and row.key is not None and isinstance(outcome, Dead):
             return replace(outcome, holds_key=True)
         return outcome

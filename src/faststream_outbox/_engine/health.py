@@ -24,7 +24,7 @@ Log: TypeAlias = Callable[[int, str, BaseException | None], None]
 
 
 def guarded(log: Log) -> Log:
-    """Make a log that never raises, and of which each message is one line, whatever rows and errors have in them.
+    """Return a log that never raises and writes each message as one line, whatever rows and errors contain.
 
     No loop may end because the application's logger is broken.
     """
@@ -89,7 +89,7 @@ class Health:
         self.last_error = error
 
     def remind(self, details: str = "") -> None:
-        """Say that it is still down, if it is; the next reminder is due after twice the time.
+        """Log that it is still down, if it is; the next reminder is due after twice the time.
 
         Args:
             details: What else is worth knowing by now.

@@ -60,7 +60,7 @@ class Listening(Service):
         return self._hears
 
     def is_steady(self) -> bool:
-        """Tell whether the line has been up for a while since it was last down."""
+        """Return whether the line has been up for a while since it was last down."""
         return time.monotonic() >= self._steady_from
 
     async def stop(self, grace: float | None = 0.0) -> None:

@@ -65,7 +65,7 @@ class Rounds:
         return not self._fruitless
 
     def next(self) -> list[Place]:
-        """Give the places to try now, without those that were fruitless in this round, and those that rest."""
+        """Return the places to try now, without those that were fruitless in this round, and those that rest."""
         self._skipped = []
         if not self._resting:
             return [place for place in self._places if place not in self._fruitless]

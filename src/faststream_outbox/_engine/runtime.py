@@ -161,7 +161,7 @@ class Runtime:
         min_interval: float,
         max_interval: float,
     ) -> Consumer:
-        """Make a consumer of these queues; it is not started."""
+        """Return a consumer of these queues, not started."""
         self._workers += workers
         self._renewer.interval = min(self._renewer.interval, lease_seconds / LOOKS_PER_LEASE)
         stock = Stock(workers, batch_size)
@@ -204,7 +204,7 @@ class Runtime:
         min_interval: float,
         max_interval: float,
     ) -> Lane:
-        """Make a lane from these queues to a destination; it is not started."""
+        """Return a lane from these queues to a destination, not started."""
         self._lanes += 1
         rounds, wakeup, pacer = self._watch(queues, min_interval, max_interval, team.crew)
         return Lane(
@@ -253,13 +253,13 @@ class Runtime:
         self._reminding.forget(watched)
 
     def guard(self, queues: Sequence[str], patience: float, *, is_wanted: Callable[[], bool]) -> Guarded:
-        """Tell who holds places of these queues for longer than ``patience`` seconds; until ``unguard``."""
+        """Log which sessions hold places of these queues for longer than ``patience`` seconds, until ``unguard``."""
         guarded = Guarded(places=Rounds(queues, SHARDS).all, patience=patience, is_wanted=is_wanted)
         self._obstructions.guard(guarded)
         return guarded
 
     def unguard(self, guarded: Guarded) -> None:
-        """Tell it no longer."""
+        """End what ``guard`` began."""
         self._obstructions.forget(guarded)
 
     def blocked_by(self, guarded: Guarded) -> list[str]:

@@ -21,7 +21,7 @@ LONG_ROUND_SECONDS = 5.0
 
 
 def is_cancelled() -> bool:
-    """Tell whether the running task was cancelled, and not merely something that it awaits."""
+    """Return whether the running task itself was cancelled, and not only something that it awaits."""
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
 
@@ -38,7 +38,7 @@ def forget_cancellation() -> None:
 
 
 async def stop_tasks(tasks: Collection[asyncio.Task[Any]], grace: float | None) -> set[asyncio.Task[Any]]:
-    """Let tasks finish for up to ``grace`` seconds (None: for ever), then cancel them.
+    """Wait up to ``grace`` seconds (None: for ever) until tasks end, then cancel them.
 
     Returns:
         Those that did not end although they were cancelled; nobody waits for them any longer.
@@ -73,7 +73,7 @@ class Service(ABC):
 
     @abstractmethod
     async def run_once(self) -> None:
-        """Do one round of the work; wait here when there is none."""
+        """Run one round of the work; wait here if there is none."""
 
     def interrupt(self) -> None:  # noqa: B027 - a loop that only ever sleeps in ``sleep`` needs none
         """Wake ``run_once`` where it waits for work, because the service stops."""
@@ -97,7 +97,7 @@ class Service(ABC):
         self._task = asyncio.create_task(self._loop(), name=self.name)
 
     def begin_stop(self) -> None:
-        """Tell the loop to end after the present round, and do not wait for it."""
+        """Signal the loop to end after the present round, and return without waiting for it."""
         self._stopping.set()
         self.interrupt()
 
@@ -119,7 +119,7 @@ class Service(ABC):
             pass
 
     def has_more(self) -> bool:
-        """Tell whether a stopping service still has work that it must finish."""
+        """Return whether a stopping service still has work that it must finish."""
         return False
 
     async def _loop(self) -> None:

@@ -31,7 +31,7 @@ class Wakeup:
         self._rung.clear()
 
     def pass_on(self) -> None:
-        """Say that a look was in vain: someone else at work may have just the place that it rang for."""
+        """Pass the bell on after a look in vain: another sleeper at work may have just the place that it rang for."""
 
     async def wait(self, seconds: float | None) -> None:
         """Wait until it rings, but no longer than ``seconds``."""
@@ -59,7 +59,7 @@ class Crew:
         self._help_is_due: asyncio.TimerHandle | None = None
 
     def join(self) -> Wakeup:
-        """Make a bell for one more sleeper."""
+        """Return a bell for one more sleeper."""
         wakeup = _Member(self)
         self._bells.add(wakeup)
         return wakeup
@@ -85,7 +85,7 @@ class Crew:
             bell.ring()
 
     def ring_others_at_work(self, member: Wakeup) -> None:
-        """Let those who do not sleep look once more before they do."""
+        """Ring the bells of the other sleepers that are awake: each looks once more before it sleeps."""
         for bell in self._bells:
             if bell is not member and not bell.is_asleep:
                 bell.ring()
@@ -125,7 +125,7 @@ class Wakeups:
         return [queue for queue, crews in self._crews.items() if crews]
 
     def register(self, queues: Sequence[str], crew: Crew | None = None) -> Wakeup:
-        """Make a bell that rings for each of these queues.
+        """Return a bell that rings for each of these queues.
 
         Args:
             queues: Queue names; the same for all of a crew.

@@ -109,26 +109,26 @@ def broker_of(publisher: Any) -> BrokerUsecase[Any, Any, Any]:
 
 
 def has_broker(publisher: Any) -> bool:
-    """Tell whether a publisher stands on a broker, or on a router that a broker has included."""
+    """Return whether a publisher stands on a broker, or on a router that a broker has included."""
     config = getattr(publisher, "_outer_config", None)
     return config is None or config.extra_context.get("broker") is not None
 
 
 def serializer_of(config: BrokerConfig) -> SerializerProto | None:
-    """Give what a broker encodes and validates bodies with: what it was given, or FastStream's default."""
+    """Return a broker's serializer of bodies: its own, or FastStream's default."""
     return config.fd_config._serializer
 
 
 def connection_options(broker: BrokerUsecase[Any, Any, Any]) -> dict[str, Any]:
-    """Give the options with which a broker connects its client."""
+    """Return the options with which a broker connects its client."""
     return broker._connection_kwargs
 
 
 def is_connected(broker: BrokerUsecase[Any, Any, Any]) -> bool:
-    """Tell whether a broker holds a connection; FastStream has no public word for it."""
+    """Return whether a broker holds a connection; FastStream has no public name for it."""
     return broker._connection is not None
 
 
 def forget_connection(broker: BrokerUsecase[Any, Any, Any]) -> None:
-    """Let the next ``connect`` make a new connection; a ``stop`` that fails keeps the old one for ever."""
+    """Forget the connection, so that the next ``connect`` opens a new one; a failed ``stop`` keeps it for ever."""
     broker._connection = None

@@ -8,12 +8,12 @@ __all__ = ("producer_of", "producer_options")
 
 
 def producer_options(broker: Any) -> dict[str, Any]:
-    """Give librdkafka's options of a broker's producer, as they will be or are in use."""
+    """Return librdkafka's options of a broker's producer, as they will be or are in use."""
     options: dict[str, Any] = broker.config.broker_config.connection_config.producer_config
     return options
 
 
 def producer_of(broker: Any) -> Producer:
-    """Give librdkafka's producer of a connected broker."""
+    """Return librdkafka's producer of a connected broker."""
     producer: Producer = broker.config.broker_config.producer._producer.producer.producer
     return producer

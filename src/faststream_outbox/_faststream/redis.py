@@ -21,7 +21,7 @@ class SentinelAddress:
 
 
 def sentinel_of(broker: RedisBroker) -> SentinelAddress | None:
-    """Give the sentinels that a broker asks for its server; None where it knows the server."""
+    """Return the sentinels that a broker asks for its server, or None if it knows the server."""
     state = broker.config.broker_config.connection
     if isinstance(state, RedisSentinelConnectionState):
         return SentinelAddress(state._sentinels, state._master_name, state._sentinel_kwargs)

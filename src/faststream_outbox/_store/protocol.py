@@ -141,10 +141,10 @@ class Writer(Protocol):
         """Write one message and its copies, and return its id; None where it is a live duplicate."""
 
     def insert_sync(self, session: Any, draft: Draft) -> int | None:
-        """The same for callers that cannot await."""
+        """Write one message as ``insert`` does, for callers that cannot await."""
 
     async def insert_alone(self, draft: Draft) -> int | None:
-        """The same without a caller, in a transaction of its own."""
+        """Write one message as ``insert`` does, in a transaction of its own."""
 
     async def insert_many(self, session: Any, drafts: Sequence[Draft]) -> list[int]:
         """Write messages of one queue and their copies, in order; live duplicates are left out.
@@ -172,7 +172,7 @@ class DeadLetterStore(Protocol):
         """Group up to ``at_most`` dead letters, and return the ``limit`` largest groups."""
 
     async def replay(self, session: Any, selection: Selection, *, limit: int) -> int:
-        """Make dead letters ordinary rows again; tell how many.
+        """Turn dead letters into ordinary rows again; return how many.
 
         One that held its key keeps its id and comes first of its key; others stand behind what already waits.
         """
@@ -268,10 +268,10 @@ class Store(Protocol):
         """Prolong leases; return the ids of those that still were held."""
 
     async def give_back(self, queues: Sequence[str], *, known: Sequence[int], token: str) -> None:
-        """Give back all rows of these queues that are leased to ``token``, except those that the holder knows of."""
+        """Release all rows of these queues that are leased to ``token``, except those that the holder knows."""
 
     async def rescue(self, *, token: str, suspects: frozenset[str]) -> Rescue:
-        """Give back rows whose lease ran out, and those of ``suspects`` whose presence is gone."""
+        """Release rows whose lease ran out, and those of ``suspects`` whose presence is gone."""
 
     def reserve(self) -> None:
         """Have a connection of its own for ``settle``, ``renew`` and ``rescue`` from the next of them on.
@@ -283,7 +283,7 @@ class Store(Protocol):
         """Close that connection: nothing is leased."""
 
     async def seconds_to_next_due(self, places: Sequence[Place]) -> float | None:
-        """Tell how long until the first waiting row of these places is due; None if none waits."""
+        """Return the seconds until the first waiting row of these places is due; None if none waits."""
 
     async def lag(self, places: Sequence[Place], *, at_most: int | None = None) -> Lag:
         """Count the rows of these places that are ready or due, and tell how old the oldest is.
@@ -298,7 +298,7 @@ class Store(Protocol):
         """Name up to ``limit`` queues beside those given that have a row which is ready or due."""
 
     async def announce(self, queues: Sequence[str]) -> None:
-        """Say to all that listen, in this process too, that this process consumes these queues."""
+        """Announce to all processes that listen, this one too, that this process consumes these queues."""
 
     def hand_over(
         self,
@@ -335,4 +335,4 @@ class Store(Protocol):
         """Return in words what an error of the store means, and what to do about it where that is known."""
 
     async def differences(self) -> dict[str, list[str]]:
-        """Say, for each table that is not as it was declared, in what it differs."""
+        """Return, for each table that is not as it was declared, its differences."""

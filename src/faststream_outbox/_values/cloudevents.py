@@ -24,17 +24,17 @@ _ATTRIBUTE = re.compile(rf"{KAFKA_PREFIX}([a-z0-9]{{1,100}})", re.IGNORECASE | r
 
 
 def kafka_headers(row: OutboxRow) -> dict[str, str]:
-    """Give a row's headers as ``wire_headers`` does, with the attributes of the event among them."""
+    """Return a row's headers as ``wire_headers`` does, with the attributes of the event among them."""
     return _headers(row, (KAFKA_PREFIX,))
 
 
 def rabbit_headers(row: OutboxRow) -> dict[str, str]:
-    """Give a row's headers as ``wire_headers`` does, with the attributes of the event among them."""
+    """Return a row's headers as ``wire_headers`` does, with the attributes of the event among them."""
     return _headers(row, RABBIT_PREFIXES)
 
 
 def attributes(row: OutboxRow) -> dict[str, str]:
-    """Give the attributes of a row's event, but for ``datacontenttype``, which is the content type of each binding.
+    """Return the attributes of a row's event, without ``datacontenttype``, the content type of each binding.
 
     ``id`` is the idempotency key, ``type`` the queue that was published to, ``source`` ``/outbox/<queue>``, ``time``
     the time of publishing, ``partitionkey`` the row's key, if it has one. The caller's headers win, but for ``id`` and

@@ -255,7 +255,7 @@ def _reserved(name: str, arguments: Mapping[str, str]) -> str:
 
 
 def _are_plain(headers: Mapping[Any, Any]) -> bool:
-    """Tell at one glance that nothing is wrong, as with nearly all headers: they are ASCII, and short all together."""
+    """Return whether headers are ASCII, and short all together, as nearly all are: then nothing is wrong."""
     if not RESERVED_HEADERS.isdisjoint(headers) or not all(headers):
         return False
     try:

@@ -11,7 +11,7 @@ _VARIANT = {digit: "89ab"[int(digit, 16) & 0b11] for digit in "0123456789abcdef"
 
 
 def uuid7s(at_once: int = 1) -> Iterator[str]:
-    """Make UUIDv7s as text, without end: 48 bits of Unix milliseconds, then 74 random bits (RFC 9562, section 5.7).
+    """Yield UUIDv7s as text, without end: 48 bits of Unix milliseconds, then 74 random bits (RFC 9562, section 5.7).
 
     Each is of the time at which it is asked for.
 

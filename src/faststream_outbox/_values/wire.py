@@ -45,7 +45,7 @@ rfc3339 = _Rfc3339()
 
 
 def wire_headers(row: OutboxRow) -> dict[str, str]:
-    """Give the caller's headers, and those that carry the row's identity. Every consumer gets the same ones.
+    """Return the caller's headers, and those that carry the row's identity. Every consumer gets the same ones.
 
     A row that SQL has written may say where to reply. That is left out: whose consumers answer, and to whom, is said by
     the destination's publisher alone.

@@ -126,7 +126,7 @@ class DeadLetters:
         limit: int = DEFAULT_LIMIT,
         **options: Unpack[DeadLetterOptions],
     ) -> int:
-        """Make dead letters ordinary messages again.
+        """Replay dead letters: turn them into ordinary messages again.
 
         They keep idempotency key, bytes, headers and the time of publishing, and start with fresh attempts. One that
         holds its key (``hold_key=True``) comes first of its key, under the id that it had; others stand behind what

@@ -301,7 +301,7 @@ class OutboxBroker(OutboxPublishing, OutboxRegistrator, BrokerUsecase[Delivery, 
             raise SchemaError(problems)
 
     def _waker(self) -> Callable[[str], None] | None:
-        """Give what wakes consumers of this process, as far as no notification does."""
+        """Return the function that wakes consumers of this process; None if notifications wake them."""
         config: OutboxBrokerConfig = self.config.broker_config
         # Asked for once: another thread may publish while the broker stops.
         runtime = config.current_runtime

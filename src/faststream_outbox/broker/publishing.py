@@ -97,7 +97,7 @@ class OutboxPublishing(BrokerPublishMixin[Delivery]):
         correlation_id: str | None = None,
         **options: Unpack[MessageOptions],
     ) -> int | None:
-        """Do what ``publish`` does for a plain SQLAlchemy ``Session`` or ``Connection``.
+        """Publish as ``publish`` does, in a plain SQLAlchemy ``Session`` or ``Connection``.
 
         FastStream's publish middlewares, which are coroutines, are not called.
         """

@@ -37,7 +37,7 @@ def Context(  # noqa: N802 - FastStream's name for it
     default: Any = EMPTY,
     initial: Callable[[], Any] | None = None,
 ) -> Any:
-    """Make a FastAPI dependency on something in FastStream's context.
+    """Return a FastAPI dependency on something in FastStream's context.
 
     Args:
         name: A dotted path, as in ``"broker"`` or ``"message.headers"``.
@@ -86,7 +86,7 @@ class RouteBroker:
         self._has_told = False
 
     async def __call__(self) -> None:
-        """Say once that the broker does not run, where a request comes and nobody has started it.
+        """Log once that a request came while the broker does not run, because nothing has started it.
 
         Dependencies of an application or an inclusion run earlier, and look for this one on the route.
         """
@@ -113,7 +113,7 @@ def _broker_for(connection: HTTPConnection) -> _OutboxBroker:
 
 @contextmanager
 def announced(app: Any, broker: _OutboxBroker) -> Iterator[None]:
-    """Let the routes of an application that stand on no router of ours find a broker, for as long as it runs."""
+    """Provide a broker to the application's routes on foreign routers, as long as the broker runs."""
     others = [other for other in getattr(app.state, _APP_BROKERS, ()) if other is not broker]
     setattr(app.state, _APP_BROKERS, [*others, broker])
     try:

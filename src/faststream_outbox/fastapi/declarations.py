@@ -31,7 +31,7 @@ def check_route(endpoint: Callable[..., Any]) -> None:
 
 
 def check_handler(handler: Callable[..., Any]) -> None:
-    """Do the same for a subscriber's handler, and refuse annotations whose names do not exist at run time.
+    """Refuse the same of a subscriber's handler, and annotations whose names do not exist at run time.
 
     FastAPI would look for such an argument in a query, which no message has.
 

@@ -33,7 +33,7 @@ class Applications:
 
     @asynccontextmanager
     async def running(self, application: Any) -> AsyncIterator[None]:
-        """Let the broker run at least for as long as the block.
+        """Keep the broker running at least as long as the block.
 
         Raises:
             ConfigError: It runs in another event loop, and would end with that.

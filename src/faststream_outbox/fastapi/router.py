@@ -149,13 +149,13 @@ class OutboxRouter(StreamRouter[Delivery]):
 
     @override
     def add_api_route(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
-        """Do what FastAPI does; refuse first what it would say nothing of, or nothing of use."""
+        """Declare the route as FastAPI does; refuse first what FastAPI would accept silently or refuse unhelpfully."""
         check_route(endpoint)
         super().add_api_route(path, endpoint, **options)
 
     @override
     def add_api_websocket_route(self, path: str, endpoint: Callable[..., Any], *args: Any, **options: Any) -> None:
-        """Do what FastAPI does; refuse first what it would say nothing of, or nothing of use."""
+        """Declare the route as FastAPI does; refuse first what FastAPI would accept silently or refuse unhelpfully."""
         check_route(endpoint)
         super().add_api_websocket_route(path, endpoint, *args, **options)
 

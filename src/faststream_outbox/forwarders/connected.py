@@ -49,19 +49,19 @@ class ConnectedDestination(ABC, Generic[C]):
 
     @abstractmethod
     async def _open(self) -> C:
-        """Make a client; leaves nothing open when it fails."""
+        """Open a client; leave nothing open if that fails."""
 
     @abstractmethod
     async def _look(self, client: C) -> None:
         """Find out whether rows would be taken; raise if not."""
 
     async def _has_stayed(self, client: C) -> bool:
-        """Tell whether the server that ended the last connection has been there all the time, as far as one can see."""
+        """Return whether the server that ended the last connection has been there all the time, as far as it shows."""
         return True
 
     @abstractmethod
     def _is_settled(self, client: C, error: BaseException) -> bool:
-        """Tell whether all that was sent has an answer after this error, so that the connection can be kept."""
+        """Return whether all that was sent has an answer after this error, so that the connection can be kept."""
 
     @abstractmethod
     async def _send(self, client: C, parcels: Sequence[Parcel], verdicts: Verdicts) -> None:
@@ -78,7 +78,7 @@ class ConnectedDestination(ABC, Generic[C]):
         return self._has_looked and client.is_alive
 
     async def connect(self) -> None:
-        """Make sure that rows can be sent; raise what the client raises if not."""
+        """Connect so that rows can be sent, or raise the client's error."""
         if self._client is not None and not self._client.is_alive:
             # A server that has been idle or restarted closes connections; that is no trouble if it can be reached.
             await self._drop()
@@ -178,7 +178,7 @@ class ConnectedDestination(ABC, Generic[C]):
         self._deadline.finish(grace)
 
     async def close(self) -> None:
-        """Let go of what ``connect`` opened."""
+        """Close what ``connect`` opened."""
         self._has_looked = False
         if self._accused:
             # Nobody will find out any more what the last connection broke over, and rows would wait for that for ever.
@@ -206,7 +206,7 @@ def _not_empty(address: str) -> str:
 
 
 def _held_keys(parcels: Sequence[Parcel], verdicts: Sequence[Verdict]) -> set[str | None]:
-    """Give the keys of which a row may come again; later ones of such a key have to wait for it."""
+    """Return the keys of which a row may come again; later rows of such a key have to wait for it."""
     kept = zip(parcels, verdicts, strict=True)
     return {parcel.row.key for parcel, verdict in kept if not isinstance(verdict, Accepted | Poison)} - {None}
 

@@ -29,7 +29,7 @@ class Deadline:
                 self._current = None
 
     def finish(self, grace: float) -> None:
-        """Let what is in flight go on for ``grace`` seconds at most, and what comes after it too."""
+        """Limit the hand-over in flight, and all later ones, to ``grace`` seconds from now."""
         self._latest = min(self._latest, _now() + grace)
         if self._current is not None and not self._current.expired():
             self._current.reschedule(min(self._latest, self._current.when() or self._latest))

@@ -45,7 +45,7 @@ def create_destinations(
     tombstones: bool = False,
     count_nacks: bool = False,
 ) -> Destinations:
-    """Make the destinations for a FastStream publisher.
+    """Return the destinations for a FastStream publisher.
 
     Args:
         publisher: What ``broker.publisher(...)`` of the destination's broker returned.

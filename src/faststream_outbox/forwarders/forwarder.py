@@ -153,7 +153,7 @@ class OutboxForwarder:
         self._pause.end()
 
     async def status(self) -> ForwarderStatus:
-        """Tell how the forwarder is doing; asks the database how many rows wait.
+        """Return the forwarder's state; asks the database how many rows wait.
 
         Raises:
             Exception: What the driver raises when the database cannot be asked; TimeoutError after 30 s.
@@ -194,7 +194,7 @@ class OutboxForwarder:
         return ForwarderState(self._team.breaker.state)
 
     def prepare(self, row: OutboxRow) -> Parcel | Dropped | Refused:
-        """Make of a row what is sent of it, as ``transform`` says; what that raises is the row's failure."""
+        """Return what is sent of a row, as ``transform`` decides; an error of ``transform`` is the row's failure."""
         return Parcel(row) if self._prepare is None else self._prepare(row)
 
     def start(self) -> None:
@@ -277,7 +277,7 @@ class OutboxForwarder:
         self._lanes = []
 
     async def close(self) -> None:
-        """Let go of the destination, after all forwarders have stopped."""
+        """Release the destination, after all forwarders have stopped."""
         destinations, self._destinations = self._destinations, ()
         await asyncio.gather(*(destination.close() for destination in destinations))
 

@@ -57,7 +57,7 @@ class ForwarderEntry:
             return f"{spec.address}"
 
     async def start(self) -> None:
-        """Do nothing: the broker starts the forwarder itself."""
+        """Skip the start: the broker starts the forwarder itself."""
 
     def reset_test(self) -> None:
-        """Do nothing: there is no mock."""
+        """Skip the reset: there is no mock."""

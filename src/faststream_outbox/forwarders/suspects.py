@@ -70,7 +70,7 @@ class Suspects:
             self._charges[row_id] = _Charge(max(breaks + 1, ALONE_AFTER), error, unproven)
 
     def prove(self, row_ids: Collection[int]) -> None:
-        """Let an accusation stand: the server is there, so it was the connection alone that broke."""
+        """Count the break against its rows: the server is there, so only the connection broke."""
         for row_id in row_ids:
             charge = self._charges.get(row_id)
             if charge is not None and charge.unproven:
@@ -114,7 +114,7 @@ class Suspects:
         return parted.waiting if is_open else parted.alone
 
     def sentence(self, row_id: int) -> Poison | None:
-        """Give the verdict on a row that has broken too many connections, the last one alone."""
+        """Return the verdict on a row that has broken too many connections, the last one alone."""
         charge = self._charges.get(row_id)
         if charge is None or charge.breaks < POISON_AFTER or charge.unproven > 0:
             return None

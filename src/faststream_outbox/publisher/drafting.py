@@ -47,7 +47,7 @@ class Drafting:
         self._shared: dict[str | None, Mapping[str, str]] = {}
 
     def draft(self, message: Outgoing, payload: bytes, content_type: str | None) -> Draft:
-        """Make the draft of one message, whose own properties come before the command's.
+        """Return the draft of one message, whose own properties come before the command's.
 
         Raises:
             InvalidMessageError: Something of the message is refused.

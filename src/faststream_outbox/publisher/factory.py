@@ -13,7 +13,7 @@ from faststream_outbox.response import merge_headers
 
 
 def create_publisher(queue: str, *, config: Any, **options: Unpack[PublisherOptions]) -> OutboxPublisher:
-    """Make a publisher for a queue.
+    """Return a publisher for a queue.
 
     Args:
         queue: The queue's name, without prefixes.

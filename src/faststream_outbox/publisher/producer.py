@@ -64,7 +64,7 @@ class OutboxProducer(ProducerProto[OutboxPublishCommand]):
         return await self.writer.insert(cmd.session, draft)
 
     def publish_sync(self, cmd: OutboxPublishCommand) -> int | None:
-        """The same for a caller that cannot await."""
+        """Write one row as ``publish`` does, for a caller that cannot await."""
         draft = self._drafting(cmd).draft(Outgoing(cmd.body), *self._encode_now(cmd.body))
         return self.writer.insert_sync(cmd.session, draft)
 

@@ -9,7 +9,7 @@ TRACEPARENT = "traceparent"
 
 
 def current_trace_headers() -> Mapping[str, str]:
-    """Give the headers by which a consumer goes on with the current trace; none without one.
+    """Return the headers by which a consumer continues the current trace; none without a trace.
 
     They are what the application's propagators write, as in ``traceparent``, ``tracestate`` and ``baggage``. Never
     raises: a message is worth more than its trace.

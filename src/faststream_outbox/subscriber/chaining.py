@@ -20,7 +20,7 @@ class UncommittedResponseError(RuntimeError):
 
 
 def publish_in_scope(config: BrokerConfig) -> Callable[[Callable[..., Any]], Callable[..., Awaitable[Any]]]:
-    """Make the decorator that goes around a handler, inside of everything that resolves its dependencies.
+    """Return the decorator around a handler, inside everything that resolves the handler's dependencies.
 
     FastStream publishes a response after the dependencies are closed. By then the session has committed, and the row
     would no longer be part of its transaction.

@@ -36,7 +36,7 @@ def create_subscriber(
     config: Any,
     **options: Unpack[SubscriberOptions],
 ) -> OutboxSubscriber:
-    """Make a subscriber of one or more queues.
+    """Return a subscriber of one or more queues.
 
     Args:
         queues: Queue names, without prefixes.

@@ -34,7 +34,7 @@ class Inheritance(BaseMiddleware[PublishCommand]):
 
 
 def inherited_headers(row: OutboxRow) -> dict[str, Any]:
-    """Give the caller's headers of a row, without those that say who the message is, or where to reply."""
+    """Return the caller's headers of a row, without those that identify the message or say where to reply."""
     return {name: value for name, value in row.headers.items() if name != CONTENT_TYPE and not is_reserved(name)}
 
 

@@ -121,7 +121,7 @@ class Completer(Service):
         return unwritten
 
     def _finish(self, batch: Sequence[Settlement], unwritten: Sequence[Unwritten]) -> None:
-        """Let go of the rows whose outcomes are written."""
+        """Forget the rows whose outcomes are written."""
         left = {identity(each.settlement.row) for each in unwritten}
         for row, outcome in batch:
             if left and identity(row) in left:

@@ -65,7 +65,7 @@ class Leases:
         return not self._held and time.monotonic() - self._held_at > seconds
 
     def to_renew(self) -> dict[float, list[OutboxRow]]:
-        """Give the rows whose leases are to be renewed now, by the length of their lease."""
+        """Return the rows whose leases are to be renewed now, by the length of their lease."""
         now = time.monotonic()
         rows: defaultdict[float, list[OutboxRow]] = defaultdict(list)
         for lease in self._held.values():

@@ -68,7 +68,7 @@ class SetAside:
         return max(0.0, self._next_try - time.monotonic()) if self._kept else None
 
     def try_now(self) -> None:
-        """Make what is kept due."""
+        """Mark all kept outcomes as due."""
         self._next_try = 0.0
 
     def begin_try(self) -> Sequence[Settlement]:

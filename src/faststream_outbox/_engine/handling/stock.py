@@ -90,7 +90,7 @@ class Stock:
         return 0 if self._closed else room
 
     def close(self) -> None:
-        """Let no more rows out, and ask for none: whoever waits in ``take`` or ``room`` is sent away."""
+        """Stop handing out rows and asking for them; end all waiting calls of ``take`` and ``room``."""
         self._closed = True
         self._arrived.set()
         self._left.set()

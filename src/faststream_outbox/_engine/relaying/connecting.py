@@ -23,7 +23,7 @@ class Connecting:
         self._current: asyncio.Timeout | None = None
 
     async def attempt(self) -> BaseException | None:
-        """Make sure that rows can be sent; return what is in the way."""
+        """Connect so that rows can be sent; return the error that prevents it, or None."""
         try:
             async with asyncio.timeout(self._seconds) as self._current:
                 await self._destination.connect()

@@ -11,7 +11,7 @@ class Destination(Protocol):
     """One address of one broker."""
 
     async def connect(self) -> None:
-        """Make sure that rows can be sent; raise what the client raises if not. Cheap while connected."""
+        """Connect so that rows can be sent, or raise the client's error. Cheap while connected."""
 
     async def send(self, parcels: Sequence[Parcel]) -> Sequence[Verdict]:
         """Hand over parcels and give a verdict for each, in their order.
@@ -22,4 +22,4 @@ class Destination(Protocol):
         """
 
     async def close(self) -> None:
-        """Let go of what ``connect`` opened, and of nothing else."""
+        """Close what ``connect`` opened, and nothing else."""

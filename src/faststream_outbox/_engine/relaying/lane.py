@@ -126,7 +126,7 @@ class Lane(Service):
             await self._pause.change()
 
     async def _use_turn(self) -> float | None:
-        """Make a hand-over; return the seconds to rest from the destination, or None where nothing is left to take."""
+        """Run one hand-over; return the seconds to rest from the destination, or None if nothing is left to take."""
         error = await self._connecting.attempt()
         if self.is_stopping or self._pause.is_on:
             return 0.0
@@ -163,7 +163,7 @@ class Lane(Service):
                 self._remembered.looked_up(rows, await self._store.unsettled(rows))
 
     async def _hand_over(self, places: Sequence[Place]) -> tuple[HandOver | None, Sent]:
-        """Make one hand-over; none means that no place has work for us."""
+        """Run one hand-over; return None for it if no place has work for this lane."""
         seconds = self._send_timeout + DATABASE_SECONDS
         left_out = self._remembered.left_out()
         async with asyncio.timeout(seconds) as limit:
@@ -219,7 +219,7 @@ class Lane(Service):
                 )
 
     def _note(self, taken: HandOver, sent: Sent) -> float:
-        """Say which places are worth another visit, and what the destination answered; return seconds to rest."""
+        """Note which places to visit again, and the destination's answer; return the seconds to rest."""
         if taken.has_more or sent.trouble is not None or sent.partly is not None:
             self._rounds.narrow()
         else:
@@ -263,6 +263,6 @@ class Lane(Service):
 
 
 def _leaves_nothing(taken: HandOver, sent: Sent) -> bool:
-    """Tell whether the places that were asked for have no more work, as far as a hand-over can know."""
+    """Return whether the places that were asked for have no more work, as far as a hand-over can know."""
     is_last = taken.is_whole and not taken.has_more
     return is_last and not any(isinstance(fate, Unsent) for fate in sent.fates)

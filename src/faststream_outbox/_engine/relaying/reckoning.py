@@ -109,7 +109,7 @@ class Reckoning:
         return self.sent._replace(fates=fates)
 
     def answers(self) -> Iterator[Answer]:
-        """Make an answer of each settlement that this hand-over has brought about."""
+        """Yield an answer for each settlement of this hand-over."""
         if self.taken is None or not self.settlements:
             return
         fates = {row.id: fate for row, fate in zip(self.to_send, self.sent.fates, strict=True)}

@@ -202,7 +202,7 @@ class Remembered:
             self.last_error = None
 
     def _watch(self) -> None:
-        """Say when so many rows are set aside that no more are sent, and when that is over."""
+        """Log when so many rows are set aside that no more are sent, and when that is over."""
         was_full, self._is_full = self._is_full, self.set_aside >= MOST_SET_ASIDE
         if self._is_full and not was_full:
             self._say(

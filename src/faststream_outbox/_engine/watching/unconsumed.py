@@ -107,7 +107,7 @@ class Watching(Service):
 
 
 def _stands(each: UnconsumedQueue, before: tuple[float, float], now: float) -> bool:
-    """Tell whether the first row is the same as at the last look: a consumer that was not heard would have taken it."""
+    """Return whether the first row is the same as at the last look: an unheard consumer would have taken it."""
     then, waited = before
     return each.seconds >= UNCONSUMED_SECONDS and each.seconds - waited >= 0.9 * (now - then)
 
@@ -125,5 +125,5 @@ def _sentence(each: UnconsumedQueue) -> str:
 
 
 def _quiet(log: Log) -> Log:
-    """Make a log for what nobody has to act on."""
+    """Return a log for lines on which nobody has to act."""
     return lambda level, message, _error: log(min(level, logging.INFO), message, None)

@@ -65,7 +65,7 @@ class Record:
 
 
 def to_record(row_id: int, draft: Draft) -> Record:
-    """Make a record of what is published."""
+    """Return the record of a published message."""
     now = utc_now()
     at = draft.activate_at if draft.activate_in is None else now + draft.activate_in
     key = None if draft.key is None else draft.key.encode()
@@ -86,7 +86,7 @@ def to_record(row_id: int, draft: Draft) -> Record:
 
 
 def fitting(records: Sequence[Record], max_bytes: int) -> Sequence[Record]:
-    """Give as many from the front as have so many bytes together, but at least one."""
+    """Return as many from the front as have so many bytes together, but at least one."""
     sizes = (len(r.row.payload) + sum(len(n) + len(v) for n, v in r.row.headers.items()) for r in records)
     count = sum(1 for size in itertools.accumulate(sizes) if size <= max_bytes)
     return records[: max(1, count)]

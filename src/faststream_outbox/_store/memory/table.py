@@ -56,7 +56,7 @@ class MemoryTable:
         return [(record.row, record.dead) for record in self._records.values() if record.dead is not None]
 
     def ready_among(self, ids: Sequence[int]) -> list[OutboxRow]:
-        """Those of the rows that wait for nothing."""
+        """Return the rows that wait for nothing."""
         records = (self._records[row_id] for row_id in ids)
         return [record.row for record in records if record.is_ready or record.is_due(utc_now())]
 
@@ -65,7 +65,7 @@ class MemoryTable:
         self._records.pop(row_id, None)
 
     def revive(self, ids: Sequence[int]) -> None:
-        """Make dead letters ordinary rows again: in place where they held their key, others behind all."""
+        """Replay dead letters: in place if they held their key, otherwise behind all rows."""
         revived = []
         for record in (self._records.pop(row_id) for row_id in ids):
             row = record.row._replace(attempts_count=0, deliveries_count=0, first_attempt_at=None)

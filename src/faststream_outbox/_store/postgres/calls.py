@@ -82,6 +82,6 @@ class Calls:
 
 
 def sqlstate(error: DBAPIError) -> str | None:
-    """Give PostgreSQL's code of an error; None where it is not the server's."""
+    """Return PostgreSQL's code of an error, or None if the error is not the server's."""
     code: str | None = getattr(error.orig, "sqlstate", None)
     return code

@@ -37,7 +37,7 @@ class Conflicts:
         return int(written[0][0]) if written else self.write_left_out(connection, draft)
 
     def write_left_out(self, connection: Connection, draft: Draft) -> int | None:
-        """Do what ``write`` does, for a row of which nothing has been written.
+        """Write a message as ``write`` does, for a row of which nothing has been written.
 
         A duplicate may have been settled since. Whatever is in the way now is named by an INSERT that skips nothing.
         """

@@ -118,7 +118,7 @@ def _is_asyncpg(connection: Connection) -> bool:
 
 
 def _is_watched(connection: Connection) -> bool:
-    """Tell whether somebody wants to hear of each statement, or to have a say in it."""
+    """Return whether a listener wants to see or to change each statement."""
     if connection.engine.logger.isEnabledFor(logging.INFO):
         return True
     events: Any = connection.dispatch
@@ -134,6 +134,6 @@ def _is_watched(connection: Connection) -> bool:
 
 
 def _is_in_order(connection: Connection) -> bool:
-    """Tell whether the transaction, and the innermost savepoint, can still be used."""
+    """Return whether the transaction, and the innermost savepoint, can still be used."""
     nested = connection.get_nested_transaction()
     return connection.in_transaction() and (nested is None or nested.is_active)

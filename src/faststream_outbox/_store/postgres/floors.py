@@ -85,7 +85,7 @@ class Floors:
         self._floors: dict[Place, int] = {}
 
     def columns(self, places: Sequence[Place]) -> dict[str, Any]:
-        """Give places and their floors as the parameters of a statement."""
+        """Return places and their floors as the parameters of a statement."""
         floors = [self._floors.get(place, 0) for place in places]
         return {**columns_of(places), "floors": floors, **self._run._asdict()}
 
@@ -156,5 +156,5 @@ class Floors:
 
 
 def columns_of(places: Sequence[Place]) -> dict[str, Any]:
-    """Give places as the parameters of a statement."""
+    """Return places as the parameters of a statement."""
     return {"queues": [place.queue for place in places], "shards": [place.shard for place in places]}

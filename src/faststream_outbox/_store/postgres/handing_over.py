@@ -177,7 +177,7 @@ class _Locked(NamedTuple):
 
 
 def _columns_of(left_out: Sequence[LeftOut], places: Sequence[Place]) -> dict[str, Any]:
-    """Give what is left out of some places as the parameters of a statement."""
+    """Return what is left out of some places as the parameters of a statement."""
     here = [each for each in left_out if each.place in places]
     return {
         "left_out": [each.id for each in here],

@@ -9,7 +9,7 @@ from faststream_outbox.schema import MIGRATION
 
 
 def differences(connection: Connection, declared: Table) -> list[str]:
-    """Say in one sentence each what a table in the database lacks of its declaration.
+    """Return one sentence for each difference of a table in the database from its declaration.
 
     More than was declared is fine: a column with a default, or an index, of the owner's own.
     """
@@ -61,7 +61,7 @@ def _checks(inspector: Inspector, declared: Table) -> list[str]:
 
 
 def _numbering(name: str, found: ReflectedColumn) -> list[str]:
-    """Say why rows would get no ids, or ids that do not follow the order in which they are written."""
+    """Return why rows would get no ids, or ids that do not follow the order in which they are written."""
     identity = found.get("identity")
     if identity is None:
         # A sequence of old, as ``bigserial`` makes it, will do.

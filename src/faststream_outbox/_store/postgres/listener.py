@@ -102,7 +102,7 @@ class PostgresListener:
                 await self._ask()
 
     async def _ask(self) -> None:
-        """Make sure that the server is still there, and still the one that notifies."""
+        """Raise unless the server is still there, and still the one that notifies."""
         asking = asyncio.create_task(self._driver.fetchval("SELECT pg_backend_pid()"), name="outbox-heartbeat")
         try:
             await asyncio.wait([asking], timeout=ANSWER_SECONDS)

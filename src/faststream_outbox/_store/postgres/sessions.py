@@ -69,7 +69,7 @@ def run_in_sync_session(
     flush: bool = False,
     endings: Iterable[Ending] = (),
 ) -> T:
-    """The same for a plain SQLAlchemy ``Session`` or ``Connection``."""
+    """Run ``work`` as ``run_in_session`` does, for a plain SQLAlchemy ``Session`` or ``Connection``."""
     if isinstance(session, scoped_session):
         session = session()
     if isinstance(session, Session):

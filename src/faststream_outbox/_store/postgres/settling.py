@@ -240,7 +240,7 @@ class _Writing:
 
 
 def fence(rows: Sequence[OutboxRow]) -> dict[str, Any]:
-    """Give the parameters by which a statement finds rows, and by which a stale holder's writes match nothing."""
+    """Return the parameters by which a statement finds rows, and a stale holder's writes match nothing."""
     return {"ids": [row.id for row in rows], "deliveries": [row.deliveries_count for row in rows]}
 
 
@@ -249,7 +249,7 @@ def _lacks_column(refused: Sequence[Unwritten]) -> bool:
 
 
 def _not_moved(unwritten: Unwritten) -> Settlement:
-    """Let a dead letter say, where it is parked, why it is not in the dead-letter table."""
+    """Return a dead letter whose error says why it is parked and not in the dead-letter table."""
     row, dead = unwritten.settlement
     assert isinstance(dead, Dead)  # noqa: S101 - nothing else moves
     text = f"not moved to the dead-letter table: {describe(unwritten.error)}"

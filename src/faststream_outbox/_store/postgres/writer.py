@@ -65,7 +65,7 @@ class PostgresWriter:
         )
 
     def insert_sync(self, session: Any, draft: Draft) -> int | None:
-        """The same for a plain ``Session`` or ``Connection``."""
+        """Write one message as ``insert`` does, in a plain ``Session`` or ``Connection``."""
         return run_in_sync_session(
             session,
             lambda conn: self._insert(conn, draft),

@@ -35,11 +35,11 @@ class Link:
 
     @classmethod
     def to(cls, outlet: Outlet) -> "Link":
-        """Give the link to the broker of an outlet."""
+        """Return the link to the broker of an outlet."""
         return cls._links.setdefault(id(outlet.broker), cls(outlet))
 
     async def connect(self, user: int) -> None:
-        """Make sure that the broker is connected and answers; cheap while nothing was wrong.
+        """Connect the broker, and raise unless it answers; cheap while nothing was wrong.
 
         Args:
             user: Whoever will ``leave`` it again.

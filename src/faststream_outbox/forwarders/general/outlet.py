@@ -95,7 +95,7 @@ class Outlet:
         return next((verdict(error) for kind, verdict in answers if isinstance(error, kind)), Refused(error))
 
     def is_doubtful(self, error: BaseException) -> bool:
-        """Tell whether an error may be the fault of another row, which the client has put into one batch with it."""
+        """Return whether an error may be the fault of another row in the same batch of the client."""
         return False
 
     async def stop(self, *, cut: bool) -> None:

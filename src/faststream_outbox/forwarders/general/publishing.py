@@ -56,7 +56,7 @@ class Publishing:
         )
 
     def headers_of(self, parcel: Parcel) -> dict[str, str]:
-        """Give the headers with which a row is published; its key is among them where ``publish`` takes none."""
+        """Return the headers with which a row is published; its key is among them if ``publish`` takes no key."""
         headers = wire_headers(parcel.row)
         if parcel.row.key is not None and not self._has_key:
             headers[ROW_KEY] = parcel.row.key

@@ -20,7 +20,7 @@ class Way(Protocol):
         """Read what ``publish`` has raised."""
 
     def is_doubtful(self, error: BaseException) -> bool:
-        """Tell whether it may be the fault of another row that was sent together with this one."""
+        """Return whether it may be the fault of another row that was sent together with this one."""
 
 
 class RowSender(ChainSender):

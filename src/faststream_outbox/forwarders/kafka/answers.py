@@ -63,5 +63,5 @@ OF_A_TOPIC = frozenset({
 
 
 def verdict_on(code: int, error: BaseException) -> Verdict:
-    """Give the verdict on a row for which Kafka has answered with an error code."""
+    """Return the verdict on a row for which Kafka has answered with an error code."""
     return ANSWERS.get(code, Refused)(error)

@@ -123,11 +123,11 @@ class KafkaClient:
         raise ConnectionError(msg) from problem
 
     def partitions(self, topic: str) -> list[int]:
-        """All partitions of a topic, in order."""
+        """Return all partitions of a topic, in order."""
         return sorted(self._client.cluster.partitions_for_topic(topic) or ())
 
     def available_partitions(self, topic: str) -> list[int]:
-        """Those that have a leader now, in order."""
+        """Return the partitions of a topic that have a leader now, in order."""
         return sorted(self._client.cluster.available_partitions_for_topic(topic) or ())  # type: ignore[no-untyped-call]
 
     async def lost(self, places: Collection[TopicPartition]) -> Mapping[TopicPartition, ConnectionError]:
@@ -181,7 +181,7 @@ class KafkaClient:
             raise KafkaAnswerError(code, about)
 
     async def reaches(self, node: int, seconds: float = REACH_SECONDS) -> bool:
-        """Tell whether a server of the cluster can be connected to, in so many seconds."""
+        """Return whether a server of the cluster can be connected to, in so many seconds."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 return bool(await self._client.ready(node))  # type: ignore[no-untyped-call]

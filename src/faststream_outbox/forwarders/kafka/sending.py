@@ -111,7 +111,7 @@ class PartitionSender(BatchSender[OutboxRow, bytes]):
 
 
 def _has_no_body(row: OutboxRow) -> bool:
-    """Tell whether a row was published with the body None: an empty text would have a content type."""
+    """Return whether a row was published with the body None: an empty text would have a content type."""
     return not row.payload and not row.headers.get(CONTENT_TYPE)
 
 

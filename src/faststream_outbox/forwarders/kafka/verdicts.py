@@ -36,5 +36,5 @@ def classify(error: BaseException, *, elsewhere: bool = False) -> Verdict:
 
 
 def is_of_a_topic(error: BaseException) -> bool:
-    """Tell whether an answer says that a topic, or its users, are missing."""
+    """Return whether an answer says that a topic, or its users, are missing."""
     return isinstance(error, KafkaAnswerError) and error.code in OF_A_TOPIC

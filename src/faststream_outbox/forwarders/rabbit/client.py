@@ -71,7 +71,7 @@ class RabbitClient:
         await self._declare(self._settings.exchange)
 
     async def _declare(self, exchange: RabbitExchange) -> None:
-        """Do what FastStream's publishers do before they publish."""
+        """Declare what FastStream's publishers declare before they publish."""
         if not exchange.name:
             return
         await self._channel.exchange_declare(
@@ -107,7 +107,7 @@ class RabbitClient:
         return int(self._connection.connection_tune.frame_max)
 
     async def is_blocked(self) -> bool:
-        """Tell whether RabbitMQ has said that it does not read from us now."""
+        """Return whether RabbitMQ has said that it does not read from this connection now."""
         try:
             async with asyncio.timeout(0):
                 await self._connection.ready()

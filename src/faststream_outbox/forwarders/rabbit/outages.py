@@ -29,13 +29,13 @@ class QueueOutageError(Exception):
 
     @classmethod
     def of_nack(cls, exchange: str, routing_key: str) -> "QueueOutageError":
-        """Make the error of a message that was answered by basic.nack."""
+        """Return the error of a message that was answered by basic.nack."""
         where = f"the exchange {exchange!r} with the routing key {routing_key!r}" if exchange else repr(routing_key)
         return cls(f"RabbitMQ answered basic.nack for {where}: a queue is full and rejects, or its node is down")
 
     @classmethod
     def of_node(cls, queue: str) -> "QueueOutageError":
-        """Make the error of a message that was returned, to a queue whose node is down."""
+        """Return the error of a returned message whose queue is on a node that is down."""
         return cls(f"RabbitMQ returned a message for {queue!r}: the node that has this queue is down")
 
 

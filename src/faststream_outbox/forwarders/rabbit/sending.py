@@ -33,7 +33,7 @@ class Confirmer(Protocol):
         """Bytes of the largest frame; 0: no limit."""
 
     async def is_blocked(self) -> bool:
-        """Tell whether there is an alarm."""
+        """Return whether there is an alarm."""
 
     async def publish(self, body: bytes, properties: Properties, routing_key: str | None) -> None:
         """Send a message; raise unless a queue has it."""

@@ -51,12 +51,12 @@ def meaning(error: BaseException) -> Meaning:
 
 
 def poison(error: BaseException) -> Poison:
-    """Give the verdict on a row that was alone when the channel was closed over it."""
+    """Return the verdict on a row that was alone in flight when the channel was closed."""
     return Poison(Reason.TOO_LARGE if "message size" in str(error) else Reason.INVALID, error)
 
 
 def is_of_a_routing_key(error: BaseException) -> bool:
-    """Tell whether the user may write to the exchange, but not with the routing key of one of the rows in flight.
+    """Return whether the user may write to the exchange, but not with the routing key of a row in flight.
 
     It is an outage of one address. Where a row has named it, only such rows are met, and they are refused. RabbitMQ's
     documentation, "Topic Authorisation".

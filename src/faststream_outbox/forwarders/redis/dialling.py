@@ -61,7 +61,7 @@ async def dial(settings: RedisSettings) -> tuple[AbstractConnection, ConnectionP
 
 
 def _manager(address: SentinelAddress, options: Mapping[str, Any], seconds: float) -> Sentinel:
-    """Make what asks the sentinels one by one: their time is divided, or dead ones in front would use up all of it."""
+    """Return the manager that asks the sentinels one by one, each for a part of the time, since some may be dead."""
     its_options = dict(address.sentinel_kwargs or _socket_options(options))
     share = seconds / len(address.sentinels)
     for name in ("socket_timeout", "socket_connect_timeout"):
@@ -107,6 +107,6 @@ async def time_limit(about: str, seconds: float | None) -> AsyncIterator[None]:
 
 
 def trouble(about: str, error: Exception, kind: type[ConnectionError] = ConnectionError) -> Exception:
-    """Give one of two exceptions. redis-py has many for a server that is not there; each would be a line in the log."""
+    """Return one of two exceptions: redis-py has many for a missing server, each with a line in the log."""
     is_late = isinstance(error, RedisTimeoutError | TimeoutError)
     return (TimeoutError if is_late else kind)(f"{about}: {error}")

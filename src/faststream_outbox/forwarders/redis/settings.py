@@ -87,7 +87,7 @@ class RedisSettings:
         )
 
     def command_to(self, address: str | None) -> Sequence[str | int]:
-        """Give what takes a message at another address, or at the publisher's own."""
+        """Return the command that sends a message to another address, or to the publisher's own."""
         return self.command if address is None else (self.command[0], address, *self.command[2:])
 
     @property
