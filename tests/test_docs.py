@@ -72,6 +72,13 @@ async def test_the_guide_to_operating(quickstart: dict[str, Any], tmp_path: Path
     quickstart["broker"].check_consumers()
 
 
+async def test_the_guide_to_the_inbox(quickstart: dict[str, Any], tmp_path: Path) -> None:
+    run_page("inbox", quickstart, tmp_path)
+
+    assert quickstart["inbox_table"].name == "inbox"
+    await quickstart["test_billing_once"]()
+
+
 PAGES = sorted({*ROOT.glob("*.md"), *DOCS.rglob("*.md"), *ROOT.glob("*/README.md")})
 LINK = re.compile(r"\]\(([^)#]*)(?:#([^)]*))?\)")
 

@@ -12,17 +12,19 @@ from faststream_outbox.exceptions import (
     ConfigError,
     InvalidMessageError,
     InvalidSessionError,
+    NoIdentityError,
     NotWrittenError,
     OutboxError,
     SchemaError,
 )
 from faststream_outbox.forwarders.forwarder import OutboxForwarder
 from faststream_outbox.forwarders.status import ForwarderState, ForwarderStatus
+from faststream_outbox.inbox.inbox import Inbox
 from faststream_outbox.message import OutboxMessage
 from faststream_outbox.response import OutboxResponse, Outgoing
 from faststream_outbox.retry import ConstantRetry, ExponentialRetry, LinearRetry, NoRetry, RetryStrategy
-from faststream_outbox.schema import make_dlq_table, make_outbox_table
-from faststream_outbox.testing import TestOutboxBroker
+from faststream_outbox.schema import make_dlq_table, make_inbox_table, make_outbox_table
+from faststream_outbox.testing import TestInbox, TestOutboxBroker
 
 __all__ = (
     "AckPolicy",
@@ -33,9 +35,11 @@ __all__ = (
     "Forward",
     "ForwarderState",
     "ForwarderStatus",
+    "Inbox",
     "InvalidMessageError",
     "InvalidSessionError",
     "LinearRetry",
+    "NoIdentityError",
     "NoRetry",
     "NotWrittenError",
     "OutboxBroker",
@@ -50,8 +54,10 @@ __all__ = (
     "Outgoing",
     "RetryStrategy",
     "SchemaError",
+    "TestInbox",
     "TestOutboxBroker",
     "UnconsumedQueue",
     "make_dlq_table",
+    "make_inbox_table",
     "make_outbox_table",
 )

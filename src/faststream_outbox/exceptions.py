@@ -6,6 +6,7 @@
     ├── ConfigError          (ValueError)    declared in a way that cannot work
     ├── InvalidMessageError  (ValueError)    refused at publish; nothing was written
     ├── InvalidSessionError  (TypeError)     not a session that a row can be written with
+    ├── NoIdentityError      (ValueError)    nothing in a message says whether another one is its repeat
     ├── NotWrittenError                      PostgreSQL has written no row, and did not say why
     └── SchemaError                          the tables in the database are not the tables declared
 
@@ -54,19 +55,26 @@ class InvalidSessionError(OutboxError, TypeError):
     """
 
 
+class NoIdentityError(OutboxError, ValueError):
+    """A message cannot be accepted by an inbox, since nothing in it says whether another one is its repeat.
+
+    It comes from no outbox, and its broker gives it no id of its own; or it is a batch of several messages.
+    """
+
+
 class NotWrittenError(OutboxError):
     """PostgreSQL took a message and wrote no row: a trigger or a rule of the table's owner has suppressed it.
 
     The caller's transaction is as it was before.
 
     Attributes:
-        queue: Where the message was to go.
+        queue: Where the message was to go; of an inbox, the outbox queue that it comes from.
     """
 
-    def __init__(self, queue: str) -> None:
+    def __init__(self, queue: str, *, table: str = "outbox table") -> None:
         super().__init__(
-            f"PostgreSQL took the message to {queue!r} and wrote no row; "
-            "look for a trigger or a rule on the outbox table that suppresses it"
+            f"PostgreSQL took the message {'to' if table == 'outbox table' else 'of'} {queue!r} and wrote no row; "
+            f"look for a trigger or a rule on the {table} that suppresses it"
         )
         self.queue = queue
 
@@ -78,10 +86,12 @@ class SchemaError(OutboxError):
         differences: One sentence for each difference, which begins with the table's name.
     """
 
-    def __init__(self, problems: Mapping[str, Sequence[str]]) -> None:
+    def __init__(
+        self, problems: Mapping[str, Sequence[str]], *, made_by: str = "make_outbox_table and make_dlq_table declare"
+    ) -> None:
         self.differences = [f"{table}: {problem}" for table, found in problems.items() for problem in found]
         super().__init__(
             "the database differs from the declared tables: "
             + "; ".join(self.differences)
-            + ". Create or migrate what make_outbox_table and make_dlq_table declare, then validate again"
+            + f". Create or migrate what {made_by}, then validate again"
         )

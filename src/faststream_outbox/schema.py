@@ -1,4 +1,4 @@
-"""The two tables that users create: the outbox, and the dead letters."""
+"""The tables that users create: the outbox, the dead letters, and a consumer's inbox."""
 
 import hashlib
 
@@ -173,6 +173,42 @@ def make_dlq_table(metadata: MetaData, table_name: str = "outbox_dlq", *, schema
         Column("failure_reason", Text, nullable=False),
         Column("last_exception", Text),
         Index(_name(table_name, "failed_idx"), "queue", "failed_at"),
+        schema=schema,
+    )
+
+
+def make_inbox_table(metadata: MetaData, table_name: str = "inbox", *, schema: str | None = None) -> Table:
+    """Declare the inbox table, in which consumers enter what they have handled.
+
+    It stands in the consumer's database, whose transactions it is written in. Several consumers may share one.
+
+    Args:
+        metadata: Where the table is registered, usually the metadata of the domain's own tables.
+        table_name: At most 63 bytes.
+        schema: The PostgreSQL schema; None is the connection's search path.
+
+    Returns:
+        The table, to be passed to ``Inbox(inbox_table, consumer=...)``.
+
+    Raises:
+        ConfigError: A name is empty or longer than PostgreSQL keeps.
+
+    Example:
+        >>> from sqlalchemy import MetaData
+        >>> make_inbox_table(MetaData()).name
+        'inbox'
+    """
+    _check_identifier("table_name", table_name)
+    _check_schema(schema)
+    return Table(
+        table_name,
+        metadata,
+        Column("consumer", Text(collation="C"), primary_key=True),
+        Column("queue", Text(collation="C"), primary_key=True),
+        Column("idempotency_key", Text(collation="C"), primary_key=True),
+        Column("accepted_at", DateTime(timezone=True), nullable=False, server_default=text("clock_timestamp()")),
+        # For pruning alone.
+        Index(_name(table_name, "accepted_idx"), "consumer", "accepted_at"),
         schema=schema,
     )
 

@@ -3,14 +3,16 @@
 from collections.abc import Awaitable, Callable, Generator, Sequence
 from contextlib import ExitStack, contextmanager
 from types import TracebackType
-from typing import Any, overload
+from typing import Any, Self, overload
 from unittest import mock
 
 from faststream.exceptions import FeatureNotSupportedException
 from typing_extensions import override
 
 from faststream_outbox._faststream import EnterType, TestBroker, broker_of, is_connected
+from faststream_outbox._store.entries import Entry
 from faststream_outbox._store.memory.dead_letters import MemoryDeadLetters
+from faststream_outbox._store.memory.entries import MemoryEntries
 from faststream_outbox._store.memory.onlooker import MemoryOnlooker
 from faststream_outbox._store.memory.store import MemoryStore
 from faststream_outbox._values.draft import Draft
@@ -22,12 +24,13 @@ from faststream_outbox.exceptions import ConfigError
 from faststream_outbox.forwarders import forwarder as forwarder_module
 from faststream_outbox.forwarders.forwarder import OutboxForwarder
 from faststream_outbox.forwarders.general.publishing import Publishing
+from faststream_outbox.inbox.inbox import Inbox
 from faststream_outbox.message import Delivery
 from faststream_outbox.publisher.usecase import OutboxPublisher
 from faststream_outbox.subscriber.factory import create_subscriber
 from faststream_outbox.subscriber.usecase import OutboxSubscriber
 
-__all__ = ("TestOutboxBroker",)
+__all__ = ("TestInbox", "TestOutboxBroker")
 
 
 class _NoTryingOut(TestBroker[OutboxBroker, EnterType], broker=OutboxBroker):
@@ -52,6 +55,43 @@ class _NoTryingOut(TestBroker[OutboxBroker, EnterType], broker=OutboxBroker):
     @override
     async def _fake_connect(self, broker: OutboxBroker, *args: Any, **kwargs: Any) -> None:
         raise NotImplementedError
+
+
+class TestInbox:
+    """Puts memory in the place of the tables of all inboxes, as long as the context lasts.
+
+    For handlers of other brokers, together with FastStream's own test broker; ``TestOutboxBroker`` does the same by
+    itself. Sessions are ignored. There are no transactions: a delivery that FastStream has nacked or rejected takes its
+    entry back, and of two copies at the same time the second one is a repeat at once.
+
+    Example::
+
+        with TestInbox() as test:
+            async with TestKafkaBroker(kafka):
+                for _ in range(2):
+                    await kafka.publish({"order_id": 1}, "invoices.v1", headers={"idempotency-key": "1"})
+            assert len(test.entries) == 1
+    """
+
+    __test__ = False
+
+    def __init__(self) -> None:
+        self._memory = MemoryEntries()
+        self._patches = ExitStack()
+
+    @property
+    def entries(self) -> list[Entry]:
+        """What is accepted, in the order of acceptance: consumer, queue, idempotency key."""
+        return self._memory.entries
+
+    def __enter__(self) -> Self:
+        self._patches.enter_context(mock.patch.object(Inbox, "in_memory", self._memory))
+        return self
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc_val: BaseException | None, exc_tb: TracebackType | None
+    ) -> None:
+        self._patches.close()
 
 
 class TestOutboxBroker(TestBroker[OutboxBroker, EnterType]):
@@ -120,6 +160,8 @@ class TestOutboxBroker(TestBroker[OutboxBroker, EnterType]):
             if self._in_memory:
                 for broker in self.brokers:
                     stack.enter_context(self._on_memory(broker))
+                if Inbox.in_memory is None:
+                    stack.enter_context(TestInbox())
             if self._run_loops:
                 stack.enter_context(self._forwarding_to_test_brokers())
             entered = await super().__aenter__()

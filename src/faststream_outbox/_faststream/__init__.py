@@ -25,6 +25,7 @@ from faststream._internal.constants import EMPTY
 from faststream._internal.context import Context, ContextRepo
 from faststream._internal.context.resolve import resolve_context_by_name
 from faststream._internal.di import FastDependsConfig
+from faststream._internal.endpoint.call_wrapper import HandlerCallWrapper
 from faststream._internal.endpoint.publisher import PublisherProto, PublisherSpecification, PublisherUsecase
 from faststream._internal.endpoint.subscriber import SubscriberSpecification, SubscriberUsecase
 from faststream._internal.endpoint.subscriber.call_item import CallsCollection, HandlerItem
@@ -58,6 +59,7 @@ __all__ = (
     "DriverAnnotation",
     "EnterType",
     "FastDependsConfig",
+    "HandlerCallWrapper",
     "HandlerItem",
     "IdGenerator",
     "LoggerProto",

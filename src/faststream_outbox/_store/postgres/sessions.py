@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, async_scoped_s
 from sqlalchemy.orm import Session, scoped_session
 
 from faststream_outbox._store.postgres.endings import Ending, note
-from faststream_outbox._store.postgres.target import Target
+from faststream_outbox._store.postgres.target import SessionTarget
 from faststream_outbox.exceptions import InvalidSessionError
 
 T = TypeVar("T")
@@ -27,7 +27,7 @@ ALREADY_FLUSHING = "already flushing"
 async def run_in_session(
     session: AnyAsyncSession,
     work: Callable[[Connection], T],
-    target: Target,
+    target: SessionTarget,
     *,
     flush: bool = False,
     endings: Iterable[Ending] = (),
@@ -57,14 +57,14 @@ async def run_in_session(
         return await session.run_sync(lambda connection: _run_on_connection(connection, work, target))
     msg = f"session: must be an AsyncSession or AsyncConnection, got {type(session).__name__}"
     if isinstance(session, Session | Connection):
-        msg += "; use publish_sync with it"
+        msg += f"; use {target.sync_call} with it"
     raise InvalidSessionError(msg)
 
 
 def run_in_sync_session(
     session: AnySyncSession,
     work: Callable[[Connection], T],
-    target: Target,
+    target: SessionTarget,
     *,
     flush: bool = False,
     endings: Iterable[Ending] = (),
@@ -78,7 +78,7 @@ def run_in_sync_session(
         return _run_on_connection(session, work, target)
     msg = f"session: must be a Session or Connection, got {type(session).__name__}"
     if isinstance(session, AsyncSession | AsyncConnection):
-        msg += "; use publish with it"
+        msg += f"; use {target.async_call} with it"
     raise InvalidSessionError(msg)
 
 
@@ -93,7 +93,7 @@ def _is_open(connection: AsyncConnection) -> bool:
 def _run_in_sync_session(
     session: Session,
     work: Callable[[Connection], T],
-    target: Target,
+    target: SessionTarget,
     *,
     asynchronous: bool,
     flush: bool,
@@ -125,7 +125,7 @@ def _flush(session: Session) -> None:
             raise
 
 
-def _run_on_connection(connection: Connection, work: Callable[[Connection], T], target: Target) -> T:
+def _run_on_connection(connection: Connection, work: Callable[[Connection], T], target: SessionTarget) -> T:
     if connection.closed:
         msg = "session: the Connection is closed"
         raise InvalidSessionError(msg)

@@ -2,29 +2,34 @@
 
 from typing import Any
 
-from sqlalchemy import Connection, Table, insert, inspect
+from sqlalchemy import Connection, Engine, Table, insert, inspect
 from sqlalchemy.exc import UnboundExecutionError
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.orm import Session
+from typing_extensions import override
 
 from faststream_outbox._store.postgres.tenants import schema_in, translated
 from faststream_outbox.exceptions import InvalidSessionError
 
 
-class Target:
-    """The outbox table where a broker's consumers look for rows.
+class SessionTarget:
+    """A table that is written in whatever transaction the caller has, and in the schema that the caller's session says.
 
     Args:
-        engine: The broker's.
-        declared: The table, made by ``make_outbox_table``.
+        declared: The table.
         is_undone: Whether what is done there must be undone when the caller's transaction is rolled back.
     """
 
-    def __init__(self, engine: AsyncEngine, declared: Table, *, is_undone: bool) -> None:
-        self.table = translated(declared, engine)
-        """As the engine's ``schema_translate_map`` has it."""
+    sync_call = "publish_sync"
+    """What a caller with a plain ``Session`` or ``Connection`` calls, for messages."""
+    async_call = "publish"
+    """What a caller with an ``AsyncSession`` or ``AsyncConnection`` calls."""
+    harm = "the message would stay without the work"
+    """What AUTOCOMMIT would do."""
+
+    def __init__(self, declared: Table, *, is_undone: bool) -> None:
         self._declared = declared
-        self._engine = engine.sync_engine
+        self._engine: Engine | None = None
         self._is_undone = is_undone
         # What sessions with several databases choose by; to make one takes as long as a tenth of publishing.
         self._clause = insert(declared)
@@ -56,30 +61,22 @@ class Target:
         """Refuse a connection on which the work would not be what it seems.
 
         Raises:
-            InvalidSessionError: It is to another database, not within a transaction, or of another tenant.
+            InvalidSessionError: It is to another kind of database, or not within a transaction.
         """
         if connection.dialect.name != "postgresql":
             msg = f"session: must be bound to PostgreSQL, got {connection.dialect.name}"
             raise InvalidSessionError(msg)
         if self._is_undone and _is_autocommit(connection):
             msg = (
-                "session: its connection is in AUTOCOMMIT, where a rollback takes nothing back: the message would stay "
-                'without the work; give its engine or connection isolation_level="READ COMMITTED", or leave it out'
-            )
-            raise InvalidSessionError(msg)
-        schema = schema_in(connection.get_execution_options(), self._declared.schema)
-        if schema != self.table.schema:
-            msg = (
-                f"session: its schema_translate_map puts {self._declared.name!r} into {_shown(schema)}, and this "
-                f"broker works in {_shown(self.table.schema)}; publish with a broker for that schema: "
-                "OutboxBroker(engine.execution_options(schema_translate_map=...), ...)"
+                f"session: its connection is in AUTOCOMMIT, where a rollback takes nothing back: {self.harm}; "
+                'give its engine or connection isolation_level="READ COMMITTED", or leave it out'
             )
             raise InvalidSessionError(msg)
 
     def _bind_beside(self, session: Session, *, asynchronous: bool) -> Any:
         """Return where a session whose ``binds`` do not name the table has its objects; without any, the broker's.
 
-        Its messages are to be committed with its objects. With objects in several databases, it is the broker's if
+        What is written is to be committed with its objects. With objects in several databases, it is the broker's if
         that is one of them.
         """
         binds = set()
@@ -91,6 +88,35 @@ class Target:
         if len(binds) == 1:
             return binds.pop()
         return self._engine if self._engine in binds or (asynchronous and not binds) else None
+
+
+class Target(SessionTarget):
+    """The outbox table where a broker's consumers look for rows.
+
+    Args:
+        engine: The broker's.
+        declared: The table, made by ``make_outbox_table``.
+        is_undone: Whether what is done there must be undone when the caller's transaction is rolled back.
+    """
+
+    def __init__(self, engine: AsyncEngine, declared: Table, *, is_undone: bool) -> None:
+        super().__init__(declared, is_undone=is_undone)
+        self.table = translated(declared, engine)
+        """As the engine's ``schema_translate_map`` has it."""
+        self._engine = engine.sync_engine
+
+    @override
+    def check(self, connection: Connection) -> None:
+        """Refuse what ``SessionTarget`` refuses, and a connection of another tenant."""
+        super().check(connection)
+        schema = schema_in(connection.get_execution_options(), self._declared.schema)
+        if schema != self.table.schema:
+            msg = (
+                f"session: its schema_translate_map puts {self._declared.name!r} into {_shown(schema)}, and this "
+                f"broker works in {_shown(self.table.schema)}; publish with a broker for that schema: "
+                "OutboxBroker(engine.execution_options(schema_translate_map=...), ...)"
+            )
+            raise InvalidSessionError(msg)
 
 
 def _is_autocommit(connection: Connection) -> bool:

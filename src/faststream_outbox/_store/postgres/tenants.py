@@ -18,7 +18,11 @@ def translated(table: Table, engine: AsyncEngine) -> Table:
 
     SQLAlchemy translates statements that it writes itself, and not those in ``queries``.
     """
-    schema = schema_in(engine.get_execution_options(), table.schema)
+    return in_schema(table, schema_in(engine.get_execution_options(), table.schema))
+
+
+def in_schema(table: Table, schema: str | None) -> Table:
+    """Return the table as it is in another schema."""
     if schema == table.schema:
         return table
     return table.to_metadata(MetaData(), schema=schema)  # type: ignore[arg-type]  # None is documented, and not typed
