@@ -15,7 +15,7 @@ from benchmarks.messages import BODY_BYTES, QUEUE
 from benchmarks.workloads.relay import backlog, connection
 from faststream_outbox import make_outbox_table
 from faststream_outbox._store.postgres.store import PostgresStore
-from faststream_outbox._store.protocol import Place
+from faststream_outbox._store.protocol import Shard
 from faststream_outbox._values.outcome import Delivered, Released, Settlement
 from faststream_outbox.schema import SHARDS
 
@@ -32,13 +32,13 @@ FILL = f"""
         clock_timestamp() + make_interval(secs => $2::float8 + i)
     FROM generate_series(1, $1::integer) AS i
 """  # noqa: S608 - our own constants
-PLACES = [Place(QUEUE, shard) for shard in range(SHARDS)]
+EVERYWHERE = [Shard(QUEUE, number) for number in range(SHARDS)]
 
 
 async def claim(store: PostgresStore, table: Any) -> float:
     """Claim 100 rows; returns milliseconds. They are made ready again afterwards."""
     began = time.perf_counter()
-    rows = (await store.claim(PLACES, limit=100, lease_seconds=60, token="bench")).rows  # noqa: S106
+    rows = (await store.claim(EVERYWHERE, limit=100, lease_seconds=60, token="bench")).rows  # noqa: S106
     taken = time.perf_counter() - began
     assert len(rows) == 100
     await store.settle([Settlement(row, Released()) for row in rows], token="bench")  # noqa: S106
@@ -49,7 +49,7 @@ async def claim(store: PostgresStore, table: Any) -> float:
 async def take(store: PostgresStore, table: Any) -> float:
     """Take 500 rows and delete them; returns milliseconds. As many are added afterwards."""
     began = time.perf_counter()
-    async with store.hand_over(PLACES, limit=500) as hand_over:
+    async with store.hand_over(EVERYWHERE, limit=500) as hand_over:
         assert hand_over is not None
         assert len(hand_over.rows) == 500
         await hand_over.settle([Settlement(row, Delivered()) for row in hand_over.rows])

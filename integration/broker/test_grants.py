@@ -21,7 +21,7 @@ from faststream_outbox._store.postgres.store import PostgresStore
 from faststream_outbox._values.outcome import Dead, Delivered, Outcome, Released, Retry, Settlement
 from faststream_outbox._values.row import OutboxRow
 from faststream_outbox.schema import SHARDS
-from tests.store.suite import LONG, ME, OTHER, places
+from tests.store.suite import LONG, ME, OTHER, shards
 
 from .observing import Table
 
@@ -107,7 +107,7 @@ OUTCOMES: Sequence[Outcome] = (
 async def consume(site: Site, *, dlq: bool = False) -> None:
     await fill(site, 16)
     store = PostgresStore(site.engine, site.outbox, site.dlq if dlq else None)
-    everywhere = places("q")
+    everywhere = shards("q")
 
     def settlements(rows: Sequence[OutboxRow]) -> list[Settlement]:
         return [Settlement(row, outcome) for row, outcome in zip(rows, OUTCOMES, strict=False)]
@@ -144,7 +144,7 @@ async def bury(site: Site) -> None:
     for dlq in (None, site.dlq):
         await fill(site, 8)
         store = PostgresStore(site.owner, site.outbox, dlq)
-        async with store.hand_over(places("q"), limit=100, breadth=SHARDS) as taken:
+        async with store.hand_over(shards("q"), limit=100, breadth=SHARDS) as taken:
             assert taken is not None
             await taken.settle([Settlement(row, Dead("rejected", None, row.id % 2 == 0)) for row in taken.rows])
 
@@ -159,7 +159,7 @@ async def support(site: Site) -> None:
 
 
 async def look_on(site: Site) -> None:
-    await PostgresStore(site.engine, site.outbox).lag(places("q"))
+    await PostgresStore(site.engine, site.outbox).lag(shards("q"))
     async with AsyncSession(site.engine) as session:
         await site.broker().fetch_unprocessed(session=session)
     await site.broker().dead_letters.list()

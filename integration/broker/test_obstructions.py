@@ -1,4 +1,4 @@
-"""A session that keeps the lock of a place, as any role that may connect can, is named in the log and in the status."""
+"""A session that keeps the lock of a shard, as any role that may connect can, is named in the log and in the status."""
 
 import logging
 
@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engin
 from faststream_outbox._engine.watching import obstructions
 from faststream_outbox._store.postgres.store import PostgresStore
 from faststream_outbox.forwarders import forwarder as forwarder_module
-from tests.store.suite import places
+from tests.store.suite import shards
 
 from .conftest import MakeBroker
 from .observing import LogLines, Table, eventually
@@ -24,7 +24,7 @@ BY_OID = (
 
 
 @pytest.mark.parametrize("lock", [BY_NAME, BY_OID], ids=["name", "oid"])
-async def test_who_holds_a_place_is_named_until_it_lets_go(
+async def test_who_holds_a_shard_is_named_until_it_lets_go(
     *,
     make_broker: MakeBroker,
     session: AsyncSession,
@@ -52,7 +52,7 @@ async def test_who_holds_a_place_is_named_until_it_lets_go(
             await eve.execution_options(isolation_level="AUTOCOMMIT")
             pid = (await eve.execute(text(lock))).one()[1]
             await broker.start()
-            [line] = await eventually(lambda: log.containing("holds the lock of places that have rows"), within=20)
+            [line] = await eventually(lambda: log.containing("holds the lock of shards that have rows"), within=20)
             assert line.startswith(f"pid {pid} of user 'eve', seen for ")
             [blocked_by] = (await forwarder.status()).blocked_by
             assert blocked_by.startswith(f"pid {pid} of user 'eve', seen for ")
@@ -75,7 +75,7 @@ def forwarder_is_free(forwarder: forwarder_module.OutboxForwarder) -> object:
     return is_free
 
 
-async def test_places_without_rows_are_nobodys(engine: AsyncEngine, outbox_table: SqlTable) -> None:
+async def test_shards_without_rows_are_nobodys(engine: AsyncEngine, outbox_table: SqlTable) -> None:
     store = PostgresStore(engine, outbox_table)
     every = text("SELECT pg_advisory_lock(hashtextextended('outbox/q', s)) FROM generate_series(0, 15) AS s")
     written = text(
@@ -83,9 +83,9 @@ async def test_places_without_rows_are_nobodys(engine: AsyncEngine, outbox_table
     )
     async with engine.connect() as connection:
         await connection.execute(every)
-        assert await store.holders(places("q")) == []
+        assert await store.holders(shards("q")) == []
         async with engine.begin() as other:
             shard = (await other.execute(written)).scalar_one()
-        [holder] = await store.holders(places("q"))
-    assert holder.place == ("q", shard)
+        [holder] = await store.holders(shards("q"))
+    assert holder.shard == ("q", shard)
     assert "in a transaction since " in holder.who

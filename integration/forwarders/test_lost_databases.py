@@ -199,7 +199,7 @@ async def test_behind_a_retry_that_is_refused_its_key_waits_in_its_own_queue_alo
     [answer] = relay.team.remembered._answers.values()
     # Far beyond this test: it stays left out.
     answer.next_try += 3600.0
-    # As after many hand-overs of few rows: all places at once.
+    # As after many hand-overs of few rows: all shards at once.
     relay.lanes[0]._rounds.breadth = 32
     [behind] = await publishing.publish("bad")
     [elsewhere] = await publishing.publish("bad", queue="q2")
@@ -282,7 +282,7 @@ async def test_a_lock_on_the_table_between_taking_and_settling_is_waited_for(
 
     relay.destination.before_answer = lock
     relay.start()
-    # Of several places, since that is when a hand-over sets a limit for its looks.
+    # Of several shards, since that is when a hand-over sets a limit for its looks.
     relay.lanes[0]._rounds.breadth = 16
 
     async def all_are_gone() -> bool:

@@ -21,7 +21,7 @@ from faststream_outbox._store.protocol import PRESENCE_PREFIX
 from faststream_outbox._values.outcome import Dead, Delivered, Outcome, Released, Retry, Settlement
 from faststream_outbox.schema import SHARDS
 from integration.servers.postgres import PostgresServer
-from tests.store.suite import ME, draft, ids, places
+from tests.store.suite import ME, draft, ids, shards
 
 from .subject import PostgresSubject
 
@@ -67,7 +67,7 @@ class Bench:
             await connection.exec_driver_sql(statement)
 
     async def hand_over(self) -> None:
-        async with self.timed("hand_over"), self.subject.store.hand_over(places(), limit=500) as hand_over:
+        async with self.timed("hand_over"), self.subject.store.hand_over(shards(), limit=500) as hand_over:
             if hand_over is not None:
                 assert len(hand_over.rows) == 500
                 await hand_over.settle([Settlement(row, Delivered()) for row in hand_over.rows])
@@ -75,16 +75,16 @@ class Bench:
             await self.fill(500)
 
     async def broad_hand_over(self) -> None:
-        """Of all places at once, and without an effect."""
+        """Of all shards at once, and without an effect."""
         store = self.subject.store
-        async with self.timed("broad_hand_over"), store.hand_over(places(), limit=480, breadth=SHARDS) as hand_over:
+        async with self.timed("broad_hand_over"), store.hand_over(shards(), limit=480, breadth=SHARDS) as hand_over:
             if hand_over is not None:
                 assert len(hand_over.rows) > 400
 
     async def claim(self) -> None:
         store = self.subject.store
         async with self.timed("claim"):
-            rows = (await store.claim(places(), limit=100, lease_seconds=60, token=ME)).rows
+            rows = (await store.claim(shards(), limit=100, lease_seconds=60, token=ME)).rows
         async with self.timed("renew"):
             await store.renew(rows, lease_seconds=60, token=ME)
         async with self.timed("rescue"):
@@ -105,7 +105,7 @@ class Bench:
         for name, (subject, outcome) in kinds.items():
             async with subject.transaction() as session:
                 await subject.writer.insert_many(session, [draft(name) for _ in range(20)])
-            rows = (await subject.store.claim(places(name), limit=20, lease_seconds=60, token=ME)).rows
+            rows = (await subject.store.claim(shards(name), limit=20, lease_seconds=60, token=ME)).rows
             async with self.timed(f"settle_{name}"):
                 await subject.store.settle([Settlement(row, outcome) for row in rows], token=ME)
             await self.administer(f"DELETE FROM outbox WHERE id = ANY (ARRAY{ids(rows) or [0]})")
@@ -115,7 +115,7 @@ class Bench:
             async with self.timed(name):
                 await self.subject.store.unconsumed(consumed, limit=20)
         async with self.timed("seconds_to_next_due"):
-            await self.subject.store.seconds_to_next_due(places())
+            await self.subject.store.seconds_to_next_due(shards())
         async with self.subject.transaction() as session:
             await self.subject.writer.insert(session, draft("timers", timer_id="t", activate_in=timedelta(hours=1)))
             async with self.timed("cancel_timer"):
@@ -137,7 +137,7 @@ class Bench:
         for _ in range(12):
             async with self.subject.transaction() as session:
                 await self.subject.writer.insert(session, draft(key="k"))
-            async with self.subject.store.hand_over(places(), limit=500) as hand_over:
+            async with self.subject.store.hand_over(shards(), limit=500) as hand_over:
                 assert hand_over is not None
                 await hand_over.settle([Settlement(row, Delivered()) for row in hand_over.rows])
         await self.run(6)

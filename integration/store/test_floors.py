@@ -19,14 +19,14 @@ from faststream_outbox.schema import SHARDS
 from integration.servers.missing import missing
 from integration.servers.postgres import OwnPostgres, PostgresServer
 from tests.engine.fakes import Clock
-from tests.store.suite import LONG, ME, OTHER, claim, draft, ids, places, put, settle
+from tests.store.suite import LONG, ME, OTHER, claim, draft, ids, put, settle, shards
 
 from .subject import PostgresSubject
 
 
 @pytest.fixture(autouse=True)
 def always(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever takes rows surveys the places first, from their beginning."""
+    """Whoever takes rows surveys the shards first, from their beginning."""
     monkeypatch.setattr(floors, "SURVEY_SECONDS", 0.0)
     monkeypatch.setattr(floors, "SURVEYS_APART", 0)
     monkeypatch.setattr(floors, "WALKS_APART", 0)
@@ -46,8 +46,8 @@ async def observer(database_url: str) -> AsyncIterator[AsyncEngine]:
 
 
 async def carry(subject: PostgresSubject, outcome: Outcome = DELIVERED) -> list[int]:
-    """Hand over from all places, and give the ids."""
-    async with subject.store.hand_over(places("q"), limit=100, breadth=SHARDS) as taken:
+    """Hand over from all shards, and give the ids."""
+    async with subject.store.hand_over(shards("q"), limit=100, breadth=SHARDS) as taken:
         if taken is None:
             return []
         await taken.settle([Settlement(row, outcome) for row in taken.rows])
@@ -55,7 +55,7 @@ async def carry(subject: PostgresSubject, outcome: Outcome = DELIVERED) -> list[
 
 
 async def handle(subject: PostgresSubject) -> list[int]:
-    """Claim from all places, and give the ids."""
+    """Claim from all shards, and give the ids."""
     rows = await claim(subject)
     await settle(subject, rows, DELIVERED)
     return ids(rows)
@@ -388,7 +388,7 @@ async def test_a_row_with_an_id_of_its_own_lets_no_floor_rise_above_others(
     subject: PostgresSubject, engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch, chosen: int
 ) -> None:
     async def keep_the_chosen() -> list[int]:
-        async with subject.store.hand_over(places("q", "other"), limit=100, breadth=2 * SHARDS) as taken:
+        async with subject.store.hand_over(shards("q", "other"), limit=100, breadth=2 * SHARDS) as taken:
             assert taken is not None
             await taken.settle([Settlement(row, Retry(0.0) if row.id == chosen else DELIVERED) for row in taken.rows])
             return ids(taken.rows)
@@ -445,14 +445,14 @@ async def test_a_walk_that_meets_a_row_below_a_floor_lets_all_be_learned_anew(
     assert await carry(unprivileged) == written == [1]
     stand_still(monkeypatch)
     written = await put(subject, draft("q", key="k"))
-    assert await carry(unprivileged) == written == [2], "in another place than the row that was met"
+    assert await carry(unprivileged) == written == [2], "in another shard than the row that was met"
 
 
 async def test_a_survey_that_fails_does_not_stand_before_the_next_look(
     subject: PostgresSubject, engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(floors, "SURVEY_SECONDS", 1000.0)
-    subject.store._floors._survey_due = dict.fromkeys(places("q"), 0.0)
+    subject.store._floors._survey_due = dict.fromkeys(shards("q"), 0.0)
     surveys = []
 
     async def fail(*_: object) -> None:

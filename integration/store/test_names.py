@@ -11,7 +11,7 @@ from sqlalchemy.schema import CreateSchema
 
 from faststream_outbox import make_dlq_table, make_outbox_table
 from faststream_outbox._values.outcome import Dead, Delivered, Retry, Settlement
-from tests.store.suite import ME, claim, draft, failing, ids, places, put, settle
+from tests.store.suite import ME, claim, draft, failing, ids, put, settle, shards
 
 from .subject import PostgresSubject
 
@@ -80,8 +80,8 @@ async def walk_through_every_statement(subject: PostgresSubject, connection: Con
         [Settlement(rows[0], Dead("rejected")), Settlement(rows[1], Retry(0)), Settlement(rows[2], Delivered())],
         token=ME,
     )
-    assert await subject.store.seconds_to_next_due(places()) is not None
-    async with subject.store.hand_over(places(), limit=10) as hand_over:
+    assert await subject.store.seconds_to_next_due(shards()) is not None
+    async with subject.store.hand_over(shards(), limit=10) as hand_over:
         assert hand_over is not None
         await hand_over.settle([Settlement(row, Delivered()) for row in hand_over.rows])
     assert await subject.rows() == {}
@@ -118,11 +118,11 @@ async def test_neighbours_share_neither_channel_nor_rows_nor_locks(neighbours: l
                 await put(other, draft(f"other {number}", key="k"))
             await put(subject, draft("own", key="k"))
             assert await anext(aiter(line)) == "own"
-            async with subject.store.hand_over(places("own"), limit=9) as mine:
+            async with subject.store.hand_over(shards("own"), limit=9) as mine:
                 assert mine is not None
                 for number, other in enumerate(others):
                     assert await claim(other, "own") == []
-                    async with other.store.hand_over(places(f"other {number}"), limit=9) as theirs:
+                    async with other.store.hand_over(shards(f"other {number}"), limit=9) as theirs:
                         assert theirs is not None
                         await theirs.settle([Settlement(row, Delivered()) for row in theirs.rows])
                 await mine.settle([Settlement(row, Delivered()) for row in mine.rows])
@@ -132,7 +132,7 @@ async def test_one_queue_of_two_tables_has_two_locks(neighbours: list[PostgresSu
     first, second, *_ = neighbours
     await put(first, draft(key="k"))
     await put(second, draft(key="k"))
-    async with first.store.hand_over(places(), limit=9) as mine, second.store.hand_over(places(), limit=9) as theirs:
+    async with first.store.hand_over(shards(), limit=9) as mine, second.store.hand_over(shards(), limit=9) as theirs:
         assert mine is not None
         assert theirs is not None
 

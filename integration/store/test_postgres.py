@@ -15,7 +15,7 @@ from faststream_outbox._store.postgres.calls import MOST_CALLS
 from faststream_outbox._values.outcome import Delivered, Settlement
 from faststream_outbox.schema import SHARDS
 from tests.store.machine import StoreMachine
-from tests.store.suite import StoreSuite, draft, ids, keys_apart, places, places_of, put
+from tests.store.suite import StoreSuite, draft, ids, keys_apart, put, shards, shards_of
 
 from .subject import PostgresSubject
 
@@ -64,7 +64,7 @@ async def test_g4_a_row_that_a_stranger_has_locked_is_not_passed_by_later_ones_o
     first, second = await put(subject, draft(key="k"), draft(key="k"))
 
     async def take() -> list[int]:
-        async with subject.store.hand_over(places(), limit=10) as hand_over:
+        async with subject.store.hand_over(shards(), limit=10) as hand_over:
             assert hand_over is not None
             return ids(hand_over.rows)
 
@@ -90,7 +90,7 @@ async def test_g4_what_a_stranger_makes_of_a_row_while_it_is_waited_for_counts_f
     """A row that waits from then on holds back its key, although nothing of that was to be seen before."""
     subject = PostgresSubject(engine, outbox_table, None)
     written = await put(subject, *[draft(key="k")] * 3)
-    where = await places_of(subject, written[0])
+    where = await shards_of(subject, written[0])
 
     async def take() -> list[int]:
         async with subject.store.hand_over(where, limit=10, breadth=breadth) as hand_over:
@@ -109,7 +109,7 @@ async def test_g4_what_a_stranger_makes_of_a_row_while_it_is_waited_for_counts_f
 async def test_g4_a_second_stranger_is_waited_for_as_the_first(engine: AsyncEngine, outbox_table: Table) -> None:
     subject = PostgresSubject(engine, outbox_table, None)
     first, second, third, fourth = await put(subject, *[draft(key="k")] * 3, draft(key="k"))
-    where = await places_of(subject, first)
+    where = await shards_of(subject, first)
 
     async def take() -> list[int]:
         async with subject.store.hand_over(where, limit=10) as hand_over:
@@ -128,18 +128,18 @@ async def test_g4_a_second_stranger_is_waited_for_as_the_first(engine: AsyncEngi
     assert fourth in await subject.rows()
 
 
-async def test_g4_a_row_that_a_stranger_has_locked_does_not_hold_up_other_places_for_long(
+async def test_g4_a_row_that_a_stranger_has_locked_does_not_hold_up_other_shards_for_long(
     engine: AsyncEngine, outbox_table: Table
 ) -> None:
     subject = PostgresSubject(engine, outbox_table, None)
     [free, locked] = await put(subject, *(draft(key=key) for key in await keys_apart(subject, 2)))
     async with engine.connect() as stranger:
         await stranger.execute(text("SELECT FROM outbox WHERE id = :id FOR UPDATE"), {"id": locked})
-        where = await places_of(subject, free, locked)
+        where = await shards_of(subject, free, locked)
         async with subject.store.hand_over(where, limit=10, breadth=SHARDS) as hand_over:
             assert hand_over is not None
             assert ids(hand_over.rows) == [free]
-            assert list(hand_over.places) == where[:1]
+            assert list(hand_over.shards) == where[:1]
             assert hand_over.has_more, "better one at a time now"
             await hand_over.settle([Settlement(row, Delivered()) for row in hand_over.rows])
         await stranger.rollback()
@@ -159,7 +159,7 @@ async def test_g1_rows_are_seen_as_the_taker_before_has_left_them(
 
     async def lane() -> None:
         while len(taken) < len(written):
-            async with subject.store.hand_over(places(), limit=2, breadth=breadth) as hand_over:
+            async with subject.store.hand_over(shards(), limit=2, breadth=breadth) as hand_over:
                 if hand_over is not None:
                     taken.extend(ids(hand_over.rows))
                     await hand_over.settle([Settlement(row, Delivered()) for row in hand_over.rows])
@@ -176,16 +176,16 @@ async def test_g6_a_hand_over_of_which_nothing_is_heard_is_ended_by_the_server(
     subject = PostgresSubject(engine, outbox_table, None)
     written = await put(subject, draft(key="k"), draft(key="k"))
     with pytest.raises(DBAPIError):  # noqa: PT012 - the hand-over itself ends with it
-        async with subject.store.hand_over(places(), limit=10, idle_seconds=0.3) as silent:
+        async with subject.store.hand_over(shards(), limit=10, idle_seconds=0.3) as silent:
             assert silent is not None
             async with asyncio.timeout(10):
                 while True:
-                    async with subject.store.hand_over(places(), limit=10) as other:
+                    async with subject.store.hand_over(shards(), limit=10) as other:
                         if other is not None:
                             assert ids(other.rows) == written
                             break
             await silent.settle([Settlement(row, Delivered()) for row in silent.rows])
-    async with subject.store.hand_over(places(), limit=10) as again:
+    async with subject.store.hand_over(shards(), limit=10) as again:
         assert again is not None
         assert ids(again.rows) == written
 
@@ -194,7 +194,7 @@ async def test_what_was_set_for_a_hand_over_ends_with_it(database_url: str, outb
     engine = create_async_engine(database_url, pool_size=1, max_overflow=0)
     subject = PostgresSubject(engine, outbox_table, None)
     await put(subject, draft())
-    async with subject.store.hand_over(places(), limit=10, breadth=2) as hand_over:
+    async with subject.store.hand_over(shards(), limit=10, breadth=2) as hand_over:
         assert hand_over is not None
     async with engine.connect() as connection:
         assert await connection.scalar(text("SHOW idle_in_transaction_session_timeout")) == "0"
@@ -207,7 +207,7 @@ async def test_many_calls_at_once_leave_connections_to_the_application(database_
     in_use: list[int] = []
     event.listen(engine.sync_engine, "checkout", lambda *_: in_use.append(engine.sync_engine.pool.checkedout()))
     store = PostgresSubject(engine, outbox_table, None).store
-    claims = (store.claim(places(), limit=1, lease_seconds=60, token="t") for _ in range(40))
+    claims = (store.claim(shards(), limit=1, lease_seconds=60, token="t") for _ in range(40))
     assert await asyncio.gather(*claims) == [([], False)] * 40
     assert max(in_use) == MOST_CALLS
     await engine.dispose()

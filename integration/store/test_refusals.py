@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from faststream_outbox._values.outcome import Dead, Delivered, Outcome, Released, Retry, Settlement, Unwritten
 from faststream_outbox._values.row import OutboxRow
 from integration.servers.postgres import PostgresServer
-from tests.store.suite import ME, claim, draft, ids, places, put
+from tests.store.suite import ME, claim, draft, ids, put, shards
 
 from .subject import PostgresSubject
 
@@ -138,7 +138,7 @@ async def test_behind_a_pooler_too(case: Case, database_url: str, outbox_table: 
 
 
 async def hand_over(subject: PostgresSubject, outcomes: Sequence[Outcome]) -> Sequence[Unwritten]:
-    async with subject.store.hand_over(places(), limit=100) as hand_over:
+    async with subject.store.hand_over(shards(), limit=100) as hand_over:
         assert hand_over is not None
         return await hand_over.settle([Settlement(*pair) for pair in zip(hand_over.rows, outcomes, strict=True)])
 
@@ -307,7 +307,7 @@ async def test_g2_a_row_that_the_table_keeps_in_silence_is_not_taken_for_settled
         await connection.execute(
             text("CREATE TRIGGER swallow BEFORE DELETE ON outbox FOR EACH ROW EXECUTE FUNCTION swallow()")
         )
-    async with subject.store.hand_over(places(), limit=10) as hand_over:
+    async with subject.store.hand_over(shards(), limit=10) as hand_over:
         assert hand_over is not None
         [unwritten] = await hand_over.settle([Settlement(row, Delivered()) for row in hand_over.rows])
     assert unwritten.settlement.row.id == written[1]

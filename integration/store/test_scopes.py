@@ -10,12 +10,12 @@ from faststream_outbox import make_outbox_table
 from faststream_outbox._store.postgres.listener import channel_of
 from faststream_outbox._store.postgres.statements import quote_table
 from faststream_outbox._values.outcome import Retry, Settlement
-from tests.store.suite import ME, OTHER, draft, ids, places_of, put
+from tests.store.suite import ME, OTHER, draft, ids, put, shards_of
 
 from .subject import PostgresSubject
 
 QUALIFIED = make_outbox_table(MetaData(), schema="public")
-# As versions before this one locked a place, and as later ones may ring.
+# As versions before this one locked a shard, and as later ones may ring.
 LOCK_BY_NAME = "SELECT pg_try_advisory_xact_lock(hashtextextended(:name || '/' || :queue, :shard))"
 
 
@@ -26,16 +26,16 @@ def pair(request: pytest.FixtureRequest, engine: AsyncEngine, outbox_table: Tabl
     return [PostgresSubject(engine, table, None) for table in tables]
 
 
-async def test_a_place_is_worked_on_by_one_whatever_the_table_is_called(pair: list[PostgresSubject]) -> None:
+async def test_a_shard_is_worked_on_by_one_whatever_the_table_is_called(pair: list[PostgresSubject]) -> None:
     one, other = pair
     written = await put(one, *[draft(key="k")] * 3)
-    place = await places_of(one, written[0])
-    async with one.store.hand_over(place, limit=10) as mine:
+    shard = await shards_of(one, written[0])
+    async with one.store.hand_over(shard, limit=10) as mine:
         assert mine is not None
-        async with asyncio.timeout(5), other.store.hand_over(place, limit=10) as theirs:
+        async with asyncio.timeout(5), other.store.hand_over(shard, limit=10) as theirs:
             assert theirs is None
         await mine.settle([Settlement(mine.rows[0], Retry(60.0))])
-    async with other.store.hand_over(place, limit=10) as theirs:
+    async with other.store.hand_over(shard, limit=10) as theirs:
         assert theirs is not None
         assert ids(theirs.rows) == []
 
@@ -46,21 +46,21 @@ async def test_processes_of_earlier_versions_still_keep_out(
 ) -> None:
     subject, _ = pair
     [written] = await put(subject, draft(key="k"))
-    [place] = await places_of(subject, written)
+    [shard] = await shards_of(subject, written)
     name = quote_table(subject.outbox_table)
-    values = {"name": name if named == "same" else f"another {name}", "queue": place.queue, "shard": place.shard}
+    values = {"name": name if named == "same" else f"another {name}", "queue": shard.queue, "shard": shard.number}
     async with engine.begin() as earlier:
         assert (await earlier.execute(text(LOCK_BY_NAME), values)).scalar_one()
-        async with subject.store.hand_over([place], limit=10) as taken:
+        async with subject.store.hand_over([shard], limit=10) as taken:
             assert (taken is None) is (named == "same")
 
 
 async def test_they_are_kept_out(pair: list[PostgresSubject], engine: AsyncEngine) -> None:
     subject, _ = pair
     [written] = await put(subject, draft(key="k"))
-    [place] = await places_of(subject, written)
-    values = {"name": quote_table(subject.outbox_table), "queue": place.queue, "shard": place.shard}
-    async with subject.store.hand_over([place], limit=10) as taken, engine.begin() as earlier:
+    [shard] = await shards_of(subject, written)
+    values = {"name": quote_table(subject.outbox_table), "queue": shard.queue, "shard": shard.number}
+    async with subject.store.hand_over([shard], limit=10) as taken, engine.begin() as earlier:
         assert taken is not None
         assert not (await earlier.execute(text(LOCK_BY_NAME), values)).scalar_one()
 

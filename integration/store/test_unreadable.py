@@ -12,7 +12,7 @@ from faststream_outbox._values.dead_letter import Selection
 from faststream_outbox._values.draft import MAX_HEADERS_BYTES
 from faststream_outbox._values.outcome import DELIVERED, Dead, Released, Retry, Settlement
 from faststream_outbox.schema import CHECKS, MAX_STORED_HEADERS_BYTES, SHARDS
-from tests.store.suite import ME, OTHER, claim, draft, ids, places, put, settle
+from tests.store.suite import ME, OTHER, claim, draft, ids, put, settle, shards
 
 from .subject import PostgresSubject
 
@@ -96,7 +96,7 @@ async def test_a_hand_over_gives_it_beside_the_others(subject: PostgresSubject, 
     bad = await write(subject, written, "q")
     good = await put(subject, *[draft("q", key="another")] * 5)
     for outcome in (Released(), Retry(0.0), DELIVERED):
-        async with subject.store.hand_over(places("q"), limit=100, breadth=SHARDS) as taken:
+        async with subject.store.hand_over(shards("q"), limit=100, breadth=SHARDS) as taken:
             assert taken is not None
             rows = {row.id: row for row in taken.rows}
             assert rows.keys() == {bad, *good}

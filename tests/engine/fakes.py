@@ -11,7 +11,7 @@ from typing import Any
 from faststream_outbox._engine.health import Health
 from faststream_outbox._store.memory.handing_over import MemoryHandOver
 from faststream_outbox._store.memory.store import MemoryStore
-from faststream_outbox._store.protocol import Announcement, Claim, Place, Rescue
+from faststream_outbox._store.protocol import Announcement, Claim, Rescue, Shard
 from faststream_outbox._values.draft import Draft
 from faststream_outbox._values.outcome import Accepted, Poison, Refused, Settlement, Unsent, Unwritten, Verdict
 from faststream_outbox._values.parcel import Parcel
@@ -145,9 +145,9 @@ class ScriptedStore(MemoryStore):
             line.ring(queue)
         return row_id
 
-    async def claim(self, places: Sequence[Place], **options: Any) -> Claim:
+    async def claim(self, shards: Sequence[Shard], **options: Any) -> Claim:
         await self.script.step("claim")
-        return await super().claim(places, **options)
+        return await super().claim(shards, **options)
 
     async def settle(self, settlements: Sequence[Settlement], *, token: str | None) -> Sequence[Unwritten]:
         if token is None:
@@ -173,14 +173,14 @@ class ScriptedStore(MemoryStore):
         absent = self.absent.pop(0) if self.absent else frozenset()
         return Rescue(freed_queues=self.freed_queues, absent=absent)
 
-    async def seconds_to_next_due(self, places: Sequence[Place]) -> float | None:
+    async def seconds_to_next_due(self, shards: Sequence[Shard]) -> float | None:
         await self.script.step("due")
-        return await super().seconds_to_next_due(places)
+        return await super().seconds_to_next_due(shards)
 
     @asynccontextmanager
-    async def hand_over(self, places: Sequence[Place], **limits: Any) -> AsyncIterator[Any]:
+    async def hand_over(self, shards: Sequence[Shard], **limits: Any) -> AsyncIterator[Any]:
         await self.script.step("hand_over")
-        async with super().hand_over(places, **limits) as hand_over:
+        async with super().hand_over(shards, **limits) as hand_over:
             yield None if hand_over is None else ScriptedHandOver(hand_over, self)
             if hand_over is not None:
                 await self.script.step("commit")
@@ -203,12 +203,12 @@ class ScriptedStore(MemoryStore):
 
 class ScriptedHandOver:
     def __init__(self, hand_over: MemoryHandOver, store: ScriptedStore) -> None:
-        self.places, self.vacant, self.has_more = hand_over.places, hand_over.vacant, hand_over.has_more
+        self.shards, self.vacant, self.has_more = hand_over.shards, hand_over.vacant, hand_over.has_more
         self.is_whole, self.rows = hand_over.is_whole, hand_over.rows
         self._hand_over, self._store = hand_over, store
 
-    def row_places(self) -> Sequence[Place]:
-        return self._hand_over.row_places()
+    def row_shards(self) -> Sequence[Shard]:
+        return self._hand_over.row_shards()
 
     async def settle(self, settlements: Sequence[Settlement]) -> Sequence[Unwritten]:
         if settlements:

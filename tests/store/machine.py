@@ -15,7 +15,7 @@ from faststream_outbox._values.draft import Draft
 from faststream_outbox._values.outcome import Dead, Delivered, Outcome, Released, Retry, Settlement
 from faststream_outbox._values.row import OutboxRow
 from faststream_outbox.schema import SHARDS
-from tests.store.suite import LONG, ME, OTHER, PAST, Failed, Subject, draft, ids, places
+from tests.store.suite import LONG, ME, OTHER, PAST, Failed, Subject, draft, ids, shards
 
 QUEUES = st.sampled_from(["a", "b"])
 TOKENS = st.sampled_from([ME, OTHER])
@@ -144,7 +144,7 @@ class StoreMachine(RuleBasedStateMachine):
     @rule(queue=QUEUES, token=TOKENS, expired=st.booleans())
     def claim(self, queue: str, token: str, expired: bool) -> None:
         seconds = 0 if expired else LONG
-        rows = self.run(self.subject.store.claim(places(queue), limit=100, lease_seconds=seconds, token=token)).rows
+        rows = self.run(self.subject.store.claim(shards(queue), limit=100, lease_seconds=seconds, token=token)).rows
         expected = [row_id for row_id, m in self.model.items() if m.message.queue == queue and m.is_free]
         assert ids(rows) == expected
         for row in rows:
@@ -237,14 +237,14 @@ class StoreMachine(RuleBasedStateMachine):
             assert of_key == sorted(of_key)
 
     async def _hand_over(self, queue: str, outcomes: list[Outcome], breadth: int, *, fails: bool) -> list[OutboxRow]:
-        """Visit every place of a queue once."""
-        where, taken = places(queue), []
+        """Visit every shard of a queue once."""
+        where, taken = shards(queue), []
         while where:
             with suppress(Failed):
                 async with self.subject.store.hand_over(where, limit=1000, breadth=breadth) as hand_over:
                     if hand_over is None:
                         break
-                    where = [place for place in where if place not in hand_over.places]
+                    where = [shard for shard in where if shard not in hand_over.shards]
                     left = outcomes[len(taken) :]
                     taken += hand_over.rows
                     await hand_over.settle([Settlement(*pair) for pair in zip(hand_over.rows, left, strict=False)])

@@ -20,7 +20,7 @@ from faststream_outbox._store.protocol import (
     DeadLetterStore,
     HandOver,
     LeftOut,
-    Place,
+    Shard,
     Store,
     Writer,
 )
@@ -99,8 +99,8 @@ def draft(queue: str = "q", body: bytes = b"body", **options: Any) -> Draft:
     return maker.make(body, maker.make_headers(headers, content_type), **own)
 
 
-def places(*queues: str) -> list[Place]:
-    return [Place(queue, shard) for queue in queues or ("q",) for shard in range(SHARDS)]
+def shards(*queues: str) -> list[Shard]:
+    return [Shard(queue, number) for queue in queues or ("q",) for number in range(SHARDS)]
 
 
 def ids(rows: Sequence[OutboxRow]) -> list[int]:
@@ -115,7 +115,7 @@ async def put(subject: Subject, *drafts: Draft) -> list[int]:
 
 
 async def claim(subject: Subject, *queues: str, limit: int = 100, seconds: float = LONG, token: str = ME) -> list[Any]:
-    claimed = await subject.store.claim(places(*queues), limit=limit, lease_seconds=seconds, token=token)
+    claimed = await subject.store.claim(shards(*queues), limit=limit, lease_seconds=seconds, token=token)
     return claimed.rows
 
 
@@ -126,7 +126,7 @@ async def settle(subject: Subject, rows: Sequence[OutboxRow], outcome: Outcome, 
 async def fail_once(subject: Subject, *drafts: Draft, delay: float = LONG) -> list[int]:
     """Publish messages that then fail and wait for their next attempt."""
     written = await put(subject, *drafts)
-    async with subject.store.hand_over(await places_of(subject, *written), limit=100) as hand_over:
+    async with subject.store.hand_over(await shards_of(subject, *written), limit=100) as hand_over:
         assert hand_over is not None
         rows = [row for row in hand_over.rows if row.id in written]
         await hand_over.settle([Settlement(row, Retry(delay)) for row in rows])
@@ -134,9 +134,9 @@ async def fail_once(subject: Subject, *drafts: Draft, delay: float = LONG) -> li
     return written
 
 
-async def places_of(subject: Subject, *row_ids: int) -> list[Place]:
+async def shards_of(subject: Subject, *row_ids: int) -> list[Shard]:
     rows = await subject.rows()
-    return list(dict.fromkeys(Place(rows[row_id].row.queue, rows[row_id].shard) for row_id in row_ids))
+    return list(dict.fromkeys(Shard(rows[row_id].row.queue, rows[row_id].shard) for row_id in row_ids))
 
 
 async def keys_apart(subject: Subject, count: int) -> list[str]:
@@ -185,7 +185,7 @@ class StoreSuite:
         async with subject.transaction() as session:
             await subject.writer.insert(session, draft(key="k"))
             assert await claim(subject) == []
-            async with subject.store.hand_over(places(), limit=10) as hand_over:
+            async with subject.store.hand_over(shards(), limit=10) as hand_over:
                 assert hand_over is None
         assert len(await claim(subject)) == 1
 
@@ -299,9 +299,9 @@ class StoreSuite:
             assert due is not None
             assert abs((due - datetime.now(UTC)).total_seconds() - 3600) < 60
         assert await claim(subject) == []
-        async with subject.store.hand_over(places(), limit=10) as hand_over:
+        async with subject.store.hand_over(shards(), limit=10) as hand_over:
             assert hand_over is None
-        seconds = await subject.store.seconds_to_next_due(places())
+        seconds = await subject.store.seconds_to_next_due(shards())
         assert seconds is not None
         assert 3500 < seconds <= 3600
 
@@ -493,11 +493,11 @@ class StoreSuite:
         assert ids(claimed) == sorted(is_due[:taken_due] + is_ready[:taken_ready])
         assert len(await claim(subject, limit=100)) == due + ready - len(claimed)
 
-    async def test_claims_of_one_row_take_both_kinds_from_each_place_in_the_long_run(self, subject: Subject) -> None:
+    async def test_claims_of_one_row_take_both_kinds_from_each_shard_in_the_long_run(self, subject: Subject) -> None:
         keys = await keys_apart(subject, 2)
         kinds = dict.fromkeys(await put(subject, *(draft(key=key) for key in keys * 40)), "ready")
         kinds |= dict.fromkeys(await put(subject, *(draft(key=key, activate_at=PAST) for key in keys * 40)), "due")
-        where = await places_of(subject, *list(kinds)[:2])
+        where = await shards_of(subject, *list(kinds)[:2])
         taken = set()
         # Lots are drawn: the test fails of itself once in 200 million runs.
         for turn in range(60):
@@ -524,27 +524,27 @@ class StoreSuite:
         claimed = [row for _ in range(3) for row in await claim(subject, limit=4)]
         assert sorted(row.id for row in claimed if row.id in failed) == failed
 
-    async def test_a_claim_keeps_to_its_places(self, subject: Subject) -> None:
+    async def test_a_claim_keeps_to_its_shards(self, subject: Subject) -> None:
         [a, b] = await keys_apart(subject, 2)
         [in_a, in_b] = await put(subject, draft(key=a), draft(key=b))
         await put(subject, draft("other", key=a))
         for row_id in (in_a, in_b):
-            where = await places_of(subject, row_id)
+            where = await shards_of(subject, row_id)
             claimed = await subject.store.claim(where, limit=9, lease_seconds=9, token=ME)
             assert (ids(claimed.rows), claimed.has_more) == ([row_id], False)
 
-    async def test_places_are_claimed_in_their_order(self, subject: Subject) -> None:
+    async def test_shards_are_claimed_in_their_order(self, subject: Subject) -> None:
         [a, b] = await keys_apart(subject, 2)
         for turn in (1, -1):
             order = (await put(subject, draft(key=a), draft(key=b)))[::turn]
-            where = await places_of(subject, *order)
+            where = await shards_of(subject, *order)
             claimed, _has_more = await subject.store.claim(where, limit=1, lease_seconds=LONG, token=ME)
             assert ids(claimed) == order[:1]
             await settle(subject, claimed + await claim(subject), Delivered())
 
     async def test_a_claim_is_bounded_in_bytes_and_tells_that_it_left_rows_out(self, subject: Subject) -> None:
         written = await put(subject, *(draft(key="k", body=b"x" * 600) for _ in range(5)))
-        where = places()
+        where = shards()
         for expected, has_more in ((written[:2], True), (written[2:4], True), (written[4:], False)):
             claimed = await subject.store.claim(where, limit=9, lease_seconds=LONG, token=ME, max_bytes=1500)
             assert (ids(claimed.rows), claimed.has_more) == (expected, has_more)
@@ -555,26 +555,26 @@ class StoreSuite:
         # Of texts that cannot be compressed.
         headers = {"h": "".join(chr(33 + (n * n + n // 7) % 90) for n in range(700))}
         written = await put(subject, *(draft(key="k", headers=headers) for _ in range(3)))
-        claimed = await subject.store.claim(places(), limit=9, lease_seconds=LONG, token=ME, max_bytes=1000)
+        claimed = await subject.store.claim(shards(), limit=9, lease_seconds=LONG, token=ME, max_bytes=1000)
         assert ids(claimed.rows) == written[:1]
 
     async def test_a_row_that_is_larger_than_a_claim_may_be_is_claimed_alone(self, subject: Subject) -> None:
         small, large, last = await put(subject, draft(key="k"), draft(key="k", body=b"x" * 9000), draft(key="k"))
         claims = [
-            await subject.store.claim(places(), limit=9, lease_seconds=LONG, token=ME, max_bytes=1500) for _ in range(3)
+            await subject.store.claim(shards(), limit=9, lease_seconds=LONG, token=ME, max_bytes=1500) for _ in range(3)
         ]
         assert [ids(claimed.rows) for claimed in claims] == [[small], [large], [last]]
 
     async def test_few_bytes_of_a_claim_are_for_due_and_ready_rows_in_turns(self, subject: Subject) -> None:
         ready = await put(subject, *(draft(key="k", body=b"x" * 600) for _ in range(4)))
         due = await put(subject, *(draft(key="k", body=b"x" * 600, activate_at=PAST) for _ in range(4)))
-        claimed = await subject.store.claim(places(), limit=9, lease_seconds=LONG, token=ME, max_bytes=2600)
+        claimed = await subject.store.claim(shards(), limit=9, lease_seconds=LONG, token=ME, max_bytes=2600)
         assert len(set(ids(claimed.rows)) & set(ready)) == 2
         assert len(set(ids(claimed.rows)) & set(due)) == 2
 
     async def test_a_claim_up_to_its_limit_may_have_left_rows_out(self, subject: Subject) -> None:
         await put(subject, *(draft(key="k") for _ in range(3)))
-        claims = [await subject.store.claim(places(), limit=2, lease_seconds=LONG, token=ME) for _ in range(2)]
+        claims = [await subject.store.claim(shards(), limit=2, lease_seconds=LONG, token=ME) for _ in range(2)]
         assert [(len(claimed.rows), claimed.has_more) for claimed in claims] == [(2, True), (1, False)]
 
     async def test_a_claim_without_rows_is_empty(self, subject: Subject) -> None:
@@ -675,7 +675,7 @@ class StoreSuite:
                 await settle(subject, await claim(subject, queue), Released(started=True))
             await claim(subject, queue, seconds=0)
             await subject.store.rescue(token=ME, suspects=frozenset())
-            waits[deliveries] = await subject.store.seconds_to_next_due(places(queue))
+            waits[deliveries] = await subject.store.seconds_to_next_due(shards(queue))
         at_once, *longer = waits.values()
         assert at_once is not None
         assert at_once <= 0
@@ -739,9 +739,9 @@ class StoreSuite:
         await put(subject, draft(key="k"))
         await settle(subject, await claim(subject), Dead("rejected"))
         assert await claim(subject) == []
-        assert await subject.store.seconds_to_next_due(places()) is None
+        assert await subject.store.seconds_to_next_due(shards()) is None
         assert (await subject.store.rescue(token=OTHER, suspects=frozenset({ME}))).freed_queues == frozenset()
-        async with subject.store.hand_over(places(), limit=10) as hand_over:
+        async with subject.store.hand_over(shards(), limit=10) as hand_over:
             assert hand_over is None
 
     @pytest.mark.parametrize("started", [False, True])
@@ -782,21 +782,21 @@ class StoreSuite:
 
     # --- the next time
 
-    async def test_the_first_waiting_row_of_the_places_counts(self, subject: Subject) -> None:
+    async def test_the_first_waiting_row_of_the_shards_counts(self, subject: Subject) -> None:
         await put(
             subject,
             *(draft(key=f"k{n}", activate_in=timedelta(seconds=500 + n)) for n in range(5)),
             draft("other", activate_in=timedelta(seconds=100)),
         )
-        seconds = await subject.store.seconds_to_next_due(places())
+        seconds = await subject.store.seconds_to_next_due(shards())
         assert seconds is not None
         assert 450 < seconds <= 500
-        assert await subject.store.seconds_to_next_due(places("none")) is None
+        assert await subject.store.seconds_to_next_due(shards("none")) is None
         assert await subject.store.seconds_to_next_due([]) is None
 
     async def test_an_overdue_row_is_due_since(self, subject: Subject) -> None:
         await put(subject, draft(activate_at=PAST))
-        seconds = await subject.store.seconds_to_next_due(places())
+        seconds = await subject.store.seconds_to_next_due(shards())
         assert seconds is not None
         assert seconds < 0
 
@@ -804,23 +804,23 @@ class StoreSuite:
         await put(subject, draft(activate_at=PAST))
         assert len(await claim(subject)) == 1
         await put(subject, draft())
-        assert await subject.store.seconds_to_next_due(places()) is None
+        assert await subject.store.seconds_to_next_due(shards()) is None
 
     # --- hand-overs
 
-    async def test_a_hand_over_gives_rows_of_one_place_in_order(self, subject: Subject) -> None:
+    async def test_a_hand_over_gives_rows_of_one_shard_in_order(self, subject: Subject) -> None:
         [a, b] = await keys_apart(subject, 2)
         written = await put(subject, *(draft(key=key) for key in (a, b, a, b, a)))
-        async with subject.store.hand_over(await places_of(subject, written[0]), limit=10) as hand_over:
+        async with subject.store.hand_over(await shards_of(subject, written[0]), limit=10) as hand_over:
             assert parts(hand_over) == [written[0], written[2], written[4]]
             assert hand_over is not None
             assert {row.key for row in hand_over.rows} == {a}
-            assert list(hand_over.places) == await places_of(subject, written[0])
+            assert list(hand_over.shards) == await shards_of(subject, written[0])
             assert all(row.deliveries_count == 0 and row.acquired_at is not None for row in hand_over.rows)
 
     async def test_settled_rows_are_written_and_others_stay(self, subject: Subject) -> None:
         written = await put(subject, *(draft(key="k") for _ in range(5)))
-        async with subject.store.hand_over(places(), limit=10) as hand_over:
+        async with subject.store.hand_over(shards(), limit=10) as hand_over:
             assert hand_over is not None
             delivered, retried, dead, *_ = hand_over.rows
             await hand_over.settle([Settlement(delivered, Delivered()), Settlement(retried, Retry(LONG, "r"))])
@@ -838,13 +838,13 @@ class StoreSuite:
     async def test_an_error_gives_all_rows_back_unchanged(self, subject: Subject) -> None:
         await put(subject, *(draft(key="k") for _ in range(4)))
         before = await subject.rows()
-        async with failing(subject.store.hand_over(places(), limit=10)) as hand_over:
+        async with failing(subject.store.hand_over(shards(), limit=10)) as hand_over:
             assert hand_over is not None
             kinds = [Delivered(), Retry(LONG), Dead("rejected"), Released()]
             await hand_over.settle([Settlement(row, kind) for row, kind in zip(hand_over.rows, kinds, strict=True)])
         assert await subject.rows() == before
         assert await subject.dead() == {}
-        async with subject.store.hand_over(places(), limit=10) as hand_over:
+        async with subject.store.hand_over(shards(), limit=10) as hand_over:
             assert parts(hand_over) == list(before)
 
     async def test_a_cancelled_hand_over_gives_all_rows_back(self, subject: Subject) -> None:
@@ -852,7 +852,7 @@ class StoreSuite:
         entered = asyncio.Event()
 
         async def hang() -> None:
-            async with subject.store.hand_over(places(), limit=10) as hand_over:
+            async with subject.store.hand_over(shards(), limit=10) as hand_over:
                 assert hand_over is not None
                 await hand_over.settle([Settlement(row, Delivered()) for row in hand_over.rows])
                 entered.set()
@@ -863,47 +863,47 @@ class StoreSuite:
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        async with subject.store.hand_over(places(), limit=10) as hand_over:
+        async with subject.store.hand_over(shards(), limit=10) as hand_over:
             assert parts(hand_over) == written
 
     async def test_rows_that_are_left_out_make_room_for_those_behind_them(self, subject: Subject) -> None:
         due = await put(subject, *(draft(key="k", activate_at=PAST) for _ in range(3)))
         ready = await put(subject, *(draft(key="k") for _ in range(4)))
-        [place] = set(await places_of(subject, *due, *ready))
-        left_out = [LeftOut(place, row_id) for row_id in (*due[:2], *ready[:2])]
+        [shard] = set(await shards_of(subject, *due, *ready))
+        left_out = [LeftOut(shard, row_id) for row_id in (*due[:2], *ready[:2])]
         for expected in ([due[2], *ready[2:]], []):
-            async with subject.store.hand_over([place], limit=3, left_out=left_out) as hand_over:
+            async with subject.store.hand_over([shard], limit=3, left_out=left_out) as hand_over:
                 assert parts(hand_over) == expected
                 assert hand_over is not None
-                assert list(hand_over.row_places()) == [place] * len(expected)
+                assert list(hand_over.row_shards()) == [shard] * len(expected)
                 await hand_over.settle([Settlement(row, Delivered()) for row in hand_over.rows])
-        assert hand_over.vacant == [place]
+        assert hand_over.vacant == [shard]
 
-    async def test_a_row_that_is_left_out_may_hold_its_key_in_its_place(self, subject: Subject) -> None:
+    async def test_a_row_that_is_left_out_may_hold_its_key_in_its_shard(self, subject: Subject) -> None:
         rows = [draft(key="k"), draft(key="k", activate_at=PAST), draft(key="k"), draft("q2", key="k")]
         first, timer, second, elsewhere = await put(subject, *rows)
-        [place] = await places_of(subject, first)
+        [shard] = await shards_of(subject, first)
         await put(subject, *(draft(key=str(number)) for number in range(20 * SHARDS)))
         stored = (await subject.rows()).values()
-        beside = next(each.row for each in stored if each.shard == place.shard and each.row.key != "k")
-        left_out = [LeftOut(place, first, "k"), LeftOut(Place("q3", place.shard), beside.id, beside.key)]
+        beside = next(each.row for each in stored if each.shard == shard.number and each.row.key != "k")
+        left_out = [LeftOut(shard, first, "k"), LeftOut(Shard("q3", shard.number), beside.id, beside.key)]
         everywhere = {"limit": 1000, "breadth": 2 * SHARDS}
-        async with subject.store.hand_over(places("q", "q2"), left_out=left_out, **everywhere) as hand_over:
+        async with subject.store.hand_over(shards("q", "q2"), left_out=left_out, **everywhere) as hand_over:
             assert {first, timer, second}.isdisjoint(parts(hand_over))
             assert hand_over is not None
-            where = dict(zip(parts(hand_over), hand_over.row_places(), strict=True))
-            assert where[beside.id] == place
-        async with subject.store.hand_over(places("q2"), limit=100, left_out=left_out) as hand_over:
+            where = dict(zip(parts(hand_over), hand_over.row_shards(), strict=True))
+            assert where[beside.id] == shard
+        async with subject.store.hand_over(shards("q2"), limit=100, left_out=left_out) as hand_over:
             assert parts(hand_over) == [elsewhere]
 
     async def test_a_hand_over_takes_no_more_than_its_limit(self, subject: Subject) -> None:
         written = await put(subject, *(draft(key="k") for _ in range(5)))
         for expected in (written[:2], written[2:4], written[4:]):
-            async with subject.store.hand_over(places(), limit=2) as hand_over:
+            async with subject.store.hand_over(shards(), limit=2) as hand_over:
                 assert parts(hand_over) == expected
                 assert hand_over is not None
                 await hand_over.settle([Settlement(row, Delivered()) for row in hand_over.rows])
-        async with subject.store.hand_over(places(), limit=2) as hand_over:
+        async with subject.store.hand_over(shards(), limit=2) as hand_over:
             assert hand_over is None
 
     async def test_a_hand_over_is_bounded_in_bytes(self, subject: Subject) -> None:
@@ -912,7 +912,7 @@ class StoreSuite:
         written = await put(subject, *(draft(key="k", body=b"x" * size) for size in sizes))
         expected = [written[:2], written[2:3], written[3:4], written[4:]]
         for part in expected:
-            async with subject.store.hand_over(places(), limit=10, max_bytes=10_000) as hand_over:
+            async with subject.store.hand_over(shards(), limit=10, max_bytes=10_000) as hand_over:
                 assert hand_over is not None
                 assert ids(hand_over.rows) == part
                 assert all(set(row.payload) == {ord("x")} for row in hand_over.rows)
@@ -921,7 +921,7 @@ class StoreSuite:
     async def test_headers_count_among_the_bytes_of_a_hand_over(self, subject: Subject) -> None:
         headers = {f"h{number}": "x" * 100 for number in range(10)}
         written = await put(subject, *(draft(key="k", headers=headers) for _ in range(4)))
-        async with subject.store.hand_over(places(), limit=10, max_bytes=2600) as hand_over:
+        async with subject.store.hand_over(shards(), limit=10, max_bytes=2600) as hand_over:
             assert parts(hand_over) == written[:2]
 
     async def test_rows_left_out_for_their_bytes_come_in_their_turn(self, subject: Subject) -> None:
@@ -929,7 +929,7 @@ class StoreSuite:
         later = await put(subject, *(draft(key="k", body=b"x" * 600) for _ in range(2)))
         taken = []
         for _ in range(3):
-            async with subject.store.hand_over(places(), limit=9, max_bytes=1000) as hand_over:
+            async with subject.store.hand_over(shards(), limit=9, max_bytes=1000) as hand_over:
                 assert hand_over is not None
                 taken += ids(hand_over.rows)
                 await hand_over.settle([Settlement(row, Delivered()) for row in hand_over.rows])
@@ -940,17 +940,17 @@ class StoreSuite:
     async def test_there_is_no_lag_without_rows(self, subject: Subject) -> None:
         await put(subject, draft("other"), draft(activate_in=timedelta(hours=1)), draft("q2"))
         await claim(subject, "q2")
-        assert await subject.store.lag(places("q", "q2")) == (0, 0.0)
+        assert await subject.store.lag(shards("q", "q2")) == (0, 0.0)
 
     async def test_the_lag_counts_what_is_ready_or_due(self, subject: Subject) -> None:
         await put(subject, *(draft(key=f"k{n}") for n in range(20)), draft("q2"), draft("other"))
-        lag = await subject.store.lag(places("q", "q2"))
+        lag = await subject.store.lag(shards("q", "q2"))
         assert lag.rows == 21
         assert 0.0 <= lag.seconds < 60.0
         await put(subject, draft(activate_at=datetime.now(UTC) - timedelta(hours=1)))
         await fail_once(subject, draft("q2", key="k"), delay=0)
         await put(subject, draft("q2", key="k"))
-        lag = await subject.store.lag(places("q", "q2"))
+        lag = await subject.store.lag(shards("q", "q2"))
         assert lag.rows == 24, "the one behind a retry of its key too"
         assert 3600.0 <= lag.seconds < 3660.0
 
@@ -958,9 +958,9 @@ class StoreSuite:
         await put(subject, *(draft("q", key="k") for _ in range(7)))
         for hours in (1, 2, 3):
             await put(subject, draft("q", key="k", activate_at=datetime.now(UTC) - timedelta(hours=hours)))
-        assert (await subject.store.lag(places("q"))).rows == 10
+        assert (await subject.store.lag(shards("q"))).rows == 10
         for at_most, rows in ((1, 2), (2, 4), (5, 8), (100, 10)):
-            lag = await subject.store.lag(places("q"), at_most=at_most)
+            lag = await subject.store.lag(shards("q"), at_most=at_most)
             assert lag.rows == rows, "so many ready ones, and so many due ones"
             assert 3 * 3600.0 <= lag.seconds < 3 * 3600.0 + 60.0, "the one that waits longest is among them"
 
@@ -1017,19 +1017,19 @@ class StoreSuite:
     async def test_dead_letters_are_no_lag(self, subject: Subject) -> None:
         await put(subject, draft())
         await settle(subject, await claim(subject), Dead("rejected"))
-        assert (await subject.store.lag(places())).rows == 0
+        assert (await subject.store.lag(shards())).rows == 0
 
-    async def test_no_place_is_taken_without_work(self, subject: Subject) -> None:
+    async def test_no_shard_is_taken_without_work(self, subject: Subject) -> None:
         await put(subject, draft("other"), draft(activate_in=timedelta(hours=1)), draft("leased"))
         await claim(subject, "leased")
-        for where in (places(), places("leased"), []):
+        for where in (shards(), shards("leased"), []):
             async with subject.store.hand_over(where, limit=10) as hand_over:
                 assert hand_over is None
 
-    async def test_a_place_has_one_taker(self, subject: Subject) -> None:
+    async def test_a_shard_has_one_taker(self, subject: Subject) -> None:
         [a, b] = await keys_apart(subject, 2)
         [in_a, in_b, also_in_a] = await put(subject, draft(key=a), draft(key=b), draft(key=a))
-        where = await places_of(subject, in_a, in_b)
+        where = await shards_of(subject, in_a, in_b)
         async with subject.store.hand_over(where, limit=1) as first:
             assert parts(first) == [in_a]
             async with subject.store.hand_over(where, limit=1) as second:
@@ -1039,43 +1039,43 @@ class StoreSuite:
         async with subject.store.hand_over(where, limit=2) as again:
             assert parts(again) == [in_a, also_in_a]
 
-    async def test_the_first_place_with_work_is_taken(self, subject: Subject) -> None:
+    async def test_the_first_shard_with_work_is_taken(self, subject: Subject) -> None:
         [a, b] = await keys_apart(subject, 2)
         [in_a, in_b] = await put(subject, draft(key=a), draft(key=b))
         for order in ([in_a, in_b], [in_b, in_a]):
-            async with subject.store.hand_over(await places_of(subject, *order), limit=9) as hand_over:
+            async with subject.store.hand_over(await shards_of(subject, *order), limit=9) as hand_over:
                 assert parts(hand_over) == order[:1]
 
-    # --- hand-overs of several places
+    # --- hand-overs of several shards
 
-    async def test_a_hand_over_takes_as_many_places_as_it_is_to(self, subject: Subject) -> None:
+    async def test_a_hand_over_takes_as_many_shards_as_it_is_to(self, subject: Subject) -> None:
         keys = await keys_apart(subject, 3)
         in_a, in_b, _, also_in_a = written = await put(subject, *(draft(key=key) for key in (*keys, keys[0])))
-        where = await places_of(subject, *written)
+        where = await shards_of(subject, *written)
         async with subject.store.hand_over(where, limit=100, breadth=2) as hand_over:
             assert hand_over is not None
-            assert list(hand_over.places) == where[:2]
+            assert list(hand_over.shards) == where[:2]
             assert ids(hand_over.rows) == [in_a, in_b, also_in_a], "in the order of their ids"
-            async with subject.store.hand_over(places(), limit=100, breadth=SHARDS) as beside:
+            async with subject.store.hand_over(shards(), limit=100, breadth=SHARDS) as beside:
                 assert parts(beside) == [written[2]], "from what the other has left"
-        async with subject.store.hand_over(places(), limit=100, breadth=SHARDS) as hand_over:
+        async with subject.store.hand_over(shards(), limit=100, breadth=SHARDS) as hand_over:
             assert parts(hand_over) == written
             assert hand_over is not None
             assert (hand_over.has_more, list(hand_over.vacant)) == (False, [])
             await hand_over.settle([Settlement(row, Delivered()) for row in hand_over.rows])
         assert ids_of_queue(await subject.rows()) == []
 
-    async def test_each_place_gives_its_share(self, subject: Subject) -> None:
+    async def test_each_shard_gives_its_share(self, subject: Subject) -> None:
         [a, b] = await keys_apart(subject, 2)
         in_a = await put(subject, *(draft(key=a) for _ in range(5)))
         in_b = await put(subject, *(draft(key=b) for _ in range(5)))
-        async with subject.store.hand_over(places(), limit=5, breadth=SHARDS) as hand_over:
+        async with subject.store.hand_over(shards(), limit=5, breadth=SHARDS) as hand_over:
             assert parts(hand_over) == [*in_a[:2], *in_b[:2]]
             assert hand_over is not None
             assert hand_over.has_more
-        async with subject.store.hand_over(places(), limit=1, breadth=SHARDS) as hand_over:
+        async with subject.store.hand_over(shards(), limit=1, breadth=SHARDS) as hand_over:
             assert len(parts(hand_over)) == 1
-        async with subject.store.hand_over(places(), limit=12, breadth=SHARDS) as hand_over:
+        async with subject.store.hand_over(shards(), limit=12, breadth=SHARDS) as hand_over:
             assert parts(hand_over) == [*in_a, *in_b]
             assert hand_over is not None
             assert not hand_over.has_more
@@ -1083,28 +1083,28 @@ class StoreSuite:
     @pytest.mark.parametrize(
         ("breadth", "limit", "is_whole"), [(1, 9, False), (2, 9, False), (3, 9, True), (SHARDS, 2, False)]
     )
-    async def test_a_hand_over_tells_whether_all_places_were_looked_at(
+    async def test_a_hand_over_tells_whether_all_shards_were_looked_at(
         self, subject: Subject, breadth: int, limit: int, is_whole: bool
     ) -> None:
         await put(subject, *(draft(key=key) for key in await keys_apart(subject, 2)))
-        async with subject.store.hand_over(places(), limit=limit, breadth=breadth) as hand_over:
+        async with subject.store.hand_over(shards(), limit=limit, breadth=breadth) as hand_over:
             assert hand_over is not None
             assert hand_over.is_whole is is_whole
 
-    async def test_several_places_together_are_bounded_in_bytes(self, subject: Subject) -> None:
+    async def test_several_shards_together_are_bounded_in_bytes(self, subject: Subject) -> None:
         keys = await keys_apart(subject, 3)
         written = await put(subject, *(draft(key=key, body=b"x" * 600) for key in keys))
-        async with subject.store.hand_over(places(), limit=100, breadth=SHARDS, max_bytes=1500) as hand_over:
+        async with subject.store.hand_over(shards(), limit=100, breadth=SHARDS, max_bytes=1500) as hand_over:
             assert parts(hand_over) == written[:2]
             assert hand_over is not None
             assert hand_over.has_more
-            assert list(hand_over.vacant) == [], "the third place has a row that was left out for its bytes"
+            assert list(hand_over.vacant) == [], "the third shard has a row that was left out for its bytes"
 
-    async def test_few_bytes_are_for_due_and_ready_rows_of_several_places_in_turns(self, subject: Subject) -> None:
+    async def test_few_bytes_are_for_due_and_ready_rows_of_several_shards_in_turns(self, subject: Subject) -> None:
         [a, b] = await keys_apart(subject, 2)
         ready = await put(subject, *(draft(key=a, body=b"x" * 600) for _ in range(4)))
         due = await put(subject, *(draft(key=b, body=b"x" * 600, activate_at=PAST) for _ in range(4)))
-        async with subject.store.hand_over(places(), limit=100, breadth=SHARDS, max_bytes=2600) as hand_over:
+        async with subject.store.hand_over(shards(), limit=100, breadth=SHARDS, max_bytes=2600) as hand_over:
             assert parts(hand_over) == [*ready[:2], *due[:2]]
 
     async def test_where_bytes_are_for_one_row_alone_both_kinds_are_taken_in_the_long_run(
@@ -1115,40 +1115,40 @@ class StoreSuite:
         taken = set()
         # Lots are drawn, as for claims.
         for _ in range(30):
-            async with subject.store.hand_over(places(), limit=100, max_bytes=500) as hand_over:
+            async with subject.store.hand_over(shards(), limit=100, max_bytes=500) as hand_over:
                 taken.update(parts(hand_over))
         assert taken == {ready, due}
 
-    async def test_a_place_whose_rows_all_wait_is_vacant(self, subject: Subject) -> None:
+    async def test_a_shard_whose_rows_all_wait_is_vacant(self, subject: Subject) -> None:
         [a, b] = await keys_apart(subject, 2)
         await fail_once(subject, draft(key=a))
         [held, free] = await put(subject, draft(key=a), draft(key=b))
-        async with subject.store.hand_over(places(), limit=100, breadth=SHARDS) as hand_over:
+        async with subject.store.hand_over(shards(), limit=100, breadth=SHARDS) as hand_over:
             assert parts(hand_over) == [free]
             assert hand_over is not None
-            assert list(hand_over.vacant) == await places_of(subject, held)
-        async with subject.store.hand_over(await places_of(subject, held), limit=100) as hand_over:
+            assert list(hand_over.vacant) == await shards_of(subject, held)
+        async with subject.store.hand_over(await shards_of(subject, held), limit=100) as hand_over:
             assert hand_over is not None
-            assert list(hand_over.vacant) == list(hand_over.places)
+            assert list(hand_over.vacant) == list(hand_over.shards)
 
-    async def test_several_places_are_given_back_together(self, subject: Subject) -> None:
+    async def test_several_shards_are_given_back_together(self, subject: Subject) -> None:
         written = await put(subject, *(draft(key=key) for key in await keys_apart(subject, 3)))
-        async with failing(subject.store.hand_over(places(), limit=100, breadth=SHARDS)) as hand_over:
+        async with failing(subject.store.hand_over(shards(), limit=100, breadth=SHARDS)) as hand_over:
             assert hand_over is not None
             await hand_over.settle([Settlement(row, Delivered()) for row in hand_over.rows])
-        async with subject.store.hand_over(places(), limit=100, breadth=SHARDS) as hand_over:
+        async with subject.store.hand_over(shards(), limit=100, breadth=SHARDS) as hand_over:
             assert parts(hand_over) == written
 
     async def test_a_claim_passes_by_rows_of_a_hand_over(self, subject: Subject) -> None:
         written = await put(subject, *(draft(key="k") for _ in range(3)))
-        async with subject.store.hand_over(places(), limit=2) as hand_over:
+        async with subject.store.hand_over(shards(), limit=2) as hand_over:
             assert parts(hand_over) == written[:2]
             assert ids(await claim(subject)) == written[2:]
 
     async def test_a_hand_over_passes_by_leased_rows(self, subject: Subject) -> None:
         written = await put(subject, *(draft(key="k") for _ in range(3)))
         assert ids(await claim(subject, limit=1)) == written[:1]
-        async with subject.store.hand_over(places(), limit=9) as hand_over:
+        async with subject.store.hand_over(shards(), limit=9) as hand_over:
             assert parts(hand_over) == written[1:]
 
     async def test_a_waiting_retry_holds_back_the_later_rows_of_its_key_alone(self, subject: Subject) -> None:
@@ -1157,30 +1157,30 @@ class StoreSuite:
         [held, keyless, elsewhere] = await put(subject, draft(key="k"), draft(), draft("other", key="k"))
         others = await put(subject, *(draft(key=f"k{n}") for n in range(2 * SHARDS)))
         taken: list[int] = []
-        where = places()
+        where = shards()
         while where:
             async with subject.store.hand_over(where, limit=100) as hand_over:
                 if hand_over is None:
                     break
                 taken += ids(hand_over.rows)
-                where = [place for place in where if place not in hand_over.places]
+                where = [shard for shard in where if shard not in hand_over.shards]
         assert sorted(taken) == [keyless, *others]
-        async with subject.store.hand_over(places("other"), limit=9) as hand_over:
+        async with subject.store.hand_over(shards("other"), limit=9) as hand_over:
             assert parts(hand_over) == [elsewhere]
         assert {early, waiting, held} <= set(await subject.rows())
 
     async def test_a_waiting_retry_holds_back_due_rows_too(self, subject: Subject) -> None:
         [waiting] = await fail_once(subject, draft(key="k"))
         await put(subject, draft(key="k", activate_at=PAST))
-        async with subject.store.hand_over(await places_of(subject, waiting), limit=9) as hand_over:
+        async with subject.store.hand_over(await shards_of(subject, waiting), limit=9) as hand_over:
             assert parts(hand_over) == []
 
     async def test_a_waiting_retry_does_not_hold_back_earlier_rows(self, subject: Subject) -> None:
         earlier, later = await put(subject, draft(key="k"), draft(key="k"))
-        async with subject.store.hand_over(places(), limit=9) as hand_over:
+        async with subject.store.hand_over(shards(), limit=9) as hand_over:
             assert hand_over is not None
             await hand_over.settle([Settlement(hand_over.rows[1], Retry(LONG))])
-        async with subject.store.hand_over(await places_of(subject, later), limit=9) as hand_over:
+        async with subject.store.hand_over(await shards_of(subject, later), limit=9) as hand_over:
             assert parts(hand_over) == [earlier]
 
     async def test_a_due_retry_goes_before_the_later_rows_of_its_key(self, subject: Subject) -> None:
@@ -1188,7 +1188,7 @@ class StoreSuite:
         [later] = await put(subject, draft(key="k"))
         taken = []
         for _ in range(2):
-            async with subject.store.hand_over(places(), limit=9) as hand_over:
+            async with subject.store.hand_over(shards(), limit=9) as hand_over:
                 assert hand_over is not None
                 taken += ids(hand_over.rows)
                 await hand_over.settle([Settlement(row, Delivered()) for row in hand_over.rows])
@@ -1197,15 +1197,15 @@ class StoreSuite:
     async def test_due_retries_of_one_key_keep_their_order_under_any_limit(self, subject: Subject) -> None:
         # The later row is due since longer, so a look at due times alone would take it first.
         first, second = await put(subject, draft(key="k"), draft(key="k"))
-        async with subject.store.hand_over(places(), limit=9) as hand_over:
+        async with subject.store.hand_over(shards(), limit=9) as hand_over:
             assert hand_over is not None
             await hand_over.settle([Settlement(hand_over.rows[1], Retry(0))])
-        async with subject.store.hand_over(await places_of(subject, first), limit=9) as hand_over:
+        async with subject.store.hand_over(await shards_of(subject, first), limit=9) as hand_over:
             assert hand_over is not None
             await hand_over.settle([Settlement(row, Retry(0)) for row in hand_over.rows if row.id == first])
         taken = []
         for _ in range(2):
-            async with subject.store.hand_over(places(), limit=1) as hand_over:
+            async with subject.store.hand_over(shards(), limit=1) as hand_over:
                 assert hand_over is not None
                 taken += ids(hand_over.rows)
                 await hand_over.settle([Settlement(row, Delivered()) for row in hand_over.rows])
@@ -1215,7 +1215,7 @@ class StoreSuite:
         await put(subject, draft(key="k"))
         await settle(subject, await claim(subject), Dead("rejected"))
         [later] = await put(subject, draft(key="k"))
-        async with subject.store.hand_over(places(), limit=9) as hand_over:
+        async with subject.store.hand_over(shards(), limit=9) as hand_over:
             assert parts(hand_over) == [later]
 
     async def test_a_held_dead_letter_holds_back_the_later_rows_of_its_key_alone(self, subject: Subject) -> None:
@@ -1238,7 +1238,7 @@ class StoreSuite:
         taken = []
         for _ in range(5):
             # One at a time, and the timer of its key is due since longer.
-            async with subject.store.hand_over(places(), limit=1) as hand_over:
+            async with subject.store.hand_over(shards(), limit=1) as hand_over:
                 taken += parts(hand_over)
                 assert hand_over is not None
                 await hand_over.settle([Settlement(row, Delivered()) for row in hand_over.rows])
@@ -1251,7 +1251,7 @@ class StoreSuite:
         [later] = await put(subject, draft(key="k"))
         for outcome in (Retry(0), Dead("rejected", holds_key=True)):
             await subject.dead_letters.replay(None, Selection(), limit=9)
-            async with subject.store.hand_over(places(), limit=9) as hand_over:
+            async with subject.store.hand_over(shards(), limit=9) as hand_over:
                 assert parts(hand_over) == [held]
                 assert hand_over is not None
                 await hand_over.settle([Settlement(row, outcome) for row in hand_over.rows])
@@ -1261,7 +1261,7 @@ class StoreSuite:
 
     async def test_two_held_ones_of_a_key_go_one_after_the_other(self, subject: Subject) -> None:
         first, second = await put(subject, draft(key="k"), draft(key="k"))
-        async with subject.store.hand_over(places(), limit=9) as hand_over:
+        async with subject.store.hand_over(shards(), limit=9) as hand_over:
             assert hand_over is not None
             await hand_over.settle([Settlement(row, Dead("invalid", holds_key=True)) for row in hand_over.rows])
         [later] = await put(subject, draft(key="k"))
@@ -1310,7 +1310,7 @@ class StoreSuite:
     async def test_claims_and_looks_leave_a_held_dead_letter_alone(self, subject: Subject) -> None:
         [held] = await hold(subject, "k")
         assert await claim(subject) == []
-        assert await subject.store.seconds_to_next_due(places()) is None
+        assert await subject.store.seconds_to_next_due(shards()) is None
         assert (await subject.store.rescue(token=OTHER, suspects=frozenset({ME}))).freed_queues == frozenset()
         async with subject.transaction() as session:
             assert await subject.writer.fetch_unprocessed(session, queue=None, limit=9) == []
@@ -1321,24 +1321,24 @@ class StoreSuite:
     async def test_a_timer_holds_nothing_back(self, subject: Subject) -> None:
         await put(subject, draft(key="k", activate_in=timedelta(hours=1)))
         [later] = await put(subject, draft(key="k"))
-        async with subject.store.hand_over(places(), limit=9) as hand_over:
+        async with subject.store.hand_over(shards(), limit=9) as hand_over:
             assert parts(hand_over) == [later]
 
     @pytest.mark.parametrize(
         ("due", "ready", "taken_due", "taken_ready"), [(5, 5, 2, 2), (1, 5, 1, 3), (5, 1, 3, 1), (5, 0, 4, 0)]
     )
-    async def test_half_of_each_place_is_for_rows_whose_time_has_come_and_what_one_half_does_not_use_the_other_gets(
+    async def test_half_of_each_shard_is_for_rows_whose_time_has_come_and_what_one_half_does_not_use_the_other_gets(
         self, subject: Subject, due: int, ready: int, taken_due: int, taken_ready: int
     ) -> None:
         is_ready = await put(subject, *(draft(key="k") for _ in range(ready))) if ready else []
         times = (PAST - timedelta(hours=n) for n in range(due))
         is_due = (await put(subject, *(draft(key="k", activate_at=time) for time in times)))[::-1]
-        async with subject.store.hand_over(places(), limit=4) as hand_over:
+        async with subject.store.hand_over(shards(), limit=4) as hand_over:
             assert parts(hand_over) == sorted(is_due[:taken_due] + is_ready[:taken_ready])
             assert hand_over is not None
             assert hand_over.has_more
             await hand_over.settle([Settlement(row, Delivered()) for row in hand_over.rows])
-        async with subject.store.hand_over(places(), limit=100) as hand_over:
+        async with subject.store.hand_over(shards(), limit=100) as hand_over:
             assert len(parts(hand_over)) == due + ready - 4
 
     @pytest.mark.parametrize("limits", [{"limit": 10}, {"limit": 100, "max_bytes": 1050}])
@@ -1350,7 +1350,7 @@ class StoreSuite:
             await settle(subject, [row], Released())
         carried: list[int] = []
         while True:
-            async with subject.store.hand_over(places(), **limits) as hand_over:
+            async with subject.store.hand_over(shards(), **limits) as hand_over:
                 if hand_over is None:
                     break
                 carried += ids(hand_over.rows)
@@ -1364,7 +1364,7 @@ class StoreSuite:
         rows = [stored.row for stored in (await subject.rows()).values()]
         same, gone, tried, dead, other = ids(rows)
         outcomes = {gone: Delivered(), tried: Retry(LONG), dead: Dead("rejected")}
-        async with subject.store.hand_over(places(), limit=100, breadth=SHARDS) as hand_over:
+        async with subject.store.hand_over(shards(), limit=100, breadth=SHARDS) as hand_over:
             assert hand_over is not None
             await hand_over.settle([Settlement(row, outcomes[row.id]) for row in hand_over.rows if row.id in outcomes])
         assert await subject.store.unsettled(rows) == {same, other}
@@ -1375,12 +1375,12 @@ class StoreSuite:
     async def test_due_rows_of_one_time_are_taken_once(self, subject: Subject) -> None:
         due = await put(subject, *(draft(key="k", activate_at=PAST) for _ in range(7)))
         for limit in range(1, 9):
-            async with failing(subject.store.hand_over(places(), limit=limit)) as hand_over:
+            async with failing(subject.store.hand_over(shards(), limit=limit)) as hand_over:
                 taken = parts(hand_over)
             assert len(taken) == min(limit, len(due))
             assert len(set(taken)) == len(taken)
 
-    async def test_retries_without_end_do_not_keep_the_ready_rows_of_their_place_waiting(
+    async def test_retries_without_end_do_not_keep_the_ready_rows_of_their_shard_waiting(
         self, subject: Subject
     ) -> None:
         keys = await keys_together(subject, 20)
@@ -1388,14 +1388,14 @@ class StoreSuite:
         written = await put(subject, *(draft(key=key) for key in keys[14:]))
         delivered: list[int] = []
         for _ in range(3):
-            async with subject.store.hand_over(places(), limit=4) as hand_over:
+            async with subject.store.hand_over(shards(), limit=4) as hand_over:
                 assert hand_over is not None
                 outcomes = [Retry(0) if row.id in refused else Delivered() for row in hand_over.rows]
                 await hand_over.settle(list(map(Settlement, hand_over.rows, outcomes)))
                 delivered += [row.id for row in hand_over.rows if row.id not in refused]
         assert delivered == written
 
-    async def test_ready_rows_without_end_do_not_keep_the_retries_of_their_place_waiting(
+    async def test_ready_rows_without_end_do_not_keep_the_retries_of_their_shard_waiting(
         self, subject: Subject
     ) -> None:
         keys = await keys_together(subject, 20)
@@ -1403,7 +1403,7 @@ class StoreSuite:
         await put(subject, *(draft(key=key) for key in keys[6:]))
         taken: list[int] = []
         for _ in range(3):
-            async with subject.store.hand_over(places(), limit=4) as hand_over:
+            async with subject.store.hand_over(shards(), limit=4) as hand_over:
                 taken += parts(hand_over)
                 assert hand_over is not None
                 await hand_over.settle([Settlement(row, Delivered()) for row in hand_over.rows])
@@ -1415,7 +1415,7 @@ class StoreSuite:
 
         async def lane() -> None:
             while True:
-                async with subject.store.hand_over(places(), limit=7) as hand_over:
+                async with subject.store.hand_over(shards(), limit=7) as hand_over:
                     if hand_over is None:
                         return
                     for row in hand_over.rows:
@@ -1424,7 +1424,7 @@ class StoreSuite:
                     await hand_over.settle([Settlement(row, Delivered()) for row in hand_over.rows])
 
         await asyncio.gather(*(lane() for _ in range(4)))
-        # A lane ends when all places with work are taken; what the last takers left is for one more.
+        # A lane ends when all shards with work are taken; what the last takers left is for one more.
         await lane()
         assert sorted(ids(sent)) == written
         for key in {row.key for row in sent}:
@@ -1555,7 +1555,7 @@ class StoreSuite:
 async def hold(subject: Subject, key: str, queue: str = "q") -> list[int]:
     """Publish a message that fails for good and holds its key."""
     [row_id] = await put(subject, draft(queue, key=key))
-    async with subject.store.hand_over(await places_of(subject, row_id), limit=100) as hand_over:
+    async with subject.store.hand_over(await shards_of(subject, row_id), limit=100) as hand_over:
         assert hand_over is not None
         dead = Dead("rejected", "of what it died", holds_key=True)
         await hand_over.settle([Settlement(row, dead) for row in hand_over.rows if row.id == row_id])
@@ -1563,20 +1563,20 @@ async def hold(subject: Subject, key: str, queue: str = "q") -> list[int]:
 
 
 async def visit(subject: Subject, *queues: str) -> list[int]:
-    """Take rows from every place, and give all of them back."""
-    where, taken = places(*queues), []
+    """Take rows from every shard, and give all of them back."""
+    where, taken = shards(*queues), []
     while where:
         async with subject.store.hand_over(where, limit=100) as hand_over:
             if hand_over is None:
                 break
             taken += ids(hand_over.rows)
-            where = [place for place in where if place not in hand_over.places]
+            where = [shard for shard in where if shard not in hand_over.shards]
     return sorted(taken)
 
 
 async def deliver(subject: Subject) -> None:
     """Make one hand-over."""
-    async with subject.store.hand_over(places(), limit=100) as hand_over:
+    async with subject.store.hand_over(shards(), limit=100) as hand_over:
         assert hand_over is not None
         await hand_over.settle([Settlement(row, Delivered()) for row in hand_over.rows])
 

@@ -28,7 +28,7 @@ class MemorySubject:
 
     async def rows(self) -> dict[int, Stored]:
         alive = [record for record in self.memory._records.values() if record.dead is None]
-        return {r.row.id: Stored(r.row, r.shard, r.token, r.next_attempt_at) for r in alive}
+        return {r.row.id: Stored(r.row, r.shard_number, r.token, r.next_attempt_at) for r in alive}
 
     async def dead(self) -> dict[int, Died]:
         return {row.id: Died(row, dead.reason, dead.exception) for row, dead in self.memory.dead_letters}

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from faststream_outbox._store.postgres.records import place_of, to_rows
+from faststream_outbox._store.postgres.records import shard_of, to_rows
 from faststream_outbox._values.row import OutboxRow
 from faststream_outbox.schema import MAX_STORED_HEADERS_BYTES
 
@@ -31,8 +31,8 @@ def test_each_row_has_its_own_columns(rows: list[OutboxRow], more: tuple[int, ..
     assert to_rows([record(row, *more) for row in rows]) == rows
 
 
-def test_the_place_of_a_record() -> None:
-    assert place_of(record(row(1), 3, 500)) == ("orders", 3)
+def test_the_shard_of_a_record() -> None:
+    assert shard_of(record(row(1), 3, 500)) == ("orders", 3)
 
 
 # What SQL can write into a column of jsonb, and what a dead letter's text says of it.

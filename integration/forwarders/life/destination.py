@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from faststream_outbox._store.postgres.store import PostgresStore
-from faststream_outbox._store.protocol import HandOver, Place
+from faststream_outbox._store.protocol import HandOver, Shard
 from faststream_outbox._values.outcome import Accepted, Poison, Reason, Refused, Settlement, Unsent, Unwritten, Verdict
 from faststream_outbox._values.parcel import Parcel
 from faststream_outbox._values.row import OutboxRow
@@ -146,9 +146,9 @@ class StoppingStore:
         return getattr(self._store, name)
 
     @asynccontextmanager
-    async def hand_over(self, places: Sequence[Place], **limits: Any) -> AsyncIterator["StoppingHandOver | None"]:
-        async with self._store.hand_over(places, **limits) as hand_over:
-            # A place whose rows all wait for another row is found by each look.
+    async def hand_over(self, shards: Sequence[Shard], **limits: Any) -> AsyncIterator["StoppingHandOver | None"]:
+        async with self._store.hand_over(shards, **limits) as hand_over:
+            # A shard whose rows all wait for another row is found by each look.
             self._stops.is_to_look_again = hand_over is not None and bool(hand_over.rows or not hand_over.is_whole)
             yield None if hand_over is None else StoppingHandOver(hand_over, self._stops, self._recall)
 
@@ -164,14 +164,14 @@ class StoppingStore:
 
 class StoppingHandOver:
     def __init__(self, hand_over: HandOver, stops: Stops, recall: Callable[[Sequence[OutboxRow]], None]) -> None:
-        self.places, self.vacant, self.has_more = hand_over.places, hand_over.vacant, hand_over.has_more
+        self.shards, self.vacant, self.has_more = hand_over.shards, hand_over.vacant, hand_over.has_more
         self.is_whole, self.rows = hand_over.is_whole, hand_over.rows
         self._hand_over = hand_over
         self._stops = stops
         self._recall = recall
 
-    def row_places(self) -> Sequence[Place]:
-        return self._hand_over.row_places()
+    def row_shards(self) -> Sequence[Shard]:
+        return self._hand_over.row_shards()
 
     async def settle(self, settlements: Sequence[Settlement]) -> Sequence[Unwritten]:
         written = {settlement.row.id for settlement in settlements}

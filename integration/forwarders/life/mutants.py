@@ -24,8 +24,8 @@ def a_row_leaves_the_table_before_it_is_sent(patch: pytest.MonkeyPatch) -> None:
     hand_over = PostgresStore.hand_over
 
     @asynccontextmanager
-    async def too_early(self: PostgresStore, places: Any, **limits: Any) -> AsyncIterator[PostgresHandOver | None]:
-        async with hand_over(self, places, **limits) as taken:
+    async def too_early(self: PostgresStore, shards: Any, **limits: Any) -> AsyncIterator[PostgresHandOver | None]:
+        async with hand_over(self, shards, **limits) as taken:
             if taken is not None:
                 await taken.settle([Settlement(row, Delivered()) for row in taken.rows])
         if taken is not None:
@@ -76,8 +76,8 @@ def a_destination_lets_rows_pass(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Server, "keeps_order", False)
 
 
-def places_are_not_locked(patch: pytest.MonkeyPatch) -> None:
-    _rewrite(patch, "lock_places", ("pg_try_advisory_xact_lock(", "0 <= abs("))
+def shards_are_not_locked(patch: pytest.MonkeyPatch) -> None:
+    _rewrite(patch, "lock_shards", ("pg_try_advisory_xact_lock(", "0 <= abs("))
     _rewrite(patch, "take", ("FOR UPDATE{unless_locked}", "FOR UPDATE SKIP LOCKED"))
 
 
@@ -130,7 +130,7 @@ MUTANTS = [
     Mutant(a_replayed_row_gets_another_key, "G3"),
     Mutant(a_destination_lets_rows_pass, "G4"),
     Mutant(
-        places_are_not_locked,
+        shards_are_not_locked,
         "G4",
         story=[
             ("publish_and_hand_over", {**_TWO_OF_A_KEY, "until": "before sending", "script": []}),

@@ -206,7 +206,7 @@ class Stage(RuleBasedStateMachine):
         """One relay carries until it finds nothing more."""
         self.let_time_pass()
         for lane in self.relays[0].lanes[1:]:
-            # The first look without a find may only end a round, in which a place was left out.
+            # The first look without a find may only end a round, in which a shard was left out.
             for _ in range(2):
                 looks = 0
                 while self.world.run(lane.carries()):

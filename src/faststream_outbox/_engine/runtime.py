@@ -227,7 +227,7 @@ class Runtime:
     async def lag(self, queues: Sequence[str], *, at_most: int | None = None) -> Lag:
         """Ask how many rows of these queues could be taken now, and how long they could have been.
 
-        With ``at_most``, no more of each place are counted.
+        With ``at_most``, no more of each shard are counted.
         """
         async with asyncio.timeout(DATABASE_SECONDS):
             return await self.store.lag(Rounds(queues, SHARDS).all, at_most=at_most)
@@ -253,8 +253,8 @@ class Runtime:
         self._reminding.forget(watched)
 
     def guard(self, queues: Sequence[str], patience: float, *, is_wanted: Callable[[], bool]) -> Guarded:
-        """Log which sessions hold places of these queues for longer than ``patience`` seconds, until ``unguard``."""
-        guarded = Guarded(places=Rounds(queues, SHARDS).all, patience=patience, is_wanted=is_wanted)
+        """Log which sessions hold shards of these queues for longer than ``patience`` seconds, until ``unguard``."""
+        guarded = Guarded(shards=Rounds(queues, SHARDS).all, patience=patience, is_wanted=is_wanted)
         self._obstructions.guard(guarded)
         return guarded
 
@@ -263,7 +263,7 @@ class Runtime:
         self._obstructions.forget(guarded)
 
     def blocked_by(self, guarded: Guarded) -> list[str]:
-        """Return in words who holds any of these places for too long."""
+        """Return in words who holds any of these shards for too long."""
         return self._obstructions.of(guarded)
 
     def _watch(
@@ -271,6 +271,6 @@ class Runtime:
     ) -> tuple[Rounds, Wakeup, Pacer]:
         rounds = Rounds(queues, SHARDS)
         wakeup = self.wakeups.register(queues, crew)
-        places = rounds.all
-        pacer = Pacer(wakeup, lambda: self.store.seconds_to_next_due(places), shortest=shortest, longest=longest)
+        shards = rounds.all
+        pacer = Pacer(wakeup, lambda: self.store.seconds_to_next_due(shards), shortest=shortest, longest=longest)
         return rounds, wakeup, pacer

@@ -31,7 +31,7 @@ class Wakeup:
         self._rung.clear()
 
     def pass_on(self) -> None:
-        """Pass the bell on after a look in vain: another sleeper at work may have just the place that it rang for."""
+        """Pass the bell on after a look in vain: another sleeper at work may have just the shard that it rang for."""
 
     async def wait(self, seconds: float | None) -> None:
         """Wait until it rings, but no longer than ``seconds``."""

@@ -15,7 +15,7 @@ class Halves(NamedTuple):
 def halves(limit: int) -> Halves:
     """Halve a look for ``limit`` rows; lots are drawn for the odd one.
 
-    To take turns instead would not do: a place may be visited in every second look alone, and always in the same turn.
+    To take turns instead would not do: a shard may be visited in every second look alone, and always in the same turn.
     """
     due_first = random.choice((True, False))  # noqa: S311 - nothing secret hangs on it
     return Halves(due_first, (limit + due_first) // 2)

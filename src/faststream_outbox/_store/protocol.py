@@ -38,17 +38,18 @@ DEFAULT_IDLE_SECONDS = 60.0
 """How long a hand-over may be without a sign of life."""
 
 
-class Place(NamedTuple):
-    """A shard of a queue: what one lane works on at a time."""
+class Shard(NamedTuple):
+    """One of the parts of a queue: what one lane works on at a time."""
 
     queue: str
-    shard: int
+    number: int
+    """From 0 on; the column ``shard`` of its rows."""
 
 
 class LeftOut(NamedTuple):
     """A row that a hand-over is not to take."""
 
-    place: Place
+    shard: Shard
     id: int
     held_key: str | None = None
     """Its key, if no row of that is to be taken either."""
@@ -81,9 +82,9 @@ class Announcement(NamedTuple):
 
 
 class Holder(NamedTuple):
-    """A session that holds the lock of a place."""
+    """A session that holds the lock of a shard."""
 
-    place: Place
+    shard: Shard
     who: str
     """In words: its process, its user, and since when, where that is known."""
     hold: str
@@ -100,19 +101,19 @@ class Claim(NamedTuple):
 
 
 class HandOver(Protocol):
-    """Rows of some places, locked until the context that gave them ends."""
+    """Rows of some shards, locked until the context that gave them ends."""
 
-    places: Sequence[Place]
-    vacant: Sequence[Place]
-    """Those of the places of which it is known that all their rows wait for another row."""
+    shards: Sequence[Shard]
+    vacant: Sequence[Shard]
+    """Those of the shards of which it is known that all their rows wait for another row."""
     has_more: bool
-    """Whether a place may have more rows than it gave, or could not be taken together with others."""
+    """Whether a shard may have more rows than it gave, or could not be taken together with others."""
     is_whole: bool
-    """Whether all places were looked at: those that were not taken had no work, or another taker."""
+    """Whether all shards were looked at: those that were not taken had no work, or another taker."""
     rows: Sequence[OutboxRow]
     """In the order of their ids."""
 
-    def row_places(self) -> Sequence[Place]:
+    def row_shards(self) -> Sequence[Shard]:
         """Return where each of the rows stands, in their order."""
 
     async def settle(self, settlements: Sequence[Settlement]) -> Sequence[Unwritten]:
@@ -241,14 +242,14 @@ class Store(Protocol):
 
     async def claim(
         self,
-        places: Sequence[Place],
+        shards: Sequence[Shard],
         *,
         limit: int,
         lease_seconds: float,
         token: str,
         max_bytes: int = DEFAULT_BATCH_BYTES,
     ) -> Claim:
-        """Lease up to ``limit`` rows to ``token``, place by place.
+        """Lease up to ``limit`` rows to ``token``, shard by shard.
 
         Half of them are rows whose time has come, half are ready ones; what one half does not use the other gets.
         Payloads and headers have up to ``max_bytes`` together; a single row may have more.
@@ -282,17 +283,17 @@ class Store(Protocol):
     async def let_go(self) -> None:
         """Close that connection: nothing is leased."""
 
-    async def seconds_to_next_due(self, places: Sequence[Place]) -> float | None:
-        """Return the seconds until the first waiting row of these places is due; None if none waits."""
+    async def seconds_to_next_due(self, shards: Sequence[Shard]) -> float | None:
+        """Return the seconds until the first waiting row of these shards is due; None if none waits."""
 
-    async def lag(self, places: Sequence[Place], *, at_most: int | None = None) -> Lag:
-        """Count the rows of these places that are ready or due, and tell how old the oldest is.
+    async def lag(self, shards: Sequence[Shard], *, at_most: int | None = None) -> Lag:
+        """Count the rows of these shards that are ready or due, and tell how old the oldest is.
 
-        With ``at_most``, no more ready and no more due ones of each place are counted: that many are enough to know.
+        With ``at_most``, no more ready and no more due ones of each shard are counted: that many are enough to know.
         """
 
-    async def holders(self, places: Sequence[Place]) -> list[Holder]:
-        """Name the sessions that hold those of these places which have rows to be taken."""
+    async def holders(self, shards: Sequence[Shard]) -> list[Holder]:
+        """Name the sessions that hold those of these shards which have rows to be taken."""
 
     async def unconsumed(self, consumed: Sequence[str], *, limit: int) -> list[str]:
         """Name up to ``limit`` queues beside those given that have a row which is ready or due."""
@@ -302,7 +303,7 @@ class Store(Protocol):
 
     def hand_over(
         self,
-        places: Sequence[Place],
+        shards: Sequence[Shard],
         *,
         limit: int,
         breadth: int = 1,
@@ -310,12 +311,12 @@ class Store(Protocol):
         idle_seconds: float = DEFAULT_IDLE_SECONDS,
         left_out: Sequence[LeftOut] = (),
     ) -> AbstractAsyncContextManager[HandOver | None]:
-        """Take the first of ``places`` that have work and no other taker, and lock some of their rows.
+        """Take the first of ``shards`` that have work and no other taker, and lock some of their rows.
 
-        Up to ``breadth`` places are taken, and up to ``limit`` rows, of which each place gives its share at most, in
+        Up to ``breadth`` shards are taken, and up to ``limit`` rows, of which each shard gives its share at most, in
         halves as for a claim: the first rows whose time has come, and the first ready ones. Payloads and headers have
         up to ``max_bytes`` together; a single row may have more. Rows behind a waiting row of their key are not among
-        them, nor are those in ``left_out``, so the rows may be none. The context yields None where no place can be
+        them, nor are those in ``left_out``, so the rows may be none. The context yields None where no shard can be
         taken. Leaving it normally commits; leaving it with an error gives all rows back unchanged.
 
         The store gives them back by itself when it hears nothing for ``idle_seconds``: a machine that lost its power,

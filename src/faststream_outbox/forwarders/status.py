@@ -63,5 +63,5 @@ class ForwarderStatus:
     set_aside_error: str | None = None
     """Why the last of them was refused."""
     blocked_by: Sequence[str] = ()
-    """Sessions of the database that have held the lock of a place with rows for longer than a hand-over takes, each in
+    """Sessions of the database that have held the lock of a shard with rows for longer than a hand-over takes, each in
     words: process, user, since when. Rows there stay where they are until it lets go."""

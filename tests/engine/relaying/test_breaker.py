@@ -27,11 +27,11 @@ def breaker(log: Lines, clock: Clock) -> Breaker:
     return Breaker(Health("kafka", log), 2, wait_fixed(10))
 
 
-def fail(breaker: Breaker, source: object = "place") -> float:
+def fail(breaker: Breaker, source: object = "shard") -> float:
     return breaker.note([source], answered=False, trouble=Trouble("down"))
 
 
-def answer(breaker: Breaker, source: object = "place", trouble: BaseException | None = None) -> float:
+def answer(breaker: Breaker, source: object = "shard", trouble: BaseException | None = None) -> float:
     return breaker.note([source], answered=True, trouble=trouble)
 
 
@@ -56,9 +56,9 @@ async def test_it_opens_when_more_attempts_in_a_row_have_failed_than_there_are_l
 
 async def test_an_answer_in_between_keeps_it_closed(breaker: Breaker, log: Lines) -> None:
     for _ in range(10):
-        fail(breaker, "one place")
-        fail(breaker, "another place")
-        answer(breaker, "a third place")
+        fail(breaker, "one shard")
+        fail(breaker, "another shard")
+        answer(breaker, "a third shard")
         assert breaker.state is CLOSED
     assert [message for _, message in log.all] == [ERROR]
 
@@ -152,14 +152,14 @@ async def test_where_there_is_nothing_to_send_to_connect_is_enough(breaker: Brea
     assert breaker.was_reached
 
 
-async def test_nothing_to_send_proves_nothing_of_places_that_were_not_asked(breaker: Breaker, clock: Clock) -> None:
+async def test_nothing_to_send_proves_nothing_of_shards_that_were_not_asked(breaker: Breaker, clock: Clock) -> None:
     open_up(breaker)
     clock.now += 10
     async with breaker.turn():
-        breaker.idle(["another place"])
+        breaker.idle(["another shard"])
     assert breaker.state is HALF_OPEN
     async with breaker.turn():
-        breaker.idle(["another place", "place"])
+        breaker.idle(["another shard", "shard"])
     assert breaker.state is CLOSED
 
 
@@ -168,31 +168,31 @@ async def test_nothing_to_send_proves_nothing_where_another_lane_had_rows_in_han
     one, other = breaker.turn(), breaker.turn()
     await one.__aenter__()
     await other.__aenter__()
-    breaker.idle(["place"])
+    breaker.idle(["shard"])
     await one.__aexit__(None, None, None)
     # It is alone now, but was not when it looked for rows.
-    breaker.idle(["place"])
+    breaker.idle(["shard"])
     assert breaker.last_error is not None
     await other.__aexit__(None, None, None)
     async with breaker.turn():
-        breaker.idle(["place"])
+        breaker.idle(["shard"])
     assert log.recoveries == ["kafka: works again"]
 
 
 async def test_the_end_of_an_outage_is_told_once_when_all_that_failed_works(
     breaker: Breaker, clock: Clock, log: Lines
 ) -> None:
-    fail(breaker, "another place")
-    fail(breaker, "another place")
-    fail(breaker, "place")
+    fail(breaker, "another shard")
+    fail(breaker, "another shard")
+    fail(breaker, "shard")
     clock.now += 10
     async with breaker.turn():
-        answer(breaker, "place")
+        answer(breaker, "shard")
     assert breaker.state is CLOSED, "rows flow again"
     assert log.recoveries == []
     for _ in range(3):
-        answer(breaker, "another place")
-        answer(breaker, "place")
+        answer(breaker, "another shard")
+        answer(breaker, "shard")
     assert log.recoveries == ["kafka: works again"]
 
 
@@ -238,7 +238,7 @@ async def test_an_answer_that_comes_late_closes_it(breaker: Breaker) -> None:
 async def test_a_failure_that_comes_late_does_not_put_the_probe_off(breaker: Breaker, clock: Clock) -> None:
     open_up(breaker)
     clock.now += 9
-    fail(breaker, "a place that another lane had in hand")
+    fail(breaker, "a shard that another lane had in hand")
     clock.now += 1
     assert await _turn(breaker) is True
 
@@ -273,7 +273,7 @@ async def test_that_it_is_connected_is_said_once(log: Lines) -> None:
 # ------------------------------------------------------------------------------------------------------- a part is down
 
 
-def fail_partly(breaker: Breaker, source: object = "place", *, answered: bool = False) -> float:
+def fail_partly(breaker: Breaker, source: object = "shard", *, answered: bool = False) -> float:
     return breaker.note([source], answered=answered, trouble=None, partly=Trouble("down"))
 
 
@@ -285,13 +285,13 @@ async def test_a_part_that_sees_to_itself_opens_nothing_and_lets_nobody_rest(bre
 
 
 async def test_a_part_that_is_down_is_not_over_by_what_others_answer(breaker: Breaker, log: Lines) -> None:
-    fail_partly(breaker, "one place")
-    fail_partly(breaker, "another place", answered=True)
-    answer(breaker, "a third place")
+    fail_partly(breaker, "one shard")
+    fail_partly(breaker, "another shard", answered=True)
+    answer(breaker, "a third shard")
     assert log.troubles == [ERROR]
-    answer(breaker, "one place")
+    answer(breaker, "one shard")
     assert breaker.last_error is not None
-    answer(breaker, "another place")
+    answer(breaker, "another shard")
     assert breaker.last_error is None
 
 
@@ -300,5 +300,5 @@ async def test_a_destination_of_which_only_a_part_is_down_is_there(breaker: Brea
     fail_partly(breaker)
     assert breaker.state is CLOSED
     open_up(breaker)
-    breaker.note(["place"], answered=False, trouble=Trouble("down"), partly=Trouble("down"))
+    breaker.note(["shard"], answered=False, trouble=Trouble("down"), partly=Trouble("down"))
     assert breaker.state is OPEN

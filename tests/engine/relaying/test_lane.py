@@ -85,7 +85,7 @@ async def test_a_hand_over_is_bounded_in_bytes(
     assert [len(hand_over) for hand_over in destination.sent] == [2, 1, 1, 1]
 
 
-async def test_few_rows_in_many_places_leave_together(
+async def test_few_rows_in_many_shards_leave_together(
     lane: Lane, destination: ScriptedDestination, store: ScriptedStore
 ) -> None:
     # Rows without a key go round the shards.
@@ -152,7 +152,7 @@ async def test_rows_that_there_was_no_time_for_are_not_rested_from(
         await until(lambda: destination.accepted == ids)
 
 
-async def test_a_place_with_many_rows_is_left_to_one_hand_over(
+async def test_a_shard_with_many_rows_is_left_to_one_hand_over(
     make: Callable[..., Lane], destination: ScriptedDestination, store: ScriptedStore
 ) -> None:
     for _ in range(40 * SHARDS):
@@ -163,7 +163,7 @@ async def test_a_place_with_many_rows_is_left_to_one_hand_over(
     assert [len(shards) for shards in first] == [1] * SHARDS
 
 
-async def test_after_trouble_places_are_tried_one_at_a_time(
+async def test_after_trouble_shards_are_tried_one_at_a_time(
     lane: Lane, destination: ScriptedDestination, store: ScriptedStore
 ) -> None:
     for _ in range(7):
@@ -378,7 +378,7 @@ async def test_one_lane_tries_while_the_others_wait(
     sent = len(destination.sent)
     for _ in range(20):
         await asyncio.sleep(0.001)
-        assert len(store._locked) == 1, "the rows of one place"
+        assert len(store._locked) == 1, "the rows of one shard"
     assert len(destination.sent) == sent
     destination.answer = lambda row: Accepted()
     await destination.script.let_go("send")
@@ -484,7 +484,7 @@ async def test_a_failing_database_costs_no_row_and_is_told_as_such(
     assert list(dict.fromkeys(destination.accepted)) == ids
 
 
-async def test_after_a_failed_hand_over_places_are_tried_one_at_a_time(
+async def test_after_a_failed_hand_over_shards_are_tried_one_at_a_time(
     lane: Lane, destination: ScriptedDestination, store: ScriptedStore
 ) -> None:
     for _ in range(7):
@@ -768,7 +768,7 @@ async def test_a_held_back_key_does_not_make_the_lane_spin(
     lane.start()
     await until(lambda: attempts(store).count(1) == 8)
     await asyncio.sleep(0.2)
-    # One visit for each place that has rows, one more that finds them all held, and a few afterlooks.
+    # One visit for each shard that has rows, one more that finds them all held, and a few afterlooks.
     assert store.script.calls["hand_over"] <= 40
     before = store.script.calls["hand_over"]
     await asyncio.sleep(0.1)
@@ -803,20 +803,20 @@ async def test_a_waiting_row_holds_back_only_its_own_key(
     await until(lambda: later in destination.accepted)
 
 
-async def test_a_new_row_in_a_place_that_was_fruitless_is_not_slept_over(
+async def test_a_new_row_in_a_shard_that_was_fruitless_is_not_slept_over(
     make: Callable[..., Lane], destination: ScriptedDestination, store: ScriptedStore
 ) -> None:
-    # One place at a time, so that a look never shows that nothing is left.
+    # One shard at a time, so that a look never shows that nothing is left.
     lane = make(min_interval=60.0, batch_size=1)
     held = store.publish(key="a")
     destination.answer = lambda row: refuse(row) if row.id == held else Accepted()
-    # Refused; the place is empty-handed; the round is over and was rested from; the place is empty-handed again.
+    # Refused; the shard is empty-handed; the round is over and was rested from; the shard is empty-handed again.
     for _ in range(4):
         store.publish(key="a")
         await lane.run_once()
     assert destination.sent[0][0] == held
     assert lane._rounds.next() != lane._rounds.all
-    late = store.publish(key=next(key for key in map(str, range(1000)) if _place(store, key) == _place(store, "a")))
+    late = store.publish(key=next(key for key in map(str, range(1000)) if _shard(store, key) == _shard(store, "a")))
     lane._wakeup.ring()
     async with asyncio.timeout(2.5):
         await lane.run_once()
@@ -824,7 +824,7 @@ async def test_a_new_row_in_a_place_that_was_fruitless_is_not_slept_over(
     assert destination.accepted == [late]
 
 
-async def test_a_place_whose_rows_all_wait_is_left_out_while_another_has_rows(
+async def test_a_shard_whose_rows_all_wait_is_left_out_while_another_has_rows(
     make: Callable[..., Lane], destination: ScriptedDestination, store: ScriptedStore
 ) -> None:
     lane = make(batch_size=2)
@@ -832,17 +832,17 @@ async def test_a_place_whose_rows_all_wait_is_left_out_while_another_has_rows(
     destination.answer = lambda row: refuse(row) if row.id == held else Accepted()
     await lane.run_once()
     store.publish(key="a")
-    other = next(key for key in map(str, range(1000)) if _place(store, key) != _place(store, "a"))
+    other = next(key for key in map(str, range(1000)) if _shard(store, key) != _shard(store, "a"))
     ids = [store.publish(key=other) for _ in range(3)]
     lane._rounds.widen()
     await lane.run_once()
     assert destination.accepted == ids[:1]
-    assert {place.shard for place in lane._rounds.all} - {place.shard for place in lane._rounds.next()} == {
-        _place(store, "a")
+    assert {shard.number for shard in lane._rounds.all} - {shard.number for shard in lane._rounds.next()} == {
+        _shard(store, "a")
     }
 
 
-def _place(store: ScriptedStore, key: str) -> int:
+def _shard(store: ScriptedStore, key: str) -> int:
     from zlib import crc32
 
     return crc32(key.encode()) % 16
@@ -878,12 +878,12 @@ async def test_order_of_a_key_is_kept_through_retries_outages_and_restarts(
         assert [row_id for row_id in dict.fromkeys(destination.accepted) if row_id in mine] == mine
 
 
-async def test_places_take_turns(
+async def test_shards_take_turns(
     make: Callable[..., Lane], destination: ScriptedDestination, store: ScriptedStore
 ) -> None:
     busy = [store.publish(key="a") for _ in range(50)]
     other = store.publish(key="b")
-    assert _place(store, "a") != _place(store, "b")
+    assert _shard(store, "a") != _shard(store, "b")
     make(batch_size=5).start()
     await until(lambda: not store.rows)
     position = destination.accepted.index(other)
@@ -957,7 +957,7 @@ async def test_rows_of_a_part_that_is_down_stop_no_others_and_are_not_looked_at_
     await until(lambda: not store.rows and breaker.last_error is None)
 
 
-async def test_when_a_part_is_back_its_rows_wait_no_longer_than_their_place_rests(
+async def test_when_a_part_is_back_its_rows_wait_no_longer_than_their_shard_rests(
     make: Callable[..., Lane], runtime: Runtime, destination: ScriptedDestination, store: ScriptedStore
 ) -> None:
     """However long the polling interval is: nothing rings when a part is back."""
@@ -983,7 +983,7 @@ async def test_while_nothing_but_a_part_that_is_down_has_rows_the_table_is_asked
         line.ring("orders")
     asked = store.script.calls["hand_over"]
     await until(lambda: store.script.calls["hand_over"] > asked + 2)
-    assert sum(map(len, destination.sent)) == len(ids), "no row is taken while its place rests"
+    assert sum(map(len, destination.sent)) == len(ids), "no row is taken while its shard rests"
 
 
 async def test_the_database_may_end_a_hand_over_only_when_its_lane_has_given_it_up(

@@ -26,7 +26,7 @@ from faststream_outbox._engine.relaying.team import Team
 from faststream_outbox._engine.rounds import Rounds
 from faststream_outbox._engine.wakeups import Wakeup
 from faststream_outbox._store.memory import records, store, table
-from faststream_outbox._store.protocol import Place
+from faststream_outbox._store.protocol import Shard
 from faststream_outbox._values.outcome import Accepted, Dropped, Poison, Reason, Refused, Unsent, Verdict
 from faststream_outbox._values.parcel import Parcel
 from faststream_outbox._values.row import OutboxRow
@@ -319,7 +319,7 @@ class RelayMachine(RuleBasedStateMachine):
 
     @invariant()
     def nothing_stays_locked(self) -> None:
-        assert self.store._locked == set[Place]()
+        assert self.store._locked == set[Shard]()
 
     def teardown(self) -> None:
         try:

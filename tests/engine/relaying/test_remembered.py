@@ -18,7 +18,7 @@ from faststream_outbox._engine.relaying.team import Tally, Team
 from faststream_outbox._engine.runtime import Runtime
 from faststream_outbox._store.memory.handing_over import MemoryHandOver
 from faststream_outbox._store.memory.records import Record, utc_now
-from faststream_outbox._store.protocol import Place
+from faststream_outbox._store.protocol import Shard
 from faststream_outbox._values.outcome import (
     DELIVERED,
     Accepted,
@@ -46,7 +46,7 @@ from tests.engine.fakes import (
 )
 
 Make = Callable[..., Lane]
-PLACE = Place("orders", 0)
+SHARD = Shard("orders", 0)
 
 
 def copies(destination: ScriptedDestination) -> Counter[int]:
@@ -58,7 +58,7 @@ def shard_of(key: str) -> int:
 
 
 def answer_on(row: OutboxRow, outcome: Outcome = DELIVERED, *, made_at: float = 0.0) -> Answer:
-    taken = MemoryHandOver([PLACE], [], False, True, [Record(row, 0, False, None)], utc_now())
+    taken = MemoryHandOver([SHARD], [], False, True, [Record(row, 0, False, None)], utc_now())
     account = Reckoning(0.0, taken, to_send=[row])
     account.answered(Sent([Accepted()]), [Settlement(row, outcome)])
     account.answered_at = made_at
@@ -199,7 +199,7 @@ async def test_waves_of_a_hand_over_that_failed_are_not_sent_again(
     assert store.rows == []
 
 
-async def test_a_place_whose_transaction_was_lost_waits_for_the_lane_that_has_its_rows(
+async def test_a_shard_whose_transaction_was_lost_waits_for_the_lane_that_has_its_rows(
     make: Make, destination: ScriptedDestination, store: ScriptedStore
 ) -> None:
     row_id = store.publish(key="a")
@@ -319,13 +319,13 @@ async def test_rows_that_wait_in_the_table_are_not_taken_for_gone(
     lane = quick(make)
     store.script.next_failures["commit"] = deque([Trouble("no database")])
     await fail(lane)
-    place = store._records[row_id].place
-    store._locked.add(place)
+    shard = store._records[row_id].shard
+    store._locked.add(shard)
     for _ in range(3):
         clock.now += remembered.LOOK_UP_SECONDS
         await run(lane)
     assert not team.remembered.is_empty
-    store._locked.discard(place)
+    store._locked.discard(shard)
     await run(lane)
     assert destination.sent == [[row_id]]
 
@@ -641,7 +641,7 @@ async def test_verdicts_on_rows_that_are_gone_do_not_stop_the_flow(
     assert team.remembered.is_empty
 
 
-async def test_verdicts_on_rows_that_are_gone_from_one_place_do_not_stop_another(
+async def test_verdicts_on_rows_that_are_gone_from_one_shard_do_not_stop_another(
     make: Make, destination: ScriptedDestination, store: ScriptedStore, team: Team, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(remembered, "LOOK_UP_SECONDS", 0.0)
@@ -650,7 +650,7 @@ async def test_verdicts_on_rows_that_are_gone_from_one_place_do_not_stop_another
     lane = quick(make, batch_size=4)
     await lose_the_answer(lane, store)
     other = next(key for key in "bcdefgh" if shard_of(key) != shard_of("a"))
-    # More than one hand-over takes: none is a look at all places.
+    # More than one hand-over takes: none is a look at all shards.
     late = [store.publish(key=other) for _ in range(12)]
     lane.start()
     await until(lambda: not store.rows)
@@ -699,7 +699,7 @@ async def test_a_hand_over_without_an_answer_does_not_say_that_outcomes_can_be_w
     destination.answer = outage
     assert shard_of("a") != shard_of("b")
     second = store.publish(key="b")
-    # The place of the first one has just been visited.
+    # The shard of the first one has just been visited.
     await lane.run_once()
     assert destination.sent == [[first], [second]]
     assert log.recoveries == []

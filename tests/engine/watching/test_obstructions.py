@@ -1,4 +1,4 @@
-"""Who holds a place for longer than a hand-over takes is named, once, and nobody else is."""
+"""Who holds a shard for longer than a hand-over takes is named, once, and nobody else is."""
 
 from collections.abc import Awaitable, Callable, Sequence
 
@@ -7,10 +7,10 @@ import pytest
 from faststream_outbox._engine.health import Health
 from faststream_outbox._engine.watching import obstructions as module
 from faststream_outbox._engine.watching.obstructions import LOOK_SECONDS, Guarded, Obstructions
-from faststream_outbox._store.protocol import Holder, Place
+from faststream_outbox._store.protocol import Holder, Shard
 from tests.engine.fakes import Clock, Lines, ScriptedStore, Trouble
 
-HERE, THERE = Place("orders", 1), Place("orders", 2)
+HERE, THERE = Shard("orders", 1), Shard("orders", 2)
 STRANGER = Holder(HERE, "pid 7 of user 'eve'", "7 3/0")
 
 
@@ -18,10 +18,10 @@ class HeldStore(ScriptedStore):
     def __init__(self) -> None:
         super().__init__()
         self.held: list[Holder] = []
-        self.asked: list[list[Place]] = []
+        self.asked: list[list[Shard]] = []
 
-    async def holders(self, places: Sequence[Place]) -> list[Holder]:
-        self.asked.append(list(places))
+    async def holders(self, shards: Sequence[Shard]) -> list[Holder]:
+        self.asked.append(list(shards))
         await self.script.step("holders")
         return self.held
 
@@ -40,7 +40,7 @@ async def store() -> HeldStore:
 
 @pytest.fixture
 def guarded() -> Guarded:
-    return Guarded(places=[HERE, THERE], patience=2 * LOOK_SECONDS)
+    return Guarded(shards=[HERE, THERE], patience=2 * LOOK_SECONDS)
 
 
 @pytest.fixture
@@ -71,7 +71,7 @@ async def test_a_stranger_is_named_once_and_as_long_as_it_holds_on(
     assert (log.warnings, obstructions.of(guarded)) == ([], [])
     await look(obstructions, 5)
     [line] = log.warnings
-    assert line.startswith("pid 7 of user 'eve', seen for 60 s, holds the lock of places that have rows")
+    assert line.startswith("pid 7 of user 'eve', seen for 60 s, holds the lock of shards that have rows")
     assert "'orders'" in line
     assert obstructions.of(guarded) == ["pid 7 of user 'eve', seen for 3 min"]
     store.held = []
@@ -96,24 +96,24 @@ async def test_one_that_comes_back_is_named_again(obstructions: Obstructions, st
     assert len(log.warnings) == 2
 
 
-async def test_one_session_with_many_places_is_one_line(
+async def test_one_session_with_many_shards_is_one_line(
     obstructions: Obstructions, store: HeldStore, log: Lines, guarded: Guarded
 ) -> None:
-    store.held = [STRANGER, STRANGER._replace(place=THERE)]
+    store.held = [STRANGER, STRANGER._replace(shard=THERE)]
     await look(obstructions, 4)
     assert len(log.warnings) == len(obstructions.of(guarded)) == 1
 
 
-async def test_holders_of_other_places_are_those_of_others(
+async def test_holders_of_other_shards_are_those_of_others(
     obstructions: Obstructions, store: HeldStore, guarded: Guarded
 ) -> None:
-    other = Guarded(places=[Place("bills", 1)], patience=1.0)
+    other = Guarded(shards=[Shard("bills", 1)], patience=1.0)
     obstructions.guard(other)
     store.held = [STRANGER]
     await look(obstructions, 4)
     assert obstructions.of(other) == []
     assert len(obstructions.of(guarded)) == 1
-    assert store.asked[-1] == [HERE, THERE, Place("bills", 1)]
+    assert store.asked[-1] == [HERE, THERE, Shard("bills", 1)]
 
 
 async def test_nothing_is_asked_where_nothing_is_wanted(
@@ -122,7 +122,7 @@ async def test_nothing_is_asked_where_nothing_is_wanted(
     obstructions.forget(guarded)
     obstructions.forget(guarded)
     await look(obstructions)
-    obstructions.guard(Guarded(places=[HERE], patience=1.0, is_wanted=lambda: False))
+    obstructions.guard(Guarded(shards=[HERE], patience=1.0, is_wanted=lambda: False))
     await look(obstructions)
     assert store.asked == []
 

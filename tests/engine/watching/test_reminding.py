@@ -149,9 +149,9 @@ async def test_a_runtime_counts_no_more_rows_than_a_line_needs(
     asked = []
     lag = store.lag
 
-    async def counted(places: object, *, at_most: int | None = None) -> Lag:
+    async def counted(shards: object, *, at_most: int | None = None) -> Lag:
         asked.append(at_most)
-        return await lag(places, at_most=at_most)  # type: ignore[arg-type]
+        return await lag(shards, at_most=at_most)  # type: ignore[arg-type]
 
     monkeypatch.setattr(store, "lag", counted)
     store.publish()

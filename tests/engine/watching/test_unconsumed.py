@@ -11,7 +11,7 @@ from faststream_outbox._engine.watching import consumed as consumed_module
 from faststream_outbox._engine.watching import unconsumed as unconsumed_module
 from faststream_outbox._engine.watching.consumed import HEARING_SECONDS, Consumed
 from faststream_outbox._engine.watching.unconsumed import UNCONSUMED_SECONDS, UnconsumedQueue, Watching
-from faststream_outbox._store.protocol import Announcement, Lag, Place
+from faststream_outbox._store.protocol import Announcement, Lag, Shard
 from tests.engine.fakes import Clock, Lines, ScriptedStore, Trouble, until
 
 Look = Callable[..., Awaitable[None]]
@@ -27,9 +27,9 @@ class AgingStore(ScriptedStore):
         """Since when the first row of a queue has waited."""
         self.announced: list[list[str]] = []
 
-    async def lag(self, places: list[Place], *, at_most: int | None = None) -> Lag:  # type: ignore[override]
-        [queue] = {place.queue for place in places}
-        rows, _ = await super().lag(places, at_most=at_most)
+    async def lag(self, shards: list[Shard], *, at_most: int | None = None) -> Lag:  # type: ignore[override]
+        [queue] = {shard.queue for shard in shards}
+        rows, _ = await super().lag(shards, at_most=at_most)
         return Lag(rows, self._clock.now - self.first_at[queue] if rows else 0.0)
 
     async def unconsumed(self, consumed: list[str], *, limit: int) -> list[str]:  # type: ignore[override]

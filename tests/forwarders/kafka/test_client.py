@@ -134,9 +134,9 @@ async def test_of_several_servers_each_dead_one_is_found_before_anything_is_sent
     client: KafkaClient, kafka: FakeKafka
 ) -> None:
     kafka.dead = {SERVERS[1]}
-    places = [TopicPartition(TOPIC, number) for number in range(len(SERVERS))]
+    partitions = [TopicPartition(TOPIC, number) for number in range(len(SERVERS))]
 
-    assert list(await client.lost(places)) == [places[1]]
+    assert list(await client.lost(partitions)) == [partitions[1]]
 
 
 async def test_the_only_server_is_not_asked_beforehand(client: KafkaClient, kafka: FakeKafka) -> None:

@@ -40,7 +40,7 @@ class Client:
 
     available_partitions = partitions
 
-    async def lost(self, places: Any) -> dict[Any, ConnectionError]:
+    async def lost(self, partitions: Any) -> dict[Any, ConnectionError]:
         return {}
 
     async def produce(self, topic: str, partition: int, batch: bytes) -> None:

@@ -11,7 +11,7 @@ from faststream_outbox._engine.pacer import Pacer
 from faststream_outbox._engine.rounds import Rounds
 from faststream_outbox._engine.service import DATABASE_SECONDS, Service
 from faststream_outbox._engine.wakeups import Wakeup
-from faststream_outbox._store.protocol import Claim, Place, Store
+from faststream_outbox._store.protocol import Claim, Shard, Store
 
 CATCH_UP_SECONDS = 0.1
 """How long to leave the completer alone with a backlog."""
@@ -29,7 +29,7 @@ class Fetcher(Service):
         stock: Where claimed rows go; it says how many there is room for.
         leases: Looks after what is claimed.
         completer: Nothing is claimed while it is behind.
-        rounds: The places to claim from.
+        rounds: The shards to claim from.
         wakeup: Rings when there may be new rows, and when it is known under which token to claim them.
         pacer: Decides when to look again.
         lease_seconds: The length of a lease.
@@ -81,13 +81,13 @@ class Fetcher(Service):
             # Claims may work where writes do not; what is in hand must stay bounded then too.
             await self.sleep(CATCH_UP_SECONDS)
             return
-        places = self._places()
-        if not places:
+        shards = self._shards()
+        if not shards:
             await self.sleep(FULL_SECONDS)
             return
         self._wakeup.clear()
         async with asyncio.timeout(DATABASE_SECONDS):
-            rows, has_more = await self._claim(places, room)
+            rows, has_more = await self._claim(shards, room)
         self.health.recovered(self.name)
         self._rounds.advance()
         if rows:
@@ -98,18 +98,18 @@ class Fetcher(Service):
         if not has_more:
             await self._pacer.rest(found=bool(rows))
 
-    def _places(self) -> Sequence[Place]:
-        """Return the places to claim from, without queues of whose rows very many are set aside."""
+    def _shards(self) -> Sequence[Shard]:
+        """Return the shards to claim from, without queues of whose rows very many are set aside."""
         full = self._completer.full_queues
-        places = self._rounds.next()
-        return [place for place in places if place.queue not in full] if full else places
+        shards = self._rounds.next()
+        return [shard for shard in shards if shard.queue not in full] if full else shards
 
-    async def _claim(self, places: Sequence[Place], room: int) -> Claim:
+    async def _claim(self, shards: Sequence[Shard], room: int) -> Claim:
         token = self._leases.token
         if self._has_unanswered_claim:
             # It may have been carried out, and only its answer lost. No other consumer of this process has our queues.
             await self._store.give_back(self._rounds.queues, known=self._leases.ids, token=token)
         self._has_unanswered_claim = True
-        claimed = await self._store.claim(places, limit=room, lease_seconds=self._lease_seconds, token=token)
+        claimed = await self._store.claim(shards, limit=room, lease_seconds=self._lease_seconds, token=token)
         self._has_unanswered_claim = False
         return claimed

@@ -70,7 +70,7 @@ class Breaker:
         self._have_met = False
         """Whether one of those has begun while another was at work."""
         self._troubled: set[Hashable] = set()
-        """Places whose rows the destination did not take, and that have not been seen to work since."""
+        """Shards whose rows the destination did not take, and that have not been seen to work since."""
         self._unconnected: set[Hashable] = set()
         """Lanes that could not connect."""
 
@@ -125,7 +125,7 @@ class Breaker:
 
     def note(
         self,
-        places: Collection[Hashable],
+        shards: Collection[Hashable],
         *,
         answered: bool,
         trouble: BaseException | None,
@@ -134,7 +134,7 @@ class Breaker:
         """Note what has come of a hand-over.
 
         Args:
-            places: Where its rows come from.
+            shards: Where its rows come from.
             answered: Whether the destination accepted or refused a row.
             trouble: Why it did not take others.
             partly: Why a part of it did not, which it tries again by itself: the log and the status say so, and the
@@ -144,7 +144,7 @@ class Breaker:
             Seconds for which the lane should leave the destination alone.
         """
         if partly is not None:
-            self._troubled.update(places)
+            self._troubled.update(shards)
             self._health.failed(trouble or partly)
         if answered or (partly is not None and trouble is None):
             if self.state is not BreakerState.CLOSED:
@@ -152,19 +152,19 @@ class Breaker:
                 self._unconnected.clear()
             self._close()
         if trouble is not None:
-            self._troubled.update(places)
+            self._troubled.update(shards)
             self._health.failed(trouble)
             return self._seconds(1) if answered else self._count_failure()
         if answered and partly is None:
-            self._settled(places)
+            self._settled(shards)
         return 0.0
 
-    def idle(self, places: Iterable[Hashable]) -> None:
-        """Note that there is nothing to send from these places, while the lane is connected."""
+    def idle(self, shards: Iterable[Hashable]) -> None:
+        """Note that there is nothing to send from these shards, while the lane is connected."""
         if self._have_met:
             # Another lane may have had just their rows in hand.
             return
-        self._settled(places)
+        self._settled(shards)
         if not self._is_troubled:
             self._close()
 
@@ -175,8 +175,8 @@ class Breaker:
     def _may_probe(self) -> bool:
         return not self._is_probing and (self.state is BreakerState.HALF_OPEN or time.monotonic() >= self._next_probe)
 
-    def _settled(self, places: Iterable[Hashable]) -> None:
-        self._troubled.difference_update(places)
+    def _settled(self, shards: Iterable[Hashable]) -> None:
+        self._troubled.difference_update(shards)
         if not self._is_troubled:
             self._health.recovered()
 

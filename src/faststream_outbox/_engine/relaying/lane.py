@@ -17,7 +17,7 @@ from faststream_outbox._engine.relaying.team import Team
 from faststream_outbox._engine.rounds import Rounds
 from faststream_outbox._engine.service import DATABASE_SECONDS, Service
 from faststream_outbox._engine.wakeups import Wakeup
-from faststream_outbox._store.protocol import DEFAULT_BATCH_BYTES, HandOver, Place, Store
+from faststream_outbox._store.protocol import DEFAULT_BATCH_BYTES, HandOver, Shard, Store
 from faststream_outbox._values.outcome import (
     DELIVERED,
     Accepted,
@@ -47,7 +47,7 @@ class Lane(Service):
         store: Where rows are.
         destination: Where they go.
         team: What it shares with the other lanes of its forwarder.
-        rounds: The places to take rows from.
+        rounds: The shards to take rows from.
         wakeup: Rings when there may be new rows.
         pacer: Decides when to look again.
         failure: Decides what becomes of refused rows.
@@ -137,7 +137,7 @@ class Lane(Service):
         asked = self._rounds.next()
         is_whole = self._rounds.is_whole
         if is_whole:
-            # Else it may have rung for a place that this look leaves out.
+            # Else it may have rung for a shard that this look leaves out.
             self._wakeup.clear()
         try:
             taken, sent = await self._hand_over(asked)
@@ -162,14 +162,14 @@ class Lane(Service):
             async with asyncio.timeout(DATABASE_SECONDS):
                 self._remembered.looked_up(rows, await self._store.unsettled(rows))
 
-    async def _hand_over(self, places: Sequence[Place]) -> tuple[HandOver | None, Sent]:
-        """Run one hand-over; return None for it if no place has work for this lane."""
+    async def _hand_over(self, shards: Sequence[Shard]) -> tuple[HandOver | None, Sent]:
+        """Run one hand-over; return None for it if no shard has work for this lane."""
         seconds = self._send_timeout + DATABASE_SECONDS
         left_out = self._remembered.left_out()
         async with asyncio.timeout(seconds) as limit:
             with self._remembered.reckoning(2 * seconds) as reckoning:
                 async with self._store.hand_over(
-                    places,
+                    shards,
                     limit=self._batch_size,
                     # The key of a row that is left out may be another one in another queue.
                     breadth=1 if left_out else self._rounds.breadth,
@@ -182,7 +182,7 @@ class Lane(Service):
                         return None, Sent()
                     # However long it took to get the rows: what the destination answers is to be heard.
                     limit.reschedule(asyncio.get_running_loop().time() + seconds)
-                    self._rounds.visited(taken.places[-1])
+                    self._rounds.visited(taken.shards[-1])
                     self._remembered.begin(reckoning, taken)
                     await self._carry(reckoning)
                     reckoning.unwritten = await taken.settle(reckoning.to_write())
@@ -219,7 +219,7 @@ class Lane(Service):
                 )
 
     def _note(self, taken: HandOver, sent: Sent) -> float:
-        """Note which places to visit again, and the destination's answer; return the seconds to rest."""
+        """Note which shards to visit again, and the destination's answer; return the seconds to rest."""
         if taken.has_more or sent.trouble is not None or sent.partly is not None:
             self._rounds.narrow()
         else:
@@ -228,18 +228,18 @@ class Lane(Service):
             self._rounds.fruitless(taken.vacant)
             self._rounds.fruitful()
         else:
-            self._rounds.fruitless(taken.places)
+            self._rounds.fruitless(taken.shards)
         if not sent.fates:
             # All their rows wait for another row, so there is nothing to send.
-            self._breaker.idle(taken.places)
+            self._breaker.idle(taken.shards)
             return 0.0
         if sent.has_answer:
-            self._rounds.take_up(taken.places)
+            self._rounds.take_up(taken.shards)
         elif sent.partly is not None and sent.trouble is None:
-            self._rounds.put_off(taken.places, are_full=taken.has_more)
-        rest = self._breaker.note(taken.places, answered=sent.has_answer, trouble=sent.trouble, partly=sent.partly)
+            self._rounds.put_off(taken.shards, are_full=taken.has_more)
+        rest = self._breaker.note(taken.shards, answered=sent.has_answer, trouble=sent.trouble, partly=sent.partly)
         if self._breaker.state is BreakerState.OPEN:
-            # It is not the places' fault: the next probe may go to any of them.
+            # It is not the shards' fault: the next probe may go to any of them.
             self._rounds.finish()
         return rest
 
@@ -263,6 +263,6 @@ class Lane(Service):
 
 
 def _leaves_nothing(taken: HandOver, sent: Sent) -> bool:
-    """Return whether the places that were asked for have no more work, as far as a hand-over can know."""
+    """Return whether the shards that were asked for have no more work, as far as a hand-over can know."""
     is_last = taken.is_whole and not taken.has_more
     return is_last and not any(isinstance(fate, Unsent) for fate in sent.fates)

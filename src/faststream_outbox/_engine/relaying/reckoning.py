@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 
 from faststream_outbox._engine.backoff import Backoff
 from faststream_outbox._engine.relaying.sending import Sent
-from faststream_outbox._store.protocol import HandOver, Place
+from faststream_outbox._store.protocol import HandOver, Shard
 from faststream_outbox._values.outcome import Dead, Fate, Retry, Settlement, Unsent, Unwritten
 from faststream_outbox._values.row import OutboxRow
 
@@ -23,7 +23,7 @@ class Answer:
     contents: int
     """Their hash."""
     fate: Fate
-    place: Place
+    shard: Shard
     made_at: float
     """When the verdict was made, by the monotonic clock."""
     error: BaseException | None = None
@@ -80,8 +80,8 @@ class Reckoning:
     unwritten: Sequence[Unwritten] = ()
 
     @property
-    def places(self) -> Sequence[Place]:
-        return () if self.taken is None else self.taken.places
+    def shards(self) -> Sequence[Shard]:
+        return () if self.taken is None else self.taken.shards
 
     @property
     def has_worked(self) -> bool:
@@ -113,11 +113,11 @@ class Reckoning:
         if self.taken is None or not self.settlements:
             return
         fates = {row.id: fate for row, fate in zip(self.to_send, self.sent.fates, strict=True)}
-        places = {row.id: place for row, place in zip(self.taken.rows, self.taken.row_places(), strict=True)}
+        shards = {row.id: shard for row, shard in zip(self.taken.rows, self.taken.row_shards(), strict=True)}
         for settlement in self.settlements:
             row, outcome = settlement
             slim = Settlement(_slim(row), outcome)
-            yield Answer(slim, _contents(row), fates[row.id], places[row.id], self.answered_at)
+            yield Answer(slim, _contents(row), fates[row.id], shards[row.id], self.answered_at)
 
     def written(self) -> tuple[Sequence[Fate], Sequence[Settlement]]:
         """Return the fates and settlements that have become final with the commit."""

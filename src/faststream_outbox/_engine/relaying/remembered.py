@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from faststream_outbox._engine.health import Log
 from faststream_outbox._engine.relaying.reckoning import Answer, Reckoning
-from faststream_outbox._store.protocol import HandOver, LeftOut, Place
+from faststream_outbox._store.protocol import HandOver, LeftOut, Shard
 from faststream_outbox._values.explanation import Explanation, unexplained
 from faststream_outbox._values.row import OutboxRow
 
@@ -61,7 +61,7 @@ class Remembered:
         self._in_flight = in_flight
         self._answers: dict[int, Answer] = {}
         """By the ids of their rows."""
-        self._at_work: dict[Place, Reckoning] = {}
+        self._at_work: dict[Shard, Reckoning] = {}
         """The hand-overs of this forwarder that are under way."""
         self._next_look_up = 0.0
         self._is_full = False
@@ -91,7 +91,7 @@ class Remembered:
         """Return the rows that the next hand-over is not to take."""
         now = time.monotonic()
         return [
-            LeftOut(answer.place, row_id, answer.row.key if answer.holds_key else None)
+            LeftOut(answer.shard, row_id, answer.row.key if answer.holds_key else None)
             for row_id, answer in self._answers.items()
             if answer.is_left_out(now)
         ]
@@ -108,18 +108,18 @@ class Remembered:
         else:
             self._close(reckoning)
         finally:
-            for place in reckoning.places:
-                if self._at_work.get(place) is reckoning:
-                    del self._at_work[place]
+            for shard in reckoning.shards:
+                if self._at_work.get(shard) is reckoning:
+                    del self._at_work[shard]
 
     def begin(self, reckoning: Reckoning, taken: HandOver) -> None:
         """Enter what was taken: which rows are answered already, and which are to be sent."""
         reckoning.taken = taken
-        others = [self._at_work.get(place) for place in taken.places]
+        others = [self._at_work.get(shard) for shard in taken.shards]
         if any(other is not None and time.monotonic() < other.until for other in others):
             # Their transaction was lost, and another lane still has rows of it at the destination.
             return
-        self._at_work.update(dict.fromkeys(taken.places, reckoning))
+        self._at_work.update(dict.fromkeys(taken.shards, reckoning))
         if self._answers:
             reckoning.known, reckoning.to_send = self._recall(taken.rows)
         else:

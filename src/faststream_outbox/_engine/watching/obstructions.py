@@ -1,4 +1,4 @@
-"""Says who keeps rows from the lanes, by holding the lock of their place for longer than a lane could."""
+"""Says who keeps rows from the lanes, by holding the lock of their shard for longer than a lane could."""
 
 import asyncio
 import logging
@@ -8,17 +8,17 @@ from dataclasses import dataclass
 
 from faststream_outbox._engine.health import Health, Log, in_words
 from faststream_outbox._engine.service import DATABASE_SECONDS, Service
-from faststream_outbox._store.protocol import Holder, Place, Store
+from faststream_outbox._store.protocol import Holder, Shard, Store
 
 LOOK_SECONDS = 30.0
-"""How often the holders of places that have work are looked for."""
+"""How often the holders of shards that have work are looked for."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Guarded:
-    """Places of which it is told who holds them for too long."""
+    """Shards of which it is told who holds them for too long."""
 
-    places: Sequence[Place]
+    shards: Sequence[Shard]
     patience: float
     """Seconds that a hand-over takes at most: by then PostgreSQL has ended the one of a lane that is gone."""
     is_wanted: Callable[[], bool] = lambda: True
@@ -26,19 +26,19 @@ class Guarded:
 
 
 class Obstructions(Service):
-    """Looks for sessions that hold a place which has rows for longer than any lane does.
+    """Looks for sessions that hold a shard which has rows for longer than any lane does.
 
     Advisory locks are everybody's, and PostgreSQL knows no privilege for them: who may connect may halt a forwarder by
     them, and lanes take that for another lane at work.
 
     Args:
-        store: Where places are locked.
+        store: Where shards are locked.
         database: Its health: while it is down, nothing is asked.
         log: Where to say it.
     """
 
     def __init__(self, store: Store, database: Health, log: Log) -> None:
-        quiet = Health("look for who holds places", lambda _level, text, _error: log(logging.INFO, text, None))
+        quiet = Health("look for who holds shards", lambda _level, text, _error: log(logging.INFO, text, None))
         super().__init__("outbox-obstructions", quiet)
         self._store = store
         self._database = database
@@ -49,20 +49,20 @@ class Obstructions(Service):
         self._told: set[str] = set()
 
     def guard(self, guarded: Guarded) -> None:
-        """Look after places too."""
+        """Look after shards too."""
         self._guarded[guarded] = None
 
     def forget(self, guarded: Guarded) -> None:
-        """Look after places no longer; any number of times."""
+        """Look after shards no longer; any number of times."""
         self._guarded.pop(guarded, None)
 
     def of(self, guarded: Guarded) -> list[str]:
-        """Return in words who holds any of these places for too long, as it was found with the last look."""
-        places = {*guarded.places}
+        """Return in words who holds any of these shards for too long, as it was found with the last look."""
+        shards = {*guarded.shards}
         longest: dict[str, float] = {}
         for holder, since in self._since.items():
             seconds = time.monotonic() - since
-            if holder.place in places and seconds >= guarded.patience:
+            if holder.shard in shards and seconds >= guarded.patience:
                 longest[holder.who] = max(seconds, longest.get(holder.who, 0.0))
         return [f"{who}, seen for {in_words(seconds)}" for who, seconds in longest.items()]
 
@@ -72,8 +72,8 @@ class Obstructions(Service):
         if self.is_stopping or self._database.is_down or not wanted:
             return
         async with asyncio.timeout(DATABASE_SECONDS):
-            places = dict.fromkeys(place for guarded in wanted for place in guarded.places)
-            found = await self._store.holders(list(places))
+            shards = dict.fromkeys(shard for guarded in wanted for shard in guarded.shards)
+            found = await self._store.holders(list(shards))
         self.health.recovered()
         now = time.monotonic()
         self._since = {holder: self._since.get(holder, now) for holder in found}
@@ -82,7 +82,7 @@ class Obstructions(Service):
 
     def _tell(self, guarded: Guarded) -> list[str]:
         """Log who is in the way now and was not before; return all who are."""
-        queues = ", ".join(sorted({repr(place.queue) for place in guarded.places}))
+        queues = ", ".join(sorted({repr(shard.queue) for shard in guarded.shards}))
         keys = []
         for line in self.of(guarded):
             key = f"{line.partition(', seen')[0]} {queues}"
@@ -91,7 +91,7 @@ class Obstructions(Service):
                 self._told.add(key)
                 self._log(
                     logging.WARNING,
-                    f"{line}, holds the lock of places that have rows for the forwarder of {queues}: they stay where "
+                    f"{line}, holds the lock of shards that have rows for the forwarder of {queues}: they stay where "
                     "they are until it lets go; SELECT pg_terminate_backend(pid) ends it",
                     None,
                 )

@@ -11,7 +11,7 @@ TICK_SECONDS = 5.0
 """How often it is asked whether a reminder is due; nothing but this process is asked."""
 
 MOST_COUNTED = 1000
-"""Rows of a place that are counted for a line in the log: how many more there are is not worth the time."""
+"""Rows of a shard that are counted for a line in the log: how many more there are is not worth the time."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

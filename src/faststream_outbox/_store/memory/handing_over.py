@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from faststream_outbox._store.memory.records import Record
-from faststream_outbox._store.protocol import Place
+from faststream_outbox._store.protocol import Shard
 from faststream_outbox._values.outcome import Settlement, Unwritten
 from faststream_outbox._values.row import OutboxRow
 
@@ -14,8 +14,8 @@ from faststream_outbox._values.row import OutboxRow
 class MemoryHandOver:
     """Rows that no one else is given until the hand-over ends."""
 
-    places: Sequence[Place]
-    vacant: Sequence[Place]
+    shards: Sequence[Shard]
+    vacant: Sequence[Shard]
     has_more: bool
     is_whole: bool
     records: Sequence[Record]
@@ -26,8 +26,8 @@ class MemoryHandOver:
     def __post_init__(self) -> None:
         self.rows = [record.row._replace(acquired_at=self.acquired_at) for record in self.records]
 
-    def row_places(self) -> Sequence[Place]:
-        return [record.place for record in self.records]
+    def row_shards(self) -> Sequence[Shard]:
+        return [record.shard for record in self.records]
 
     async def settle(self, settlements: Sequence[Settlement]) -> Sequence[Unwritten]:
         self.settlements.extend(settlements)

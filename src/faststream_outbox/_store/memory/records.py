@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from zlib import crc32
 
 from faststream_outbox._store.halves import halves
-from faststream_outbox._store.protocol import Place
+from faststream_outbox._store.protocol import Shard
 from faststream_outbox._values.draft import Draft
 from faststream_outbox._values.outcome import Dead
 from faststream_outbox._values.row import OutboxRow
@@ -22,7 +22,7 @@ class Record:
     """A row with what the table keeps beside it."""
 
     row: OutboxRow
-    shard: int
+    shard_number: int
     deduplicate: bool
     next_attempt_at: datetime | None
     token: str | None = None
@@ -30,8 +30,8 @@ class Record:
     dead: Dead | None = None
 
     @property
-    def place(self) -> Place:
-        return Place(self.row.queue, self.shard)
+    def shard(self) -> Shard:
+        return Shard(self.row.queue, self.shard_number)
 
     @property
     def is_ready(self) -> bool:
@@ -81,8 +81,8 @@ def to_record(row_id: int, draft: Draft) -> Record:
         created_at=now,
         timer_id=draft.timer_id,
     )
-    shard = row_id % SHARDS if key is None else crc32(key) % SHARDS
-    return Record(row, shard, draft.deduplicate, at)
+    number = row_id % SHARDS if key is None else crc32(key) % SHARDS
+    return Record(row, number, draft.deduplicate, at)
 
 
 def fitting(records: Sequence[Record], max_bytes: int) -> Sequence[Record]:

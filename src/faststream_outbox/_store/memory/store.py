@@ -19,8 +19,8 @@ from faststream_outbox._store.protocol import (
     Lag,
     LeftOut,
     Listener,
-    Place,
     Rescue,
+    Shard,
 )
 from faststream_outbox._values.explanation import Explanation, unexplained
 from faststream_outbox._values.outcome import Released, Settlement, Unwritten
@@ -32,7 +32,7 @@ class MemoryStore(MemoryWriter):
 
     async def claim(
         self,
-        places: Sequence[Place],
+        shards: Sequence[Shard],
         *,
         limit: int,
         lease_seconds: float,
@@ -40,8 +40,8 @@ class MemoryStore(MemoryWriter):
         max_bytes: int = DEFAULT_BATCH_BYTES,
     ) -> Claim:
         now = utc_now()
-        due = self._at(places, lambda record: record.is_due(now) and not record.locked)
-        ready = self._at(places, lambda record: record.is_ready and not record.locked)
+        due = self._at(shards, lambda record: record.is_due(now) and not record.locked)
+        ready = self._at(shards, lambda record: record.is_ready and not record.locked)
         found = shared_out(due, ready, limit)
         taken = fitting(in_turns(found), max_bytes)
         rows = []
@@ -107,19 +107,19 @@ class MemoryStore(MemoryWriter):
     async def let_go(self) -> None:
         """Memory has none to close."""
 
-    async def seconds_to_next_due(self, places: Sequence[Place]) -> float | None:
-        times = [r.next_attempt_at for r in self._at(places, lambda record: record.is_waiting) if r.next_attempt_at]
+    async def seconds_to_next_due(self, shards: Sequence[Shard]) -> float | None:
+        times = [r.next_attempt_at for r in self._at(shards, lambda record: record.is_waiting) if r.next_attempt_at]
         return (min(times) - utc_now()).total_seconds() if times else None
 
-    async def lag(self, places: Sequence[Place], *, at_most: int | None = None) -> Lag:
+    async def lag(self, shards: Sequence[Shard], *, at_most: int | None = None) -> Lag:
         now = utc_now()
         since = []
-        for place in places:
-            for kind in (self._at([place], lambda r: r.is_ready), self._at([place], lambda r: r.is_due(now))):
+        for shard in shards:
+            for kind in (self._at([shard], lambda r: r.is_ready), self._at([shard], lambda r: r.is_due(now))):
                 since += [record.next_attempt_at or record.row.created_at for record in kind[:at_most]]
         return Lag(len(since), (now - min(since)).total_seconds() if since else 0.0)
 
-    async def holders(self, places: Sequence[Place]) -> list[Holder]:
+    async def holders(self, shards: Sequence[Shard]) -> list[Holder]:
         """Name nobody: who shares the memory is no stranger."""
         return []
 
@@ -135,7 +135,7 @@ class MemoryStore(MemoryWriter):
     @asynccontextmanager
     async def hand_over(
         self,
-        places: Sequence[Place],
+        shards: Sequence[Shard],
         *,
         limit: int,
         breadth: int = 1,
@@ -144,17 +144,17 @@ class MemoryStore(MemoryWriter):
         left_out: Sequence[LeftOut] = (),
     ) -> AsyncIterator[MemoryHandOver | None]:
         now = utc_now()
-        locked = list(itertools.islice((p for p in places if self._has_work(p, now)), min(breadth, limit)))
+        locked = list(itertools.islice((p for p in shards if self._has_work(p, now)), min(breadth, limit)))
         if not locked:
             yield None
             return
         share = limit // len(locked)
-        found = {place: self._take(place, share, now, left_out) for place in locked}
+        found = {shard: self._take(shard, share, now, left_out) for shard in locked}
         taken = fitting(in_turns(itertools.chain(*found.values())), max_bytes)
         is_cut = len(taken) < sum(map(len, found.values()))
         hand_over = MemoryHandOver(
-            places=locked,
-            vacant=[] if is_cut else [place for place in locked if not found[place]],
+            shards=locked,
+            vacant=[] if is_cut else [shard for shard in locked if not found[shard]],
             has_more=is_cut or any(len(records) == share for records in found.values()),
             is_whole=len(locked) < min(breadth, limit),
             records=sorted(taken, key=lambda record: record.row.id),
@@ -189,16 +189,16 @@ class MemoryStore(MemoryWriter):
     async def differences(self) -> dict[str, list[str]]:
         return {}
 
-    def _has_work(self, place: Place, now: datetime) -> bool:
-        return place not in self._locked and bool(self._at([place], lambda r: r.is_ready or r.is_due(now)))
+    def _has_work(self, shard: Shard, now: datetime) -> bool:
+        return shard not in self._locked and bool(self._at([shard], lambda r: r.is_ready or r.is_due(now)))
 
-    def _take(self, place: Place, limit: int, now: datetime, left_out: Sequence[LeftOut]) -> list[Record]:
-        here = [each for each in left_out if each.place == place]
+    def _take(self, shard: Shard, limit: int, now: datetime, left_out: Sequence[LeftOut]) -> list[Record]:
+        here = [each for each in left_out if each.shard == shard]
         left = {each.id for each in here}
         held = {each.held_key for each in here} - {None}
         # The first row of each key that failed and is not settled holds back those behind it.
         first: dict[str, int] = {}
-        for record in self._at([place], lambda r: r.holds_key):
+        for record in self._at([shard], lambda r: r.holds_key):
             if record.row.key is not None:
                 first[record.row.key] = min(record.row.id, first.get(record.row.key, record.row.id))
 
@@ -207,8 +207,8 @@ class MemoryStore(MemoryWriter):
                 return False
             return record.row.key is None or record.row.id <= first.get(record.row.key, record.row.id)
 
-        due = self._at([place], lambda r: r.is_due(now) and is_free(r))
-        ready = self._at([place], lambda r: r.is_ready and is_free(r))
+        due = self._at([shard], lambda r: r.is_due(now) and is_free(r))
+        ready = self._at([shard], lambda r: r.is_ready and is_free(r))
         # Ready rows of their keys may stand behind those that a handler has given back.
         given_back = sum(record.is_given_back for record in due[:limit])
         return shared_out(due, ready, limit, at_least=given_back)

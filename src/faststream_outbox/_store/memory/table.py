@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from faststream_outbox._store.memory.records import LONG_AGO, Record, failed, to_record, utc_now
-from faststream_outbox._store.protocol import Announcement, Place
+from faststream_outbox._store.protocol import Announcement, Shard
 from faststream_outbox._values.draft import Draft
 from faststream_outbox._values.outcome import Dead, Delivered, Released, Retry
 from faststream_outbox._values.row import OutboxRow
@@ -28,7 +28,7 @@ class MemoryTable:
     def __init__(self) -> None:
         self._records: dict[int, Record] = {}
         self._ids = itertools.count(1)
-        self._locked: set[Place] = set()
+        self._locked: set[Shard] = set()
         self._listeners: set[MemoryListener] = set()
 
     @contextmanager
@@ -70,10 +70,10 @@ class MemoryTable:
         for record in (self._records.pop(row_id) for row_id in ids):
             row = record.row._replace(attempts_count=0, deliveries_count=0, first_attempt_at=None)
             if record.dead is not None and record.dead.holds_key:
-                revived.append(Record(row, record.shard, record.deduplicate, utc_now()))
+                revived.append(Record(row, record.shard_number, record.deduplicate, utc_now()))
             else:
                 row = row._replace(id=next(self._ids), last_attempt_at=None)
-                revived.append(Record(row, record.shard, record.deduplicate, None))
+                revived.append(Record(row, record.shard_number, record.deduplicate, None))
         self._commit(revived)
 
     def discard(self, ids: Sequence[int]) -> None:
@@ -133,14 +133,14 @@ class MemoryTable:
             for listener in self._listeners:
                 listener.signals.put_nowait(queue)
 
-    def _at(self, places: Sequence[Place], wanted: Callable[[Record], bool]) -> list[Record]:
-        """Choose records in the order of the places, then of their times, then of their ids."""
-        order = {place: position for position, place in enumerate(places)}
+    def _at(self, shards: Sequence[Shard], wanted: Callable[[Record], bool]) -> list[Record]:
+        """Choose records in the order of the shards, then of their times, then of their ids."""
+        order = {shard: position for position, shard in enumerate(shards)}
 
         def rank(record: Record) -> tuple[int, datetime, int]:
-            return order[record.place], record.next_attempt_at or LONG_AGO, record.row.id
+            return order[record.shard], record.next_attempt_at or LONG_AGO, record.row.id
 
-        return sorted((r for r in self._records.values() if r.place in order and wanted(r)), key=rank)
+        return sorted((r for r in self._records.values() if r.shard in order and wanted(r)), key=rank)
 
     def _apply(self, record: Record, outcome: Any) -> None:
         now = utc_now()

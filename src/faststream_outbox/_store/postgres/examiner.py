@@ -23,7 +23,7 @@ from faststream_outbox._store.protocol import (
     PRESENCE_PREFIX,
     RESCUED_AT_ONCE,
     Announcement,
-    Place,
+    Shard,
 )
 from faststream_outbox._values.facts import (
     BlockerFacts,
@@ -110,7 +110,7 @@ class PostgresExaminer:
         return found
 
     async def holders(self, queue: str) -> Sequence[str]:
-        held = await self._store.holders([Place(queue, shard) for shard in range(SHARDS)])
+        held = await self._store.holders([Shard(queue, number) for number in range(SHARDS)])
         return sorted({holder.who for holder in held})
 
     async def consumed(self, *, seconds: float) -> frozenset[str] | None:

@@ -1,4 +1,4 @@
-"""Where the ready rows of places begin, so that nobody walks through what was delivered before them."""
+"""Where the ready rows of shards begin, so that nobody walks through what was delivered before them."""
 
 import time
 from collections.abc import Collection, Sequence
@@ -9,7 +9,7 @@ from sqlalchemy import Table
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from faststream_outbox._store.postgres.statements import Statements, quote_table
-from faststream_outbox._store.protocol import Place
+from faststream_outbox._store.protocol import Shard
 
 SURVEY_SECONDS = 5.0
 """How often floors are raised."""
@@ -18,7 +18,7 @@ SURVEYS_APART = 10
 """After hours of an open snapshot a survey may take seconds: the next one waits this many times as long."""
 
 WALKS_APART = 100
-"""The same for surveys that walk through places from their beginning."""
+"""The same for surveys that walk through shards from their beginning."""
 
 LONGEST_APART = 300.0
 """Seconds after which both are due in any case, also when the process was asleep meanwhile."""
@@ -37,14 +37,14 @@ class Run(NamedTuple):
 
 
 class Floors:
-    """Remembers for each place an id below which it has no ready row, and gets none.
+    """Remembers for each shard an id below which it has no ready row, and gets none.
 
     As long as anybody keeps a snapshot open, PostgreSQL cannot clean away what was delivered since, and a look for
     ready rows from the beginning of the index passes all of it: 150,000 rows after five minutes of 500 a second.
 
     A floor is right although there is no lock on it:
 
-    - When the place was walked through, no ready row was below it, those that stand behind a waiting row included.
+    - When the shard was walked through, no ready row was below it, those that stand behind a waiting row included.
     - New rows come above it. Ids are given in order, and all transactions that were writing to the table when an id of
       at least the floor had been seen have ended before the survey.
     - A row that waits is found by its time, whatever its id. So is one that was given back, or whose lease ran out.
@@ -62,9 +62,9 @@ class Floors:
     def __init__(self, outbox_table: Table, statements: Statements) -> None:
         self._table = quote_table(outbox_table)
         self._statements = statements
-        self._survey_due: dict[Place, float] = {}
-        self._walk_due: dict[Place, float] = {}
-        """When each place is to be walked through from its beginning."""
+        self._survey_due: dict[Shard, float] = {}
+        self._walk_due: dict[Shard, float] = {}
+        """When each shard is to be walked through from its beginning."""
         self._writers_due = 0.0
         self._is_surveying = False
         self._run: Run = Run(None, None)
@@ -82,30 +82,30 @@ class Floors:
         """All ids up to this one belong to transactions that have ended."""
         self._given = 0
         """The last id that the sequence had given when the writers were asked for; 0 where that is not known."""
-        self._floors: dict[Place, int] = {}
+        self._floors: dict[Shard, int] = {}
 
-    def columns(self, places: Sequence[Place]) -> dict[str, Any]:
-        """Return places and their floors as the parameters of a statement."""
-        floors = [self._floors.get(place, 0) for place in places]
-        return {**columns_of(places), "floors": floors, **self._run._asdict()}
+    def columns(self, shards: Sequence[Shard]) -> dict[str, Any]:
+        """Return shards and their floors as the parameters of a statement."""
+        floors = [self._floors.get(shard, 0) for shard in shards]
+        return {**columns_of(shards), "floors": floors, **self._run._asdict()}
 
     def saw(self, row_id: int) -> None:
         """Note that a row with this id is there."""
         self._highest = max(self._highest, row_id)
 
-    async def survey(self, connection: AsyncConnection, places: Sequence[Place]) -> None:
-        """Raise the floors of those places for which it is time."""
+    async def survey(self, connection: AsyncConnection, shards: Sequence[Shard]) -> None:
+        """Raise the floors of those shards for which it is time."""
         now = time.monotonic()
-        due = [place for place in places if now >= self._survey_due.setdefault(place, now + SURVEY_SECONDS)]
+        due = [shard for shard in shards if now >= self._survey_due.setdefault(shard, now + SURVEY_SECONDS)]
         # One at a time: an answer about writers that is older than another must not come after it.
         if not due or self._is_surveying:
             return
         self._is_surveying = True
-        whole = {place for place in due if place in self._floors and now >= self._walk_due.get(place, 0.0)}
+        whole = {shard for shard in due if shard in self._floors and now >= self._walk_due.get(shard, 0.0)}
         try:
             await self._look_for_writers(connection)
-            can_rise = {place for place in due if self._ended > self._floors.get(place, 0)}
-            await self._walk(connection, [place for place in due if place in can_rise | whole], whole)
+            can_rise = {shard for shard in due if self._ended > self._floors.get(shard, 0)}
+            await self._walk(connection, [shard for shard in due if shard in can_rise | whole], whole)
         finally:
             self._is_surveying = False
             # Also after one that failed, or took too long: whoever wants rows may get them without.
@@ -139,22 +139,22 @@ class Floors:
             self._ended = self._mark
             self._mark, self._writers = highest, writers
 
-    async def _walk(self, connection: AsyncConnection, places: Sequence[Place], whole: Collection[Place]) -> None:
-        """Find the first ready row of each place: from its floor on, or of the whole place."""
-        if not places:
+    async def _walk(self, connection: AsyncConnection, shards: Sequence[Shard], whole: Collection[Shard]) -> None:
+        """Find the first ready row of each shard: from its floor on, or of the whole shard."""
+        if not shards:
             return
         unborn = min(self._ended + 1, LARGEST_ID)
-        floors = [0 if place in whole else self._floors.get(place, 0) for place in places]
-        wanted = {**columns_of(places), "floors": floors, **self._run._asdict()}
+        floors = [0 if shard in whole else self._floors.get(shard, 0) for shard in shards]
+        wanted = {**columns_of(shards), "floors": floors, **self._run._asdict()}
         found = await connection.run_sync(self._statements.survey.execute, wanted)
-        for queue, shard, first_id, *run in found:
-            place = Place(queue, shard)
-            if Run(*run) != self._run or (first_id is not None and first_id < self._floors.get(place, 0)):
+        for queue, number, first_id, *run in found:
+            shard = Shard(queue, number)
+            if Run(*run) != self._run or (first_id is not None and first_id < self._floors.get(shard, 0)):
                 self._forget()
                 return
-            self._floors[place] = unborn if first_id is None else min(first_id, unborn)
+            self._floors[shard] = unborn if first_id is None else min(first_id, unborn)
 
 
-def columns_of(places: Sequence[Place]) -> dict[str, Any]:
-    """Return places as the parameters of a statement."""
-    return {"queues": [place.queue for place in places], "shards": [place.shard for place in places]}
+def columns_of(shards: Sequence[Shard]) -> dict[str, Any]:
+    """Return shards as the parameters of a statement."""
+    return {"queues": [shard.queue for shard in shards], "shards": [shard.number for shard in shards]}

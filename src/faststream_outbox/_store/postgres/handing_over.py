@@ -1,4 +1,4 @@
-"""Locks places and takes their rows, in the transaction of a hand-over."""
+"""Locks shards and takes their rows, in the transaction of a hand-over."""
 
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
@@ -14,10 +14,10 @@ from faststream_outbox._store.halves import halves
 from faststream_outbox._store.postgres.calls import sqlstate
 from faststream_outbox._store.postgres.driver import Record
 from faststream_outbox._store.postgres.floors import Floors
-from faststream_outbox._store.postgres.records import all_bytes_of, id_of, place_of, to_rows
+from faststream_outbox._store.postgres.records import all_bytes_of, id_of, shard_of, to_rows
 from faststream_outbox._store.postgres.settling import Settling
 from faststream_outbox._store.postgres.statements import Statements, quote_table
-from faststream_outbox._store.protocol import Holder, LeftOut, Place
+from faststream_outbox._store.protocol import Holder, LeftOut, Shard
 from faststream_outbox._values.outcome import Settlement, Unwritten
 from faststream_outbox._values.row import OutboxRow
 from faststream_outbox._values.wire import rfc3339
@@ -26,7 +26,7 @@ LOCK_NOT_AVAILABLE = "55P03"
 """SQLSTATE lock_not_available: ``lock_timeout`` has passed, or a row was not to be waited for."""
 
 PATIENCE_SECONDS = 0.1
-"""How long a hand-over of several places waits for a lock on the table, before it takes one place alone."""
+"""How long a hand-over of several shards waits for a lock on the table, before it takes one shard alone."""
 
 
 class RowLockedError(Exception):
@@ -37,16 +37,16 @@ class RowLockedError(Exception):
 class PostgresHandOver:
     """Rows that are locked by an open transaction."""
 
-    places: Sequence[Place]
+    shards: Sequence[Shard]
     rows: Sequence[OutboxRow]
-    vacant: Sequence[Place]
+    vacant: Sequence[Shard]
     has_more: bool
     is_whole: bool
     records: Sequence[Record]
     write: Callable[[Sequence[Settlement]], Awaitable[Sequence[Unwritten]]]
 
-    def row_places(self) -> Sequence[Place]:
-        return [Place(*place_of(record)) for record in self.records]
+    def row_shards(self) -> Sequence[Shard]:
+        return [Shard(*shard_of(record)) for record in self.records]
 
     async def settle(self, settlements: Sequence[Settlement]) -> Sequence[Unwritten]:
         return await self.write(settlements)
@@ -71,7 +71,7 @@ class HandingOver:
     async def take(
         self,
         connection: AsyncConnection,
-        places: Sequence[Place],
+        shards: Sequence[Shard],
         *,
         limit: int,
         breadth: int,
@@ -82,13 +82,13 @@ class HandingOver:
         """Take rows as ``Store.hand_over`` says, in a transaction that the caller ends."""
 
         async def take(breadth: int, *, waits: bool = False) -> PostgresHandOver | None:
-            locked = await self._lock(connection, places, breadth=breadth, idle_seconds=idle_seconds)
-            if not locked.places:
+            locked = await self._lock(connection, shards, breadth=breadth, idle_seconds=idle_seconds)
+            if not locked.shards:
                 return None
-            share = limit // len(locked.places)
+            share = limit // len(locked.shards)
             wanted = {
-                **self._floors.columns(locked.places),
-                **_columns_of(left_out, locked.places),
+                **self._floors.columns(locked.shards),
+                **_columns_of(left_out, locked.shards),
                 "share": share,
                 **halves(share)._asdict(),
                 "max_bytes": max_bytes,
@@ -97,9 +97,9 @@ class HandingOver:
             if waits:
                 # What this one finds may be from before it waited. The next one sees what the rows have become.
                 await connection.run_sync(self._statements.take_waiting.execute, wanted)
-            return await self._take(connection, locked.places, wanted, is_whole=len(locked.places) < breadth)
+            return await self._take(connection, locked.shards, wanted, is_whole=len(locked.shards) < breadth)
 
-        await self._floors.survey(connection, places)
+        await self._floors.survey(connection, shards)
         with suppress(RowLockedError):
             return await take(min(breadth, limit))
         while True:
@@ -111,21 +111,21 @@ class HandingOver:
                 return hand_over
 
     async def _lock(
-        self, connection: AsyncConnection, places: Sequence[Place], *, breadth: int, idle_seconds: float
+        self, connection: AsyncConnection, shards: Sequence[Shard], *, breadth: int, idle_seconds: float
     ) -> "_Locked":
         wanted = {
-            **self._floors.columns(places),
+            **self._floors.columns(shards),
             **self._scope,
             "breadth": breadth,
             "idle": _milliseconds(idle_seconds),
             "patience": _milliseconds(PATIENCE_SECONDS) if breadth > 1 else None,
         }
-        records = await connection.run_sync(self._statements.lock_places.execute, wanted)
+        records = await connection.run_sync(self._statements.lock_shards.execute, wanted)
         # Only the first one has what was set before.
-        return _Locked([Place(*record[:2]) for record in records], records[0][2] if records else "")
+        return _Locked([Shard(*record[:2]) for record in records], records[0][2] if records else "")
 
     async def _take(
-        self, connection: AsyncConnection, places: Sequence[Place], wanted: dict[str, Any], *, is_whole: bool
+        self, connection: AsyncConnection, shards: Sequence[Shard], wanted: dict[str, Any], *, is_whole: bool
     ) -> PostgresHandOver:
         try:
             records = await connection.run_sync(self._statements.take.execute, wanted)
@@ -139,13 +139,13 @@ class HandingOver:
         async def write(settlements: Sequence[Settlement]) -> Sequence[Unwritten]:
             return await self._settling.write(connection, settlements, token=None)
 
-        share_of = Counter(map(place_of, records))
+        share_of = Counter(map(shard_of, records))
         is_cut = any(all_bytes_of(record) > wanted["max_bytes"] for record in records[:1])
         return PostgresHandOver(
-            places=places,
+            shards=shards,
             rows=to_rows(records),
-            # Where bytes were the limit, a place may have had rows that are not among these.
-            vacant=[] if is_cut else [place for place in places if place not in share_of],
+            # Where bytes were the limit, a shard may have had rows that are not among these.
+            vacant=[] if is_cut else [shard for shard in shards if shard not in share_of],
             has_more=is_cut or wanted["share"] in share_of.values(),
             is_whole=is_whole,
             records=records,
@@ -154,31 +154,31 @@ class HandingOver:
 
 
 def scope_of(outbox_table: Table) -> dict[str, Any]:
-    """Return the parameters by which a statement names the locks of places."""
+    """Return the parameters by which a statement names the locks of shards."""
     name = quote_table(outbox_table)
     return {"table": name, "name_scope": f"{name}/"}
 
 
 def to_holder(record: Record) -> Holder:
     """Read what ``holders.sql`` says of a session."""
-    queue, shard, pid, hold, user, since = record
+    queue, number, pid, hold, user, since = record
     # A transaction that is prepared for a two-phase commit has no process.
     who = "a prepared transaction" if pid is None else f"pid {pid} of user {user!r}"
     if since is not None:
         who += f", in a transaction since {rfc3339(since)}"
-    return Holder(Place(queue, shard), who, f"{pid} {hold}")
+    return Holder(Shard(queue, number), who, f"{pid} {hold}")
 
 
 class _Locked(NamedTuple):
-    """Places that this transaction has locked, and the role's own ``lock_timeout``."""
+    """Shards that this transaction has locked, and the role's own ``lock_timeout``."""
 
-    places: Sequence[Place]
+    shards: Sequence[Shard]
     lock_timeout: str
 
 
-def _columns_of(left_out: Sequence[LeftOut], places: Sequence[Place]) -> dict[str, Any]:
-    """Return what is left out of some places as the parameters of a statement."""
-    here = [each for each in left_out if each.place in places]
+def _columns_of(left_out: Sequence[LeftOut], shards: Sequence[Shard]) -> dict[str, Any]:
+    """Return what is left out of some shards as the parameters of a statement."""
+    here = [each for each in left_out if each.shard in shards]
     return {
         "left_out": [each.id for each in here],
         "held_keys": [each.held_key for each in here if each.held_key is not None],

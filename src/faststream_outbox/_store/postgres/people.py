@@ -39,7 +39,7 @@ class PeopleStatements(Statements):
             for state, (in_state, in_order, first) in _SEEN.items()
         }
         self.explained = {
-            "lock_places": self._explain("lock_places"),
+            "lock_shards": self._explain("lock_shards"),
             "take": self._explain("take", unless_locked=" NOWAIT"),
             **{name: self._explain(name) for name in ("claim", "rescue", "settle_delivered", "seconds_to_next_due")},
         }

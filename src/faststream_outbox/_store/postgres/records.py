@@ -14,7 +14,7 @@ COLUMNS = len(OutboxRow._fields)
 HEADERS = OutboxRow._fields.index("headers")
 
 id_of = itemgetter(OutboxRow._fields.index("id"))
-place_of = itemgetter(OutboxRow._fields.index("queue"), COLUMNS)
+shard_of = itemgetter(OutboxRow._fields.index("queue"), COLUMNS)
 """Reads queue and shard of a record in which the shard follows a row's columns."""
 all_bytes_of = itemgetter(COLUMNS + 1)
 """Reads what follows then."""

@@ -24,14 +24,14 @@ _SKIP_DUPLICATES = "ON CONFLICT DO NOTHING"
 # docs/inside/plans.md.
 _PLANNED_ANEW = "(CAST(:planned_anew AS boolean) OR (SELECT count(*) FROM generate_series(1, 1000000000000000)) = 0)"
 
-# Where a look at a place begins. What was learned from another server (a promoted standby may give ids once more) or
+# Where a look at a shard begins. What was learned from another server (a promoted standby may give ids once more) or
 # before a restart does not count. Nor does what was learned before a crash of one of the server's processes: all others
 # are ended then and transactions that asynchronous commit has not written yet are lost, ids and all, while the server
 # goes on, and behind a pooler the client's connection too. The server begins its statistics anew when it recovers.
 _FLOOR = """CASE
                 WHEN pg_postmaster_start_time() = CAST(:started AS timestamptz)
                   AND pg_stat_get_bgwriter_stat_reset_time() IS NOT DISTINCT FROM CAST(:recovered AS timestamptz)
-                THEN place.floor
+                THEN wanted.floor
                 ELSE 0
             END"""
 
@@ -127,7 +127,7 @@ class Statements:
         self.cancel_timer = self._load("cancel_timer")
         self.fetch_unprocessed = self._load("fetch_unprocessed")
         self.claim = self._write("claim")
-        self.lock_places = self._write("lock_places")
+        self.lock_shards = self._write("lock_shards")
         self.take = self._write("take", unless_locked=" NOWAIT")
         self.take_waiting = self._write("take", unless_locked="")
         self.survey = self._write("survey")

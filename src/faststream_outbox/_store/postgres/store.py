@@ -33,8 +33,8 @@ from faststream_outbox._store.protocol import (
     Lag,
     LeftOut,
     Listener,
-    Place,
     Rescue,
+    Shard,
 )
 from faststream_outbox._values.explanation import Explanation
 from faststream_outbox._values.outcome import Settlement, Unwritten
@@ -85,7 +85,7 @@ class PostgresStore:
 
     async def claim(
         self,
-        places: Sequence[Place],
+        shards: Sequence[Shard],
         *,
         limit: int,
         lease_seconds: float,
@@ -93,9 +93,9 @@ class PostgresStore:
         max_bytes: int = DEFAULT_BATCH_BYTES,
     ) -> Claim:
         async def claim(connection: AsyncConnection) -> Sequence[Record]:
-            await self._floors.survey(connection, places)
+            await self._floors.survey(connection, shards)
             wanted = {
-                **self._floors.columns(places),
+                **self._floors.columns(shards),
                 "limit": limit,
                 **halves(limit)._asdict(),
                 "max_bytes": max_bytes,
@@ -155,19 +155,19 @@ class PostgresStore:
     async def let_go(self) -> None:
         await self._upkeep.let_go()
 
-    async def seconds_to_next_due(self, places: Sequence[Place]) -> float | None:
-        records = await self._calls.fetch(self._statements.seconds_to_next_due, columns_of(places))
+    async def seconds_to_next_due(self, shards: Sequence[Shard]) -> float | None:
+        records = await self._calls.fetch(self._statements.seconds_to_next_due, columns_of(shards))
         seconds: float | None = records[0][0]
         return seconds
 
-    async def lag(self, places: Sequence[Place], *, at_most: int | None = None) -> Lag:
-        wanted = {**columns_of(places), "at_most": at_most}
+    async def lag(self, shards: Sequence[Shard], *, at_most: int | None = None) -> Lag:
+        wanted = {**columns_of(shards), "at_most": at_most}
         [(rows, seconds)] = map(tuple, await self._calls.fetch(self._statements.lag, wanted))
         # A row that is published while this statement runs is younger than the statement.
         return Lag(rows, max(0.0, seconds or 0.0))
 
-    async def holders(self, places: Sequence[Place]) -> list[Holder]:
-        parameters = {**columns_of(places), **scope_of(self._outbox_table)}
+    async def holders(self, shards: Sequence[Shard]) -> list[Holder]:
+        parameters = {**columns_of(shards), **scope_of(self._outbox_table)}
         return [to_holder(record) for record in await self._calls.fetch(self._statements.holders, parameters)]
 
     async def unconsumed(self, consumed: Sequence[str], *, limit: int) -> list[str]:
@@ -181,7 +181,7 @@ class PostgresStore:
     @asynccontextmanager
     async def hand_over(
         self,
-        places: Sequence[Place],
+        shards: Sequence[Shard],
         *,
         limit: int,
         breadth: int = 1,
@@ -192,7 +192,7 @@ class PostgresStore:
         async with self._transactional.connect() as connection:
             hand_over = await self._handing_over.take(
                 connection,
-                places,
+                shards,
                 limit=limit,
                 breadth=breadth,
                 max_bytes=max_bytes,

@@ -130,23 +130,23 @@ class KafkaClient:
         """Return the partitions of a topic that have a leader now, in order."""
         return sorted(self._client.cluster.available_partitions_for_topic(topic) or ())  # type: ignore[no-untyped-call]
 
-    async def lost(self, places: Collection[TopicPartition]) -> Mapping[TopicPartition, ConnectionError]:
+    async def lost(self, partitions: Collection[TopicPartition]) -> Mapping[TopicPartition, ConnectionError]:
         """Connect to the leaders of partitions, and tell of which ones the leader cannot be connected to.
 
         aiokafka connects to one server at a time: a dead one would keep rows from all others for its whole time-out.
         """
-        leaders = {place: self._leader(place) for place in places}
+        leaders = {partition: self._leader(partition) for partition in partitions}
         lost: set[int] = set()
         if len(nodes := {*leaders.values()} - {None}) > 1:
             lost = {node for node in nodes if node is not None and not await self.reaches(node, SERVER_SECONDS)}
         return {
-            place: ConnectionError(f"partition {place.partition} of {place.topic!r}: no way to server {leader}")
-            for place, leader in leaders.items()
+            each: ConnectionError(f"partition {each.partition} of {each.topic!r}: no way to server {leader}")
+            for each, leader in leaders.items()
             if leader in lost
         }
 
-    def _leader(self, place: TopicPartition) -> int | None:
-        leader: int | None = self._client.cluster.leader_for_partition(place)  # type: ignore[no-untyped-call]
+    def _leader(self, partition: TopicPartition) -> int | None:
+        leader: int | None = self._client.cluster.leader_for_partition(partition)  # type: ignore[no-untyped-call]
         return None if leader is None or leader < 0 else leader
 
     async def produce(self, topic: str, partition: int, batch: bytes) -> None:

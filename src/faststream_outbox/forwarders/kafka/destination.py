@@ -73,11 +73,11 @@ class KafkaDestination(ConnectedDestination[KafkaClient]):
             available = client.available_partitions(topic)
             spread = self._partitioning.spread(topic, rows, client.partitions(topic), available, verdicts)
             shares |= {TopicPartition(topic, partition): share for partition, share in spread.items()}
-        for place, problem in (await client.lost(shares.keys())).items():
-            verdicts.update(dict.fromkeys((row.id for row in shares.pop(place)), Unsent(problem)))
+        for partition, problem in (await client.lost(shares.keys())).items():
+            verdicts.update(dict.fromkeys((row.id for row in shares.pop(partition)), Unsent(problem)))
         async with asyncio.TaskGroup() as group:
-            for place, share in shares.items():
-                group.create_task(PartitionSender(client, self._settings, place, verdicts).send(share))
+            for partition, share in shares.items():
+                group.create_task(PartitionSender(client, self._settings, partition, verdicts).send(share))
 
     def _by_topic(self, parcels: Sequence[Parcel]) -> dict[str, list[OutboxRow]]:
         topics: defaultdict[str, list[OutboxRow]] = defaultdict(list)

@@ -51,10 +51,10 @@ class Partitioning:
                     verdicts[row.id] = refused
                 case partition:
                     shares[partition].append(row)
-        places = available or partitions
+        usable = available or partitions
         for position, row in enumerate(keyless):
-            turn = self._turn + position * len(places) // len(keyless)
-            shares[places[turn % len(places)]].append(row)
+            turn = self._turn + position * len(usable) // len(keyless)
+            shares[usable[turn % len(usable)]].append(row)
         self._turn += 1
         return shares
 

@@ -30,7 +30,7 @@ class PartitionSender(BatchSender[OutboxRow, bytes]):
     Args:
         client: Sends batches.
         settings: How records are made.
-        place: Where they go.
+        partition: Where they go.
         verdicts: See ``BatchSender``.
     """
 
@@ -38,20 +38,20 @@ class PartitionSender(BatchSender[OutboxRow, bytes]):
         self,
         client: Producer,
         settings: KafkaSettings,
-        place: TopicPartition,
+        partition: TopicPartition,
         verdicts: MutableMapping[int, Verdict],
     ) -> None:
         super().__init__(verdicts)
         self._client = client
         self._settings = settings
-        self._place = place
+        self._partition = partition
 
     def _rows_of(self, messages: Sequence[OutboxRow]) -> Sequence[OutboxRow]:
         return messages
 
     async def _exchange(self, batch: bytes, members: Sequence[OutboxRow]) -> Answer:
         try:
-            await self._client.produce(*self._place, batch)
+            await self._client.produce(*self._partition, batch)
         except Exception as error:  # noqa: BLE001 - each becomes a verdict
             verdicts = [verdict := self._read(error)] * len(members)
             if isinstance(verdict, Unsent):
@@ -63,7 +63,7 @@ class PartitionSender(BatchSender[OutboxRow, bytes]):
         return Answer([ACCEPTED] * len(members))
 
     def _read(self, error: Exception) -> Verdict:
-        return classify(error, elsewhere=self._place.topic != self._settings.topic)
+        return classify(error, elsewhere=self._partition.topic != self._settings.topic)
 
     def _pack(self, run: list[OutboxRow]) -> tuple[list[OutboxRow], bytes]:
         builder = self._new_builder()

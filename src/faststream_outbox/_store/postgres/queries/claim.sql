@@ -1,15 +1,15 @@
 -- Lease rows to a handler's process, in turns: a row whose time has come, then a ready one. Neither kind waits for the end
--- of the other; what one does not use the other gets. Places are walked in the given order and the LIMITs stop the walk
+-- of the other; what one does not use the other gets. Shards are walked in the given order and the LIMITs stop the walk
 -- early, so a claim touches as many rows as it takes, and half as many again where both kinds have piled up. SKIP LOCKED
 -- keeps claimers apart. The comparison of pairs starts at the floor, and pins the index: see docs/inside/plans.md.
 -- Sizes are read as in take.sql. Rows that are left out for their bytes stay as they are.
 WITH due AS MATERIALIZED (
     SELECT row.id, row.bytes
-    FROM unnest(CAST(:queues AS text[]), CAST(:shards AS smallint[])) AS place(queue, shard)
+    FROM unnest(CAST(:queues AS text[]), CAST(:shards AS smallint[])) AS wanted(queue, shard)
     CROSS JOIN LATERAL (
         SELECT id, octet_length(payload) + pg_column_size(headers) AS bytes
         FROM {table}
-        WHERE queue = place.queue AND shard = place.shard
+        WHERE queue = wanted.queue AND shard = wanted.shard
           AND next_attempt_at <= statement_timestamp() AND acquired_token IS NULL AND failed_at IS NULL
         ORDER BY next_attempt_at
         LIMIT CAST(:limit AS integer)
@@ -20,11 +20,11 @@ WITH due AS MATERIALIZED (
 ready AS MATERIALIZED (
     SELECT row.id, row.bytes
     FROM unnest(CAST(:queues AS text[]), CAST(:shards AS smallint[]), CAST(:floors AS bigint[]))
-        AS place(queue, shard, floor)
+        AS wanted(queue, shard, floor)
     CROSS JOIN LATERAL (
         SELECT id, octet_length(payload) + pg_column_size(headers) AS bytes
         FROM {table}
-        WHERE queue = place.queue AND (shard, id) >= (place.shard, {floor}) AND shard <= place.shard
+        WHERE queue = wanted.queue AND (shard, id) >= (wanted.shard, {floor}) AND shard <= wanted.shard
           AND next_attempt_at IS NULL AND failed_at IS NULL
         ORDER BY shard, id
         LIMIT CAST(:limit AS integer)

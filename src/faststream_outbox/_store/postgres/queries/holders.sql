@@ -1,4 +1,4 @@
--- Which sessions have locked places that have work, by either of their locks: lanes at work, and whoever else knows how. For
+-- Which sessions have locked shards that have work, by either of their locks: lanes at work, and whoever else knows how. For
 -- anybody may take an advisory lock. Since when a session's transaction runs is told only to its own user and to members of
 -- pg_read_all_stats.
 WITH held AS MATERIALIZED (
@@ -7,11 +7,11 @@ WITH held AS MATERIALIZED (
     WHERE locktype = 'advisory' AND objsubid = 1 AND granted
       AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
 )
-SELECT DISTINCT place.queue, place.shard, held.pid, held.virtualtransaction, activity.usename, activity.xact_start
-FROM unnest(CAST(:queues AS text[]), CAST(:shards AS smallint[])) AS place(queue, shard)
+SELECT DISTINCT wanted.queue, wanted.shard, held.pid, held.virtualtransaction, activity.usename, activity.xact_start
+FROM unnest(CAST(:queues AS text[]), CAST(:shards AS smallint[])) AS wanted(queue, shard)
 CROSS JOIN LATERAL (
-    VALUES (hashtextextended(:name_scope || place.queue, place.shard)),
-        (hashtextextended('outbox ' || (SELECT {oid}) || '/' || place.queue, place.shard))
+    VALUES (hashtextextended(:name_scope || wanted.queue, wanted.shard)),
+        (hashtextextended('outbox ' || (SELECT {oid}) || '/' || wanted.queue, wanted.shard))
 ) AS lock(key)
 JOIN held
     ON held.classid = CAST((lock.key >> 32) & 4294967295 AS oid) AND held.objid = CAST(lock.key & 4294967295 AS oid)
@@ -20,7 +20,7 @@ WHERE {planned_anew} AND COALESCE(
     (
         SELECT true
         FROM {table}
-        WHERE queue = place.queue AND shard BETWEEN place.shard AND place.shard
+        WHERE queue = wanted.queue AND shard BETWEEN wanted.shard AND wanted.shard
           AND next_attempt_at IS NULL AND failed_at IS NULL
         ORDER BY shard, id
         LIMIT 1
@@ -28,7 +28,7 @@ WHERE {planned_anew} AND COALESCE(
     (
         SELECT true
         FROM {table}
-        WHERE queue = place.queue AND shard = place.shard
+        WHERE queue = wanted.queue AND shard = wanted.shard
           AND next_attempt_at <= statement_timestamp() AND acquired_token IS NULL AND failed_at IS NULL
         ORDER BY next_attempt_at
         LIMIT 1

@@ -1,15 +1,15 @@
--- How many rows of these places could be taken now, and for how many seconds the one that waits longest could have been:
--- a ready row since it was published, a due one since its time came. The first ready row of a place is its oldest.
--- :at_most of each kind and place are counted; NULL counts all.
+-- How many rows of these shards could be taken now, and for how many seconds the one that waits longest could have been:
+-- a ready row since it was published, a due one since its time came. The first ready row of a shard is its oldest.
+-- :at_most of each kind and shard are counted; NULL counts all.
 SELECT COALESCE(CAST(sum(ready.rows + due.rows) AS bigint), 0),
     CAST(EXTRACT(epoch FROM statement_timestamp() - min(LEAST(first.created_at, due.since))) AS float8)
-FROM unnest(CAST(:queues AS text[]), CAST(:shards AS smallint[])) AS place(queue, shard)
+FROM unnest(CAST(:queues AS text[]), CAST(:shards AS smallint[])) AS wanted(queue, shard)
 CROSS JOIN LATERAL (
     SELECT count(*) AS rows
     FROM (
         SELECT 1
         FROM {table}
-        WHERE queue = place.queue AND shard BETWEEN place.shard AND place.shard
+        WHERE queue = wanted.queue AND shard BETWEEN wanted.shard AND wanted.shard
           AND next_attempt_at IS NULL AND failed_at IS NULL
         LIMIT CAST(:at_most AS bigint)
     ) AS counted
@@ -19,7 +19,7 @@ CROSS JOIN LATERAL (
     FROM (
         SELECT next_attempt_at
         FROM {table}
-        WHERE queue = place.queue AND shard = place.shard
+        WHERE queue = wanted.queue AND shard = wanted.shard
           AND next_attempt_at <= statement_timestamp() AND acquired_token IS NULL AND failed_at IS NULL
         ORDER BY next_attempt_at
         LIMIT CAST(:at_most AS bigint)
@@ -28,7 +28,7 @@ CROSS JOIN LATERAL (
 LEFT JOIN LATERAL (
     SELECT created_at
     FROM {table}
-    WHERE queue = place.queue AND shard BETWEEN place.shard AND place.shard
+    WHERE queue = wanted.queue AND shard BETWEEN wanted.shard AND wanted.shard
       AND next_attempt_at IS NULL AND failed_at IS NULL
     ORDER BY shard, id
     LIMIT 1

@@ -1,4 +1,4 @@
--- The rows of locked places. Each place gives up to its share, in turns: a row whose time has come, in the order of these
+-- The rows of locked shards. Each shard gives up to its share, in turns: a row whose time has come, in the order of these
 -- times, then a ready one. Neither waits for the end of the other; what one does not use the other gets. Before both come
 -- rows that a handler has given back: they are due, and ready rows of their key may stand behind them. None is taken that stands behind a waiting row of its key. A row whose retry is due still holds back the later ones until it is
 -- settled: the limit may have left it out. A held dead letter is such a row, with a time that never comes. A timer (not
@@ -17,13 +17,13 @@ FROM (
         sum(octet_length(payload) + pg_column_size(headers)) OVER in_turn AS bytes,
         sum(octet_length(payload) + pg_column_size(headers)) OVER () AS all_bytes
     FROM unnest(CAST(:queues AS text[]), CAST(:shards AS smallint[]), CAST(:floors AS bigint[]))
-        AS place(queue, shard, floor)
+        AS wanted(queue, shard, floor)
     CROSS JOIN LATERAL (
         WITH due AS MATERIALIZED (
             SELECT id, queue, shard, key, idempotency_key, payload, headers, attempts_count, deliveries_count,
                 created_at, first_attempt_at, last_attempt_at, timer_id, next_attempt_at
             FROM {table} AS o
-            WHERE queue = place.queue AND shard = place.shard
+            WHERE queue = wanted.queue AND shard = wanted.shard
               AND next_attempt_at <= statement_timestamp() AND acquired_token IS NULL AND failed_at IS NULL
               AND {not_left_out}
               AND (key IS NULL OR NOT EXISTS (
@@ -42,7 +42,7 @@ FROM (
                 SELECT id, queue, shard, key, idempotency_key, payload, headers, attempts_count, deliveries_count,
                     created_at, first_attempt_at, last_attempt_at, timer_id, next_attempt_at
                 FROM {table} AS o
-                WHERE queue = place.queue AND (shard, id) >= (place.shard, {floor}) AND shard <= place.shard
+                WHERE queue = wanted.queue AND (shard, id) >= (wanted.shard, {floor}) AND shard <= wanted.shard
                   AND next_attempt_at IS NULL AND failed_at IS NULL
                   AND {not_left_out}
                   AND (key IS NULL OR NOT EXISTS (

@@ -1,25 +1,25 @@
--- The first places that have work and no other taker. The locks go with the transaction. They need a statement of their
--- own: only the next statement's snapshot is sure to see what the previous taker of a place has written.
+-- The first shards that have work and no other taker. The locks go with the transaction. They need a statement of their
+-- own: only the next statement's snapshot is sure to see what the previous taker of a shard has written.
 -- CASE keeps a lock from being tried before the look, and no ORDER BY keeps LIMIT lazy: no lock is taken in vain.
--- PostgreSQL ends a transaction whose client says nothing for too long, and with it frees the place and its rows: else
+-- PostgreSQL ends a transaction whose client says nothing for too long, and with it frees the shard and its rows: else
 -- they would stay locked for hours when a machine loses its power. That is limit enough: the role's own one for whole
 -- transactions (17 and newer) would end a hand-over whose destination is slow. Nor may a lock on the table hold up many
--- places: after a moment they are given back. All settings go with the transaction.
+-- shards: after a moment they are given back. All settings go with the transaction.
 -- The looks are scalar subqueries with an order, for reasons told in docs/inside/plans.md.
-SELECT place.queue, place.shard, current_setting('lock_timeout'),
+SELECT wanted.queue, wanted.shard, current_setting('lock_timeout'),
     set_config('idle_in_transaction_session_timeout', CAST(:idle AS text), true),
     CASE
         WHEN current_setting('transaction_timeout', true) IS NOT NULL
         THEN set_config('transaction_timeout', '0', true)
     END,
     set_config('lock_timeout', COALESCE(CAST(:patience AS text), current_setting('lock_timeout')), true)
-FROM unnest(CAST(:queues AS text[]), CAST(:shards AS smallint[]), CAST(:floors AS bigint[])) AS place(queue, shard, floor)
+FROM unnest(CAST(:queues AS text[]), CAST(:shards AS smallint[]), CAST(:floors AS bigint[])) AS wanted(queue, shard, floor)
 WHERE {planned_anew} AND CASE
     WHEN COALESCE(
         (
             SELECT true
             FROM {table}
-            WHERE queue = place.queue AND (shard, id) >= (place.shard, {floor}) AND shard <= place.shard
+            WHERE queue = wanted.queue AND (shard, id) >= (wanted.shard, {floor}) AND shard <= wanted.shard
               AND next_attempt_at IS NULL AND failed_at IS NULL
             ORDER BY shard, id
             LIMIT 1
@@ -27,19 +27,19 @@ WHERE {planned_anew} AND CASE
         (
             SELECT true
             FROM {table}
-            WHERE queue = place.queue AND shard = place.shard
+            WHERE queue = wanted.queue AND shard = wanted.shard
               AND next_attempt_at <= statement_timestamp() AND acquired_token IS NULL AND failed_at IS NULL
             ORDER BY next_attempt_at
             LIMIT 1
         )
     )
     THEN CASE
-        -- Processes of earlier versions know a place by the table's name alone, and some may still run beside this one
+        -- Processes of earlier versions know a shard by the table's name alone, and some may still run beside this one
         -- while it is deployed. The next release drops this lock.
-        WHEN pg_try_advisory_xact_lock(hashtextextended(:name_scope || place.queue, place.shard))
+        WHEN pg_try_advisory_xact_lock(hashtextextended(:name_scope || wanted.queue, wanted.shard))
         -- A table has two names, with its schema and without, and processes that call it differently are to meet.
         THEN pg_try_advisory_xact_lock(
-            hashtextextended('outbox ' || (SELECT {oid}) || '/' || place.queue, place.shard)
+            hashtextextended('outbox ' || (SELECT {oid}) || '/' || wanted.queue, wanted.shard)
         )
         ELSE false
     END
