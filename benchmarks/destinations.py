@@ -10,7 +10,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from redis.asyncio import Redis
 
 from benchmarks.servers import Servers
-from integration.servers.queues import Mailbox
+from integration.destinations.rabbit import QueueBox
 from integration.servers.rabbitmq import RabbitServer
 from integration.servers.topics import read_topic
 
@@ -64,7 +64,7 @@ class RabbitQueue:
 
     kind = "rabbit"
 
-    def __init__(self, mailbox: Mailbox, channel: Any) -> None:
+    def __init__(self, mailbox: QueueBox, channel: Any) -> None:
         self.address = mailbox.url
         self.name = mailbox.name
         self._mailbox = mailbox
@@ -73,10 +73,9 @@ class RabbitQueue:
     @classmethod
     @asynccontextmanager
     async def create(cls, servers: Servers) -> AsyncIterator["RabbitQueue"]:
-        url = servers.rabbit.url
         async with (
-            Mailbox.open(url, RabbitServer.new_name()) as mailbox,
-            await aio_pika.connect(url) as connection,
+            QueueBox.declared(servers.rabbit, RabbitServer.new_name()) as mailbox,
+            await aio_pika.connect(servers.rabbit.url) as connection,
             connection.channel() as channel,
         ):
             yield cls(mailbox, channel)

@@ -1,1 +1,1 @@
-"""Tests on real servers: PostgreSQL and Apache Kafka, with the means to break them."""
+"""Tests on real servers, with the means to break them. README.md is the map of this folder."""

@@ -15,9 +15,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
 from faststream_outbox import OutboxBroker
 from integration.broker.observing import eventually
+from integration.destinations.rabbit import QueueBox
 from integration.servers.kafka import KafkaServer
 from integration.servers.process import LOOPBACK, ReservedPort
-from integration.servers.queues import Mailbox
 from integration.servers.rabbitmq import RabbitServer
 from integration.servers.redis import RedisServer
 from integration.servers.topics import create_topic, delete_topic, read_topic
@@ -33,8 +33,8 @@ async def topic(kafka_server: KafkaServer) -> AsyncIterator[str]:
 
 
 @pytest.fixture
-async def mailbox(rabbit_server: RabbitServer) -> AsyncIterator[Mailbox]:
-    async with Mailbox.open(rabbit_server.url, "receipts") as mailbox:
+async def mailbox(rabbit_server: RabbitServer) -> AsyncIterator[QueueBox]:
+    async with QueueBox.declared(rabbit_server, "receipts") as mailbox:
         yield mailbox
 
 
@@ -87,7 +87,7 @@ async def test_messages_reach_their_destinations_and_are_counted(
     outbox_table: Table,
     session_factory: async_sessionmaker[AsyncSession],
     kafka_server: KafkaServer,
-    mailbox: Mailbox,
+    mailbox: QueueBox,
     redis_server: RedisServer,
 ) -> None:
     publishing = OutboxBroker(engine, outbox_table=outbox_table, logger=None)

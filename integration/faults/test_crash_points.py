@@ -6,8 +6,8 @@ import pytest
 from sqlalchemy import Table
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from integration.ledger.destinations import StreamArrivals
-from integration.scenarios.relay import RelayPlan, running_relay
+from integration.destinations.redis import StreamBox
+from integration.relay import RelayPlan, running_relay
 from integration.scenarios.run import Run
 from integration.servers.redis import RedisServer
 
@@ -29,19 +29,13 @@ async def test_a_crash_in_the_second_hand_over(
     run = Run(engine, outbox_table)
     await run.book.open()
     load = run.load(1)
-    plan = RelayPlan(
-        database_url=database_url,
-        kind="redis",
-        server=redis_server.url,
-        to=redis_key,
-        crash_point=point,
-        crash_number=2,
-    )
+    stream = StreamBox(redis_server, redis_key)
+    plan = RelayPlan.to(stream, database_url=database_url, crash_point=point, crash_number=2)
     async with running_relay(plan) as relay:
         await load.backlog(1)
         await run.drained(within=15)
         assert relay.returncode is None
         await load.backlog(1)
         assert await relay.wait(30) == -signal.SIGKILL
-    assert len(await StreamArrivals(redis_server, redis_key).copies()) == sent
+    assert len(await stream.read()) == sent
     assert await run.table.count() == left

@@ -1,1 +1,4 @@
-"""Forwarders between a real PostgreSQL and a real Apache Kafka."""
+"""Forwarders between a real PostgreSQL and real destinations.
+
+The tests here run on every kind of destination; a folder has what one kind alone has.
+"""

@@ -8,9 +8,9 @@ from faststream.kafka import TestKafkaBroker
 
 from faststream_outbox import OutboxBroker, Outgoing, TestOutboxBroker
 from integration.broker.observing import Table, eventually
+from integration.destinations.base import Box
+from integration.destinations.memory import MemoryBox
 
-from .boxes import Box
-from .boxes.memory import MemoryBox
 from .carrying import Publishing
 
 IN_MEMORY: Any = None

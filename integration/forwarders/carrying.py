@@ -3,8 +3,7 @@
 import asyncio
 import itertools
 import random
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import psutil
@@ -13,8 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from faststream_outbox import OutboxBroker, Outgoing
 from integration.broker.observing import Table
-
-from .boxes import Box, Received
+from integration.destinations.base import Box
 
 HAND_OVERS = """
     SELECT DISTINCT pid FROM pg_stat_activity JOIN pg_locks USING (pid)
@@ -69,36 +67,6 @@ def random_message(draw: random.Random, box: Box) -> Outgoing:
             for _ in range(draw.randint(0, 4))
         },
     )
-
-
-def without_repeats(messages: Sequence[Received]) -> list[Received]:
-    """The first of each idempotency key, as an inbox would let through; repeats must be the same."""
-    first: dict[str, Received] = {}
-    for message in messages:
-        kept = first.setdefault(message.headers["idempotency-key"], message)
-        # Where there are several places, a message without a key may go to any of them.
-        assert kept == (message if message.key is not None else message._replace(place=kept.place))
-    return list(first.values())
-
-
-def check_order(messages: Sequence[Received]) -> None:
-    """Rows of a key are in one place, in the order of their ids."""
-    by_key: defaultdict[str | None, list[Received]] = defaultdict(list)
-    for message in messages:
-        by_key[message.key].append(message)
-    for key, its_messages in by_key.items():
-        if key is None:
-            continue
-        assert len({message.place for message in its_messages}) == 1, key
-        ids = [message.row_id for message in its_messages]
-        assert ids == sorted(ids), f"{key!r} out of order"
-
-
-def check_complete(messages: Sequence[Received], ids: Iterable[int]) -> None:
-    """Every row once, in order, after repeats are removed."""
-    unique = without_repeats(messages)
-    assert sorted(message.row_id for message in unique) == sorted(ids)
-    check_order(unique)
 
 
 async def lanes_at_work(table: Table) -> int:

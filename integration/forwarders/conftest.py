@@ -12,10 +12,11 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from faststream_outbox import OutboxBroker
 from integration.broker.observing import LogLines, Table
+from integration.destinations.base import Box
+from integration.destinations.kinds import BOXES
+from integration.destinations.memory import MemoryBox
 from integration.servers.postgres import PostgresServer
 
-from .boxes import BOXES, Box
-from .boxes.memory import MemoryBox
 from .carriers import Carrier, MemoryCarrier, TableCarrier
 from .carrying import Publishing
 
@@ -95,7 +96,9 @@ def broker(make_broker: MakeBroker) -> OutboxBroker:
 @pytest.fixture
 async def box(request: pytest.FixtureRequest, nothing_is_left_behind: None) -> AsyncIterator[Box]:
     """An address for this test alone, of the kind that its `parametrize` names."""
-    async with BOXES[request.param].open(request) as box:
+    kind = BOXES[request.param]
+    server = kind.server_fixture and request.getfixturevalue(kind.server_fixture)
+    async with kind.open(server) as box:
         yield box
 
 

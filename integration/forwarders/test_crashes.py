@@ -4,18 +4,22 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from dataclasses import replace
 
 import pytest
 
 from faststream_outbox import OutboxBroker, Outgoing
 from integration.broker.observing import Table, eventually, watched_machine
-from integration.faults.processes import ChildProcess, run_python
+from integration.destinations.base import Box
+from integration.destinations.kinds import SERVERS
+from integration.destinations.received import check_complete, check_order, without_repeats
+from integration.faults.processes import ChildProcess
 from integration.faults.proxy import Direction
+from integration.relay import RelayPlan, running_relay
 
-from .boxes import SERVERS, Box
-from .carrying import Publishing, check_complete, check_order, keep_publishing, lanes_at_work, without_repeats
-from .relay import BATCH_SIZE
+from .carrying import Publishing, keep_publishing, lanes_at_work
 
+BATCH_SIZE = 100
 TAKEOVER_SECONDS = 2.0
 IN_FLIGHT_AT_MOST = 2 * BATCH_SIZE
 """Of two lanes."""
@@ -27,8 +31,10 @@ Relay = Callable[[str], AbstractAsyncContextManager[ChildProcess]]
 @pytest.fixture
 def relay(box: Box, database_url: str) -> Relay:
     """A relay in a process of its own, to the server at a URL."""
-    env = {"DATABASE_URL": database_url}
-    return lambda url: run_python("-m", "integration.forwarders.relay", box.kind, url, box.name, env=env, timeout=30)
+    # It shall not give up before it is killed.
+    options = {"batch_size": BATCH_SIZE, "send_timeout": 60}
+    plan = RelayPlan.to(box, database_url=database_url, publisher_options=box.patient, options=options)
+    return lambda url: running_relay(replace(plan, url=url))
 
 
 @pytest.mark.parametrize("box", SERVERS, indirect=True)

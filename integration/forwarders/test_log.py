@@ -11,8 +11,8 @@ from faststream_outbox._engine import health
 from faststream_outbox._engine.relaying import patience
 from faststream_outbox._engine.watching import reminding
 from integration.broker.observing import LogLines, Table, eventually
+from integration.destinations.base import Box
 
-from .boxes import Box
 from .carrying import Publishing
 from .conftest import MakeBroker
 

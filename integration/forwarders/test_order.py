@@ -9,10 +9,12 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from faststream_outbox import ConstantRetry, OutboxBroker, Outgoing
 from integration.broker.observing import Table, eventually
+from integration.destinations.base import Box
+from integration.destinations.kinds import BOXES, REAL, SERVERS
+from integration.destinations.received import check_complete, check_order
 
-from .boxes import BOXES, REAL, SERVERS, Box
 from .carriers import Carrier
-from .carrying import Publishing, all_failed, check_complete, check_order
+from .carrying import Publishing, all_failed
 from .conftest import MakeBroker
 
 LIMITED = [kind for kind in SERVERS if BOXES[kind].too_large is not None]

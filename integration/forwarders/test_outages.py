@@ -11,17 +11,11 @@ import pytest
 from faststream_outbox import Outgoing
 from faststream_outbox.forwarders.general import link
 from integration.broker.observing import LogLines, Table, eventually
+from integration.destinations.base import Box
+from integration.destinations.kinds import SERVERS
+from integration.destinations.received import check_complete, check_order, without_repeats
 
-from .boxes import SERVERS, Box
-from .carrying import (
-    Publishing,
-    check_complete,
-    check_order,
-    connections_to,
-    keep_publishing,
-    nothing_is_counted,
-    without_repeats,
-)
+from .carrying import Publishing, connections_to, keep_publishing, nothing_is_counted
 from .conftest import MakeBroker
 
 BATCH_SIZE = 50

@@ -9,9 +9,11 @@ import pytest
 from faststream_outbox import Outgoing
 from faststream_outbox.forwarders.general import link, nats
 from integration.broker.observing import Table, eventually
+from integration.destinations.base import Box
+from integration.destinations.kinds import SERVERS
+from integration.destinations.received import check_complete
 
-from .boxes import SERVERS, Box
-from .carrying import Publishing, check_complete, connections_to, fewer_than, lanes_at_work
+from .carrying import Publishing, connections_to, fewer_than, lanes_at_work
 from .conftest import MakeBroker
 
 SMALL = 6.0

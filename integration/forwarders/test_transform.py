@@ -7,9 +7,11 @@ from sqlalchemy import Table as SqlTable
 
 from faststream_outbox import ConstantRetry, Forward, NoRetry, OutboxBroker, OutboxMessage, Outgoing
 from integration.broker.observing import Table, eventually
+from integration.destinations.base import Box
+from integration.destinations.kinds import BOXES, REAL
+from integration.destinations.received import Received, without_repeats
 
-from .boxes import BOXES, REAL, Box, Received
-from .carrying import Publishing, without_repeats
+from .carrying import Publishing
 from .conftest import MakeBroker
 
 CAN_BE_SHUT = [kind for kind in REAL if BOXES[kind].can_be_shut]

@@ -5,8 +5,9 @@ from sqlalchemy import Table as SqlTable
 
 from faststream_outbox import Forward, Outgoing
 from integration.broker.observing import Table, eventually
+from integration.destinations.base import Box
+from integration.destinations.kinds import SERVERS
 
-from .boxes import SERVERS, Box
 from .carrying import Publishing
 from .conftest import MakeBroker
 

@@ -10,8 +10,9 @@ from faststream import Context
 
 from faststream_outbox import OutboxBroker
 from integration.broker.observing import eventually
+from integration.destinations.base import Box
+from integration.destinations.kinds import EVERY, REAL
 
-from .boxes import EVERY, REAL, Box
 from .carriers import Carrier
 from .carrying import Publishing, random_message
 

@@ -1,12 +1,14 @@
 """Compares what was committed with what arrived. It knows neither the outbox nor a relay.
 
-findings = audit(await book.messages(), await destination.copies())
+findings = audit(await book.messages(), await box.read())
 findings.check(repeats_at_most=0)
 """
 
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
+
+from integration.destinations.received import Received
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,22 +26,6 @@ class Message:
     queue: str
     key: str | None
     body: bytes
-    headers: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Copy:
-    """What a plain client found at the destination.
-
-    Attributes:
-        place: within which arrivals have an order: a partition, a queue, a stream.
-        headers: all of them, the bridge's own among them.
-    """
-
-    identity: str
-    key: str | None
-    body: bytes
-    place: str
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -67,7 +53,7 @@ class Findings:
         assert not found, "; ".join(found)
 
 
-def audit(committed: Iterable[Message], copies: Sequence[Copy], *, dead: Collection[str] = ()) -> Findings:
+def audit(committed: Iterable[Message], copies: Sequence[Received], *, dead: Collection[str] = ()) -> Findings:
     """Judge a run.
 
     Args:
@@ -87,15 +73,15 @@ def audit(committed: Iterable[Message], copies: Sequence[Copy], *, dead: Collect
     )
 
 
-def _is_faithful(copy: Copy, message: Message) -> bool:
+def _is_faithful(copy: Received, message: Message) -> bool:
     return (copy.body, copy.key) == (message.body, message.key) and message.headers.items() <= copy.headers.items()
 
 
-def _out_of_order(messages: Mapping[str, Message], copies: Sequence[Copy]) -> list[str]:
+def _out_of_order(messages: Mapping[str, Message], copies: Sequence[Received]) -> list[str]:
     late: list[str] = []
     seen: set[str] = set()
     # By the committed key: a copy with a changed one is out of its order as well.
-    places: dict[tuple[str, str], str] = {}
+    places: dict[tuple[str, str], int] = {}
     last: defaultdict[tuple[str, str], int] = defaultdict(int)
     for copy in copies:
         message = messages[copy.identity]

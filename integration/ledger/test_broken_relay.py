@@ -7,11 +7,11 @@ from sqlalchemy import Table
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from faststream_outbox import OutboxBroker
+from integration.destinations.redis import StreamBox
 from integration.servers.redis import RedisServer
 
 from . import broken_relay
 from .book import Book, Letter, publish
-from .destinations import StreamArrivals
 from .ledger import audit
 
 
@@ -46,6 +46,6 @@ async def test_a_broken_relay(
         await publish(broker, connection, "orders", [Letter("rolled back", None, b"")])
         await connection.rollback()
     await broken_relay.carry(engine, redis_server, redis_key, fault)
-    findings = audit(await book.messages(), await StreamArrivals(redis_server, redis_key).copies())
+    findings = audit(await book.messages(), await StreamBox(redis_server, redis_key).read())
     counts = {name: len(getattr(findings, name)) for name in findings.__slots__ if getattr(findings, name)}
     assert counts == seen

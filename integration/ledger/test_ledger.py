@@ -4,16 +4,22 @@ from collections.abc import Iterable
 
 import pytest
 
-from .ledger import Copy, Findings, Message, audit
+from integration.destinations.received import IDENTITY, Received
+
+from .ledger import Findings, Message, audit
 
 COMMITTED = [Message(f"m{n}", n, "orders", f"key-{n % 2}", b"body %d" % n) for n in range(1, 7)]
 
 
-def copy_of(message: Message, *, key: str | None = None, body: bytes | None = None, place: str = "0") -> Copy:
-    return Copy(message.identity, key or message.key, message.body if body is None else body, place)
+def copy(identity: str, key: str | None, body: bytes, place: int = 0, **headers: str) -> Received:
+    return Received(place, key, body, {IDENTITY: identity, **headers})
 
 
-def arrived(numbers: Iterable[int]) -> list[Copy]:
+def copy_of(message: Message, *, key: str | None = None, body: bytes | None = None, place: int = 0) -> Received:
+    return copy(message.identity, key or message.key, message.body if body is None else body, place)
+
+
+def arrived(numbers: Iterable[int]) -> list[Received]:
     return [copy_of(COMMITTED[number - 1]) for number in numbers]
 
 
@@ -27,7 +33,7 @@ def test_keys_may_overtake_one_another() -> None:
 
 def test_messages_without_a_key_may_overtake_one_another() -> None:
     messages = [Message(name, number, "orders", None, b"") for number, name in enumerate("abc")]
-    audit(messages, [Copy(name, None, b"", "0") for name in "cab"]).check()
+    audit(messages, [copy(name, None, b"") for name in "cab"]).check()
 
 
 def test_lost() -> None:
@@ -53,7 +59,7 @@ def test_out_of_order() -> None:
 
 
 def test_a_key_that_is_in_two_places_has_no_order() -> None:
-    copies = [copy_of(message, place="1" if message.number == 3 else "0") for message in COMMITTED]
+    copies = [copy_of(message, place=1 if message.number == 3 else 0) for message in COMMITTED]
     assert audit(COMMITTED, copies).out_of_order == ["m3"]
 
 
@@ -65,8 +71,8 @@ def test_changed(change: dict[str, object]) -> None:
 
 def test_a_header_that_is_missing() -> None:
     message = Message("m", 1, "orders", None, b"", {"tenant": "é"})
-    assert audit([message], [Copy("m", None, b"", "0", {"outbox-id": "7"})]).changed == ["m"]
-    audit([message], [Copy("m", None, b"", "0", {"outbox-id": "7", "tenant": "é"})]).check()
+    assert audit([message], [copy("m", None, b"", outbox_id="7")]).changed == ["m"]
+    audit([message], [copy("m", None, b"", outbox_id="7", tenant="é")]).check()
 
 
 def test_a_repeat_that_is_changed() -> None:
@@ -75,9 +81,9 @@ def test_a_repeat_that_is_changed() -> None:
 
 
 def test_sent_though_rolled_back() -> None:
-    assert audit(COMMITTED, [*arrived([1, 2, 3, 4, 5, 6]), Copy("m7", None, b"", "0")]).unknown == ["m7"]
+    assert audit(COMMITTED, [*arrived([1, 2, 3, 4, 5, 6]), copy("m7", None, b"")]).unknown == ["m7"]
 
 
 def test_everything_that_is_wrong_is_told_at_once() -> None:
     with pytest.raises(AssertionError, match="1 lost: m6; 1 out_of_order: m1; 1 unknown: m9"):
-        audit(COMMITTED, [*arrived([2, 3, 1, 4, 5]), Copy("m9", None, b"", "0")]).check()
+        audit(COMMITTED, [*arrived([2, 3, 1, 4, 5]), copy("m9", None, b"")]).check()

@@ -2,8 +2,10 @@ import pytest
 from sqlalchemy import Table as SqlTable
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from integration.ledger.destinations import TopicArrivals
+from integration.destinations.kafka import KafkaBox
+from integration.destinations.redis import StreamBox
 from integration.servers.kafka import KafkaServer
+from integration.servers.redis import RedisServer
 
 from .run import Run
 
@@ -16,5 +18,10 @@ async def run(engine: AsyncEngine, outbox_table: SqlTable) -> Run:
 
 
 @pytest.fixture
-def topic(kafka_server: KafkaServer, kafka_topic: str) -> TopicArrivals:
-    return TopicArrivals(kafka_server.bootstrap, kafka_topic)
+def topic(kafka_server: KafkaServer, kafka_topic: str) -> KafkaBox:
+    return KafkaBox(kafka_server, kafka_topic)
+
+
+@pytest.fixture
+def stream(redis_server: RedisServer, redis_key: str) -> StreamBox:
+    return StreamBox(redis_server, redis_key)

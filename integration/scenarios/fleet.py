@@ -7,8 +7,7 @@ from types import TracebackType
 from typing import Self
 
 from integration.faults.processes import ChildProcess
-
-from .relay import RelayPlan, running_relay
+from integration.relay import RelayPlan, running_relay
 
 
 class Fleet:

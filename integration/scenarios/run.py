@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import pytest
@@ -10,8 +10,8 @@ from sqlalchemy import Table as SqlTable
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from integration.broker.observing import Table
+from integration.destinations.received import Received
 from integration.ledger.book import Book
-from integration.ledger.destinations import Arrivals
 from integration.ledger.ledger import Findings, audit
 
 from .load import Load
@@ -66,5 +66,5 @@ class Run:
             await asyncio.sleep(0.05)
         return time.monotonic() - began
 
-    async def audit(self, arrivals: Arrivals, *, dead: Collection[str] = ()) -> Findings:
-        return audit(await self.book.messages(), await arrivals.copies(), dead=dead)
+    async def audit(self, arrived: Sequence[Received], *, dead: Collection[str] = ()) -> Findings:
+        return audit(await self.book.messages(), arrived, dead=dead)

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import psutil
 import pytest
 
+from integration.destinations.kafka import KafkaBox
 from integration.faults.processes import ChildProcess
 from integration.faults.proxy import TcpProxy
-from integration.ledger.destinations import TopicArrivals
+from integration.relay import RelayPlan, log_records, running_relay
 
-from .relay import RelayPlan, log_records, running_relay
 from .results import record
 from .run import Run, forms
 
@@ -52,9 +52,9 @@ class Outage:
 
 @forms(Outage(100_000, 60.0), Outage(100_000, 600.0), timeout=900)
 async def test_a_destination_is_down_while_100_000_rows_wait_and_then_they_are_carried_with_flat_memory(
-    run: Run, topic: TopicArrivals, database_url: str, kafka_proxy: TcpProxy, plan: Outage
+    run: Run, topic: KafkaBox, database_url: str, kafka_proxy: TcpProxy, plan: Outage
 ) -> None:
-    relay = RelayPlan(database_url=database_url, kind="kafka", server=kafka_proxy.address, to=topic.name)
+    relay = RelayPlan.to(topic, url=kafka_proxy.address, database_url=database_url)
     load = run.load(2, keys=1000)
     async with running_relay(relay) as child:
         await load.backlog(1)
@@ -70,7 +70,7 @@ async def test_a_destination_is_down_while_100_000_rows_wait_and_then_they_are_c
         )
         await kafka_proxy.restore()
         drained = await draining(run, child, within=60)
-    findings = await run.audit(topic)
+    findings = await run.audit(await topic.read())
     record(
         findings,
         "The destination down while rows wait",
@@ -97,14 +97,14 @@ async def _processor_share(child: ChildProcess, *, seconds: float) -> float:
 
 @pytest.mark.long
 @pytest.mark.timeout(1500)
-async def test_a_million_rows_are_carried_with_flat_memory(run: Run, topic: TopicArrivals, database_url: str) -> None:
+async def test_a_million_rows_are_carried_with_flat_memory(run: Run, topic: KafkaBox, database_url: str) -> None:
     """The ordinary run has the 100,000 rows of the test above."""
     rows = 1_000_000
-    relay = RelayPlan(database_url=database_url, kind="kafka", server=topic.bootstrap, to=topic.name)
+    relay = RelayPlan.to(topic, database_url=database_url)
     await run.load(3, keys=1000).bulk(rows)
     async with running_relay(relay) as child:
         drained = await draining(run, child, within=600)
-    findings = await run.audit(topic)
+    findings = await run.audit(await topic.read())
     record(
         findings,
         "A backlog is carried by one relay",

@@ -14,12 +14,12 @@ from sqlalchemy import Table
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from faststream_outbox import OutboxBroker
+from integration.destinations.received import IDENTITY
+from integration.destinations.redis import StreamBox
 from integration.ledger.book import Letter, publish
-from integration.ledger.destinations import IDENTITY, StreamArrivals
+from integration.relay import RelayPlan, running_relay
 from integration.servers.missing import missing
-from integration.servers.redis import RedisServer
 
-from .relay import RelayPlan, running_relay
 from .results import record
 from .run import Run, forms
 
@@ -56,12 +56,11 @@ async def test_the_clocks_of_relays_are_an_hour_ahead_and_an_hour_behind(
     engine: AsyncEngine,
     outbox_table: Table,
     database_url: str,
-    redis_server: RedisServer,
-    redis_key: str,
+    stream: StreamBox,
     faketime: Path,
     plan: Plan,
 ) -> None:
-    relay = RelayPlan(database_url=database_url, kind="redis", server=redis_server.url, to=redis_key)
+    relay = RelayPlan.to(stream, database_url=database_url)
     broker = OutboxBroker(engine, outbox_table=outbox_table, logger=None)
     due: dict[str, float] = {}
     async with AsyncExitStack() as stack:
@@ -79,9 +78,9 @@ async def test_the_clocks_of_relays_are_an_hour_ahead_and_an_hour_behind(
                     await publish(broker, connection, "orders", [letter], activate_in=timedelta(seconds=DELAY))
                 await asyncio.sleep(0.1)
         await run.drained(within=60)
-    arrived = await _arrival_times(redis_server, redis_key)
+    arrived = await _arrival_times(stream)
     delays = [arrived[identity] - due[identity] for identity in due]
-    findings = await run.audit(StreamArrivals(redis_server, redis_key))
+    findings = await run.audit(await stream.read())
     record(
         findings,
         "Clocks of relays wrong",
@@ -94,10 +93,10 @@ async def test_the_clocks_of_relays_are_an_hour_ahead_and_an_hour_behind(
     assert max(delays) < LATE, "late"
 
 
-async def _arrival_times(server: RedisServer, stream: str) -> dict[str, float]:
+async def _arrival_times(stream: StreamBox) -> dict[str, float]:
     """When each message came, by the clock of Redis, which is in the entries' ids."""
-    async with server.client() as client:
-        entries = await client.xrange(stream)
+    async with stream.server.client() as client:
+        entries = await client.xrange(stream.name)
     times: dict[str, float] = {}
     for entry, fields in entries:
         _, headers = BinaryMessageFormatV1.parse(fields[b"__data__"])

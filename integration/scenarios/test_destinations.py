@@ -6,15 +6,15 @@ from dataclasses import dataclass
 
 import pytest
 
+from integration.destinations.base import Box
+from integration.destinations.troubles import NETWORK, REFUSALS, Trouble, open_box, unreachable
+from integration.relay import RelayPlan, running_relay
 from integration.servers.kafka import OwnKafka
 from integration.servers.rabbitmq import OwnRabbit
 from integration.servers.redis import EmbeddedRedis
 
-from .outlets import Outlet, Server, open_outlet
-from .relay import RelayPlan, running_relay
 from .results import record
 from .run import Run, forms
-from .troubles import NETWORK, REFUSALS, Trouble, unreachable
 
 BATCH_SIZE = 50
 LANES = 2
@@ -27,7 +27,7 @@ GIVEN_UP_AT_MOST = 4
 
 
 @pytest.fixture(params=["kafka_server", "rabbit_server", "own_redis"], ids=["kafka", "rabbit", "redis"])
-def server(request: pytest.FixtureRequest) -> Server:
+def server(request: pytest.FixtureRequest) -> OwnKafka | OwnRabbit | EmbeddedRedis:
     """A server of ours, to be broken."""
     server = request.getfixturevalue(request.param)
     if not isinstance(server, OwnKafka | OwnRabbit | EmbeddedRedis):
@@ -48,46 +48,41 @@ PLANS = forms(Plan(200, 1, 1.0), Plan(500, 2, 6.0), timeout=600)
 
 @PLANS
 async def test_a_destination_that_is_away_at_first_and_then_restarted_and_cut_off(
-    run: Run, server: Server, database_url: str, plan: Plan
+    run: Run, server: OwnKafka | OwnRabbit | EmbeddedRedis, database_url: str, plan: Plan
 ) -> None:
-    async with open_outlet(server) as outlet, AsyncExitStack() as stack:
-        async with unreachable(outlet):
-            await stack.enter_async_context(running_relay(_relay(outlet, database_url)))
-        await _endure(run, outlet, "restarts and a bad network", NETWORK, plan)
+    async with open_box(server) as box, AsyncExitStack() as stack:
+        async with unreachable(box):
+            await stack.enter_async_context(running_relay(_relay(box, database_url)))
+        await _endure(run, box, "restarts and a bad network", NETWORK, plan)
 
 
 @PLANS
-async def test_a_destination_that_refuses(run: Run, server: Server, database_url: str, plan: Plan) -> None:
-    async with open_outlet(server) as outlet, running_relay(_relay(outlet, database_url)):
-        await _endure(run, outlet, "refusals", REFUSALS[outlet.kind], plan)
+async def test_a_destination_that_refuses(
+    run: Run, server: OwnKafka | OwnRabbit | EmbeddedRedis, database_url: str, plan: Plan
+) -> None:
+    async with open_box(server) as box, running_relay(_relay(box, database_url)):
+        await _endure(run, box, "refusals", REFUSALS[box.kind], plan)
 
 
-def _relay(outlet: Outlet, database_url: str) -> RelayPlan:
+def _relay(box: Box, database_url: str) -> RelayPlan:
     options = {"batch_size": BATCH_SIZE, "lanes": LANES, "send_timeout": SEND_TIMEOUT}
-    return RelayPlan(
-        database_url=database_url,
-        kind=outlet.kind,
-        server=outlet.address,
-        to=outlet.to,
-        exchange=outlet.exchange,
-        options=options,
-    )
+    return RelayPlan.to(box, database_url=database_url, url=box.proxied_url, options=options)
 
 
-async def _endure(run: Run, outlet: Outlet, name: str, troubles: list[Trouble], plan: Plan) -> None:
+async def _endure(run: Run, box: Box, name: str, troubles: list[Trouble], plan: Plan) -> None:
     recovered = 0.0
     async with run.load(2, keys=KEYS).flowing(plan.rate):
         for trouble in troubles * plan.rounds:
             await asyncio.sleep(plan.seconds / 2)
-            async with trouble(outlet):
+            async with trouble(box):
                 await asyncio.sleep(plan.seconds)
             recovered = max(recovered, await run.caught_up(within=60))
     await run.drained(within=60)
-    findings = await run.audit(outlet.arrivals)
+    findings = await run.audit(await box.read())
     names = ", ".join(trouble.__name__.replace("_", " ") for trouble in troubles)
     record(
         findings,
-        f"{outlet.kind}: {name}",
+        f"{box.kind}: {name}",
         load=f"{plan.rate:g} rows/s",
         faults=f"{names}; {plan.seconds:g} s each, {plan.rounds} times",
         recovered=recovered,

@@ -9,11 +9,15 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from faststream_outbox import OutboxBroker
 from faststream_outbox.exceptions import InvalidMessageError
+from integration.destinations.rabbit import QueueBox
+from integration.destinations.troubles import open_box
 from integration.ledger.book import Letter, enter
+from integration.relay import RelayPlan, running_relay
+from integration.servers.kafka import KafkaServer
+from integration.servers.rabbitmq import RabbitServer
+from integration.servers.redis import RedisServer
 
 from .fuzz import QUEUES, Case, Fuzz
-from .outlets import Server, open_outlet
-from .relay import RelayPlan, running_relay
 from .results import record
 from .run import Run, forms
 
@@ -21,27 +25,26 @@ BATCH_SIZE = 100
 
 
 @pytest.fixture(params=["kafka_server", "rabbit_server", "redis_server"], ids=["kafka", "rabbit", "redis"])
-def server(request: pytest.FixtureRequest) -> Server:
-    server: Server = request.getfixturevalue(request.param)
-    return server
+def server(request: pytest.FixtureRequest) -> KafkaServer | RabbitServer | RedisServer:
+    return request.getfixturevalue(request.param)
 
 
 @forms(400, 10_000, timeout=900)
 async def test_random_messages(
-    run: Run, engine: AsyncEngine, outbox_table: Table, database_url: str, server: Server, plan: int
+    run: Run,
+    engine: AsyncEngine,
+    outbox_table: Table,
+    database_url: str,
+    server: KafkaServer | RabbitServer | RedisServer,
+    plan: int,
 ) -> None:
     broker = OutboxBroker(engine, outbox_table=outbox_table, logger=None)
     fuzz = Fuzz(11)
     refused: Counter[str] = Counter()
-    async with open_outlet(server) as outlet:
-        relay = RelayPlan(
-            database_url=database_url,
-            kind=outlet.kind,
-            server=outlet.address,
-            to=outlet.to,
-            queues=QUEUES,
-            dead_letters=True,
-            options={"batch_size": BATCH_SIZE},
+    async with open_box(server) as box:
+        options = {"batch_size": BATCH_SIZE}
+        relay = RelayPlan.to(
+            box, database_url=database_url, url=box.proxied_url, queues=QUEUES, dead_letters=True, options=options
         )
         async with running_relay(relay) as child:
             for number in range(plan):
@@ -54,11 +57,11 @@ async def test_random_messages(
             assert child.returncode is None, "the relay is still there"
             restarts = sum("ready" in line for line in child.lines) - 1
         dead = {row.idempotency_key: row.failure_reason for row in await run.table.rows("outbox_dlq")}
-        findings = await run.audit(outlet.arrivals, dead=dead)
+        findings = await run.audit(await box.read(), dead=dead)
     total = sum(refused.values())
     record(
         findings,
-        f"{outlet.kind}: random messages",
+        f"{box.kind}: random messages",
         load=f"{plan:,} random bodies, headers, keys and queue names",
         faults="none",
         besides=f"{total} refused at publish, {len(dead)} dead letters, the rest arrived",
@@ -68,7 +71,7 @@ async def test_random_messages(
     assert 0 < total < plan / 2
     assert all(dead.values()), "each with its reason"
     # RabbitMQ closes the channel over a message that is too large: what was in flight on it is sent again.
-    findings.check(repeats_at_most=len(dead) * BATCH_SIZE if outlet.kind == "rabbit" else 0)
+    findings.check(repeats_at_most=len(dead) * BATCH_SIZE if isinstance(box, QueueBox) else 0)
 
 
 async def _publish(engine: AsyncEngine, broker: OutboxBroker, identity: str, case: Case) -> None:

@@ -5,13 +5,13 @@ import random
 import time
 from dataclasses import dataclass
 
+from integration.destinations.kafka import KafkaBox
 from integration.faults.crash_points import CRASH_POINTS
-from integration.ledger.destinations import TopicArrivals
+from integration.relay import RelayPlan
 
 from .application import running_application
 from .fleet import Fleet
 from .load import BACKLOG_TRANSACTION
-from .relay import RelayPlan
 from .results import record
 from .run import Run, forms
 
@@ -31,10 +31,10 @@ class Plan:
 
 @forms(Plan(20_000, 1000, 1.0, 2), Plan(100_000, 1000, 3.0, 4), timeout=600)
 async def test_three_relays_one_of_which_is_killed_again_and_again(
-    run: Run, topic: TopicArrivals, database_url: str, plan: Plan
+    run: Run, topic: KafkaBox, database_url: str, plan: Plan
 ) -> None:
     options = {"lanes": LANES, "batch_size": BATCH_SIZE}
-    relay = RelayPlan(database_url=database_url, kind="kafka", server=topic.bootstrap, to=topic.name, options=options)
+    relay = RelayPlan.to(topic, database_url=database_url, options=options)
     load = run.load(1, keys=plan.keys, keyless=0.0)
     await load.backlog(plan.rows // 2)
     kills = 0
@@ -50,7 +50,7 @@ async def test_three_relays_one_of_which_is_killed_again_and_again(
                 publishing = tasks.create_task(load.backlog(BACKLOG_TRANSACTION))
             await asyncio.sleep(0.05)
         seconds = time.monotonic() - began
-    findings = await run.audit(topic)
+    findings = await run.audit(await topic.read())
     record(
         findings,
         "3 relays, one killed every few seconds",
@@ -70,11 +70,11 @@ class Kills:
 
 @forms(Kills(2), Kills(10), timeout=900)
 async def test_relays_and_applications_are_killed_at_random_and_at_each_crash_point(
-    run: Run, topic: TopicArrivals, database_url: str, plan: Kills
+    run: Run, topic: KafkaBox, database_url: str, plan: Kills
 ) -> None:
     draw = random.Random(5)
     options = {"lanes": LANES, "batch_size": BATCH_SIZE}
-    relay = RelayPlan(database_url=database_url, kind="kafka", server=topic.bootstrap, to=topic.name, options=options)
+    relay = RelayPlan.to(topic, database_url=database_url, options=options)
     applications = 0
     async with Fleet(relay, 1, draw) as fleet:
         for number in range(plan.rounds):
@@ -83,7 +83,7 @@ async def test_relays_and_applications_are_killed_at_random_and_at_each_crash_po
                 tasks.create_task(_kill_relays(fleet, draw, 3))
                 applications += await _kill_applications(database_url, draw, f"{number}-", 3, crashes)
         recovered = await run.drained(within=60)
-    findings = await run.audit(topic)
+    findings = await run.audit(await topic.read())
     crashed, killed = plan.rounds * len(CRASH_POINTS), plan.rounds * 3
     record(
         findings,
@@ -126,9 +126,9 @@ class Rolling:
 
 @forms(Rolling(8.0, 2.0), Rolling(120.0, 5.0), timeout=600)
 async def test_a_rolling_restart_of_three_relays_repeats_nothing(
-    run: Run, topic: TopicArrivals, database_url: str, plan: Rolling
+    run: Run, topic: KafkaBox, database_url: str, plan: Rolling
 ) -> None:
-    relay = RelayPlan(database_url=database_url, kind="kafka", server=topic.bootstrap, to=topic.name)
+    relay = RelayPlan.to(topic, database_url=database_url)
     restarts = 0
     async with Fleet(relay, RELAYS, random.Random(8)) as fleet:
         async with run.load(8).flowing(500):
@@ -138,7 +138,7 @@ async def test_a_rolling_restart_of_three_relays_repeats_nothing(
                 await fleet.stop_one()
                 restarts += 1
         recovered = await run.drained(within=60)
-    findings = await run.audit(topic)
+    findings = await run.audit(await topic.read())
     record(
         findings,
         "Rolling restart of 3 relays",

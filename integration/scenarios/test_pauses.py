@@ -6,11 +6,10 @@ from dataclasses import dataclass
 
 import pytest
 
-from integration.ledger.destinations import StreamArrivals
-from integration.servers.redis import RedisServer
+from integration.destinations.redis import StreamBox
+from integration.relay import WORKERS, RelayPlan
 
 from .fleet import Fleet
-from .relay import WORKERS, RelayPlan
 from .results import record
 from .run import Run, forms
 
@@ -27,17 +26,11 @@ class Plan:
 @pytest.mark.parametrize("how", ["forwarder", "handler"])
 @forms(Plan(1), Plan(6), timeout=300)
 async def test_a_process_is_paused_for_twice_its_lease(
-    run: Run, database_url: str, redis_server: RedisServer, redis_key: str, how: str, plan: Plan
+    run: Run, database_url: str, stream: StreamBox, how: str, plan: Plan
 ) -> None:
     draw = random.Random(5)
     is_handler = how == "handler"
-    relay = RelayPlan(
-        database_url=database_url,
-        kind="redis",
-        server=redis_server.url,
-        to=redis_key,
-        lease=LEASE if is_handler else None,
-    )
+    relay = RelayPlan.to(stream, database_url=database_url, lease=LEASE if is_handler else None)
     # Handlers work in parallel: only forwarders keep an order.
     load = run.load(5, keyless=1.0 if is_handler else 0.1)
     async with Fleet(relay, 2, draw) as fleet:
@@ -49,7 +42,7 @@ async def test_a_process_is_paused_for_twice_its_lease(
                 await asyncio.sleep(2 * LEASE)
                 victim.resume()
         recovered = await run.drained(within=60)
-    findings = await run.audit(StreamArrivals(redis_server, redis_key))
+    findings = await run.audit(await stream.read())
     record(
         findings,
         f"A {how} paused for twice its lease",

@@ -18,13 +18,12 @@ from faststream_outbox._store.postgres.store import PostgresStore
 from faststream_outbox._store.protocol import Announcement
 from integration.broker.observing import Inbox, LogLines, eventually
 from integration.conftest import enter
-from integration.ledger.destinations import StreamArrivals
+from integration.destinations.redis import StreamBox
+from integration.relay import LOG, RelayPlan, log_records, pooled_connect_args
 from integration.servers.pgbouncer import PgBouncer, running_pgbouncer
 from integration.servers.postgres import PostgresServer
-from integration.servers.redis import RedisServer
 
 from .fleet import Fleet
-from .relay import LOG, RelayPlan, log_records, pooled_connect_args
 from .results import record
 from .run import Run, forms
 
@@ -128,20 +127,17 @@ async def test_everything_through_pgbouncer(
     pooler: PgBouncer,
     outbox_table: Table,
     database_url: str,
-    redis_server: RedisServer,
-    redis_key: str,
+    stream: StreamBox,
     listening: str,
     plan: Plan,
 ) -> None:
     listens = listening == "around it"
-    relay = RelayPlan(
+    relay = RelayPlan.to(
+        stream,
         database_url=pooler.url_of(database_url),
         pooled=True,
         listen_url=database_url if listens else None,
         broker_options={"listen": listens},
-        kind="redis",
-        server=redis_server.url,
-        to=redis_key,
         options={"batch_size": BATCH_SIZE, "lanes": LANES},
     )
     through = Run(pooled_engine, outbox_table)
@@ -159,7 +155,7 @@ async def test_everything_through_pgbouncer(
                 await fleet.kill_one()
         recovered = await run.drained(within=60)
         logged = [line for relay in fleet.relays for line in log_records(relay) if f"{LOG} INFO " not in line]
-    findings = await run.audit(StreamArrivals(redis_server, redis_key))
+    findings = await run.audit(await stream.read())
     record(
         findings,
         f"Through PgBouncer, LISTEN {listening}",

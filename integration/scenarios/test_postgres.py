@@ -17,15 +17,14 @@ from sqlalchemy.pool import NullPool
 
 from faststream_outbox import OutboxBroker
 from integration.conftest import enter
+from integration.destinations.redis import StreamBox
 from integration.faults.proxy import TcpProxy
-from integration.ledger.destinations import StreamArrivals
 from integration.ledger.ledger import Findings
+from integration.relay import RelayPlan, running_relay
 from integration.servers.postgres import EmbeddedPostgres
 from integration.servers.process import LOOPBACK
-from integration.servers.redis import RedisServer
 from integration.servers.standby import EmbeddedStandby
 
-from .relay import RelayPlan, running_relay
 from .results import record
 from .run import Run, forms
 
@@ -61,12 +60,12 @@ def primary(metadata: MetaData) -> Iterator[EmbeddedPostgres]:
 class Place:
     """A database behind a proxy, relays on it, and their destination."""
 
-    def __init__(self, server: EmbeddedPostgres, url: str, proxy: TcpProxy, run: Run, arrivals: StreamArrivals) -> None:
+    def __init__(self, server: EmbeddedPostgres, url: str, proxy: TcpProxy, run: Run, stream: StreamBox) -> None:
         self.server = server
         self.url = url
         self.proxy = proxy
         self.run = run
-        self.arrivals = arrivals
+        self.stream = stream
 
     async def execute(self, *statements: str, database: str = "postgres") -> None:
         """Run statements as the administrator, around the proxy."""
@@ -84,9 +83,7 @@ class Place:
 
 
 @asynccontextmanager
-async def _place(
-    primary: EmbeddedPostgres, outbox_table: Table, redis_server: RedisServer, stream: str
-) -> AsyncIterator[Place]:
+async def _place(primary: EmbeddedPostgres, outbox_table: Table, stream: StreamBox) -> AsyncIterator[Place]:
     async with AsyncExitStack() as stack:
         url = stack.enter_context(primary.database())
         proxy = await stack.enter_async_context(TcpProxy(LOOPBACK, primary.port.number))
@@ -96,16 +93,10 @@ async def _place(
         stack.push_async_callback(engine.dispose)
         run = Run(engine, outbox_table)
         await run.book.open()
-        relay = RelayPlan(
-            database_url=proxied,
-            kind="redis",
-            server=redis_server.url,
-            to=stream,
-            options={"batch_size": BATCH_SIZE, "lanes": LANES},
-        )
+        relay = RelayPlan.to(stream, database_url=proxied, options={"batch_size": BATCH_SIZE, "lanes": LANES})
         for _ in range(RELAYS):
             await stack.enter_async_context(running_relay(relay))
-        yield Place(primary, url, proxy, run, StreamArrivals(redis_server, stream))
+        yield Place(primary, url, proxy, run, stream)
 
 
 @dataclass(frozen=True)
@@ -166,11 +157,11 @@ FAULTS: list[Fault] = [terminated_connections, restart, crash, read_only, out_of
 
 @forms(Plan(1.5), Plan(20.0), timeout=600)
 async def test_a_database_that_restarts_is_read_only_and_runs_out_of_connections(
-    primary: EmbeddedPostgres, outbox_table: Table, redis_server: RedisServer, redis_key: str, plan: Plan
+    primary: EmbeddedPostgres, outbox_table: Table, stream: StreamBox, plan: Plan
 ) -> None:
     recovered = 0.0
     primary.execute("CREATE ROLE stranger LOGIN")
-    async with _place(primary, outbox_table, redis_server, redis_key) as place:
+    async with _place(primary, outbox_table, stream) as place:
         async with place.run.load(3).flowing(RATE):
             for fault in FAULTS:
                 await asyncio.sleep(1.0)
@@ -189,10 +180,10 @@ async def test_a_database_that_restarts_is_read_only_and_runs_out_of_connections
 
 @forms(Plan(2.0), Plan(20.0), timeout=300)
 async def test_a_switch_to_a_promoted_standby(
-    primary: EmbeddedPostgres, outbox_table: Table, redis_server: RedisServer, redis_key: str, plan: Plan
+    primary: EmbeddedPostgres, outbox_table: Table, stream: StreamBox, plan: Plan
 ) -> None:
     """A commit waits for the standby, as where nothing may be lost: so the book there has what was promised."""
-    async with _place(primary, outbox_table, redis_server, redis_key) as place:
+    async with _place(primary, outbox_table, stream) as place:
         copying = _embedded(lambda folder: EmbeddedStandby(folder, primary))
         with ExitStack() as stack:
             standby = await asyncio.to_thread(stack.enter_context, copying)
@@ -249,4 +240,4 @@ async def _recovered(place: Place) -> float:
 
 async def _judge(place: Place) -> Findings:
     await place.run.drained(within=60)
-    return await place.run.audit(place.arrivals)
+    return await place.run.audit(await place.stream.read())

@@ -9,16 +9,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from faststream.redis import RedisBroker
 from sqlalchemy import Table, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from faststream_outbox import OutboxBroker
 from faststream_outbox._store.postgres.store import PostgresStore
 from faststream_outbox.annotations import OutboxMessage
-from integration.ledger.destinations import Arrivals, StreamArrivals
-from integration.ledger.ledger import Copy
-from integration.servers.redis import RedisServer
+from integration.destinations.received import IDENTITY, Received
+from integration.destinations.redis import StreamBox
 
 from .results import record
 from .run import Run, forms
@@ -35,21 +33,19 @@ class Plan:
     held: float
 
 
-class HandledArrivals:
+class Handled:
     """What a handler received."""
 
-    name = "handler"
-
     def __init__(self, broker: OutboxBroker) -> None:
-        self._copies: list[Copy] = []
+        self._received: list[Received] = []
 
         @broker.subscriber("orders")
         async def handle(message: OutboxMessage) -> None:
-            copy = Copy(message.idempotency_key, message.key, message.body, "", message.headers)
-            self._copies.append(copy)
+            headers = {**message.headers, IDENTITY: message.idempotency_key}
+            self._received.append(Received(0, message.key, message.body, headers))
 
-    async def copies(self) -> list[Copy]:
-        return self._copies
+    async def read(self) -> list[Received]:
+        return self._received
 
 
 @forms(Plan(4.0, 8.0), Plan(30.0, 300.0), timeout=600)
@@ -58,20 +54,19 @@ async def test_claims_stay_quick_while_a_snapshot_is_held(
     run: Run,
     engine: AsyncEngine,
     outbox_table: Table,
-    redis_server: RedisServer,
-    redis_key: str,
+    stream: StreamBox,
     monkeypatch: pytest.MonkeyPatch,
     plan: Plan,
     consumer: str,
 ) -> None:
     claims = _watch_claims(monkeypatch)
     broker = OutboxBroker(engine, outbox_table=outbox_table, logger=None)
-    arrivals: Arrivals
+    consumed: Handled | StreamBox
     if consumer == "forwarder":
-        broker.forwarder("orders", to=RedisBroker(redis_server.url, logger=None).publisher(stream=redis_key))
-        arrivals = StreamArrivals(redis_server, redis_key)
+        broker.forwarder("orders", to=stream.publisher())
+        consumed = stream
     else:
-        arrivals = HandledArrivals(broker)
+        consumed = Handled(broker)
     await broker.start()
     try:
         async with run.load(6).flowing(RATE):
@@ -84,7 +79,7 @@ async def test_claims_stay_quick_while_a_snapshot_is_held(
         await run.drained(within=60)
     finally:
         await broker.stop()
-    findings = await run.audit(arrivals)
+    findings = await run.audit(await consumed.read())
     record(
         findings,
         f"A transaction left open, a {consumer}",

@@ -14,10 +14,11 @@ import psutil
 from aiokafka import AIOKafkaConsumer
 
 from integration.broker.observing import eventually
+from integration.destinations.kafka import KafkaBox
+from integration.destinations.received import IDENTITY
 from integration.faults.processes import ChildProcess
-from integration.ledger.destinations import IDENTITY, TopicArrivals
+from integration.relay import RelayPlan, running_relay
 
-from .relay import RelayPlan, running_relay
 from .results import record
 from .run import Run, forms
 
@@ -46,8 +47,8 @@ class Sizes(NamedTuple):
 
 
 @forms(Plan(3.0, 7.0, 5.0, 0.15), Plan(60.0, 600.0, 0.25, 0.05), timeout=900)
-async def test_500_rows_a_second(run: Run, topic: TopicArrivals, database_url: str, plan: Plan) -> None:
-    relay = RelayPlan(database_url=database_url, kind="kafka", server=topic.bootstrap, to=topic.name)
+async def test_500_rows_a_second(run: Run, topic: KafkaBox, database_url: str, plan: Plan) -> None:
+    relay = RelayPlan.to(topic, database_url=database_url)
     load = run.load(10)
     async with running_relay(relay) as child, _arrival_times(topic) as arrived:
         async with load.flowing(RATE):
@@ -62,7 +63,7 @@ async def test_500_rows_a_second(run: Run, topic: TopicArrivals, database_url: s
     delays = [arrived[identity] - committed for identity, committed in load.committed_at.items()]
     p99 = statistics.quantiles(delays, n=100)[98]
     growth = after.memory / before.memory - 1
-    findings = await run.audit(topic)
+    findings = await run.audit(await topic.read())
     record(
         findings,
         "Soak",
@@ -99,10 +100,10 @@ def _later_reports(child: ChildProcess, seen: int) -> list[str]:
 
 
 @asynccontextmanager
-async def _arrival_times(topic: TopicArrivals) -> AsyncIterator[dict[str, float]]:
+async def _arrival_times(topic: KafkaBox) -> AsyncIterator[dict[str, float]]:
     """When a plain consumer had each message first, by this process's clock."""
     arrived: dict[str, float] = {}
-    consumer = AIOKafkaConsumer(topic.name, bootstrap_servers=topic.bootstrap, auto_offset_reset="earliest")
+    consumer = AIOKafkaConsumer(topic.name, bootstrap_servers=topic.url, auto_offset_reset="earliest")
     await consumer.start()
 
     async def consume() -> None:

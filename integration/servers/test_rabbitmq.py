@@ -7,7 +7,8 @@ import aiormq
 import pytest
 from aiormq.exceptions import AMQPConnectionError, ChannelNotFoundEntity, ChannelPreconditionFailed, PublishError
 
-from .queues import Mailbox
+from integration.destinations.rabbit import QueueBox
+
 from .rabbitmq import MAX_MESSAGE_BYTES, OwnRabbit, RabbitServer
 
 
@@ -32,7 +33,7 @@ async def send(url: str, queue: str, *bodies: bytes) -> None:
 
 
 async def test_everything_in_a_queue_is_read_repeats_included(rabbit_server: RabbitServer, name: str) -> None:
-    async with Mailbox.open(rabbit_server.url, name) as mailbox:
+    async with QueueBox.declared(rabbit_server, name) as mailbox:
         await send(rabbit_server.url, name, b"1", b"2", b"1")
         assert [message.body for message in await mailbox.messages(2)] == [b"1", b"2", b"1"]
         await send(rabbit_server.url, name, b"3")
@@ -40,21 +41,21 @@ async def test_everything_in_a_queue_is_read_repeats_included(rabbit_server: Rab
 
 
 async def test_too_few_messages_are_an_error_with_numbers(rabbit_server: RabbitServer, name: str) -> None:
-    async with Mailbox.open(rabbit_server.url, name) as mailbox:
+    async with QueueBox.declared(rabbit_server, name) as mailbox:
         await send(rabbit_server.url, name, b"1")
         with pytest.raises(TimeoutError, match="1 of 2 messages"):
             await mailbox.messages(2, timeout=0.3)
 
 
 async def test_a_queue_is_gone_afterwards(rabbit_server: RabbitServer, name: str) -> None:
-    async with Mailbox.open(rabbit_server.url, name):
+    async with QueueBox.declared(rabbit_server, name):
         pass
     with pytest.raises(PublishError):
         await send(rabbit_server.url, name, b"")
 
 
 async def test_a_large_message_and_a_missing_exchange_are_refused(embedded: OwnRabbit, name: str) -> None:
-    async with Mailbox.open(embedded.url, name):
+    async with QueueBox.declared(embedded, name):
         with pytest.raises(ChannelPreconditionFailed, match="message size"):
             await send(embedded.url, name, b"x" * (MAX_MESSAGE_BYTES + 1))
     async with aiormq.connect(embedded.url) as connection:
@@ -64,7 +65,7 @@ async def test_a_large_message_and_a_missing_exchange_are_refused(embedded: OwnR
 
 
 async def test_a_memory_alarm_blocks_publishers_until_it_ends(embedded: OwnRabbit, name: str) -> None:
-    async with Mailbox.open(embedded.url, name) as mailbox:
+    async with QueueBox.declared(embedded, name) as mailbox:
         with embedded.memory_alarm():
             sending = asyncio.create_task(send(embedded.url, name, b"1", b"2"))
             _, pending = await asyncio.wait([sending], timeout=0.5)
@@ -75,7 +76,7 @@ async def test_a_memory_alarm_blocks_publishers_until_it_ends(embedded: OwnRabbi
 
 @pytest.mark.parametrize("killed", [False, True])
 async def test_a_restart_keeps_port_and_data(embedded: OwnRabbit, name: str, killed: bool) -> None:
-    async with Mailbox.open(embedded.url, name) as mailbox:
+    async with QueueBox.declared(embedded, name) as mailbox:
         await send(embedded.url, name, b"before")
         if killed:
             # It confirms a message when that is on the disk; that there is the queue it writes a moment late.

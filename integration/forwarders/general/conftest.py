@@ -4,14 +4,14 @@ from contextlib import ExitStack
 import pytest
 from faststream.nats import NatsBroker
 
-from integration.forwarders.boxes.nats import NatsBox
+from integration.destinations.nats import NatsBox
 from integration.servers.nats import EmbeddedNats, NatsServer
 
 
 @pytest.fixture
-async def stream(request: pytest.FixtureRequest, nothing_is_left_behind: None) -> AsyncIterator[NatsBox]:
+async def stream(nats_server: NatsServer, nothing_is_left_behind: None) -> AsyncIterator[NatsBox]:
     """A stream of the session's NATS."""
-    async with NatsBox.open(request) as box:
+    async with NatsBox.open(nats_server) as box:
         yield box
 
 

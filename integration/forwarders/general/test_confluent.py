@@ -4,8 +4,8 @@ import pytest
 
 from faststream_outbox._values.outcome import Accepted, Poison, Reason, Refused
 from integration.broker.observing import eventually
-from integration.forwarders.boxes import Box
-from integration.forwarders.boxes.kafka import LIMIT
+from integration.destinations.base import Box
+from integration.destinations.kafka import LIMIT
 from integration.forwarders.parcels import connects, destination, parcel
 
 

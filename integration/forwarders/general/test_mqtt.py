@@ -9,9 +9,9 @@ import pytest
 
 from faststream_outbox import Forward, OutboxBroker, OutboxMessage, Outgoing
 from integration.broker.observing import LogLines, Table, eventually
+from integration.destinations.received import Received, check_complete
 from integration.faults.proxy import TcpProxy
-from integration.forwarders.boxes import Received
-from integration.forwarders.carrying import Publishing, all_failed, check_complete, nothing_is_counted
+from integration.forwarders.carrying import Publishing, all_failed, nothing_is_counted
 from integration.forwarders.conftest import MakeBroker
 from integration.servers.mosquitto import EmbeddedMosquitto, running_mosquitto
 from integration.servers.process import LOOPBACK, ServerUnavailable

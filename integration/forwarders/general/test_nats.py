@@ -14,16 +14,9 @@ from faststream_outbox._values.parcel import Parcel
 from faststream_outbox.forwarders.general.destination import GeneralDestination
 from faststream_outbox.forwarders.general.nats import NatsOutlet
 from integration.broker.observing import LogLines, Table, eventually
-from integration.forwarders.boxes.nats import NatsBox
-from integration.forwarders.carrying import (
-    Publishing,
-    all_failed,
-    check_complete,
-    check_order,
-    keep_publishing,
-    nothing_is_counted,
-    without_repeats,
-)
+from integration.destinations.nats import NatsBox
+from integration.destinations.received import check_complete, check_order, without_repeats
+from integration.forwarders.carrying import Publishing, all_failed, keep_publishing, nothing_is_counted
 from integration.forwarders.conftest import MakeBroker
 from integration.servers.nats import EmbeddedNats, NatsServer
 from tests.forwarders.general.rows import parcel

@@ -6,7 +6,7 @@ import pytest
 
 from faststream_outbox import OutboxBroker, Outgoing
 from integration.broker.observing import Table, eventually
-from integration.forwarders.boxes import Box
+from integration.destinations.base import Box
 from integration.forwarders.carrying import Publishing
 
 ROWS = 2000

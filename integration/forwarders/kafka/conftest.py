@@ -3,11 +3,10 @@ import logging
 import pytest
 from faststream.kafka import KafkaBroker
 
+from integration.destinations.kafka import KafkaBox
 from integration.faults.proxy import TcpProxy
 from integration.forwarders.conftest import MakeBroker
 from integration.servers.kafka import KafkaServer
-
-from .carrying import Topic
 
 __all__ = ("MakeBroker",)
 
@@ -25,8 +24,8 @@ def proxied_kafka(kafka_proxy: TcpProxy) -> KafkaBroker:
 
 
 @pytest.fixture
-def topic(kafka_server: KafkaServer, kafka_topic: str) -> Topic:
-    return Topic(kafka_server.bootstrap, kafka_topic)
+def topic(kafka_server: KafkaServer, kafka_topic: str) -> KafkaBox:
+    return KafkaBox(kafka_server, kafka_topic)
 
 
 @pytest.fixture

@@ -12,9 +12,9 @@ from faststream.redis import RedisBroker
 
 from faststream_outbox import OutboxBroker, Outgoing
 from faststream_outbox.exceptions import ConfigError
+from integration.destinations.kafka import KafkaBox, as_received
+from integration.forwarders.carrying import Publishing
 from integration.servers.topics import Record
-
-from .carrying import Publishing, Topic, headers_of
 
 BODIES: list[Any] = [{"total": 3, "ä": [None, True, 1.5]}, [], "text ä", b"\x00\xff", None]
 
@@ -25,16 +25,16 @@ def read(record: Record) -> BaseCloudEvent:
 
 
 async def test_rows_arrive_as_events_of_which_the_bodies_are_unchanged(
-    broker: OutboxBroker, kafka: KafkaBroker, topic: Topic, publishing: Publishing
+    broker: OutboxBroker, kafka: KafkaBroker, topic: KafkaBox, publishing: Publishing
 ) -> None:
     broker.forwarder("orders", to=kafka.publisher(topic.name), envelope="cloudevents")
     headers = {"ce_type": "order.placed", "ce_source": "/shop", "ce_subject": "17", "ce_tenant": "t", "team": "shop"}
     messages = [Outgoing(body, key="k", headers=headers if n % 2 else None) for n, body in enumerate(BODIES)]
     await publishing.many(messages)
     await broker.start()
-    records = sorted(await topic.records(len(BODIES)), key=lambda record: int(headers_of(record)["outbox-id"]))
+    records = sorted(await topic.records(len(BODIES)), key=lambda record: as_received(record).row_id)
     for number, (record, body) in enumerate(zip(records, BODIES, strict=True)):
-        event, headers_there = read(record), headers_of(record)
+        event, headers_there = read(record), as_received(record).headers
         assert event.get_id() == headers_there["idempotency-key"] == headers_there["ce_id"]
         assert headers_there["ce_specversion"] == "1.0"
         assert event.get_time() == datetime.fromisoformat(headers_there["outbox-created-at"])

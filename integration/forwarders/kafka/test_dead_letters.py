@@ -9,9 +9,11 @@ from sqlalchemy import Table as SqlTable
 
 from faststream_outbox import OutboxBroker, Outgoing
 from integration.broker.observing import Table, eventually
+from integration.destinations.kafka import KafkaBox
+from integration.destinations.received import check_order
+from integration.forwarders.carrying import Publishing
 from integration.servers.kafka import KafkaServer
 
-from .carrying import Publishing, Topic, check_order, headers_of, row_id
 from .conftest import MakeBroker
 
 LIMIT = "20000"
@@ -26,8 +28,8 @@ async def test_a_row_over_the_topics_limit_is_parked_and_its_neighbours_are_sent
         messages[4] = Outgoing(b"x" * 30_000, key="k")
         ids = await publishing.many(messages)
         await broker.start()
-        records = await Topic(kafka_server.bootstrap, name).records(8)
-        assert [row_id(record) for record in records] == [*ids[:4], *ids[5:]]
+        records = await KafkaBox(kafka_server, name).received(8)
+        assert [record.row_id for record in records] == [*ids[:4], *ids[5:]]
         [parked] = await eventually(lambda: _settled(table, 1))
     assert parked.id == ids[4]
     assert bytes(parked.payload) == messages[4].body
@@ -57,8 +59,8 @@ async def test_with_a_dead_letter_table_the_row_moves_there(
         poison = await publishing.one(b"x" * 30_000, idempotency_key="poison", headers={"x": "y"})
         await publishing.one(b"fine")
         await broker.start()
-        [record] = await Topic(kafka_server.bootstrap, name).records(1)
-        assert record.value == b"fine"
+        [record] = await KafkaBox(kafka_server, name).received(1)
+        assert record.body == b"fine"
         await eventually(table.is_empty)
     [dead] = await table.rows("outbox_dlq")
     assert (dead.id, dead.idempotency_key, dead.failure_reason) == (poison, "poison", "too_large")
@@ -67,13 +69,13 @@ async def test_with_a_dead_letter_table_the_row_moves_there(
 
 
 async def test_a_row_over_the_brokers_own_limit_says_which_option_to_raise(
-    broker: OutboxBroker, kafka_server: KafkaServer, topic: Topic, publishing: Publishing, table: Table
+    broker: OutboxBroker, kafka_server: KafkaServer, topic: KafkaBox, publishing: Publishing, table: Table
 ) -> None:
     kafka = KafkaBroker(kafka_server.bootstrap, acks="all", max_request_size=5000, logger=None)
     broker.forwarder("orders", to=kafka.publisher(topic.name))
     ids = await publishing.many(Outgoing(b"x" * size) for size in (10, 6000, 20, 4000))
     await broker.start()
-    assert {row_id(record) for record in await topic.records(3)} == {ids[0], ids[2], ids[3]}
+    assert {record.row_id for record in await topic.received(3)} == {ids[0], ids[2], ids[3]}
     [parked] = await eventually(lambda: _settled(table, 1))
     assert parked.failure_reason == "too_large"
     assert "max_request_size" in parked.last_exception
@@ -87,8 +89,8 @@ async def test_a_record_that_kafka_finds_invalid_is_parked(
         # A compacted topic takes no record without a key.
         ids = await publishing.many(Outgoing(b"", key=key) for key in ("a", None, "b", "c"))
         await broker.start()
-        records = await Topic(kafka_server.bootstrap, name).records(3)
-        assert {row_id(record) for record in records} == {ids[0], ids[2], ids[3]}
+        records = await KafkaBox(kafka_server, name).received(3)
+        assert {record.row_id for record in records} == {ids[0], ids[2], ids[3]}
         [parked] = await eventually(lambda: _settled(table, 1))
     assert parked.id == ids[1]
     assert parked.failure_reason == "invalid"
@@ -119,10 +121,10 @@ async def test_g4_a_dead_letter_holds_its_key_until_it_is_replayed_or_discarded(
         poison = Outgoing(b"z" * 30_000)
         ids = await publishing.many([*messages, poison])
         await asyncio.gather(*(each.start() for each in brokers))
-        topic = Topic(kafka_server.bootstrap, name)
+        topic = KafkaBox(kafka_server, name)
         await eventually(lambda: _dead(broker, 2))
-        records = await topic.records(45)
-        assert sorted(row_id(record) for record in records) == sorted(
+        records = await topic.received(45)
+        assert sorted(record.row_id for record in records) == sorted(
             [*(i for n, i in enumerate(ids[:60]) if n % 3), *(ids[n] for n in range(0, 15, 3))]
         )
         check_order(records)
@@ -133,11 +135,11 @@ async def test_g4_a_dead_letter_holds_its_key_until_it_is_replayed_or_discarded(
         await _raise_the_limit(kafka_server, name)
         assert await broker.dead_letters.replay(key="k0") == 1
         await eventually(lambda: _dead(broker, 1, key=None), within=10)
-        records = await topic.records(60)
+        records = await topic.received(60)
         assert len(records) == 60
-        of_key = [row_id(record) for record in records if record.key == b"k0"]
+        of_key = [record.row_id for record in records if record.key == "k0"]
         assert of_key == [ids[n] for n in range(0, 60, 3)]
-        assert [headers_of(r)["idempotency-key"] for r in records if r.value == messages[15].body] == ["first"]
+        assert [r.headers["idempotency-key"] for r in records if r.body == messages[15].body] == ["first"]
 
 
 async def test_a_discarded_dead_letter_lets_its_key_go_on(
@@ -147,13 +149,13 @@ async def test_a_discarded_dead_letter_lets_its_key_go_on(
         broker.forwarder("orders", to=kafka.publisher(name), hold_key=True)
         ids = await publishing.many([Outgoing(b"x" * 30_000, key="k"), Outgoing(b"1", key="k"), Outgoing(b"2")])
         await broker.start()
-        topic = Topic(kafka_server.bootstrap, name)
-        [record] = await topic.records(1)
-        assert row_id(record) == ids[2]
+        topic = KafkaBox(kafka_server, name)
+        [record] = await topic.received(1)
+        assert record.row_id == ids[2]
         await eventually(lambda: _dead(broker, 1))
         assert await broker.dead_letters.discard() == 1
-        records = await topic.records(2)
-        assert [row_id(record) for record in records] == [ids[2], ids[1]]
+        records = await topic.received(2)
+        assert [record.row_id for record in records] == [ids[2], ids[1]]
         await eventually(table.is_empty)
 
 

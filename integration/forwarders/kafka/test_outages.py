@@ -13,11 +13,11 @@ from faststream.kafka import KafkaBroker
 from faststream_outbox import Outgoing
 from faststream_outbox.forwarders.kafka import sending
 from integration.broker.observing import LogLines, Table, eventually
-from integration.forwarders.carrying import nothing_is_counted
+from integration.destinations.kafka import KafkaBox
+from integration.forwarders.carrying import Publishing, nothing_is_counted
 from integration.servers.kafka import KafkaServer
 from integration.servers.topics import create_topic, delete_topic
 
-from .carrying import Publishing, Topic
 from .conftest import MakeBroker
 
 
@@ -43,7 +43,7 @@ async def test_a_topic_that_does_not_exist_yet(
     await create_topic(kafka_server.bootstrap, name, 2)
     try:
         await eventually(table.is_empty, within=10)
-        assert len(await Topic(kafka_server.bootstrap, name).records(10)) == 10
+        assert len(await KafkaBox(kafka_server, name).received(10)) == 10
     finally:
         await broker.stop()
         await delete_topic(kafka_server.bootstrap, name)
@@ -73,7 +73,7 @@ async def test_a_clock_that_is_wrong_is_held_against_no_row(
         await nothing_is_counted(table)
         clock.ahead = 0
         await eventually(table.is_empty, within=10)
-        assert len(await Topic(kafka_server.bootstrap, name).records(10)) == 10
+        assert len(await KafkaBox(kafka_server, name).received(10)) == 10
         await broker.stop()
 
 

@@ -9,19 +9,20 @@ from faststream.redis import RedisBroker
 
 from faststream_outbox import ConstantRetry, OutboxBroker, OutboxRouter
 from integration.broker.observing import Table, eventually
-from integration.forwarders.redis.carrying import Box
-from integration.servers.queues import Mailbox
+from integration.destinations.kafka import KafkaBox
+from integration.destinations.rabbit import QueueBox
+from integration.destinations.redis import StreamBox
+from integration.forwarders.carrying import Publishing
 from integration.servers.rabbitmq import RabbitServer
 from integration.servers.redis import RedisServer
 
-from .carrying import Publishing, Topic, headers_of
 from .conftest import MakeBroker
 
 HEADERS = {"traceparent": "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", "x": "inbound"}
 
 
 async def test_on_kafka_every_attempt_carries_the_rows_key(
-    make_broker: MakeBroker, kafka: KafkaBroker, topic: Topic, publishing: Publishing, table: Table
+    make_broker: MakeBroker, kafka: KafkaBroker, topic: KafkaBox, publishing: Publishing, table: Table
 ) -> None:
     router = OutboxRouter()
     ended = 0
@@ -44,19 +45,19 @@ async def test_on_kafka_every_attempt_carries_the_rows_key(
     async with kafka:
         await broker.start()
         await publishing.one({"n": 1}, idempotency_key="order-1", headers=HEADERS, correlation_id="c")
-        records = await topic.records(2)
+        records = await topic.received(2)
         await eventually(table.is_empty)
         await broker.stop()
-    assert [record.value for record in records] == [b'{"doubled":2}'] * 2
-    assert headers_of(records[0]) == headers_of(records[1])
-    headers = headers_of(records[0])
+    assert [record.body for record in records] == [b'{"doubled":2}'] * 2
+    assert records[0].headers == records[1].headers
+    headers = records[0].headers
     assert headers["idempotency-key"] == "order-1"
     assert {**headers, **HEADERS, "of": "publisher", "correlation_id": "c"} == headers
     assert not {name for name in headers if name.startswith("outbox-")}, "those are the row's own"
 
 
 async def test_what_a_response_says_wins_and_headers_stay_at_home_unless_asked_for(
-    broker: OutboxBroker, kafka: KafkaBroker, topic: Topic, publishing: Publishing
+    broker: OutboxBroker, kafka: KafkaBroker, topic: KafkaBox, publishing: Publishing
 ) -> None:
     @kafka.publisher(topic.name)
     @broker.subscriber("orders")
@@ -67,9 +68,9 @@ async def test_what_a_response_says_wins_and_headers_stay_at_home_unless_asked_f
         await broker.start()
         await publishing.one(0, idempotency_key="row-0", headers=HEADERS)
         await publishing.one(1, idempotency_key="row-1", headers=HEADERS)
-        records = await topic.records(2)
+        records = await topic.received(2)
         await broker.stop()
-    found = {record.value: headers_of(record) for record in records}
+    found = {record.body: record.headers for record in records}
     assert found[b"1"]["idempotency-key"] == "mine"
     assert (found[b"0"]["idempotency-key"], found[b"0"]["other"]) == ("row-0", "x")
     assert not any("x" in headers or "traceparent" in headers for headers in found.values())
@@ -79,7 +80,7 @@ async def test_publishers_of_several_brokers_over_one_handler(
     *,
     broker: OutboxBroker,
     kafka: KafkaBroker,
-    topic: Topic,
+    topic: KafkaBox,
     rabbit_server: RabbitServer,
     redis_server: RedisServer,
     redis_key: str,
@@ -87,7 +88,7 @@ async def test_publishers_of_several_brokers_over_one_handler(
     table: Table,
 ) -> None:
     rabbit, redis = RabbitBroker(rabbit_server.url, logger=None), RedisBroker(redis_server.url, logger=None)
-    queue, box = rabbit_server.new_name(), Box(redis_server, redis_key)
+    queue, box = rabbit_server.new_name(), StreamBox(redis_server, redis_key)
 
     @kafka.publisher(topic.name)
     @rabbit.publisher(queue)
@@ -97,19 +98,19 @@ async def test_publishers_of_several_brokers_over_one_handler(
     async def handle(body: int) -> int:
         return body + 1
 
-    async with Mailbox.open(rabbit_server.url, queue) as mailbox, kafka, rabbit, redis:
+    async with QueueBox.declared(rabbit_server, queue) as mailbox, kafka, rabbit, redis:
         await broker.start()
         await publishing.one(1, idempotency_key="order-1", headers=HEADERS)
-        [record] = await topic.records(1)
+        [record] = await topic.received(1)
         [message] = await mailbox.messages(1)
-        [in_redis] = await eventually(box.messages)
+        [in_redis] = await eventually(box.read)
         [result] = await eventually(lambda: _rows(table, "results"))
         await broker.stop()
-    for headers in (headers_of(record), dict(message.headers), in_redis.headers):
+    for headers in (record.headers, dict(message.headers), in_redis.headers):
         assert headers["idempotency-key"] == "order-1"
         assert {**headers, **HEADERS} == headers
     assert message.message_id == "order-1"
-    assert (record.value, message.body, in_redis.body, bytes(result.payload)) == (b"2", b"2", b"2", b"2")
+    assert (record.body, message.body, in_redis.body, bytes(result.payload)) == (b"2", b"2", b"2", b"2")
     assert result.idempotency_key != "order-1", "a row of its own"
     assert "idempotency-key" not in result.headers
 
@@ -126,7 +127,7 @@ async def test_a_message_id_of_the_response_stays(
             RabbitResponse(body, message_id="mine") if body else RabbitResponse(body, headers={"idempotency-key": "h"})
         )
 
-    async with Mailbox.open(rabbit_server.url, queue) as mailbox, rabbit:
+    async with QueueBox.declared(rabbit_server, queue) as mailbox, rabbit:
         await broker.start()
         for body in (0, 1):
             await publishing.one(body, idempotency_key=f"row-{body}")
@@ -137,7 +138,7 @@ async def test_a_message_id_of_the_response_stays(
 
 
 async def test_messages_of_a_batch_are_not_made_one(
-    broker: OutboxBroker, kafka: KafkaBroker, topic: Topic, publishing: Publishing
+    broker: OutboxBroker, kafka: KafkaBroker, topic: KafkaBox, publishing: Publishing
 ) -> None:
     @kafka.publisher(topic.name, batch=True)
     @broker.subscriber("orders")
@@ -147,9 +148,9 @@ async def test_messages_of_a_batch_are_not_made_one(
     async with kafka:
         await broker.start()
         await publishing.one(1)
-        records = await topic.records(2)
+        records = await topic.received(2)
         await broker.stop()
-    assert all("idempotency-key" not in headers_of(record) for record in records)
+    assert all("idempotency-key" not in record.headers for record in records)
 
 
 async def _rows(table: Table, queue: str) -> list[Any]:

@@ -8,9 +8,9 @@ from faststream.kafka import KafkaBroker
 
 from faststream_outbox import ForwarderStatus, OutboxBroker, OutboxForwarder, Outgoing
 from integration.broker.observing import Table, eventually
+from integration.destinations.kafka import KafkaBox
 from integration.faults.proxy import TcpProxy
-
-from .carrying import HAND_OVERS, Publishing, Topic, connections_to
+from integration.forwarders.carrying import HAND_OVERS, Publishing, connections_to
 
 
 async def status_when(forwarder: OutboxForwarder, condition: Callable[[ForwarderStatus], Any]) -> ForwarderStatus:
@@ -26,7 +26,7 @@ async def test_through_an_outage(
     broker: OutboxBroker,
     proxied_kafka: KafkaBroker,
     kafka_proxy: TcpProxy,
-    topic: Topic,
+    topic: KafkaBox,
     publishing: Publishing,
 ) -> None:
     kafka_proxy.refuse()
@@ -59,7 +59,7 @@ async def test_a_pause(
     broker: OutboxBroker,
     proxied_kafka: KafkaBroker,
     kafka_proxy: TcpProxy,
-    topic: Topic,
+    topic: KafkaBox,
     publishing: Publishing,
     table: Table,
 ) -> None:
@@ -82,7 +82,7 @@ async def test_a_pause(
     assert (await forwarder.status()).lag_rows == 20
     forwarder.resume()
     await eventually(table.is_empty, within=10)
-    assert len(await topic.records(31)) == 31
+    assert len(await topic.received(31)) == 31
 
 
 async def _are(table: Table, count: int) -> bool:

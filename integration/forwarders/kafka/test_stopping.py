@@ -7,9 +7,11 @@ from faststream.kafka import KafkaBroker
 
 from faststream_outbox import Outgoing
 from integration.broker.observing import Table, eventually
+from integration.destinations.kafka import KafkaBox
+from integration.destinations.received import check_complete
+from integration.forwarders.carrying import Publishing
 from integration.servers.kafka import KafkaServer
 
-from .carrying import Publishing, Topic, check_complete
 from .conftest import MakeBroker
 
 SMALL = 1.0
@@ -20,7 +22,7 @@ async def test_acknowledged_rows_of_a_hand_over_that_is_cut_off_are_not_sent_aga
     make_broker: MakeBroker,
     kafka: KafkaBroker,
     kafka_server: KafkaServer,
-    topic: Topic,
+    topic: KafkaBox,
     publishing: Publishing,
     table: Table,
     monkeypatch: pytest.MonkeyPatch,
@@ -50,6 +52,6 @@ async def test_acknowledged_rows_of_a_hand_over_that_is_cut_off_are_not_sent_aga
     second.forwarder("orders", to=kafka.publisher(topic.name))
     await second.start()
     await eventually(table.is_empty)
-    records = await topic.records(60)
+    records = await topic.received(60)
     assert len(records) == 60
     check_complete(records, ids)

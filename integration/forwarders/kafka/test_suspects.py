@@ -11,13 +11,15 @@ from faststream_outbox import Outgoing
 from faststream_outbox._values.outcome import Accepted, Poison, Reason
 from faststream_outbox.forwarders.suspects import ConnectionBrokenError
 from integration.broker.observing import Table, eventually
+from integration.destinations.kafka import KafkaBox
+from integration.destinations.received import check_complete
 from integration.faults.proxy import TcpProxy
+from integration.forwarders.carrying import Publishing
 from integration.forwarders.parcels import carry, destination, parcel
 from integration.servers.kafka import OwnKafka, running_own_kafka
 from integration.servers.missing import missing
 from integration.servers.process import ServerUnavailable
 
-from .carrying import Publishing, Topic, check_complete
 from .conftest import MakeBroker
 
 REQUEST_BYTES = 200_000
@@ -50,7 +52,7 @@ async def test_a_row_over_which_kafka_closes_the_connection_is_found_and_no_othe
         assert isinstance(poison.exception, ConnectionBrokenError)
         assert set(verdicts) == {Accepted()}
         del parcels[20]
-        check_complete(await Topic(strict_kafka.bootstrap, name).records(59), [each.row.id for each in parcels])
+        check_complete(await KafkaBox(strict_kafka, name).received(59), [each.row.id for each in parcels])
 
 
 async def test_such_a_row_is_parked(
@@ -66,7 +68,7 @@ async def test_such_a_row_is_parked(
         [parked] = await table.rows()
         assert (parked.id, parked.failure_reason) == (ids[44], "invalid")
         assert "ConnectionBrokenError" in parked.last_exception
-        check_complete(await Topic(strict_kafka.bootstrap, name).records(99), {*ids} - {parked.id})
+        check_complete(await KafkaBox(strict_kafka, name).received(99), {*ids} - {parked.id})
         await broker.stop()
 
 
@@ -84,7 +86,7 @@ async def test_connections_that_break_again_and_again_poison_nothing(
     make_broker: MakeBroker,
     proxied_kafka: KafkaBroker,
     kafka_proxy: TcpProxy,
-    topic: Topic,
+    topic: KafkaBox,
     publishing: Publishing,
     table: Table,
 ) -> None:
@@ -99,7 +101,7 @@ async def test_connections_that_break_again_and_again_poison_nothing(
                 ids += await publishing.many(Outgoing(b"", key=f"key-{n % 20}") for n in range(100))
             kafka_proxy.reset()
         await eventually(table.is_empty, within=20)
-    check_complete(await topic.records(len(ids)), ids)
+    check_complete(await topic.received(len(ids)), ids)
 
 
 @pytest.mark.timeout(300)
@@ -119,5 +121,5 @@ async def test_a_server_that_is_restarted_under_load_accuses_nobody(
             await asyncio.to_thread(strict_kafka.start)
         await eventually(lambda: _nothing_waits(table), within=60)
         assert await table.is_empty()
-        check_complete(await Topic(strict_kafka.bootstrap, name).records(len(ids)), ids)
+        check_complete(await KafkaBox(strict_kafka, name).received(len(ids)), ids)
         await broker.stop()

@@ -7,9 +7,10 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from faststream_outbox import Forward, OutboxBroker, OutboxMessage, Outgoing
 from integration.broker.observing import Table, eventually
+from integration.destinations.kafka import KafkaBox
+from integration.destinations.received import check_order
 from integration.servers.kafka import KafkaServer
 
-from .carrying import Topic, check_order, headers_of
 from .conftest import MakeBroker
 
 
@@ -27,7 +28,7 @@ async def test_a_handler_and_two_topics_get_every_message_once(
         return Forward(headers={"seen-in": message.queue})
 
     with kafka_server.topic(3) as first, kafka_server.topic(2) as second:
-        topics = [Topic(kafka_server.bootstrap, name) for name in (first, second)]
+        topics = [KafkaBox(kafka_server, name) for name in (first, second)]
         for topic in topics:
             broker.forwarder("orders", to=kafka.publisher(topic.name), tee=True, transform=transform)
         messages = [Outgoing(n, key=f"k{n % 7}", idempotency_key=f"order-{n}") for n in range(60)]
@@ -37,18 +38,18 @@ async def test_a_handler_and_two_topics_get_every_message_once(
             assert len(await broker.fetch_unprocessed(queue="orders", session=connection)) == 60
         await broker.start()
         for topic in topics:
-            records = await topic.records(60)
+            records = await topic.received(60)
             check_order(records)
-            assert {headers_of(record)["outbox-queue"] for record in records} == {"orders"}
-            assert {headers_of(record)["seen-in"] for record in records} == {"orders"}
-            identities = {headers_of(record)["idempotency-key"]: record.value for record in records}
+            assert {record.headers["outbox-queue"] for record in records} == {"orders"}
+            assert {record.headers["seen-in"] for record in records} == {"orders"}
+            identities = {record.headers["idempotency-key"]: record.body for record in records}
             assert identities == {f"order-{n}": b"%d" % n for n in range(60)}
         await eventually(table.is_empty)
     assert sorted(handled) == [(n, "orders", f"order-{n}") for n in range(60)]
 
 
 async def test_one_consumers_outage_is_not_the_others(
-    make_broker: MakeBroker, kafka: KafkaBroker, topic: Topic, engine: AsyncEngine, table: Table
+    make_broker: MakeBroker, kafka: KafkaBroker, topic: KafkaBox, engine: AsyncEngine, table: Table
 ) -> None:
     broker = make_broker(graceful_timeout=1.0)
     nowhere = KafkaBroker("127.0.0.1:1", acks="all", logger=None)
@@ -57,12 +58,12 @@ async def test_one_consumers_outage_is_not_the_others(
     await broker.start()
     async with engine.begin() as connection:
         await broker.publish("x", queue="orders", session=connection, idempotency_key="once")
-    await topic.records(1)
+    await topic.received(1)
     await eventually(lambda: _queues(table, ["orders=>nowhere"]))
     # The message itself is done, so it may be published again; its copy waits, and stands for the new one.
     async with engine.begin() as connection:
         assert await broker.publish("x", queue="orders", session=connection, idempotency_key="once")
-    await topic.records(2)
+    await topic.received(2)
     await eventually(lambda: _queues(table, ["orders=>nowhere"]))
 
 

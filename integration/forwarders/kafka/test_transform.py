@@ -6,12 +6,12 @@ from faststream.kafka import KafkaBroker
 
 from faststream_outbox import Forward, NoRetry, OutboxBroker, OutboxMessage, Outgoing
 from integration.broker.observing import Table, eventually
-
-from .carrying import Publishing, Topic, headers_of, row_id
+from integration.destinations.kafka import KafkaBox
+from integration.forwarders.carrying import Publishing
 
 
 async def test_keys_and_headers_are_changed_and_some_messages_dropped(
-    broker: OutboxBroker, kafka: KafkaBroker, topic: Topic, publishing: Publishing, table: Table
+    broker: OutboxBroker, kafka: KafkaBroker, topic: KafkaBox, publishing: Publishing, table: Table
 ) -> None:
     def transform(message: OutboxMessage) -> Forward | None:
         if message.body == b"secret":
@@ -31,18 +31,18 @@ async def test_keys_and_headers_are_changed_and_some_messages_dropped(
         "orders", to=kafka.publisher(topic.name), transform=transform, retry_strategy=NoRetry()
     )
     await broker.start()
-    records = await topic.records(len(ids))
+    records = await topic.received(len(ids))
     [parked] = await eventually(lambda: table.query("SELECT * FROM outbox WHERE failed_at IS NOT NULL"))
     assert (parked.key, parked.failure_reason) == ("other", "retries_exhausted")
     assert parked.last_exception == "ValueError: no such country: 'xx'"
     await eventually(lambda: _none_waits(table))
-    assert sorted(row_id(record) for record in records) == ids
+    assert sorted(record.row_id for record in records) == ids
     by_region: defaultdict[str, list[int]] = defaultdict(list)
-    for record in sorted(records, key=lambda record: record.offset):
-        headers = headers_of(record)
-        number = ids.index(row_id(record))
-        assert record.value == str(number).encode()
-        assert record.key == f"customer-{number % 2}".encode()
+    for record in records:
+        headers = record.headers
+        number = ids.index(record.row_id)
+        assert record.body == str(number).encode()
+        assert record.key == f"customer-{number % 2}"
         assert (headers["region"], headers["kept"], headers["content-type"]) == (str(number % 3), "y", "text/plain")
         assert "internal" not in headers
         by_region[f"{number % 2}/{number % 3}"].append(number)
@@ -56,7 +56,7 @@ async def _none_waits(table: Table) -> bool:
 
 
 async def test_rows_of_one_key_that_are_sent_with_several_keep_their_order(
-    broker: OutboxBroker, kafka: KafkaBroker, topic: Topic, publishing: Publishing, table: Table
+    broker: OutboxBroker, kafka: KafkaBroker, topic: KafkaBox, publishing: Publishing, table: Table
 ) -> None:
     """They land in different partitions, so what can be seen is that all arrive, each key in its order."""
 
@@ -67,10 +67,10 @@ async def test_rows_of_one_key_that_are_sent_with_several_keep_their_order(
     broker.forwarder("orders", to=kafka.publisher(topic.name), transform=transform)
     await broker.start()
     await eventually(table.is_empty, within=20)
-    records = await topic.records(len(ids))
-    assert sorted(row_id(record) for record in records) == ids
-    by_key: defaultdict[bytes | None, list[int]] = defaultdict(list)
-    for record in sorted(records, key=lambda record: (record.partition, record.offset)):
-        by_key[record.key].append(row_id(record))
+    records = await topic.received(len(ids))
+    assert sorted(record.row_id for record in records) == ids
+    by_key: defaultdict[str | None, list[int]] = defaultdict(list)
+    for record in records:
+        by_key[record.key].append(record.row_id)
     assert len(by_key) == 20
     assert all(numbers == sorted(numbers) for numbers in by_key.values())

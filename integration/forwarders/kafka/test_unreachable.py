@@ -13,12 +13,11 @@ from faststream.kafka import KafkaBroker
 from faststream_outbox._values.outcome import Accepted, Unsent
 from faststream_outbox.forwarders.kafka import client
 from faststream_outbox.forwarders.kafka.client import KafkaClient
+from integration.destinations.kafka import KafkaBox
 from integration.faults.proxy import TcpProxy
 from integration.forwarders.parcels import connects, destination, parcel
 from integration.servers.kafka import KafkaServer
 from integration.servers.process import LOOPBACK
-
-from .carrying import Topic
 
 
 @pytest.fixture
@@ -33,7 +32,7 @@ async def dead(kafka_server: KafkaServer, nothing_is_left_behind: None) -> Async
 
 
 async def test_a_server_behind_dead_ones_is_found_in_one_attempt(
-    topic: Topic, dead: list[TcpProxy], monkeypatch: pytest.MonkeyPatch
+    topic: KafkaBox, dead: list[TcpProxy], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     brokers = ClusterMetadata.brokers
     dead_ports = {proxy.port for proxy in dead}
@@ -43,7 +42,7 @@ async def test_a_server_behind_dead_ones_is_found_in_one_attempt(
 
     monkeypatch.setattr(ClusterMetadata, "brokers", dead_ones_first)
     monkeypatch.setattr(client, "SERVER_SECONDS", 0.3)
-    kafka = KafkaBroker([*(proxy.address for proxy in dead), topic.bootstrap], acks="all", logger=None)
+    kafka = KafkaBroker([*(proxy.address for proxy in dead), topic.url], acks="all", logger=None)
     async with destination(kafka.publisher(topic.name)) as to:
         async with asyncio.timeout(5.0):
             await to.connect()
@@ -51,7 +50,7 @@ async def test_a_server_behind_dead_ones_is_found_in_one_attempt(
 
 
 async def test_a_leader_that_cannot_be_reached_keeps_no_row_from_another(
-    topic: Topic, dead: list[TcpProxy], monkeypatch: pytest.MonkeyPatch
+    topic: KafkaBox, dead: list[TcpProxy], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     locate = KafkaClient._locate
 
@@ -64,7 +63,7 @@ async def test_a_leader_that_cannot_be_reached_keeps_no_row_from_another(
 
     monkeypatch.setattr(client, "SERVER_SECONDS", 0.5)
     monkeypatch.setattr(KafkaClient, "_locate", with_a_dead_leader)
-    kafka = KafkaBroker(topic.bootstrap, acks="all", logger=None)
+    kafka = KafkaBroker(topic.url, acks="all", logger=None)
     async with destination(kafka.publisher(topic.name)) as to:
         assert await connects(to)
         parcels = [parcel(key=f"key-{n}") for n in range(60)]
@@ -75,4 +74,4 @@ async def test_a_leader_that_cannot_be_reached_keeps_no_row_from_another(
     assert unsent
     assert len(accepted) + len(unsent) == len(parcels)
     assert {str(verdict.exception) for verdict in unsent} == {f"partition 0 of {topic.name!r}: no way to server 99"}
-    assert len(await topic.records(len(accepted))) == len(accepted)
+    assert len(await topic.received(len(accepted))) == len(accepted)

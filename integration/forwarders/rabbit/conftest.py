@@ -4,8 +4,8 @@ from collections.abc import AsyncIterator
 import pytest
 from faststream.rabbit import RabbitBroker
 
+from integration.destinations.rabbit import QueueBox
 from integration.faults.proxy import TcpProxy
-from integration.servers.queues import Mailbox
 from integration.servers.rabbitmq import OwnRabbit, RabbitServer
 
 
@@ -37,9 +37,9 @@ def proxied_rabbit(rabbit_server: RabbitServer, rabbit_proxy: TcpProxy) -> Rabbi
 
 
 @pytest.fixture
-async def mailbox(rabbit_server: RabbitServer, nothing_is_left_behind: None) -> AsyncIterator[Mailbox]:
+async def mailbox(rabbit_server: RabbitServer, nothing_is_left_behind: None) -> AsyncIterator[QueueBox]:
     """A durable queue for this test alone, fed by the default exchange."""
-    async with Mailbox.open(rabbit_server.url, rabbit_server.new_name()) as mailbox:
+    async with QueueBox.declared(rabbit_server, rabbit_server.new_name()) as mailbox:
         yield mailbox
 
 

@@ -8,11 +8,10 @@ from aio_pika.abc import AbstractExchange
 from faststream.rabbit import ExchangeType, RabbitBroker, RabbitExchange
 
 from faststream_outbox._values.outcome import Accepted, Poison, Reason, Refused
+from integration.destinations.rabbit import QueueBox
+from integration.destinations.received import check_order
 from integration.forwarders.parcels import carry, destination, parcel
-from integration.servers.queues import Mailbox
 from integration.servers.rabbitmq import OwnRabbit, RabbitServer
-
-from .carrying import as_records, check_order, row_id
 
 
 @pytest.fixture
@@ -24,16 +23,16 @@ async def exchange(rabbit_server: RabbitServer, nothing_is_left_behind: None) ->
 
 
 async def test_on_the_default_exchange_it_is_another_queue(
-    rabbit: RabbitBroker, rabbit_server: RabbitServer, mailbox: Mailbox
+    rabbit: RabbitBroker, rabbit_server: RabbitServer, mailbox: QueueBox
 ) -> None:
-    async with Mailbox.open(rabbit_server.url, f"{mailbox.name}-other") as other:
+    async with QueueBox.declared(rabbit_server, f"{mailbox.name}-other") as other:
         parcels = [parcel(other.name if n % 3 else None, key=f"key-{n % 5}") for n in range(60)]
         async with destination(rabbit.publisher(mailbox.name)) as to:
             await to.connect()
             assert set(await to.send(parcels)) == {Accepted()}
         for box, count in ((mailbox, 20), (other, 40)):
-            records = as_records(await box.messages(count))
-            assert {row_id(record) for record in records} == {
+            records = await box.received(count)
+            assert {record.row_id for record in records} == {
                 each.row.id for each in parcels if (each.address or mailbox.name) == box.name
             }
             check_order(records)
@@ -47,7 +46,7 @@ async def test_on_a_topic_exchange_it_is_another_routing_key(
     )
     name = rabbit_server.new_name()
     async with (
-        Mailbox.open(rabbit_server.url, name, exchange=exchange.name, routing_key="orders.#") as box,
+        QueueBox.declared(rabbit_server, name, exchange=exchange.name, routing_key="orders.#") as box,
         destination(publisher) as to,
     ):
         await to.connect()
@@ -56,7 +55,7 @@ async def test_on_a_topic_exchange_it_is_another_routing_key(
 
 
 async def test_a_routing_key_to_which_no_queue_is_bound_refuses_its_rows_and_no_others(
-    rabbit: RabbitBroker, mailbox: Mailbox
+    rabbit: RabbitBroker, mailbox: QueueBox
 ) -> None:
     async with destination(rabbit.publisher(mailbox.name)) as to:
         await to.connect()
@@ -68,7 +67,7 @@ async def test_a_routing_key_to_which_no_queue_is_bound_refuses_its_rows_and_no_
 
 
 @pytest.mark.parametrize("address", ["", "x" * 256, "ä" * 128])
-async def test_what_cannot_be_a_routing_key_is_poison(rabbit: RabbitBroker, mailbox: Mailbox, address: str) -> None:
+async def test_what_cannot_be_a_routing_key_is_poison(rabbit: RabbitBroker, mailbox: QueueBox, address: str) -> None:
     async with destination(rabbit.publisher(mailbox.name)) as to:
         await to.connect()
         poison, accepted = await to.send([parcel(address), parcel()])
@@ -77,8 +76,8 @@ async def test_what_cannot_be_a_routing_key_is_poison(rabbit: RabbitBroker, mail
     assert accepted == Accepted()
 
 
-async def test_the_longest_routing_key(rabbit: RabbitBroker, rabbit_server: RabbitServer, mailbox: Mailbox) -> None:
-    async with Mailbox.open(rabbit_server.url, mailbox.name.ljust(255, "x")) as other:
+async def test_the_longest_routing_key(rabbit: RabbitBroker, rabbit_server: RabbitServer, mailbox: QueueBox) -> None:
+    async with QueueBox.declared(rabbit_server, mailbox.name.ljust(255, "x")) as other:
         async with destination(rabbit.publisher(mailbox.name)) as to:
             assert await carry(to, [parcel(other.name)]) == [Accepted()]
         assert len(await other.messages(1)) == 1
@@ -96,7 +95,7 @@ async def test_a_routing_key_that_is_not_permitted_refuses_its_rows_and_no_other
     rabbit = RabbitBroker(embedded.url.replace("guest:guest", "topical:secret"), logger=None)
     publisher = rabbit.publisher(exchange=RabbitExchange(exchange.name, type=ExchangeType.TOPIC), routing_key="open.a")
     name = embedded.new_name()
-    async with Mailbox.open(embedded.url, name, exchange=exchange.name, routing_key="#") as box:
+    async with QueueBox.declared(embedded, name, exchange=exchange.name, routing_key="#") as box:
         addresses = (None, "closed", "open.b", "closed", None)
         parcels = [parcel(address, key=f"key-{number}") for number, address in enumerate(addresses)]
         async with destination(publisher) as to:

@@ -13,8 +13,8 @@ from cloudevents.core.formats.json import JSONFormat
 from faststream.rabbit import RabbitBroker
 
 from faststream_outbox import OutboxBroker, Outgoing
+from integration.destinations.rabbit import QueueBox
 from integration.forwarders.carrying import Publishing
-from integration.servers.queues import Mailbox
 
 BODIES: list[Any] = [{"total": 3, "ä": [None, True, 1.5]}, [], "text ä", b"\x00\xff", None]
 
@@ -34,7 +34,7 @@ async def test_rows_arrive_as_events_of_which_the_bodies_are_unchanged(
     read: Callable[[AbstractIncomingMessage], BaseCloudEvent],
     broker: OutboxBroker,
     rabbit: RabbitBroker,
-    mailbox: Mailbox,
+    mailbox: QueueBox,
     publishing: Publishing,
 ) -> None:
     broker.forwarder("orders", to=rabbit.publisher(mailbox.name), envelope="cloudevents")

@@ -11,14 +11,13 @@ from faststream.rabbit import RabbitBroker
 
 from faststream_outbox import ConstantRetry, Forward, OutboxMessage, Outgoing
 from integration.broker.observing import LogLines, Table, eventually
-from integration.forwarders.carrying import Publishing, check_complete, nothing_is_counted
+from integration.destinations.rabbit import QueueBox
+from integration.destinations.received import check_complete
+from integration.forwarders.carrying import Publishing, nothing_is_counted
 from integration.forwarders.conftest import MakeBroker
 from integration.servers.missing import missing
 from integration.servers.process import ServerUnavailable
-from integration.servers.queues import Mailbox
 from integration.servers.rabbitmq import EmbeddedRabbit, RabbitServer
-
-from .carrying import as_records
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +46,7 @@ async def test_the_node_of_a_queue_is_down_and_no_message_dies_of_it(
     make_broker: MakeBroker,
     rabbit: RabbitBroker,
     other_node: EmbeddedRabbit,
-    mailbox: Mailbox,
+    mailbox: QueueBox,
     publishing: Publishing,
     table: Table,
     log: LogLines,
@@ -69,14 +68,14 @@ async def test_the_node_of_a_queue_is_down_and_no_message_dies_of_it(
     [line] = await eventually(lambda: log.at_least(logging.WARNING), within=10)
     assert "down" in line
     others = await publishing.many(Outgoing(b"", key=f"near-{n % 5}", headers={"goes": "near"}) for n in range(30))
-    check_complete(as_records(await mailbox.messages(30)), others)
+    check_complete(await mailbox.received(30), others)
     status = await forwarder.status()
     assert status.state == "closed"
     assert [part.name for part in status.parts_down] == [name]
     await nothing_is_counted(table)
 
     await asyncio.to_thread(other_node.start)
-    check_complete(as_records(await Mailbox(other_node.url, name).messages(30, timeout=70)), ids)
+    check_complete(await QueueBox(other_node, name).received(30, within=70), ids)
     await eventually(table.is_empty)
     assert len(log.at_least(logging.WARNING)) == 1
     async with await aio_pika.connect(other_node.url) as connection, connection.channel() as channel:

@@ -4,8 +4,8 @@ import pytest
 from faststream.rabbit import RabbitBroker
 
 from faststream_outbox._values.outcome import Accepted
+from integration.destinations.rabbit import QueueBox
 from integration.forwarders.parcels import carry, destination, parcel
-from integration.servers.queues import Mailbox
 from integration.servers.rabbitmq import OwnRabbit
 
 
@@ -17,7 +17,7 @@ async def test_a_virtual_host_that_is_missing(embedded: OwnRabbit) -> None:
     assert "guest:guest" not in str(caught.value)
 
 
-async def test_a_virtual_host_whose_limit_of_connections_is_reached(embedded: OwnRabbit, mailbox: Mailbox) -> None:
+async def test_a_virtual_host_whose_limit_of_connections_is_reached(embedded: OwnRabbit, mailbox: QueueBox) -> None:
     rabbit = RabbitBroker(embedded.url, logger=None)
     async with destination(rabbit.publisher(mailbox.name)) as to:
         embedded.evaluate('rabbit_vhost_limit:set(<<"/">>, [{<<"max-connections">>, 0}], <<"tests">>)')

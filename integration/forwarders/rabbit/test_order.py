@@ -5,11 +5,10 @@ from faststream.rabbit import RabbitBroker
 
 from faststream_outbox import ConstantRetry, OutboxBroker, Outgoing
 from integration.broker.observing import Table, eventually
+from integration.destinations.rabbit import QueueBox
+from integration.destinations.received import check_complete
 from integration.forwarders.carrying import Publishing
-from integration.servers.queues import Mailbox
 from integration.servers.rabbitmq import MAX_MESSAGE_BYTES, RabbitServer
-
-from .carrying import as_records, check_complete
 
 
 @pytest.mark.parametrize("count_nacks", [True, False])
@@ -24,7 +23,7 @@ async def test_a_row_that_a_full_queue_rejects_holds_back_its_own_key(
 ) -> None:
     """A queue that rejects when it is full takes some rows of a hand-over and not others."""
     limits = {"x_max_length": 5, "x_overflow": "reject-publish"}
-    async with Mailbox.open(rabbit_server.url, rabbit_server.new_name(), **limits) as mailbox:
+    async with QueueBox.declared(rabbit_server, rabbit_server.new_name(), **limits) as mailbox:
         broker.forwarder(
             "orders",
             to=rabbit.publisher(mailbox.name),
@@ -38,10 +37,10 @@ async def test_a_row_that_a_full_queue_rejects_holds_back_its_own_key(
         while len(messages) < len(ids):
             left = len(ids) - len(messages)
             await eventually(lambda left=left: _someone_was_refused(table, left))
-            messages = await mailbox.messages(len(messages) + 1)
+            messages = await mailbox.received(len(messages) + 1)
         await eventually(table.is_empty)
         assert len(messages) == len(ids)
-        check_complete(as_records(messages), ids)
+        check_complete(messages, ids)
 
 
 async def _someone_was_refused(table: Table, left: int) -> bool:
@@ -49,7 +48,7 @@ async def _someone_was_refused(table: Table, left: int) -> bool:
 
 
 async def test_nothing_passes_a_poisoned_row_of_its_key_before_it_is_dead(
-    broker: OutboxBroker, rabbit: RabbitBroker, mailbox: Mailbox, publishing: Publishing, table: Table
+    broker: OutboxBroker, rabbit: RabbitBroker, mailbox: QueueBox, publishing: Publishing, table: Table
 ) -> None:
     broker.forwarder("orders", to=rabbit.publisher(mailbox.name))
     messages = [Outgoing(b"", key=f"key-{number % 7}") for number in range(100)]
@@ -61,7 +60,7 @@ async def test_nothing_passes_a_poisoned_row_of_its_key_before_it_is_dead(
     await broker.start()
     await eventually(lambda: _all_failed(table), within=15)
     assert {row.id for row in await table.rows()} == {ids[number] for number in poisoned}
-    records = as_records(await mailbox.messages(95))
+    records = await mailbox.received(95)
     check_complete(records, {row for number, row in enumerate(ids) if number not in poisoned})
 
 

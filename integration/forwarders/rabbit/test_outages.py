@@ -8,13 +8,12 @@ from faststream.rabbit import RabbitBroker
 
 from faststream_outbox import Outgoing
 from integration.broker.observing import LogLines, Table, eventually
+from integration.destinations.rabbit import QueueBox
+from integration.destinations.received import check_complete, check_order, without_repeats
 from integration.faults.proxy import TcpProxy
 from integration.forwarders.carrying import Publishing, keep_publishing, nothing_is_counted
 from integration.forwarders.conftest import MakeBroker
-from integration.servers.queues import Mailbox
 from integration.servers.rabbitmq import OwnRabbit
-
-from .carrying import as_records, check_complete, check_order, without_repeats
 
 
 @pytest.mark.parametrize("killed", [False, True])
@@ -24,7 +23,7 @@ async def test_a_restart_while_rows_flow(
     make_broker: MakeBroker,
     rabbit: RabbitBroker,
     embedded: OwnRabbit,
-    mailbox: Mailbox,
+    mailbox: QueueBox,
     publishing: Publishing,
     table: Table,
     log: LogLines,
@@ -55,7 +54,7 @@ async def test_a_restart_while_rows_flow(
         restarted.set()
         await publisher
     await eventually(table.is_empty, within=20)
-    records = as_records(await mailbox.messages(len(ids)))
+    records = await mailbox.received(len(ids))
     assert len(records) - len(ids) <= 100, "at most what was in flight is repeated"
     check_complete(records, ids)
     check_order(without_repeats(records))
@@ -74,7 +73,7 @@ async def test_a_memory_alarm_is_an_outage_and_lets_nothing_through_later(
     make_broker: MakeBroker,
     rabbit: RabbitBroker,
     embedded: OwnRabbit,
-    mailbox: Mailbox,
+    mailbox: QueueBox,
     publishing: Publishing,
     table: Table,
     log: LogLines,
@@ -100,9 +99,9 @@ async def test_a_memory_alarm_is_an_outage_and_lets_nothing_through_later(
         assert len(log.at_least(logging.WARNING)) <= 2, log.at_least(logging.WARNING)
         assert len(aiormq_log.records) <= 12, aiormq_log.messages
     await eventually(table.is_empty, within=10)
-    messages = [message for message in await mailbox.messages(51) if message.body != b"it works"]
+    messages = [message for message in await mailbox.received(51) if message.body != b"it works"]
     assert len(messages) == len(ids), "what was given up was not sent"
-    check_complete(as_records(messages), ids)
+    check_complete(messages, ids)
 
 
 async def _are_free(table: Table, count: int) -> bool:
@@ -114,7 +113,7 @@ async def test_connections_that_break_again_and_again_poison_nothing(
     make_broker: MakeBroker,
     proxied_rabbit: RabbitBroker,
     rabbit_proxy: TcpProxy,
-    mailbox: Mailbox,
+    mailbox: QueueBox,
     publishing: Publishing,
     table: Table,
 ) -> None:
@@ -130,7 +129,7 @@ async def test_connections_that_break_again_and_again_poison_nothing(
             rabbit_proxy.reset()
         await eventually(lambda: _nothing_waits(table), within=20)
     assert not await table.rows()
-    check_complete(as_records(await mailbox.messages(len(ids))), ids)
+    check_complete(await mailbox.received(len(ids)), ids)
 
 
 async def _nothing_waits(table: Table) -> bool:

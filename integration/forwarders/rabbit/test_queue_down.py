@@ -10,12 +10,11 @@ from faststream.rabbit import ExchangeType, RabbitBroker, RabbitExchange
 
 from faststream_outbox import ConstantRetry, Forward, OutboxForwarder, OutboxMessage, Outgoing
 from integration.broker.observing import LogLines, Table, eventually
-from integration.forwarders.carrying import Publishing, all_failed, check_complete, nothing_is_counted
+from integration.destinations.rabbit import QueueBox
+from integration.destinations.received import check_complete
+from integration.forwarders.carrying import Publishing, all_failed, nothing_is_counted
 from integration.forwarders.conftest import MakeBroker
-from integration.servers.queues import Mailbox
 from integration.servers.rabbitmq import RabbitServer
-
-from .carrying import as_records
 
 REJECTS = {"x_overflow": "reject-publish"}
 
@@ -47,14 +46,14 @@ async def test_a_full_queue_is_an_outage_of_its_routing_key_until_it_is_emptied(
     rabbit_server: RabbitServer,
     publishing: Publishing,
     table: Table,
-    mailbox: Mailbox,
+    mailbox: QueueBox,
     log: LogLines,
 ) -> None:
     def elsewhere(message: OutboxMessage) -> Forward:
         return Forward(to=mailbox.name if message.headers.get("goes") == "elsewhere" else None)
 
     broker = make_broker(logger=log)
-    async with Mailbox.open(rabbit_server.url, rabbit_server.new_name(), x_max_length=5, **REJECTS) as full:
+    async with QueueBox.declared(rabbit_server, rabbit_server.new_name(), x_max_length=5, **REJECTS) as full:
         # A row that were refused would wait for longer than the test.
         retry = ConstantRetry(delay_seconds=600)
         to = rabbit.publisher(full.name)
@@ -67,7 +66,7 @@ async def test_a_full_queue_is_an_outage_of_its_routing_key_until_it_is_emptied(
         other = {"goes": "elsewhere"}
         others = await publishing.many(Outgoing(b"", key=f"key-{n}", headers=other) for n in range(8))
         more = await publishing.many(Outgoing(b"", key=f"other-{n}", headers=other) for n in range(30))
-        arrived = as_records(await mailbox.messages(30))
+        arrived = await mailbox.received(30)
         assert {record.row_id for record in arrived} == set(more), "the rest of each key waits, and no other key"
         status = await forwarder.status()
         assert status.state == "closed", "the destination works"
@@ -76,9 +75,9 @@ async def test_a_full_queue_is_an_outage_of_its_routing_key_until_it_is_emptied(
         await nothing_is_counted(table)
         messages = []
         while len(messages) < len(ids):
-            messages = await full.messages(len(messages) + 1, timeout=30)
-        check_complete(as_records(messages), ids)
-        check_complete(as_records(await mailbox.messages(38)), [*others, *more])
+            messages = await full.received(len(messages) + 1, within=30)
+        check_complete(messages, ids)
+        check_complete(await mailbox.received(38), [*others, *more])
         await eventually(table.is_empty)
         await eventually(lambda: log.containing("works again"))
         assert len(log.at_least(logging.WARNING)) == 1
@@ -96,8 +95,8 @@ async def test_while_one_of_several_queues_is_full_the_others_get_few_copies(
 ) -> None:
     broker, url = make_broker(), rabbit_server.url
     async with (
-        Mailbox.open(url, f"{fanout}-good", exchange=fanout) as good,
-        Mailbox.open(url, f"{fanout}-full", exchange=fanout, x_max_length=1, **REJECTS) as full,
+        QueueBox.declared(rabbit_server, f"{fanout}-good", exchange=fanout) as good,
+        QueueBox.declared(rabbit_server, f"{fanout}-full", exchange=fanout, x_max_length=1, **REJECTS) as full,
     ):
         exchange = RabbitExchange(fanout, type=ExchangeType.FANOUT, durable=True)
         forwarder = broker.forwarder("orders", to=rabbit.publisher(exchange=exchange), lanes=1, batch_size=50)
@@ -113,8 +112,8 @@ async def test_while_one_of_several_queues_is_full_the_others_get_few_copies(
             # It is full again at once, and has room for one more when that one is read.
             taken = len(await full.messages(taken + 1, timeout=60))
         await eventually(table.is_empty)
-        check_complete(as_records(await full.messages(6)), ids)
-        check_complete(as_records(await good.messages(6)), ids)
+        check_complete(await full.received(6), ids)
+        check_complete(await good.received(6), ids)
 
 
 async def _has_tried(forwarder: OutboxForwarder, times: int) -> bool:
@@ -130,10 +129,10 @@ async def test_where_nacks_count_a_message_ends_as_a_dead_letter(
     publishing: Publishing,
     table: Table,
 ) -> None:
-    broker, url = make_broker(), rabbit_server.url
+    broker = make_broker()
     async with (
-        Mailbox.open(url, f"{fanout}-good", exchange=fanout) as good,
-        Mailbox.open(url, f"{fanout}-full", exchange=fanout, x_max_length=1, **REJECTS) as full,
+        QueueBox.declared(rabbit_server, f"{fanout}-good", exchange=fanout) as good,
+        QueueBox.declared(rabbit_server, f"{fanout}-full", exchange=fanout, x_max_length=1, **REJECTS) as full,
     ):
         exchange = RabbitExchange(fanout, type=ExchangeType.FANOUT, durable=True)
         forwarder = broker.forwarder(
@@ -149,7 +148,7 @@ async def test_where_nacks_count_a_message_ends_as_a_dead_letter(
         assert [row.id for row in dead] == ids[1:]
         assert {(row.failure_reason, row.attempts_count) for row in dead} == {("retries_exhausted", 3)}
         assert all("Basic.Nack" in row.last_exception for row in dead)
-        copies = Counter(record.row_id for record in as_records(await good.messages(10)))
+        copies = Counter(record.row_id for record in await good.received(10))
         assert copies == {ids[0]: 1, ids[1]: 3, ids[2]: 3, ids[3]: 3}
         assert len(await full.messages(1)) == 1
         assert (await forwarder.status()).parts_down == []

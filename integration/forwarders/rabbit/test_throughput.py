@@ -6,16 +6,15 @@ from faststream.rabbit import RabbitBroker
 
 from faststream_outbox import OutboxBroker, Outgoing
 from integration.broker.observing import Table, eventually
+from integration.destinations.rabbit import QueueBox
+from integration.destinations.received import check_complete
 from integration.forwarders.carrying import Publishing
-from integration.servers.queues import Mailbox
-
-from .carrying import as_records, check_complete
 
 ROWS = 3000
 
 
 async def test_thousands_of_rows(
-    broker: OutboxBroker, rabbit: RabbitBroker, mailbox: Mailbox, publishing: Publishing, table: Table
+    broker: OutboxBroker, rabbit: RabbitBroker, mailbox: QueueBox, publishing: Publishing, table: Table
 ) -> None:
     ids = await publishing.many(Outgoing(b"x" * 230, key=f"key-{n % 1000}") for n in range(ROWS))
     broker.forwarder("orders", to=rabbit.publisher(mailbox.name))
@@ -24,4 +23,4 @@ async def test_thousands_of_rows(
     await eventually(table.is_empty, within=60)
     seconds = time.monotonic() - began
     print(f"\n{ROWS} rows of 1000 keys in {seconds:.1f} s: {ROWS / seconds:,.0f} rows/s")
-    check_complete(as_records(await mailbox.messages(ROWS)), ids)
+    check_complete(await mailbox.received(ROWS), ids)

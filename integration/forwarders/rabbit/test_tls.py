@@ -14,10 +14,10 @@ from yarl import URL
 
 from faststream_outbox import OutboxBroker, Outgoing
 from integration.broker.observing import Table, eventually
+from integration.destinations.rabbit import QueueBox
 from integration.forwarders.carrying import Publishing
 from integration.forwarders.parcels import destination
 from integration.servers.missing import missing
-from integration.servers.queues import Mailbox
 from integration.servers.rabbitmq import RabbitServer
 
 
@@ -61,7 +61,7 @@ async def test_rows_go_through_an_encrypted_connection(
     rabbit_server: RabbitServer,
     tls_port: int,
     certificate: Path,
-    mailbox: Mailbox,
+    mailbox: QueueBox,
     publishing: Publishing,
     table: Table,
 ) -> None:

@@ -16,12 +16,10 @@ from faststream_outbox import ConstantRetry, OutboxBroker, Outgoing
 from faststream_outbox.forwarders import factory
 from faststream_outbox.forwarders.rabbit import properties
 from integration.broker.observing import LogLines, Table, eventually
+from integration.destinations.rabbit import QueueBox
 from integration.forwarders.carrying import Publishing
 from integration.forwarders.conftest import MakeBroker
-from integration.servers.queues import Mailbox
 from integration.servers.rabbitmq import MAX_MESSAGE_BYTES, OwnRabbit, RabbitServer
-
-from .carrying import as_records, row_id
 
 LARGE = b"x" * (MAX_MESSAGE_BYTES + 1)
 
@@ -46,7 +44,7 @@ async def test_406_a_message_that_is_too_large_is_parked_and_its_neighbours_are_
     make_broker: MakeBroker,
     rabbit: RabbitBroker,
     embedded: OwnRabbit,
-    mailbox: Mailbox,
+    mailbox: QueueBox,
     publishing: Publishing,
     table: Table,
     log: LogLines,
@@ -64,7 +62,7 @@ async def test_406_a_message_that_is_too_large_is_parked_and_its_neighbours_are_
     assert {row.failure_reason for row in parked} == {"too_large"}
     assert all("larger than configured max size" in row.last_exception for row in parked)
     assert {row.attempts_count for row in parked} == {1}
-    received = [row_id(record) for record in as_records(await mailbox.messages(28))]
+    received = [record.row_id for record in await mailbox.received(28)]
     assert set(received) == set(ids) - {ids[4], ids[20]}
     assert not log.containing("retrying until it works"), "RabbitMQ was never down"
 
@@ -74,7 +72,7 @@ async def test_406_with_a_dead_letter_table_the_row_moves_there(
     make_broker: MakeBroker,
     dlq_table: SqlTable,
     rabbit: RabbitBroker,
-    mailbox: Mailbox,
+    mailbox: QueueBox,
     publishing: Publishing,
     table: Table,
     monkeypatch: pytest.MonkeyPatch,
@@ -98,7 +96,7 @@ async def test_headers_beyond_the_frame_limit_are_found_before_rabbitmq_closes_t
     *,
     broker: OutboxBroker,
     rabbit: RabbitBroker,
-    mailbox: Mailbox,
+    mailbox: QueueBox,
     publishing: Publishing,
     table: Table,
     aiormq_log: pytest.LogCaptureFixture,
@@ -118,7 +116,7 @@ async def test_headers_beyond_the_frame_limit_are_found_before_rabbitmq_closes_t
 
 
 async def test_a_header_that_cannot_be_encoded_is_parked(
-    broker: OutboxBroker, rabbit: RabbitBroker, mailbox: Mailbox, publishing: Publishing, table: Table
+    broker: OutboxBroker, rabbit: RabbitBroker, mailbox: QueueBox, publishing: Publishing, table: Table
 ) -> None:
     await publishing.one(b"", headers={"content-type": "x" * 300})
     await publishing.one(b"fine")
@@ -134,7 +132,7 @@ async def test_541_a_header_that_kills_the_connection_is_found_out(
     *,
     make_broker: MakeBroker,
     rabbit: RabbitBroker,
-    mailbox: Mailbox,
+    mailbox: QueueBox,
     publishing: Publishing,
     table: Table,
     log: LogLines,
@@ -160,7 +158,7 @@ async def test_541_a_header_that_kills_the_connection_is_found_out(
     assert (parked.idempotency_key, parked.failure_reason) == ("killer", "invalid")
     assert "INTERNAL_ERROR" in parked.last_exception
     assert parked.id == ids[44]
-    received = {row_id(record) for record in as_records(await mailbox.messages(99))}
+    received = {record.row_id for record in await mailbox.received(99)}
     assert received == set(ids) - {parked.id}
     # One error of aiormq's for each connection that broke, and no fourth.
     assert len([record for record in aiormq_log.records if record.levelno == logging.ERROR]) == 3
@@ -179,7 +177,7 @@ async def test_312_an_unroutable_row_is_refused_and_tried_again(
     [row, *_] = await table.query("SELECT * FROM outbox WHERE attempts_count > 0 ORDER BY id")
     assert "NO_ROUTE" in row.last_exception
     assert await table.count("attempts_count > 0") == 2, "what stands behind them was not sent"
-    async with Mailbox.open(rabbit_server.url, name) as mailbox:
+    async with QueueBox.declared(rabbit_server, name) as mailbox:
         assert len(await mailbox.messages(6)) == 6
         await eventually(table.is_empty)
 
@@ -223,7 +221,7 @@ async def test_404_a_missing_exchange_is_an_outage(
     for round_ in (1, 2):
         # The second time it goes away while the forwarder is connected.
         await channel.declare_exchange(name, "fanout", durable=True)
-        async with Mailbox.open(rabbit_server.url, f"{name}-{round_}", exchange=name) as mailbox:
+        async with QueueBox.declared(rabbit_server, f"{name}-{round_}", exchange=name) as mailbox:
             await mailbox.messages(10)
             await eventually(table.is_empty)
             await channel.exchange_delete(name)
@@ -260,7 +258,7 @@ async def test_403_a_user_who_may_not_write_is_an_outage(
     *,
     make_broker: MakeBroker,
     embedded: OwnRabbit,
-    mailbox: Mailbox,
+    mailbox: QueueBox,
     publishing: Publishing,
     table: Table,
     log: LogLines,
@@ -303,7 +301,7 @@ async def test_the_same_idempotency_key_twice_does_not_swap_the_answers(
 ) -> None:
     """Rows with one key can come about by hand; aiormq tells returned messages apart by their message id."""
     limits = {"x_max_length": 3, "x_overflow": "reject-publish"}
-    async with Mailbox.open(rabbit_server.url, rabbit_server.new_name(), **limits) as mailbox:
+    async with QueueBox.declared(rabbit_server, rabbit_server.new_name(), **limits) as mailbox:
         ids = await publishing.many([Outgoing(b"%d" % n) for n in range(6)])
         await table.query("UPDATE outbox SET idempotency_key = 'the same'")
         retry = ConstantRetry(delay_seconds=60)
@@ -312,5 +310,5 @@ async def test_the_same_idempotency_key_twice_does_not_swap_the_answers(
         await broker.start()
         await eventually(lambda: _count(table, "attempts_count = 1", 3))
         left = {row.id for row in await table.rows()}
-        received = {row_id(record) for record in as_records(await mailbox.messages(3))}
+        received = {record.row_id for record in await mailbox.received(3)}
         assert received == set(ids) - left

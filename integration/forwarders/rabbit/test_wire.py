@@ -11,8 +11,8 @@ from faststream.rabbit import ExchangeType, RabbitBroker, RabbitExchange, Rabbit
 
 from faststream_outbox import OutboxBroker, OutboxRouter, Outgoing
 from integration.broker.observing import Table, eventually
+from integration.destinations.rabbit import QueueBox
 from integration.forwarders.carrying import Publishing
-from integration.servers.queues import Mailbox
 from integration.servers.rabbitmq import RabbitServer
 
 TRACEPARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
@@ -33,7 +33,7 @@ async def exchange(channel: AbstractChannel) -> AsyncIterator[str]:
 
 
 async def test_a_message_carries_the_row(
-    broker: OutboxBroker, rabbit: RabbitBroker, mailbox: Mailbox, publishing: Publishing, table: Table
+    broker: OutboxBroker, rabbit: RabbitBroker, mailbox: QueueBox, publishing: Publishing, table: Table
 ) -> None:
     row_id = await publishing.one(
         {"order": 1, "name": "Müller"},
@@ -72,7 +72,7 @@ async def test_a_message_carries_the_row(
 
 
 async def test_the_publisher_says_what_messages_carry(
-    broker: OutboxBroker, rabbit_server: RabbitServer, mailbox: Mailbox, publishing: Publishing
+    broker: OutboxBroker, rabbit_server: RabbitServer, mailbox: QueueBox, publishing: Publishing
 ) -> None:
     rabbit = RabbitBroker(rabbit_server.url, app_id="shop", logger=None)
     publisher = rabbit.publisher(
@@ -124,8 +124,8 @@ async def test_exchanges_route(
 ) -> None:
     await channel.declare_exchange(exchange, kind.value, durable=True)
     binding = {"bind_x_match": "all", "bind_format": "pdf"} if kind is ExchangeType.HEADERS else {}
-    async with Mailbox.open(
-        rabbit_server.url, rabbit_server.new_name(), exchange=exchange, routing_key=bound_with, **binding
+    async with QueueBox.declared(
+        rabbit_server, rabbit_server.new_name(), exchange=exchange, routing_key=bound_with, **binding
     ) as mailbox:
         to = rabbit.publisher(exchange=RabbitExchange(exchange, type=kind), routing_key=routing_key)
         forwarder = broker.forwarder("orders", to=to)
@@ -162,7 +162,7 @@ async def test_the_exchange_is_declared_as_the_publisher_says_and_bound_to_its_p
         return True
 
     await eventually(is_declared)
-    async with Mailbox.open(rabbit_server.url, rabbit_server.new_name(), exchange=exchange) as mailbox:
+    async with QueueBox.declared(rabbit_server, rabbit_server.new_name(), exchange=exchange) as mailbox:
         await publishing.one(b"through the child")
         await mailbox.messages(1)
         sent_to_parent = await channel.get_exchange(parent.name)
@@ -175,7 +175,7 @@ async def test_the_exchange_is_declared_as_the_publisher_says_and_bound_to_its_p
 async def test_quorum_queues_have_the_row_before_it_leaves_the_table(
     broker: OutboxBroker, rabbit: RabbitBroker, rabbit_server: RabbitServer, publishing: Publishing, table: Table
 ) -> None:
-    async with Mailbox.open(rabbit_server.url, rabbit_server.new_name(), x_queue_type="quorum") as mailbox:
+    async with QueueBox.declared(rabbit_server, rabbit_server.new_name(), x_queue_type="quorum") as mailbox:
         broker.forwarder("orders", to=rabbit.publisher(RabbitQueue(mailbox.name, durable=True)))
         ids = await publishing.many(Outgoing(b"", key=f"key-{n % 7}") for n in range(100))
         await broker.start()
@@ -184,7 +184,7 @@ async def test_quorum_queues_have_the_row_before_it_leaves_the_table(
 
 
 async def test_several_queues_prefixes_and_a_rabbit_router(
-    broker: OutboxBroker, rabbit: RabbitBroker, mailbox: Mailbox, publishing: Publishing, table: Table
+    broker: OutboxBroker, rabbit: RabbitBroker, mailbox: QueueBox, publishing: Publishing, table: Table
 ) -> None:
     start, _, end = mailbox.name.partition("-")
     rabbit_router = RabbitRouter(prefix=f"{start}-")

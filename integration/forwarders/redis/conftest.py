@@ -4,11 +4,10 @@ from urllib.parse import urlsplit
 import pytest
 from faststream.redis import RedisBroker
 
+from integration.destinations.redis import StreamBox
 from integration.faults.proxy import TcpProxy
 from integration.servers.process import LOOPBACK
 from integration.servers.redis import EmbeddedRedis, RedisServer
-
-from .carrying import Box
 
 
 @pytest.fixture
@@ -18,8 +17,8 @@ def redis(redis_server: RedisServer) -> RedisBroker:
 
 
 @pytest.fixture
-def box(redis_server: RedisServer, redis_key: str) -> Box:
-    return Box(redis_server, redis_key)
+def box(redis_server: RedisServer, redis_key: str) -> StreamBox:
+    return StreamBox(redis_server, redis_key)
 
 
 @pytest.fixture
@@ -37,5 +36,5 @@ def proxied_redis(redis_server: RedisServer, redis_proxy: TcpProxy) -> RedisBrok
 
 
 @pytest.fixture
-def own_box(own_redis: EmbeddedRedis) -> Box:
-    return Box(own_redis, "orders")
+def own_box(own_redis: EmbeddedRedis) -> StreamBox:
+    return StreamBox(own_redis, "orders")

@@ -6,15 +6,15 @@ from faststream.redis import RedisBroker
 
 from faststream_outbox import Outgoing
 from integration.broker.observing import Table, eventually
+from integration.destinations.received import check_complete, check_order
+from integration.destinations.redis import StreamBox
 from integration.forwarders.carrying import Publishing
 from integration.forwarders.conftest import MakeBroker
 from integration.servers.redis import EmbeddedRedis
 
-from .carrying import Box, check_complete, check_order
-
 
 async def test_no_row_passes_an_earlier_one_of_its_key_while_memory_comes_and_goes(
-    make_broker: MakeBroker, own_redis: EmbeddedRedis, own_box: Box, publishing: Publishing, table: Table
+    make_broker: MakeBroker, own_redis: EmbeddedRedis, own_box: StreamBox, publishing: Publishing, table: Table
 ) -> None:
     """What a plain pipeline fails at: some of its commands would be taken, and earlier ones not."""
     for _ in range(2):
@@ -32,7 +32,7 @@ async def test_no_row_passes_an_earlier_one_of_its_key_while_memory_comes_and_go
         await eventually(table.is_empty, within=20)
         stats = await admin.info("errorstats")
     assert stats["errorstat_OOM"]["count"] > 0
-    messages = await own_box.messages()
+    messages = await own_box.read()
     assert len(messages) == len(ids), "an outage repeats nothing"
     check_complete(messages, ids)
     check_order(messages)

@@ -12,6 +12,8 @@ from redis.asyncio import Redis
 from faststream_outbox import Outgoing
 from faststream_outbox._values.outcome import Accepted, Unsent
 from integration.broker.observing import LogLines, Table, eventually
+from integration.destinations.received import check_complete, check_order, without_repeats
+from integration.destinations.redis import StreamBox
 from integration.faults.proxy import TcpProxy
 from integration.forwarders.carrying import Publishing, keep_publishing, nothing_is_counted
 from integration.forwarders.conftest import MakeBroker
@@ -19,15 +21,13 @@ from integration.forwarders.parcels import carry, destination, parcel
 from integration.servers.process import LOOPBACK
 from integration.servers.redis import EmbeddedRedis, running_own_redis
 
-from .carrying import Box, check_complete, check_order, without_repeats
-
 
 @pytest.mark.parametrize("killed", [False, True])
 async def test_a_restart_of_the_server_while_rows_flow(
     killed: bool,
     make_broker: MakeBroker,
     own_redis: EmbeddedRedis,
-    own_box: Box,
+    own_box: StreamBox,
     publishing: Publishing,
     table: Table,
     log: LogLines,
@@ -57,7 +57,7 @@ async def test_a_restart_of_the_server_while_rows_flow(
         restarted.set()
         await publisher
     await eventually(table.is_empty, within=20)
-    messages = await own_box.messages()
+    messages = await own_box.read()
     assert len(messages) - len(ids) <= 100, "at most what was in flight is repeated"
     check_complete(messages, ids)
     check_order(without_repeats(messages))
@@ -110,7 +110,7 @@ async def test_a_server_that_takes_nothing(
     mends: Callable[[Redis], Awaitable[None]],
     make_broker: MakeBroker,
     own_redis: EmbeddedRedis,
-    own_box: Box,
+    own_box: StreamBox,
     publishing: Publishing,
     table: Table,
     log: LogLines,
@@ -132,7 +132,7 @@ async def test_a_server_that_takes_nothing(
         assert code in line
         await mends(admin)
         await eventually(table.is_empty, within=10)
-    messages = await own_box.messages()
+    messages = await own_box.read()
     assert len(messages) == len(ids), "nothing was repeated"
     check_complete(messages, ids)
     await eventually(lambda: log.containing("works again"))
@@ -161,5 +161,5 @@ async def test_a_server_that_has_lost_its_role_is_left_for_the_one_that_has_it_n
             [verdict] = await to.send(rows[1:2])
             assert isinstance(verdict, Unsent)
             assert await carry(to, rows[1:]) == [Accepted()] * 2
-        messages = await Box(promoted, "orders").messages()
+        messages = await StreamBox(promoted, "orders").read()
     assert [message.row_id for message in messages] == [each.row.id for each in rows[1:]]

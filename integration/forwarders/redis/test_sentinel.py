@@ -16,6 +16,7 @@ from redis.asyncio import sentinel as redis_sentinel
 
 from faststream_outbox._values.outcome import Accepted
 from integration.broker.observing import LogLines, eventually
+from integration.destinations.redis import StreamBox
 from integration.faults.proxy import TcpProxy
 from integration.forwarders.carrying import Publishing
 from integration.forwarders.conftest import MakeBroker
@@ -24,14 +25,12 @@ from integration.servers.missing import missing
 from integration.servers.process import LOOPBACK
 from integration.servers.redis import EmbeddedRedis, EmbeddedSentinel
 
-from .carrying import Box
-
 PASSWORD = "open-sesame"
 
 
 @pytest.mark.parametrize("its_options", [None, {"socket_timeout": 30.0}])
 async def test_one_that_lives_is_heard_behind_dead_ones(
-    its_options: dict[str, Any] | None, own_redis: EmbeddedRedis, own_box: Box, tmp_path: Path
+    its_options: dict[str, Any] | None, own_redis: EmbeddedRedis, own_box: StreamBox, tmp_path: Path
 ) -> None:
     async with AsyncExitStack() as stack:
         sentinel = stack.enter_context(EmbeddedSentinel(tmp_path, "shop", own_redis))
@@ -77,7 +76,7 @@ async def test_no_password_of_sentinels_is_told(
 
 
 async def test_a_server_that_speaks_tls(
-    own_redis: EmbeddedRedis, own_box: Box, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    own_redis: EmbeddedRedis, own_box: StreamBox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     certificate = _certificate(tmp_path)
     ends_tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
@@ -100,7 +99,7 @@ async def test_a_server_that_speaks_tls(
         await to.connect()
         sent = parcel()
         assert await to.send([sent]) == [Accepted()]
-        assert [message.row_id for message in await own_box.messages()] == [sent.row.id]
+        assert [message.row_id for message in await own_box.read()] == [sent.row.id]
 
 
 @pytest.mark.parametrize(
@@ -113,7 +112,7 @@ async def test_sentinels_are_greeted_as_safely_as_their_server(
     its_options: dict[str, Any] | None,
     speaks_tls: bool,
     own_redis: EmbeddedRedis,
-    own_box: Box,
+    own_box: StreamBox,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

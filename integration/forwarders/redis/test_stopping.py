@@ -6,11 +6,10 @@ import psutil
 from faststream.redis import RedisBroker
 
 from integration.broker.observing import eventually
+from integration.destinations.redis import StreamBox
 from integration.forwarders.carrying import Publishing
 from integration.forwarders.conftest import MakeBroker
 from integration.servers.redis import RedisServer
-
-from .carrying import Box
 
 SMALL = 1.0
 
@@ -21,7 +20,7 @@ def _connections_to(port: int | None) -> list[object]:
 
 
 async def test_what_the_application_has_opened_stays_open_and_ours_is_closed(
-    make_broker: MakeBroker, redis: RedisBroker, redis_server: RedisServer, box: Box, publishing: Publishing
+    make_broker: MakeBroker, redis: RedisBroker, redis_server: RedisServer, box: StreamBox, publishing: Publishing
 ) -> None:
     port = urlsplit(redis_server.url).port
     await redis.start()

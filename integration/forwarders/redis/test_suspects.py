@@ -8,20 +8,20 @@ from faststream_outbox import Outgoing
 from faststream_outbox._values.outcome import Accepted, Poison, Reason
 from faststream_outbox.forwarders.suspects import ConnectionBrokenError
 from integration.broker.observing import Table, eventually
+from integration.destinations.received import check_complete, check_order, without_repeats
+from integration.destinations.redis import StreamBox
 from integration.faults.proxy import TcpProxy
 from integration.forwarders.carrying import Publishing, lanes_at_work
 from integration.forwarders.conftest import MakeBroker
 from integration.forwarders.parcels import carry, destination, parcel
 from integration.servers.redis import EmbeddedRedis
 
-from .carrying import Box, check_complete, check_order, without_repeats
-
 KILLER = b"x" * 1_500_000
 """More than the least that client-query-buffer-limit can be set to. Redis then closes the connection without a word."""
 
 
 async def test_a_row_over_which_redis_closes_the_connection_is_found_and_no_other_dies(
-    own_redis: EmbeddedRedis, own_box: Box
+    own_redis: EmbeddedRedis, own_box: StreamBox
 ) -> None:
     async with own_redis.client() as admin:
         await admin.config_set("client-query-buffer-limit", "1mb")
@@ -35,11 +35,11 @@ async def test_a_row_over_which_redis_closes_the_connection_is_found_and_no_othe
     assert isinstance(poison.exception, ConnectionBrokenError)
     assert set(verdicts) == {Accepted()}
     del parcels[10]
-    check_complete(await own_box.messages(), [each.row.id for each in parcels])
+    check_complete(await own_box.read(), [each.row.id for each in parcels])
 
 
 async def test_such_a_row_is_parked(
-    *, make_broker: MakeBroker, own_redis: EmbeddedRedis, own_box: Box, publishing: Publishing, table: Table
+    *, make_broker: MakeBroker, own_redis: EmbeddedRedis, own_box: StreamBox, publishing: Publishing, table: Table
 ) -> None:
     async with own_redis.client() as admin:
         await admin.config_set("client-query-buffer-limit", "1mb")
@@ -53,7 +53,7 @@ async def test_such_a_row_is_parked(
     [parked] = await table.rows()
     assert (parked.id, parked.failure_reason) == (ids[44], "invalid")
     assert "ConnectionBrokenError" in parked.last_exception
-    check_complete(await own_box.messages(), {*ids} - {parked.id})
+    check_complete(await own_box.read(), {*ids} - {parked.id})
 
 
 async def _all_but_one_are_gone(table: Table) -> bool:
@@ -78,7 +78,7 @@ async def test_connections_that_break_again_and_again_poison_nothing(
     make_broker: MakeBroker,
     proxied_redis: RedisBroker,
     redis_proxy: TcpProxy,
-    box: Box,
+    box: StreamBox,
     publishing: Publishing,
     table: Table,
 ) -> None:
@@ -99,11 +99,11 @@ async def test_connections_that_break_again_and_again_poison_nothing(
         # All get through, so that none can meet a third break.
         await eventually(lambda: _nothing_waits(table), within=30)
         assert await table.is_empty()
-    check_complete(await box.messages(), ids)
+    check_complete(await box.read(), ids)
 
 
 async def test_a_server_that_is_killed_and_back_before_anybody_looks_accuses_nobody(
-    own_redis: EmbeddedRedis, own_box: Box
+    own_redis: EmbeddedRedis, own_box: StreamBox
 ) -> None:
     """As a container that is started again at once: whoever connects then finds it there at the first attempt."""
     async with (
@@ -126,7 +126,7 @@ async def test_a_server_that_is_killed_and_back_before_anybody_looks_accuses_nob
 
 
 async def test_a_server_that_is_restarted_under_load_accuses_nobody(
-    *, make_broker: MakeBroker, own_redis: EmbeddedRedis, own_box: Box, publishing: Publishing, table: Table
+    *, make_broker: MakeBroker, own_redis: EmbeddedRedis, own_box: StreamBox, publishing: Publishing, table: Table
 ) -> None:
     broker = make_broker()
     to = RedisBroker(own_redis.url, logger=None).publisher(stream=own_box.name)
@@ -140,6 +140,6 @@ async def test_a_server_that_is_restarted_under_load_accuses_nobody(
         await asyncio.to_thread(own_redis.start)
     await eventually(lambda: _nothing_waits(table), within=60)
     assert await table.is_empty()
-    messages = await own_box.messages()
+    messages = await own_box.read()
     check_complete(messages, ids)
     check_order(without_repeats(messages))

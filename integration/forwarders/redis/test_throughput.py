@@ -7,9 +7,8 @@ from faststream.redis import RedisBroker
 
 from faststream_outbox import OutboxBroker, Outgoing
 from integration.broker.observing import Table, eventually
+from integration.destinations.redis import StreamBox
 from integration.forwarders.carrying import Publishing
-
-from .carrying import Box
 
 ROWS = 5000
 
@@ -17,7 +16,7 @@ ROWS = 5000
 async def test_thousands_of_rows(
     broker: OutboxBroker,
     redis: RedisBroker,
-    box: Box,
+    box: StreamBox,
     publishing: Publishing,
     table: Table,
     capsys: pytest.CaptureFixture[str],
@@ -31,5 +30,5 @@ async def test_thousands_of_rows(
     rate = ROWS / (time.monotonic() - began)
     with capsys.disabled():
         print(f"\nredis stream, {ROWS} rows of 230 bytes, 2 lanes of 500: {rate:,.0f} rows/s")
-    assert len(await box.messages()) == ROWS
+    assert len(await box.read()) == ROWS
     assert rate > 1000

@@ -24,11 +24,10 @@ from faststream_outbox.forwarders.redis.settings import RedisSettings
 from faststream_outbox.forwarders.redis.verdicts import ANSWERS, RedisAnswerError
 from faststream_outbox.forwarders.suspects import Suspects
 from integration.broker.observing import eventually
+from integration.destinations.redis import StreamBox
 from integration.faults.proxy import Direction, TcpProxy
 from integration.servers.process import LOOPBACK, ReservedPort
 from integration.servers.redis import EmbeddedRedis, EmbeddedSentinel, running_own_redis
-
-from .carrying import Box
 
 _ids = iter(range(1, 10**9))
 
@@ -210,7 +209,9 @@ async def test_passwords(own_redis: EmbeddedRedis) -> None:
 
 
 @pytest.mark.parametrize("parser", [_AsyncHiredisParser, _AsyncRESP3Parser])
-async def test_a_server_that_loads_its_data(own_redis: EmbeddedRedis, own_box: Box, parser: type[BaseParser]) -> None:
+async def test_a_server_that_loads_its_data(
+    own_redis: EmbeddedRedis, own_box: StreamBox, parser: type[BaseParser]
+) -> None:
     # To redis-py such an answer is a lost connection, and its parsers differ in what they read afterwards.
     async with own_redis.client() as admin:
         await admin.config_set("appendonly", "no")
@@ -267,7 +268,7 @@ async def test_no_server(own_redis: EmbeddedRedis) -> None:
 
 @pytest.mark.parametrize("kind", ["stream", "list"])
 async def test_a_message_over_the_servers_limit_is_poison_and_stops_no_other(
-    kind: str, own_redis: EmbeddedRedis, own_box: Box
+    kind: str, own_redis: EmbeddedRedis, own_box: StreamBox
 ) -> None:
     async with own_redis.client() as admin:
         await admin.config_set("proto-max-bulk-len", "1mb")
@@ -278,10 +279,10 @@ async def test_a_message_over_the_servers_limit_is_poison_and_stops_no_other(
     assert first == third == Accepted()
     assert isinstance(second, Poison)
     assert second.reason == Reason.TOO_LARGE
-    assert [message.row_id for message in await own_box.messages()] == [rows[0].id, rows[2].id]
+    assert [message.row_id for message in await own_box.read()] == [rows[0].id, rows[2].id]
 
 
-async def test_a_limit_that_the_server_does_not_tell(own_redis: EmbeddedRedis, own_box: Box) -> None:
+async def test_a_limit_that_the_server_does_not_tell(own_redis: EmbeddedRedis, own_box: StreamBox) -> None:
     async with own_redis.client() as admin:
         await admin.config_set("proto-max-bulk-len", "1mb")
         await admin.execute_command("ACL", "SETUSER", "default", "-config")
@@ -312,7 +313,7 @@ async def test_a_connection_that_the_server_has_closed_is_no_outage(own_redis: E
 
 
 async def test_what_was_given_up_is_dead_once_the_rows_can_be_sent_again(
-    own_redis: EmbeddedRedis, own_box: Box
+    own_redis: EmbeddedRedis, own_box: StreamBox
 ) -> None:
     """The network holds a transaction back; it may not be executed behind the same rows sent again."""
     port = own_redis.port.number
@@ -331,7 +332,7 @@ async def test_what_was_given_up_is_dead_once_the_rows_can_be_sent_again(
         assert set(await send(to, rows)) == {Accepted()}
         await proxy.restore()
         await asyncio.sleep(0.2)
-    assert [message.row_id for message in await own_box.messages()] == [each.id for each in rows]
+    assert [message.row_id for message in await own_box.read()] == [each.id for each in rows]
 
 
 async def test_a_sentinel_is_asked_for_the_server_again_when_it_changes(
@@ -354,7 +355,7 @@ async def test_a_sentinel_is_asked_for_the_server_again_when_it_changes(
             await asyncio.to_thread(own_redis.stop)
             last = row()
             await eventually(lambda: _connects_and_sends(to, last), within=15)
-        assert (await Box(replica, "orders").messages())[-1].row_id == last.id
+        assert (await StreamBox(replica, "orders").read())[-1].row_id == last.id
 
 
 async def _connects_and_sends(to: RedisDestination, sent: OutboxRow) -> bool:

@@ -11,15 +11,14 @@ from faststream.redis.parser import MessageFormat
 from faststream_outbox import OutboxBroker, OutboxRouter, Outgoing
 from faststream_outbox.exceptions import ConfigError
 from integration.broker.observing import Table, eventually
+from integration.destinations.redis import StreamBox
 from integration.forwarders.carrying import Publishing
 from integration.forwarders.conftest import MakeBroker
 from integration.servers.redis import RedisServer
 
-from .carrying import Box, Message
-
 
 async def test_a_subscriber_of_a_channel_gets_what_a_local_subscriber_gets(
-    broker: OutboxBroker, redis: RedisBroker, box: Box, publishing: Publishing
+    broker: OutboxBroker, redis: RedisBroker, box: StreamBox, publishing: Publishing
 ) -> None:
     bodies: list[Any] = [{"a": [1, None]}, "text", b"\x00\xff", b"", 3.5, ["list"]]
     local, remote = [], []
@@ -54,44 +53,44 @@ async def test_a_subscriber_of_a_channel_gets_what_a_local_subscriber_gets(
 
 
 async def test_the_publisher_says_where_messages_go_and_what_they_carry(
-    broker: OutboxBroker, redis: RedisBroker, box: Box, publishing: Publishing, table: Table
+    broker: OutboxBroker, redis: RedisBroker, box: StreamBox, publishing: Publishing, table: Table
 ) -> None:
     publisher = redis.publisher(list=box.name, headers={"team": "größer", "x": "publisher"}, reply_to="answers")
     broker.forwarder("orders", to=publisher)
     await publishing.many([Outgoing(b"1", key="k"), Outgoing(b"2", key="k", headers={"x": "message"})])
     await broker.start()
     await eventually(table.is_empty)
-    first, second = await box.messages()
+    first, second = await box.read()
     assert first.headers["team"] == second.headers["team"] == "größer"
     assert (first.headers["x"], second.headers["x"]) == ("publisher", "message")
     assert second.headers["reply_to"] == "answers"
 
 
 async def test_a_stream_keeps_to_its_maxlen(
-    broker: OutboxBroker, redis: RedisBroker, box: Box, publishing: Publishing, table: Table
+    broker: OutboxBroker, redis: RedisBroker, box: StreamBox, publishing: Publishing, table: Table
 ) -> None:
     ids = await publishing.many([Outgoing(b"", key="k")] * 1500)
     broker.forwarder("orders", to=redis.publisher(stream=StreamSub(box.name, maxlen=100)))
     await broker.start()
     await eventually(table.is_empty)
-    kept = await box.messages()
+    kept = await box.read()
     # Redis drops blocks of a hundred, and keeps what is not a whole block.
     assert 100 <= len(kept) <= 200
     assert [message.row_id for message in kept] == ids[-len(kept) :]
 
 
 async def test_a_batch_publisher_of_a_list_sends_message_by_message(
-    broker: OutboxBroker, redis: RedisBroker, box: Box, publishing: Publishing, table: Table
+    broker: OutboxBroker, redis: RedisBroker, box: StreamBox, publishing: Publishing, table: Table
 ) -> None:
     broker.forwarder("orders", to=redis.publisher(list=ListSub(box.name, batch=True)))
     ids = await publishing.many([Outgoing(b"", key="k")] * 3)
     await broker.start()
     await eventually(table.is_empty)
-    assert [message.row_id for message in await box.messages()] == ids
+    assert [message.row_id for message in await box.read()] == ids
 
 
 async def test_several_queues_prefixes_and_a_redis_router(
-    broker: OutboxBroker, redis: RedisBroker, box: Box, publishing: Publishing, table: Table
+    broker: OutboxBroker, redis: RedisBroker, box: StreamBox, publishing: Publishing, table: Table
 ) -> None:
     start, _, end = box.name.partition("-")
     redis_router = RedisRouter(prefix=f"{start}-")
@@ -104,7 +103,7 @@ async def test_several_queues_prefixes_and_a_redis_router(
     await broker.start()
     await eventually(lambda: _is_left(table, "orders"))
     assert forwarder.name == f"redis:{box.name}"
-    assert {message.headers["outbox-queue"] for message in await box.messages()} == {"shop.orders", "shop.refunds"}
+    assert {message.headers["outbox-queue"] for message in await box.read()} == {"shop.orders", "shop.refunds"}
 
 
 async def _is_left(table: Table, queue: str) -> bool:
@@ -124,7 +123,7 @@ class TextFormat(MessageFormat):
 
 
 async def test_a_format_of_the_users_own_and_what_it_cannot_carry(
-    broker: OutboxBroker, redis_server: RedisServer, box: Box, publishing: Publishing, table: Table
+    broker: OutboxBroker, redis_server: RedisServer, box: StreamBox, publishing: Publishing, table: Table
 ) -> None:
     redis = RedisBroker(redis_server.url, message_format=TextFormat, logger=None)
     broker.forwarder("orders", to=redis.publisher(stream=box.name))
@@ -161,18 +160,18 @@ async def test_a_channel_without_listeners_loses_what_it_is_given(
 
 
 async def test_what_faststreams_own_writer_breaks_arrives_whole(
-    broker: OutboxBroker, redis: RedisBroker, box: Box, publishing: Publishing, table: Table
+    broker: OutboxBroker, redis: RedisBroker, box: StreamBox, publishing: Publishing, table: Table
 ) -> None:
     """Its writer counts characters and its reader bytes."""
     headers = {"ä": "1", "b": "ü"}
     async with redis:
         await redis.publish(b"body", stream=box.name, headers=headers)
-    [theirs] = await box.messages()
+    [theirs] = await box.read()
     assert theirs.headers.get("b") != "ü"
     broker.forwarder("orders", to=redis.publisher(stream=box.name))
     await publishing.one(b"body", headers=headers)
     await broker.start()
     await eventually(table.is_empty)
-    ours: Message = (await box.messages())[-1]
+    ours = (await box.read())[-1]
     assert ours.body == b"body"
     assert {name: ours.headers[name] for name in headers} == headers

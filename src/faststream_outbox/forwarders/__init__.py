@@ -1,1 +1,1 @@
-"""Forwarders: carry rows on to other brokers. One file for each kind of destination."""
+"""Forwarders carry rows on to other brokers. Each kind of destination has a folder; `general` serves every other kind."""

@@ -5,13 +5,13 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any, Self
 
-import pytest
 from faststream.nats import JStream, NatsBroker
 
 from integration.faults.proxy import TcpProxy
 from integration.servers.nats import NatsServer
 
-from .base import TEXT, Box, Received
+from .base import TEXT, Box
+from .received import Received
 from .refusing import refusing_middleware
 
 LIMIT = 60_000
@@ -19,6 +19,7 @@ LIMIT = 60_000
 
 class NatsBox(Box):
     kind = "nats"
+    server_fixture = "nats_server"
     drops_repeats = True
     shares_connections = True
     adds_headers = frozenset({"content-type", "Nats-Msg-Id", "Nats-Expected-Stream"})
@@ -28,14 +29,12 @@ class NatsBox(Box):
     too_large = b"x" * (LIMIT + 10_000)
 
     def __init__(self, server: NatsServer, name: str, proxy: TcpProxy | None = None) -> None:
-        super().__init__(server.url, name, proxy)
-        self.server = server
+        super().__init__(server, name, proxy)
         self._stream = name
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, request: pytest.FixtureRequest) -> AsyncIterator[Self]:
-        server: NatsServer = request.getfixturevalue("nats_server")
+    async def open(cls, server: NatsServer) -> AsyncIterator[Self]:
         with server.stream(max_msg_size=LIMIT) as name:
             async with TcpProxy(server.host, server.port) as proxy:
                 yield cls(server, name, proxy)
@@ -59,9 +58,9 @@ class NatsBox(Box):
 
     @property
     def proxied_url(self) -> str:
-        return self.server.url_behind(self.proxy.address)
+        return str(self.server.url_behind(self.proxy.address))
 
-    async def _read(self) -> list[Received]:
+    async def read(self) -> list[Received]:
         messages = []
         for message in await self.server.read_stream(self._stream):
             # Whatever is in the stream, but for what goes to the box beside.

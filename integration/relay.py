@@ -1,4 +1,4 @@
-"""A relay in a process of its own: `python -m integration.scenarios.relay`, told by a `RelayPlan` what to do.
+"""A relay in a process of its own: `python -m integration.relay`, told by a `RelayPlan` what to do.
 
 It prints "ready" and its log, on SIGUSR1 how many tasks it has, and stops cleanly on SIGTERM.
 """
@@ -12,7 +12,7 @@ import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Self
 from uuid import uuid4
 
 from sqlalchemy import MetaData
@@ -20,8 +20,12 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from faststream_outbox import OutboxBroker, make_dlq_table, make_outbox_table
 from faststream_outbox.annotations import OutboxMessage
+from integration.destinations import box_class
 from integration.faults.crash_points import crash_at
 from integration.faults.processes import ChildProcess, run_python
+
+if TYPE_CHECKING:
+    from integration.destinations.base import Box
 
 ENVIRONMENT = "OUTBOX_RELAY_PLAN"
 WORKERS = 4
@@ -35,8 +39,8 @@ class RelayPlan:
     """What a relay carries, and how it dies.
 
     Attributes:
-        kind, server, to: the destination, its bootstrap server or URL, and the topic, queue or stream there.
-        exchange: of RabbitMQ, by which the queue is reached; not declared by the relay. Empty: the default one.
+        kind, url, name: the destination: its kind, its server and its name there, as `Box.publisher_at` takes them.
+        publisher_options: of the destination's FastStream broker.
         pooled: whether a pooler in transaction mode stands before the database.
         options: of the forwarder.
         broker_options: of the broker; they must fit into JSON.
@@ -47,10 +51,10 @@ class RelayPlan:
     """
 
     database_url: str
-    kind: Literal["kafka", "rabbit", "redis"]
-    server: str
-    to: str
-    exchange: str = ""
+    kind: str
+    url: str
+    name: str
+    publisher_options: Mapping[str, Any] | None = None
     queues: tuple[str, ...] = ("orders",)
     pooled: bool = False
     options: Mapping[str, Any] | None = None
@@ -61,20 +65,13 @@ class RelayPlan:
     crash_point: str | None = None
     crash_number: int = 1
 
+    @classmethod
+    def to(cls, box: "Box", *, url: str | None = None, **fields: Any) -> Self:
+        """Make a plan that carries to a box: at its own URL, or at another, as that of its proxy."""
+        return cls(kind=box.kind, url=url or box.url, name=box.name, **fields)
+
     def publisher(self) -> Any:
-        # Imported here: relays are started often, and each needs one of them.
-        if self.kind == "kafka":
-            from faststream.kafka import KafkaBroker
-
-            return KafkaBroker(self.server, acks="all", logger=None).publisher(self.to)
-        if self.kind == "rabbit":
-            from faststream.rabbit import RabbitBroker, RabbitExchange
-
-            exchange = RabbitExchange(self.exchange, declare=False) if self.exchange else None
-            return RabbitBroker(self.server, logger=None).publisher(self.to, exchange)
-        from faststream.redis import RedisBroker
-
-        return RedisBroker(self.server, logger=None).publisher(stream=self.to)
+        return box_class(self.kind).publisher_at(self.url, self.name, **(self.publisher_options or {}))
 
 
 @asynccontextmanager
@@ -106,15 +103,15 @@ def _add_handler(broker: OutboxBroker, plan: RelayPlan, lease: float) -> None:
     from faststream.redis.parser import BinaryMessageFormatV1
     from redis.asyncio import Redis
 
-    client = Redis.from_url(plan.server)
+    client = Redis.from_url(plan.url)
 
     @broker.subscriber(*plan.queues, max_workers=WORKERS, lease_ttl_seconds=lease)
     async def handle(message: OutboxMessage) -> None:
-        headers = {"idempotency-key": message.idempotency_key}
+        headers = {"idempotency-key": message.idempotency_key, "message_id": message.idempotency_key}
         envelope = await BinaryMessageFormatV1.encode(
             message=message.row.payload, reply_to=None, headers=headers, correlation_id="none"
         )
-        await client.xadd(plan.to, {"__data__": envelope})
+        await client.xadd(plan.name, {"__data__": envelope})
 
 
 async def main() -> None:

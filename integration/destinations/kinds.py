@@ -1,14 +1,12 @@
-"""The destinations that the shared suite is run on: what differs between them is data."""
+"""The kinds that the shared suite of forwarders is run on."""
 
-from .base import Box, Received, Shut
+from .base import Box
 from .confluent import ConfluentBox
 from .kafka import KafkaBox
 from .memory import MemoryBox
 from .nats import NatsBox
 from .rabbit import ExchangeBox, QueueBox
 from .redis import ListBox, StreamBox
-
-__all__ = ("BOXES", "EVERY", "REAL", "SERVERS", "Box", "Received", "Shut")
 
 BOXES: dict[str, type[Box]] = {
     box.kind: box for box in (KafkaBox, QueueBox, ExchangeBox, StreamBox, ListBox, NatsBox, ConfluentBox, MemoryBox)

@@ -1,31 +1,20 @@
-"""A place on a destination where messages arrive, and what a test needs to know of it."""
+"""An address where messages arrive, and what a test needs to know of it."""
 
+import asyncio
 import string
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Any, ClassVar, NamedTuple, Self
 
-import pytest
-
 from integration.broker.observing import eventually
 from integration.faults.proxy import TcpProxy
 
+from .received import Received
+
 TEXT = string.printable + "äß€😀\u2028\x7f\x01"
-
-
-class Received(NamedTuple):
-    """A message as a plain client of the destination's sees it."""
-
-    place: int
-    """Where it is: messages of one place are in an order."""
-    key: str | None
-    body: bytes
-    headers: dict[str, str]
-
-    @property
-    def row_id(self) -> int:
-        return int(self.headers["outbox-id"])
+SECONDS_TO_READ = 600.0
+"""Of all there is; the test's own time limit comes first. A million messages take a while."""
 
 
 class Shut(NamedTuple):
@@ -40,18 +29,19 @@ class Box(ABC):
     """An address for one test alone.
 
     Args:
-        url: of the server.
+        server: one of `integration.servers`.
         name: of the address.
         proxy: stands before the server.
     """
 
     kind: ClassVar[str]
+    server_fixture: ClassVar[str | None]
+    """Where a test gets its server; None: it has none."""
     is_server: ClassVar[bool] = True
     is_main: ClassVar[bool] = True
     """Whether it stands for its kind in tests that are about the server and not about the address."""
     shares_connections: ClassVar[bool] = False
     """Whether a forwarder uses the connection of the publisher's broker, if it has one."""
-    key_is_header: ClassVar[bool] = True
     adds_headers: ClassVar[frozenset[str]] = frozenset()
     """What every message has beside what the row brings along."""
     header_names: ClassVar[str] = TEXT
@@ -74,8 +64,8 @@ class Box(ABC):
     patient: ClassVar[dict[str, Any]] = {}
     """Options of its FastStream broker that make it wait a minute for answers."""
 
-    def __init__(self, url: str, name: str, proxy: TcpProxy | None = None) -> None:
-        self.url = url
+    def __init__(self, server: Any, name: str, proxy: TcpProxy | None = None) -> None:
+        self.server = server
         self.name = name
         self.address = name
         """What ``Forward(to=...)`` calls it."""
@@ -83,8 +73,8 @@ class Box(ABC):
 
     @classmethod
     @abstractmethod
-    def open(cls, request: pytest.FixtureRequest) -> AbstractAsyncContextManager[Self]:
-        """Make one on the session's server."""
+    def open(cls, server: Any) -> AbstractAsyncContextManager[Self]:
+        """Make one on a server, with a proxy before it."""
 
     @classmethod
     @abstractmethod
@@ -92,7 +82,7 @@ class Box(ABC):
         """A publisher of a FastStream broker of its own, which nobody has connected."""
 
     @abstractmethod
-    async def _read(self) -> list[Received]:
+    async def read(self) -> list[Received]:
         """All that is there, in the order of each place."""
 
     def subscribe(self, broker: Any, handler: Callable[..., Any]) -> None:
@@ -112,13 +102,18 @@ class Box(ABC):
         raise NotImplementedError
 
     @property
+    def url(self) -> str:
+        """Of the server, as direct clients use it."""
+        return str(self.server.url)
+
+    @property
     def proxy(self) -> TcpProxy:
         assert self._proxy is not None
         return self._proxy
 
     @property
     def proxied_url(self) -> str:
-        """Of the server for those who shall meet the proxy."""
+        """Of the server, for clients that shall meet the proxy."""
         return self.proxy.address
 
     @property
@@ -132,12 +127,17 @@ class Box(ABC):
     def proxied_publisher(self, **options: Any) -> Any:
         return self.publisher_at(self.proxied_url, self.name, **options)
 
+    async def restart(self) -> None:
+        """Stop the server cleanly and start it again, while this loop goes on to serve the proxy."""
+        await asyncio.to_thread(self.server.stop)
+        await asyncio.to_thread(self.server.start)
+
     async def received(self, expected: int, *, within: float = 15.0) -> list[Received]:
         """All messages, once they are as many as expected, and whatever else is there: a repeat is one too many."""
         messages: list[Received] = []
 
         async def are_there() -> bool:
-            messages[:] = await self._read()
+            messages[:] = await self.read()
             return len(messages) >= expected
 
         await eventually(are_there, within=within)

@@ -5,7 +5,6 @@ from contextlib import asynccontextmanager
 from typing import Any, ClassVar, Self
 from urllib.parse import urlsplit
 
-import pytest
 from faststream.redis import RedisBroker, StreamSub
 from faststream.redis.parser import BinaryMessageFormatV1
 
@@ -13,24 +12,21 @@ from integration.faults.proxy import TcpProxy
 from integration.servers.process import LOOPBACK
 from integration.servers.redis import RedisServer
 
-from .base import Box, Received, Shut
+from .base import Box, Shut
+from .received import Received
 
 
 class StreamBox(Box):
     kind = "redis-stream"
+    server_fixture = "redis_server"
     has_message_id = True
     can_be_shut = True
     adds_headers = frozenset({"message_id"})
     patient: ClassVar[dict[str, Any]] = {"socket_timeout": 60.0}
 
-    def __init__(self, server: RedisServer, name: str, proxy: TcpProxy | None = None) -> None:
-        super().__init__(server.url, name, proxy)
-        self._server = server
-
     @classmethod
     @asynccontextmanager
-    async def open(cls, request: pytest.FixtureRequest) -> AsyncIterator[Self]:
-        server: RedisServer = request.getfixturevalue("redis_server")
+    async def open(cls, server: RedisServer) -> AsyncIterator[Self]:
         address = urlsplit(server.url)
         with server.key() as name:
             async with TcpProxy(address.hostname or LOOPBACK, address.port or 6379) as proxy:
@@ -42,18 +38,18 @@ class StreamBox(Box):
 
     @asynccontextmanager
     async def beside(self) -> AsyncIterator[Self]:
-        yield type(self)(self._server, f"{self.name}-beside")
+        yield type(self)(self.server, f"{self.name}-beside")
 
     @asynccontextmanager
     async def shut(self) -> AsyncIterator[Shut]:
         name = f"{self.name}-shut"
 
         async def open_it() -> Box:
-            async with self._server.client() as client:
+            async with self.server.client() as client:
                 await client.delete(name)
-            return type(self)(self._server, name)
+            return type(self)(self.server, name)
 
-        async with self._server.client() as client:
+        async with self.server.client() as client:
             await client.set(name, "not what messages can be put into")
         yield Shut(name, open_it)
 
@@ -62,18 +58,26 @@ class StreamBox(Box):
 
     @property
     def proxied_url(self) -> str:
-        return self._server.url_behind(self.proxy.address)
+        return str(self.server.url_behind(self.proxy.address))
 
     @property
     def port(self) -> int:
         return urlsplit(self.url).port or 6379
 
-    async def _read(self) -> list[Received]:
-        return [_as_received(envelope) for envelope in await self._envelopes()]
+    async def read(self) -> list[Received]:
+        return [as_received(envelope) for envelope in await self.envelopes()]
 
-    async def _envelopes(self) -> list[bytes]:
-        async with self._server.client() as client:
-            return [fields[b"__data__"] for _, fields in await client.xrange(self.name)]
+    async def envelopes(self) -> list[bytes]:
+        """All messages as Redis has them, in a stream or in a list."""
+        async with self.server.client() as client:
+            match await client.type(self.name):
+                case b"stream":
+                    return [fields[b"__data__"] for _, fields in await client.xrange(self.name)]
+                case b"list":
+                    return list(await client.lrange(self.name, 0, -1))
+                case kind:
+                    assert kind == b"none"
+                    return []
 
 
 class ListBox(StreamBox):
@@ -87,12 +91,8 @@ class ListBox(StreamBox):
     def subscribe(self, broker: RedisBroker, handler: Callable[..., Any]) -> None:
         broker.subscriber(list=self.name)(handler)
 
-    async def _envelopes(self) -> list[bytes]:
-        async with self._server.client() as client:
-            return list(await client.lrange(self.name, 0, -1))
 
-
-def _as_received(envelope: bytes) -> Received:
+def as_received(envelope: bytes) -> Received:
     body, headers = BinaryMessageFormatV1.parse(envelope)
     # The messages of others have neither.
     assert headers.get("message_id") == headers.get("idempotency-key")

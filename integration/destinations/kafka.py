@@ -4,22 +4,22 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any, ClassVar, Self
 
-import pytest
 from faststream.kafka import KafkaBroker
 
 from integration.faults.proxy import TcpProxy
-from integration.servers.kafka import OwnKafka
+from integration.servers.kafka import KafkaServer, OwnKafka
 from integration.servers.process import LOOPBACK
 from integration.servers.topics import Record, create_topic, delete_topic, read_topic
 
-from .base import Box, Received, Shut
+from .base import SECONDS_TO_READ, Box, Shut
+from .received import Received
 
 LIMIT = 60_000
 
 
 class KafkaBox(Box):
     kind = "kafka"
-    key_is_header = False
+    server_fixture = "kafka_server"
     can_refuse = True
     can_be_shut = True
     too_large = b"x" * (LIMIT + 10_000)
@@ -27,26 +27,30 @@ class KafkaBox(Box):
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, request: pytest.FixtureRequest) -> AsyncIterator[Self]:
-        server = request.getfixturevalue("kafka_server")
-        with server.topic(6, max_message_bytes=str(LIMIT)) as name:
+    async def open(cls, server: KafkaServer, *, is_limited: bool = True) -> AsyncIterator[Self]:
+        """Make one that takes no message beyond `LIMIT`, unless it is to take what Kafka does by itself."""
+        with server.topic(6, **({"max_message_bytes": str(LIMIT)} if is_limited else {})) as name:
             if not isinstance(server, OwnKafka):
                 # Its clients would go around a proxy.
-                yield cls(server.bootstrap, name)
+                yield cls(server, name)
                 return
             async with TcpProxy(LOOPBACK, server.proxied_port, port=server.proxy_port) as proxy:
-                yield cls(server.bootstrap, name, proxy)
+                yield cls(server, name, proxy)
 
     @classmethod
     def publisher_at(cls, url: str, name: str, **options: Any) -> Any:
         return KafkaBroker(url, acks="all", logger=None, **options).publisher(name)
+
+    @property
+    def url(self) -> str:
+        return str(self.server.bootstrap)
 
     @asynccontextmanager
     async def beside(self) -> AsyncIterator[Self]:
         name = f"{self.name}-beside"
         await create_topic(self.url, name, 3)
         try:
-            yield type(self)(self.url, name)
+            yield type(self)(self.server, name)
         finally:
             await delete_topic(self.url, name)
 
@@ -59,7 +63,7 @@ class KafkaBox(Box):
 
         async def open_it() -> Box:
             await create_topic(self.url, name, 3)
-            return type(self)(self.url, name)
+            return type(self)(self.server, name)
 
         try:
             yield Shut(name, open_it)
@@ -77,13 +81,16 @@ class KafkaBox(Box):
 
         return {"partitioner": partitioner}
 
-    async def _read(self) -> list[Received]:
-        return [as_received(record) for record in await read_topic(self.url, self.name, 0)]
+    async def read(self) -> list[Received]:
+        return [as_received(record) for record in await read_topic(self.url, self.name, 0, SECONDS_TO_READ)]
+
+    async def records(self, expected: int) -> list[Record]:
+        """All records there are, once they are as many as expected, with what records alone have."""
+        return await read_topic(self.url, self.name, expected)
 
 
 def as_received(record: Record) -> Received:
     headers = {name: value.decode() for name, value in record.headers}
     assert len(headers) == len(record.headers), "a header twice"
-    # FastStream's test broker makes an empty key of none.
-    key = record.key.decode() if record.key else None
+    key = None if record.key is None else record.key.decode()
     return Received(record.partition, key, record.value or b"", headers)
