@@ -29,8 +29,9 @@ async def named_engine(database_url: str) -> AsyncIterator[AsyncEngine]:
 
 
 async def test_g12_two_connections_and_one_for_each_claim_in_progress(
-    make_broker: MakeBroker, named_engine: AsyncEngine, session: AsyncSession, table: Table, inbox: Inbox
+    named_engine: AsyncEngine, make_broker: MakeBroker, session: AsyncSession, table: Table, inbox: Inbox
 ) -> None:
+    # The fixtures are in this order so that the broker stops before its engine is disposed of.
     broker = make_broker(named_engine)
     busy = most_busy = 0
     for number in range(SUBSCRIBERS):

@@ -972,11 +972,20 @@ async def test_when_a_part_is_back_its_rows_wait_no_longer_than_their_shard_rest
 
 
 async def test_while_nothing_but_a_part_that_is_down_has_rows_the_table_is_asked_less_and_less(
-    lane: Lane, destination: ScriptedDestination, store: ScriptedStore, monkeypatch: pytest.MonkeyPatch
+    *,
+    make: Callable[..., Lane],
+    runtime: Runtime,
+    destination: ScriptedDestination,
+    store: ScriptedStore,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(rounds, "FIRST_REST_SECONDS", 60.0)
     destination.answer = lambda row: Unsent(Trouble("a part"), part="x")
     ids = [store.publish() for _ in range(SHARDS)]
+    # Polls that are close together: the looks below come soon, and are not what grows.
+    lane = make(min_interval=0.01, max_interval=0.02)
+    runtime.start()
+    await until(lambda: store.lines)
     lane.start()
     await until(lambda: sum(map(len, destination.sent)) == len(ids))
     for line in store.lines:
