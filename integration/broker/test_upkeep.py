@@ -63,6 +63,16 @@ class Shop:
             self.done.append(body)
 
 
+async def open_shop(broker: OutboxBroker, session: AsyncSession, *bodies: Any) -> Shop:
+    """Publish, start the broker, and wait until a handler has each of the messages."""
+    shop = Shop(broker, workers=len(bodies))
+    await broker.publish_batch(*bodies, queue="q", session=session)
+    await session.commit()
+    await broker.start()
+    await eventually(lambda: len(shop.begun) == len(bodies))
+    return shop
+
+
 async def renewals(table: Table) -> list[Any]:
     return [row.next_attempt_at for row in await table.rows()]
 
@@ -84,11 +94,7 @@ async def test_g6_handlers_that_hold_the_whole_pool_keep_their_leases(
     make_engine: MakeEngine, make_broker: MakeBroker, session: AsyncSession, table: Table, *, listen: bool
 ) -> None:
     mine = make_broker(make_engine(**POOL), listen=listen)
-    shop = Shop(mine, workers=2)
-    await mine.publish_batch(1, 2, queue="q", session=session)
-    await session.commit()
-    await mine.start()
-    await eventually(lambda: len(shop.begun) == 2)
+    shop = await open_shop(mine, session, 1, 2)
     # Another process that would take what is free.
     other = make_broker(make_engine(), listen=listen)
     beside = Shop(other, workers=2)
@@ -106,11 +112,7 @@ async def test_an_outcome_is_written_while_handlers_hold_the_whole_pool(
     make_engine: MakeEngine, make_broker: MakeBroker, session: AsyncSession, table: Table
 ) -> None:
     broker = make_broker(make_engine(**POOL))
-    shop = Shop(broker, workers=3)
-    await broker.publish_batch("long", "long", "short", queue="q", session=session)
-    await session.commit()
-    await broker.start()
-    await eventually(lambda: len(shop.begun) == 3)
+    shop = await open_shop(broker, session, "long", "long", "short")
     await eventually(lambda: broker.engine.pool.checkedout() == 2)
     shop.short_may_go.set()
     await eventually(lambda: _count(table, 2))
@@ -125,11 +127,7 @@ async def test_g6_a_connection_that_is_lost_comes_back_while_handlers_hold_the_w
 ) -> None:
     """Both that of the leases and that of the presence, without which others would free them."""
     broker = make_broker(make_engine(**POOL))
-    shop = Shop(broker, workers=2)
-    await broker.publish_batch(1, 2, queue="q", session=session)
-    await session.commit()
-    await broker.start()
-    await eventually(lambda: len(shop.begun) == 2)
+    shop = await open_shop(broker, session, 1, 2)
     await until_renewed(table, times=1)
     present = "IN (SELECT pid FROM pg_locks WHERE locktype = 'advisory')"
     where = f"{THEIRS} AND pid {'' if what == 'LISTEN' else 'NOT '}{present} AND state = 'idle'"
@@ -155,11 +153,7 @@ async def test_it_is_a_connection_as_the_engine_makes_them_and_is_closed_at_the_
     event.listen(engine.sync_engine, "do_connect", lambda *_: made.append("do_connect"))
     event.listen(engine.sync_engine, "connect", lambda *_: made.append("connect"))
     broker = make_broker(engine)
-    shop = Shop(broker, workers=2)
-    await broker.publish_batch(1, 2, queue="q", session=session)
-    await session.commit()
-    await broker.start()
-    await eventually(lambda: len(shop.begun) == 2)
+    shop = await open_shop(broker, session, 1, 2)
     await until_renewed(table, times=1)
     # One to listen, one for the probe, two of the handlers, one for leases, and those for claims.
     assert made.count("connect") == made.count("do_connect") >= 5
@@ -183,11 +177,7 @@ async def test_a_creator_of_the_applications_own_is_used(
         return await asyncpg.connect(dsn, server_settings={"application_name": "made by hand"})
 
     broker = make_broker(make_engine(async_creator=create, connect_args={}, **POOL))
-    shop = Shop(broker, workers=2)
-    await broker.publish_batch(1, 2, queue="q", session=session)
-    await session.commit()
-    await broker.start()
-    await eventually(lambda: len(shop.begun) == 2)
+    shop = await open_shop(broker, session, 1, 2)
     await until_renewed(table, times=1)
     # Two in the pool, one that listens, and one for leases; another sent the probe.
     assert await table.count("application_name = 'made by hand'", "pg_stat_activity") == 4

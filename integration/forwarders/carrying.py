@@ -2,8 +2,9 @@
 
 import asyncio
 import itertools
+import logging
 import random
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import psutil
@@ -11,7 +12,7 @@ from sqlalchemy import Table as SqlTable
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from faststream_outbox import OutboxBroker, Outgoing
-from integration.broker.observing import Table
+from integration.broker.observing import LogLines, Table, eventually
 from integration.destinations.base import Box
 
 HAND_OVERS = """
@@ -49,6 +50,38 @@ async def keep_publishing(publishing: Publishing, table: Table, ids: list[int], 
         if await table.count() < 400:
             ids += await publishing.many(Outgoing(b"", key=f"key-{(number + n) % 23}") for n in range(20))
         await asyncio.sleep(0.02)
+
+
+async def restart_while_rows_flow(
+    server: Any, publishing: Publishing, table: Table, log: LogLines, *, killed: bool, meanwhile: Callable[[], Any]
+) -> list[int]:
+    """Stop the server of a started forwarder's destination, start it again, and wait until the table is empty.
+
+    Args:
+        server: one of ours; it is stopped cleanly unless it is to be killed.
+        meanwhile: what must be possible while it is down.
+
+    Returns the ids of all rows. While the server is down, no row's failure is counted, and the log says so.
+    """
+    ids: list[int] = []
+    restarted = asyncio.Event()
+    publisher = asyncio.create_task(keep_publishing(publishing, table, ids, restarted))
+    try:
+        await eventually(lambda: _got_through(table, ids), within=15)
+        await asyncio.to_thread(server.process.kill if killed else server.stop)
+        await meanwhile()
+        await eventually(lambda: log.at_least(logging.WARNING), within=10)
+        await nothing_is_counted(table)
+        await asyncio.to_thread(server.start)
+    finally:
+        restarted.set()
+        await publisher
+    await eventually(table.is_empty, within=20)
+    return ids
+
+
+async def _got_through(table: Table, ids: list[int]) -> bool:
+    return len(ids) - await table.count() > 50
 
 
 def random_message(draw: random.Random, box: Box) -> Outgoing:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from sqlalchemy import Table, text
+from sqlalchemy import Table
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from faststream_outbox import OutboxBroker
@@ -17,6 +17,7 @@ from faststream_outbox._store.postgres.store import PostgresStore
 from faststream_outbox.annotations import OutboxMessage
 from integration.destinations.received import IDENTITY, Received
 from integration.destinations.redis import StreamBox
+from integration.faults.snapshots import held_snapshot
 
 from .results import record
 from .run import Run, forms
@@ -73,7 +74,7 @@ async def test_claims_stay_quick_while_a_snapshot_is_held(
             await asyncio.sleep(plan.quiet)
             quiet = _p99(claims)
             claims.clear()
-            async with _held_snapshot(engine):
+            async with held_snapshot(engine):
                 await asyncio.sleep(plan.held)
                 held = _p99(claims)
         await run.drained(within=60)
@@ -118,11 +119,3 @@ def _watch_claims(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 def _p99(seconds: list[float]) -> float:
     return statistics.quantiles(seconds, n=100)[98]
-
-
-@asynccontextmanager
-async def _held_snapshot(engine: AsyncEngine) -> AsyncIterator[None]:
-    async with engine.connect() as connection:
-        await connection.execution_options(isolation_level="REPEATABLE READ")
-        await connection.execute(text("SELECT count(*) FROM outbox"))
-        yield

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 from typing import TypeAlias
 
 import asyncpg
@@ -16,6 +16,7 @@ from faststream_outbox._store.postgres.writer import PostgresWriter
 from faststream_outbox._values.dead_letter import Selection
 from faststream_outbox._values.outcome import DELIVERED, Dead, Outcome, Released, Retry, Settlement
 from faststream_outbox.schema import SHARDS
+from integration.faults.snapshots import held_snapshot
 from integration.servers.missing import missing
 from integration.servers.postgres import OwnPostgres, PostgresServer
 from tests.engine.fakes import Clock
@@ -91,14 +92,6 @@ def stand_still(monkeypatch: pytest.MonkeyPatch) -> None:
     async def survey(*_: object) -> None: ...
 
     monkeypatch.setattr(floors.Floors, "survey", survey)
-
-
-@asynccontextmanager
-async def held_snapshot(engine: AsyncEngine) -> AsyncIterator[None]:
-    async with engine.connect() as connection:
-        await connection.execution_options(isolation_level="REPEATABLE READ")
-        await connection.execute(text("SELECT count(*) FROM outbox"))
-        yield
 
 
 async def entries_read(engine: AsyncEngine) -> int:

@@ -3,27 +3,17 @@
 import io
 import logging
 from collections.abc import Iterator
-from datetime import UTC, datetime
 
 import pytest
 from sqlalchemy import Table
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from faststream_outbox import OutboxBroker, OutboxRow
+from faststream_outbox import OutboxBroker
 from faststream_outbox.annotations import OutboxMessage
+from tests.rows import make_row
 
 FORGED = "x\n2030-01-01 CRITICAL - all is lost\x1b[2J"
-ROW = OutboxRow(
-    id=7,
-    queue=FORGED,
-    key=FORGED,
-    idempotency_key=FORGED,
-    payload=b"7",
-    headers={"correlation_id": FORGED},
-    attempts_count=0,
-    deliveries_count=1,
-    created_at=datetime(2030, 1, 1, tzinfo=UTC),
-)
+ROW = make_row(7, queue=FORGED, key=FORGED, idempotency_key=FORGED, payload=b"7", headers={"correlation_id": FORGED})
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 import json
 import sys
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Annotated, Any
 
@@ -16,20 +15,13 @@ from pydantic import BaseModel, TypeAdapter, field_validator
 from sqlalchemy import Table
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from faststream_outbox import ConfigError, OutboxBroker, OutboxRow
+from faststream_outbox import ConfigError, OutboxBroker
 from faststream_outbox._values.outcome import Dead, Delivered, Outcome, Retry
 from faststream_outbox.annotations import OutboxMessage
+from tests.rows import make_row
 
-ROW = OutboxRow(
-    id=7,
-    queue="orders",
-    key=None,
-    idempotency_key="i",
-    payload=b'{"item": "tea", "quantity": 2}',
-    headers={"content-type": "application/json"},
-    attempts_count=0,
-    deliveries_count=1,
-    created_at=datetime(2030, 1, 1, tzinfo=UTC),
+ROW = make_row(
+    7, idempotency_key="i", payload=b'{"item": "tea", "quantity": 2}', headers={"content-type": "application/json"}
 )
 Run = Callable[..., Awaitable[Outcome]]
 

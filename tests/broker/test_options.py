@@ -5,7 +5,6 @@ import io
 import logging
 from collections.abc import Callable
 from contextlib import redirect_stdout
-from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -14,11 +13,12 @@ from faststream import ContextRepo, Depends
 from sqlalchemy import Table
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from faststream_outbox import NoRetry, OutboxBroker, OutboxRow, TestOutboxBroker
+from faststream_outbox import NoRetry, OutboxBroker, TestOutboxBroker
 from faststream_outbox.annotations import ContextRepo as Repo
 from faststream_outbox.annotations import Logger, OutboxMessage, OutboxProducer
 from faststream_outbox.annotations import OutboxBroker as Broker
 from faststream_outbox.subscriber.usecase import OutboxSubscriber
+from tests.rows import make_row
 
 MakeBroker = Callable[..., OutboxBroker]
 
@@ -152,17 +152,7 @@ class Lines(logging.Logger):
         self.by_message[record.getMessage()] = record
 
 
-ROW = OutboxRow(
-    id=7,
-    queue="a-queue-of-some-length",
-    key=None,
-    idempotency_key="01990000-0000-7000-8000-0123456789ab",
-    payload=b"",
-    headers={},
-    attempts_count=0,
-    deliveries_count=1,
-    created_at=datetime(2030, 1, 1, tzinfo=UTC),
-)
+ROW = make_row(7, queue="a-queue-of-some-length", idempotency_key="01990000-0000-7000-8000-0123456789ab")
 
 
 def add_failing_handler(broker: OutboxBroker) -> OutboxSubscriber:

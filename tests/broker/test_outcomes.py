@@ -1,28 +1,18 @@
 """What a subscriber says of a row, without a store behind it."""
 
 import asyncio
-from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from faststream.exceptions import StopConsume
 
-from faststream_outbox import NoRetry, OutboxBroker, OutboxRow
+from faststream_outbox import NoRetry, OutboxBroker
 from faststream_outbox._values.outcome import Dead, Delivered, Outcome, Released, Retry
 from faststream_outbox._values.unreadable import Unreadable
 from faststream_outbox.subscriber.usecase import OutboxSubscriber
+from tests.rows import make_row
 
-ROW = OutboxRow(
-    id=7,
-    queue="orders",
-    key=None,
-    idempotency_key="i",
-    payload=b"7",
-    headers={},
-    attempts_count=0,
-    deliveries_count=1,
-    created_at=datetime(2030, 1, 1, tzinfo=UTC),
-)
+ROW = make_row(7, idempotency_key="i", payload=b"7")
 
 
 @pytest.fixture

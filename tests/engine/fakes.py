@@ -316,15 +316,3 @@ class Clock:
 
     def utc(self) -> datetime:
         return datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=self.now)
-
-
-def make_row(row_id: int = 1, *, queue: str = "orders", deliveries: int = 1, **options: Any) -> OutboxRow:
-    values: dict[str, Any] = {
-        "key": None,
-        "idempotency_key": f"id-{row_id}",
-        "payload": b"",
-        "headers": {},
-        "attempts_count": 0,
-        "created_at": datetime(2026, 1, 1, tzinfo=UTC),
-    }
-    return OutboxRow(id=row_id, queue=queue, deliveries_count=deliveries, **{**values, **options})

@@ -11,7 +11,8 @@ from faststream_outbox._engine.failure import FailurePolicy
 from faststream_outbox._values.outcome import Dead, Reason, Retry
 from faststream_outbox._values.unreadable import Unreadable
 from faststream_outbox.retry import MAX_DELAY_SECONDS, ConstantRetry, NoRetry, as_strategy
-from tests.engine.fakes import Trouble, make_row
+from tests.engine.fakes import Trouble
+from tests.rows import make_row
 
 
 @dataclass

@@ -36,11 +36,11 @@ from tests.engine.fakes import (
     ScriptedDestination,
     ScriptedStore,
     Trouble,
-    make_row,
     never,
     swallow_a_cancellation,
     until,
 )
+from tests.rows import make_row
 
 
 class Parts:

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Callable
-from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import pytest
@@ -10,21 +9,12 @@ from fastapi import Depends, FastAPI, Header
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel
 
-from faststream_outbox import OutboxRow, TestOutboxBroker
+from faststream_outbox import TestOutboxBroker
 from faststream_outbox._values.outcome import Dead, Delivered, Outcome, Retry
 from faststream_outbox.fastapi import OutboxRouter
+from tests.rows import make_row
 
-ROW = OutboxRow(
-    id=7,
-    queue="orders",
-    key=None,
-    idempotency_key="i",
-    payload=b'{"item": "tea"}',
-    headers={"content-type": "application/json"},
-    attempts_count=0,
-    deliveries_count=1,
-    created_at=datetime(2030, 1, 1, tzinfo=UTC),
-)
+ROW = make_row(7, idempotency_key="i", payload=b'{"item": "tea"}', headers={"content-type": "application/json"})
 MakeRouter = Callable[..., OutboxRouter]
 
 

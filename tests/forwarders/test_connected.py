@@ -1,7 +1,6 @@
 """What destinations have in common, on a server that follows a script."""
 
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
 from typing import ClassVar
 
 import pytest
@@ -10,9 +9,9 @@ from hypothesis import strategies as st
 
 from faststream_outbox._values.outcome import Accepted, Poison, Reason, Refused, Unsent, Verdict
 from faststream_outbox._values.parcel import Parcel
-from faststream_outbox._values.row import OutboxRow
 from faststream_outbox.forwarders.connected import ConnectedDestination, Verdicts
 from faststream_outbox.forwarders.suspects import ConnectionBrokenError, OneOfThemError, Suspects
+from tests.rows import make_row
 
 TOO_LARGE = Poison(Reason.TOO_LARGE, ValueError("too large"))
 
@@ -107,17 +106,7 @@ class Destination(ConnectedDestination[Connection]):
 
 
 def parcel(number: int, key: str | None = None, address: str | None = None) -> Parcel:
-    row = OutboxRow(
-        id=number,
-        queue="orders",
-        key=key,
-        idempotency_key=str(number),
-        payload=b"",
-        headers={},
-        attempts_count=0,
-        deliveries_count=0,
-        created_at=datetime(2026, 1, 1, tzinfo=UTC),
-    )
+    row = make_row(number, key=key, idempotency_key=str(number), deliveries=0)
     return Parcel(row, address)
 
 

@@ -10,7 +10,8 @@ from faststream_outbox._engine.relaying import patience as patience_module
 from faststream_outbox._engine.relaying.patience import Patience
 from faststream_outbox._values.parcel import Parcel
 from faststream_outbox.forwarders.patient import PatientDestination
-from tests.engine.fakes import Lines, ScriptedDestination, make_row, until
+from tests.engine.fakes import Lines, ScriptedDestination, until
+from tests.rows import make_row
 
 
 class Destination(ScriptedDestination):

@@ -1,7 +1,6 @@
 """What the user's function may say of a message, and what becomes of one that it fails for."""
 
 import functools
-from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -13,17 +12,16 @@ from faststream_outbox import ConfigError, Forward, OutboxBroker, OutboxMessage,
 from faststream_outbox._values.outcome import Dropped, Refused
 from faststream_outbox._values.parcel import Parcel
 from faststream_outbox.forwarders.transform import Preparing
+from tests.rows import make_row
 
-ROW = OutboxRow(
-    id=7,
-    queue="orders",
+ROW = make_row(
+    7,
     key="k",
     idempotency_key="once",
     payload=b'{"id": 1}',
     headers={"content-type": "application/json", "correlation_id": "c", "country": "de", "size": "5 µm"},
     attempts_count=2,
-    deliveries_count=0,
-    created_at=datetime(2026, 1, 1, tzinfo=UTC),
+    deliveries=0,
 )
 
 

@@ -11,7 +11,7 @@ from integration.broker.observing import LogLines, Table, eventually
 from integration.destinations.rabbit import QueueBox
 from integration.destinations.received import check_complete, check_order, without_repeats
 from integration.faults.proxy import TcpProxy
-from integration.forwarders.carrying import Publishing, keep_publishing, nothing_is_counted
+from integration.forwarders.carrying import Publishing, nothing_is_counted, restart_while_rows_flow
 from integration.forwarders.conftest import MakeBroker
 from integration.servers.rabbitmq import OwnRabbit
 
@@ -37,23 +37,14 @@ async def test_a_restart_while_rows_flow(
     async def handle(body: int) -> None:
         handled.append(body)
 
-    await broker.start()
-    ids: list[int] = []
-    restarted = asyncio.Event()
-
-    publisher = asyncio.create_task(keep_publishing(publishing, table, ids, restarted))
-    try:
-        await eventually(lambda: _got_through(table, ids), within=15)
-        await asyncio.to_thread(embedded.process.kill if killed else embedded.stop)
+    async def a_local_message_is_handled() -> None:
         await publishing.one(1, queue="local")
         await eventually(lambda: handled)
-        await eventually(lambda: log.at_least(logging.WARNING), within=10)
-        await nothing_is_counted(table)
-        await asyncio.to_thread(embedded.start)
-    finally:
-        restarted.set()
-        await publisher
-    await eventually(table.is_empty, within=20)
+
+    await broker.start()
+    ids = await restart_while_rows_flow(
+        embedded, publishing, table, log, killed=killed, meanwhile=a_local_message_is_handled
+    )
     records = await mailbox.received(len(ids))
     assert len(records) - len(ids) <= 100, "at most what was in flight is repeated"
     check_complete(records, ids)
@@ -62,10 +53,6 @@ async def test_a_restart_while_rows_flow(
     await eventually(lambda: log.containing("works again"))
     assert len(log.containing("works again")) == 1
     assert len(aiormq_log.records) <= 4, aiormq_log.messages
-
-
-async def _got_through(table: Table, ids: list[int]) -> bool:
-    return len(ids) - await table.count() > 50
 
 
 async def test_a_memory_alarm_is_an_outage_and_lets_nothing_through_later(

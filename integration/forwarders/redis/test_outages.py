@@ -15,7 +15,7 @@ from integration.broker.observing import LogLines, Table, eventually
 from integration.destinations.received import check_complete, check_order, without_repeats
 from integration.destinations.redis import StreamBox
 from integration.faults.proxy import TcpProxy
-from integration.forwarders.carrying import Publishing, keep_publishing, nothing_is_counted
+from integration.forwarders.carrying import Publishing, nothing_is_counted, restart_while_rows_flow
 from integration.forwarders.conftest import MakeBroker
 from integration.forwarders.parcels import carry, destination, parcel
 from integration.servers.process import LOOPBACK
@@ -40,23 +40,14 @@ async def test_a_restart_of_the_server_while_rows_flow(
     async def handle(body: Any) -> None:
         handled.append(body)
 
-    await broker.start()
-    ids: list[int] = []
-    restarted = asyncio.Event()
-
-    publisher = asyncio.create_task(keep_publishing(publishing, table, ids, restarted))
-    try:
-        await eventually(lambda: _got_through(table, ids), within=15)
-        await asyncio.to_thread(own_redis.process.kill if killed else own_redis.stop)
+    async def a_local_message_is_handled() -> None:
         await publishing.one(1, queue="local")
         await eventually(lambda: handled)
-        await eventually(lambda: log.at_least(logging.WARNING), within=10)
-        await nothing_is_counted(table)
-        await asyncio.to_thread(own_redis.start)
-    finally:
-        restarted.set()
-        await publisher
-    await eventually(table.is_empty, within=20)
+
+    await broker.start()
+    ids = await restart_while_rows_flow(
+        own_redis, publishing, table, log, killed=killed, meanwhile=a_local_message_is_handled
+    )
     messages = await own_box.read()
     assert len(messages) - len(ids) <= 100, "at most what was in flight is repeated"
     check_complete(messages, ids)
@@ -65,10 +56,6 @@ async def test_a_restart_of_the_server_while_rows_flow(
     # One lane may still report a success from before when the other has noticed the end.
     await eventually(lambda: log.containing("works again"))
     assert len(log.containing("works again")) in {1, 2}
-
-
-async def _got_through(table: Table, ids: list[int]) -> bool:
-    return len(ids) - await table.count() > 50
 
 
 async def fill_up(admin: Redis) -> None:

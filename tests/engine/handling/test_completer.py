@@ -14,7 +14,8 @@ from faststream_outbox._engine.handling.leases import Leases
 from faststream_outbox._engine.health import Health
 from faststream_outbox._engine.wakeups import Wakeups
 from faststream_outbox._values.outcome import DELIVERED, Dead, Delivered, Outcome, Released, Retry, Settlement
-from tests.engine.fakes import Clock, Lines, ScriptedStore, Trouble, make_row, until
+from tests.engine.fakes import Clock, Lines, ScriptedStore, Trouble, until
+from tests.rows import make_row
 
 
 @pytest.fixture

@@ -19,7 +19,8 @@ from faststream_outbox._engine.wakeups import Wakeup, Wakeups
 from faststream_outbox._store.protocol import DEFAULT_BATCH_BYTES
 from faststream_outbox._values.outcome import Delivered, Settlement
 from faststream_outbox._values.row import OutboxRow
-from tests.engine.fakes import TOKEN, Lines, ScriptedStore, Trouble, make_row, never, until
+from tests.engine.fakes import TOKEN, Lines, ScriptedStore, Trouble, never, until
+from tests.rows import make_row
 
 
 class Parts:

@@ -4,7 +4,8 @@ import pytest
 
 from faststream_outbox._engine.handling import leases as leases_module
 from faststream_outbox._engine.handling.leases import Leases
-from tests.engine.fakes import Clock, make_row
+from tests.engine.fakes import Clock
+from tests.rows import make_row
 
 
 @pytest.fixture

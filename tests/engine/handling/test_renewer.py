@@ -9,7 +9,8 @@ import pytest
 from faststream_outbox._engine.handling.leases import Leases
 from faststream_outbox._engine.handling.renewer import LINGER_SECONDS, Renewer
 from faststream_outbox._engine.health import Health
-from tests.engine.fakes import Clock, Lines, ScriptedStore, Trouble, make_row, until
+from tests.engine.fakes import Clock, Lines, ScriptedStore, Trouble, until
+from tests.rows import make_row
 
 
 @pytest.fixture

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from faststream_outbox._engine.handling.stock import BATCHES_AHEAD, MOST_BYTES, Stock
-from tests.engine.fakes import make_row, until
+from tests.engine.fakes import until
+from tests.rows import make_row
 
 
 def rows(count: int, first: int = 1) -> list[Any]:

@@ -32,18 +32,8 @@ from faststream_outbox._values.outcome import (
 from faststream_outbox._values.parcel import Parcel
 from faststream_outbox._values.row import OutboxRow
 from faststream_outbox.retry import ConstantRetry, NoRetry
-from tests.engine.fakes import (
-    Clock,
-    Lines,
-    ScriptedDestination,
-    ScriptedStore,
-    Trouble,
-    make_row,
-    outage,
-    poison,
-    refuse,
-    until,
-)
+from tests.engine.fakes import Clock, Lines, ScriptedDestination, ScriptedStore, Trouble, outage, poison, refuse, until
+from tests.rows import make_row
 
 Make = Callable[..., Lane]
 SHARD = Shard("orders", 0)
@@ -199,17 +189,25 @@ async def test_waves_of_a_hand_over_that_failed_are_not_sent_again(
     assert store.rows == []
 
 
-async def test_a_shard_whose_transaction_was_lost_waits_for_the_lane_that_has_its_rows(
+async def begin_without_end(
     make: Make, destination: ScriptedDestination, store: ScriptedStore
-) -> None:
+) -> tuple[int, Lane, Lane]:
+    """Let a lane wait for an answer to a row, while the server has ended its transaction; return row, lane, and another."""
     row_id = store.publish(key="a")
     destination.script.hanging.add("send")
     first, second = quick(make), quick(make)
     first.start()
     await until(lambda: destination.sent)
-    # The server has ended its transaction: others can take the rows.
+    # Others can take the row.
     store._locked.clear()
     store._records[row_id].locked = False
+    return row_id, first, second
+
+
+async def test_a_shard_whose_transaction_was_lost_waits_for_the_lane_that_has_its_rows(
+    make: Make, destination: ScriptedDestination, store: ScriptedStore
+) -> None:
+    row_id, _, second = await begin_without_end(make, destination, store)
     later = store.publish(key="a")
     await run(second)
     assert destination.sent == [[row_id]]
@@ -223,13 +221,7 @@ async def test_a_shard_whose_transaction_was_lost_waits_for_the_lane_that_has_it
 async def test_a_lane_that_never_comes_back_does_not_keep_its_place(
     make: Make, destination: ScriptedDestination, store: ScriptedStore, clock: Clock
 ) -> None:
-    row_id = store.publish(key="a")
-    destination.script.hanging.add("send")
-    first, second = quick(make), quick(make)
-    first.start()
-    await until(lambda: destination.sent)
-    store._locked.clear()
-    store._records[row_id].locked = False
+    row_id, first, second = await begin_without_end(make, destination, store)
     clock.now += 1000.0
     destination.script.hanging.clear()
     await run(second)

@@ -13,7 +13,8 @@ from faststream_outbox._values.outcome import Accepted, Dropped, Refused, Unsent
 from faststream_outbox._values.parcel import Parcel
 from faststream_outbox._values.row import OutboxRow
 from faststream_outbox._values.unreadable import Unreadable
-from tests.engine.fakes import Clock, Lines, ScriptedDestination, Trouble, make_row, outage, poison, refuse
+from tests.engine.fakes import Clock, Lines, ScriptedDestination, Trouble, outage, poison, refuse
+from tests.rows import make_row
 
 TROUBLE = Trouble("cannot be prepared")
 

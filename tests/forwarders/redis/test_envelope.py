@@ -1,7 +1,6 @@
 """The envelope is read by FastStream's own reader, whatever is in it."""
 
 import json
-from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -11,22 +10,13 @@ from hypothesis import strategies as st
 
 from faststream_outbox._values.row import OutboxRow
 from faststream_outbox.forwarders.redis.envelope import encode
+from tests.rows import make_row
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x00"), max_size=30)
 
 
 def row(payload: bytes = b"", headers: dict[str, str] | None = None, key: str | None = None) -> OutboxRow:
-    return OutboxRow(
-        id=7,
-        queue="orders",
-        key=key,
-        idempotency_key="i",
-        payload=payload,
-        headers=headers or {},
-        attempts_count=0,
-        deliveries_count=0,
-        created_at=datetime(2026, 1, 2, tzinfo=UTC),
-    )
+    return make_row(7, key=key, idempotency_key="i", payload=payload, headers=headers or {}, deliveries=0)
 
 
 @given(

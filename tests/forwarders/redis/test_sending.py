@@ -1,7 +1,6 @@
 """How a hand-over becomes transactions, and their answers verdicts."""
 
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -16,6 +15,7 @@ from faststream_outbox._values.row import OutboxRow
 from faststream_outbox.forwarders.redis.sending import TRANSACTION_BYTES, TransactionSender
 from faststream_outbox.forwarders.redis.settings import RedisSettings
 from faststream_outbox.forwarders.redis.verdicts import RedisAnswerError
+from tests.rows import make_row
 
 SETTINGS = RedisSettings.of(RedisBroker(logger=None).publisher(list="orders"))
 TOO_LARGE = RedisAnswerError("x", "ERR Protocol error: invalid bulk length")
@@ -48,17 +48,7 @@ class Server:
 
 def rows(*keys: str | None, payload: bytes = b"") -> list[OutboxRow]:
     return [
-        OutboxRow(
-            id=number,
-            queue="orders",
-            key=key,
-            idempotency_key=str(number),
-            payload=payload,
-            headers={},
-            attempts_count=0,
-            deliveries_count=0,
-            created_at=datetime(2026, 1, 2, tzinfo=UTC),
-        )
+        make_row(number, key=key, idempotency_key=str(number), payload=payload, deliveries=0)
         for number, key in enumerate(keys)
     ]
 
