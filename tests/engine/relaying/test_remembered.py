@@ -192,7 +192,7 @@ async def test_waves_of_a_hand_over_that_failed_are_not_sent_again(
 async def begin_without_end(
     make: Make, destination: ScriptedDestination, store: ScriptedStore
 ) -> tuple[int, Lane, Lane]:
-    """Let a lane wait for an answer to a row whose transaction the server has ended; return row, lane and another lane."""
+    """Let a lane wait for an answer to a row whose transaction the server has ended; return the row and two lanes."""
     row_id = store.publish(key="a")
     destination.script.hanging.add("send")
     first, second = quick(make), quick(make)
