@@ -107,7 +107,7 @@ def _add_handler(broker: OutboxBroker, plan: RelayPlan, lease: float) -> None:
 
     @broker.subscriber(*plan.queues, max_workers=WORKERS, lease_ttl_seconds=lease)
     async def handle(message: OutboxMessage) -> None:
-        headers = {"idempotency-key": message.idempotency_key, "message_id": message.idempotency_key}
+        headers = {"idempotency-key": message.idempotency_key}
         envelope = await BinaryMessageFormatV1.encode(
             message=message.row.payload, reply_to=None, headers=headers, correlation_id="none"
         )

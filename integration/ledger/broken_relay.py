@@ -64,8 +64,7 @@ async def carry(engine: AsyncEngine, server: RedisServer, stream: str, fault: Fa
         )
         parcels = [Parcel(row.idempotency_key, row.key, row.payload) for row in rows]
         for parcel in fault(parcels):
-            headers = {"idempotency-key": parcel.identity, "message_id": parcel.identity}
-            headers |= {"outbox-key": parcel.key} if parcel.key else {}
+            headers = {"idempotency-key": parcel.identity} | ({"outbox-key": parcel.key} if parcel.key else {})
             envelope = await BinaryMessageFormatV1.encode(
                 message=parcel.body, reply_to=None, headers=headers, correlation_id="none"
             )

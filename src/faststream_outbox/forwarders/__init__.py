@@ -1,1 +1,1 @@
-"""Forwarders carry rows on to other brokers. Each kind of destination has a folder; `general` serves every other kind."""
+"""Forwarders carry rows on to other brokers. Each kind of destination has a folder; `general` serves all others."""

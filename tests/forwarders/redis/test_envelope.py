@@ -1,6 +1,7 @@
 """The envelope is read by FastStream's own reader, whatever is in it."""
 
 import json
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -16,7 +17,15 @@ TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x00
 
 
 def row(payload: bytes = b"", headers: dict[str, str] | None = None, key: str | None = None) -> OutboxRow:
-    return make_row(7, key=key, idempotency_key="i", payload=payload, headers=headers or {}, deliveries=0)
+    created_at = datetime(2026, 1, 2, tzinfo=UTC)
+    values = {
+        "key": key,
+        "idempotency_key": "i",
+        "payload": payload,
+        "headers": headers or {},
+        "created_at": created_at,
+    }
+    return make_row(7, deliveries=0, **values)
 
 
 @given(
