@@ -21,7 +21,7 @@ class Delivery:
     written_in: list[tuple[AsyncSession | AsyncConnection, Transaction | SessionTransaction | None]] = field(
         default_factory=list,
     )
-    """Where the handler's responses were written; whoever opened the session commits it."""
+    """Where the handler's responses were written; the handler's dependency commits the session that it opened."""
 
 
 class OutboxMessage(StreamMessage[Delivery]):

@@ -134,7 +134,7 @@ def broker() -> OutboxBroker:
 
 @pytest.mark.parametrize("transform", [to_be_awaited, functools.partial(to_be_awaited), Callee(), Callee().__call__])
 def test_an_async_function_is_refused_where_it_is_declared(broker: OutboxBroker, transform: Any) -> None:
-    with pytest.raises(ConfigError, match=r"must be a plain function, .* is async; whoever waits"):
+    with pytest.raises(ConfigError, match=r"must be a plain function, .* is async; to await something"):
         broker.forwarder("orders", to=KafkaBroker().publisher("orders"), transform=transform)
     assert broker.forwarders == []
 

@@ -20,7 +20,7 @@ class Backoff:
         # The exponent is capped: 2.0 ** 1100 would overflow during a long outage.
         delay = min(self._maximum, self._initial * 2.0 ** min(self._failures, 30))
         self._failures += 1
-        return delay * random.uniform(0.5, 1.0)  # noqa: S311 - nothing secret hangs on it
+        return delay * random.uniform(0.5, 1.0)  # noqa: S311 - nothing secret depends on it
 
     def ease(self) -> None:
         """Note a success that may be the only one: the next delay is half of the last one."""

@@ -15,7 +15,7 @@ waiting one is due. After rows were found, one more look shows it."""
 class Pacer:
     """Rests between two looks: until a wake-up, until a waiting row is due, or for a polling interval that grows.
 
-    Whoever looks clears the bell before it does: what rings during the look ends the next rest at once.
+    A loop clears the bell before it looks, so a ring during the look ends the next rest at once.
 
     Args:
         wakeup: Rings when there may be new rows.

@@ -49,7 +49,7 @@ class Rounds:
         """How many shards the next hand-over should take."""
         self._began = time.monotonic()
         # Processes that start together should not knock at the same doors in step.
-        self._shards.rotate(random.randrange(len(shards)))  # noqa: S311 - nothing secret hangs on it
+        self._shards.rotate(random.randrange(len(shards)))  # noqa: S311 - nothing secret depends on it
 
     @property
     def all(self) -> list[Shard]:

@@ -114,7 +114,7 @@ class _Member(Wakeup):
 
 
 class Wakeups:
-    """All sleepers of a process, by queue. Whoever lets go of a bell is forgotten."""
+    """All sleepers of a process, by queue. A bell to which no reference is left is forgotten."""
 
     def __init__(self) -> None:
         self._crews: dict[str, WeakSet[Crew]] = {}

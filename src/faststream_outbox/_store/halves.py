@@ -17,5 +17,5 @@ def halves(limit: int) -> Halves:
 
     To take turns instead would not do: a shard may be visited in every second look alone, and always in the same turn.
     """
-    due_first = random.choice((True, False))  # noqa: S311 - nothing secret hangs on it
+    due_first = random.choice((True, False))  # noqa: S311 - nothing secret depends on it
     return Halves(due_first, (limit + due_first) // 2)

@@ -16,11 +16,10 @@ UNCHANGED = Unchanged.UNCHANGED
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Forward:
-    """What a forwarder's ``transform`` returns for a message that is to be sent: what is not given stays as it is.
+    """How to send a message: what a forwarder's ``transform`` returns. What is not given stays as it is.
 
-    The body cannot be changed: every copy of a message has the same bytes. Whoever computes another body writes a
-    handler, with the destination's publisher over it: ``@kafka.publisher("bills")`` over
-    ``@broker.subscriber("orders")``.
+    The body cannot be changed: every copy of a message has the same bytes. To compute another body, write a handler
+    with the destination's publisher over it: ``@kafka.publisher("bills")`` over ``@broker.subscriber("orders")``.
 
     Messages that are published with one key reach the destination in their order, also when they get different keys or
     addresses here; among those whose key is removed there is none.

@@ -2,10 +2,10 @@
 
 
 def printable(text: str) -> str:
-    r"""Return the text with everything escaped that is not seen, or is seen as something else.
+    r"""Return the text with all characters escaped that are not seen, or are seen as something else.
 
-    Whoever writes rows chooses keys, queue names and what stands in errors. With a line break, or with the commands of
-    a terminal, one of them could write lines of its own into the log. They are written as Python writes them: ``\n``.
+    The writer of a row chooses its key, its queue's name and texts of errors. With a line break, or with the commands
+    of a terminal, such a text could write lines of its own into the log. It is written as Python writes it: ``\n``.
 
     Example:
         >>> printable("order-1\nERROR: all is lost")

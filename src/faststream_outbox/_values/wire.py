@@ -1,4 +1,4 @@
-"""What a row looks like to whoever receives it, here or behind a broker."""
+"""A row as its consumer sees it, here or behind a broker."""
 
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime

@@ -20,7 +20,7 @@ _SHORTCUTS = {OutboxBroker: "OutboxBroker", OutboxMessage: "OutboxMessage", Outb
 
 
 def check_route(endpoint: Callable[..., Any]) -> None:
-    """Refuse a route for what FastAPI would refuse without a word on the outbox, or take for a query's parameter.
+    """Refuse arguments of a route that FastAPI would refuse without naming the outbox, or take for a query's parameter.
 
     Raises:
         ConfigError: Names route, argument, and what to import.

@@ -9,7 +9,7 @@ from faststream_outbox.forwarders.kinds import LaneDestination
 
 
 class PatientDestination:
-    """A destination that is waited for as long as it takes, but not without a word.
+    """A destination that logs once that it keeps its lane waiting.
 
     Args:
         destination: Where rows are sent.

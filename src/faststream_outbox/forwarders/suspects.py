@@ -35,7 +35,7 @@ class Parted(NamedTuple):
     alone: list[Parcel]
     """Suspects, each to be sent with nothing beside it."""
     waiting: list[Parcel]
-    """Later ones of a suspect's key; and those whose sentence hangs on whether the server is there."""
+    """Later rows of a suspect's key; and rows whose verdict depends on whether the server is there."""
 
 
 class _Charge(NamedTuple):

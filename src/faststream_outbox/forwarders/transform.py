@@ -38,8 +38,8 @@ class Preparing:
             raise ConfigError(msg)
         if _is_coroutine_function(transform):
             msg = (
-                f"transform: must be a plain function, {transform!r} is async; whoever waits for something writes a "
-                "handler, with the destination's publisher over it"
+                f"transform: must be a plain function, {transform!r} is async; to await something, write a "
+                "handler with the destination's publisher over it"
             )
             raise ConfigError(msg)
         self._transform = transform

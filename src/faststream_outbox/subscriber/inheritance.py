@@ -13,14 +13,14 @@ from faststream_outbox.response import OutboxPublishCommand
 
 
 class Inheritance(BaseMiddleware[PublishCommand]):
-    """Sets headers of what publishers over a handler publish; what is set already stays.
+    """Sets headers of the messages that publishers over a handler publish; headers that are set already stay.
 
-    To Kafka, RabbitMQ, Redis or another broker goes the row's idempotency key: the row is handled again after a crash,
-    and its result published again, and so whoever consumes it can tell. A message to an outbox has an identity of its
-    own, and so have the messages of a batch, which one key would make one. The caller's headers of the row go along if
-    the subscriber has ``propagate_inbound_headers=True``.
+    A message to Kafka, RabbitMQ, Redis or another broker gets the row's idempotency key. After a crash the row is
+    handled again and its result is published again, and by the key a consumer recognises it. A message to an outbox
+    has an identity of its own. So has each message of a batch: with one key for all they would count as one message.
+    The caller's headers of the row are added if the subscriber has ``propagate_inbound_headers=True``.
 
-    It is done when the result is published, since a handler's result must be what its annotation says until then.
+    The headers are set when the result is published, since until then a handler's result must fit its annotation.
     """
 
     async def publish_scope(self, call_next: Callable[[PublishCommand], Awaitable[Any]], cmd: PublishCommand) -> Any:

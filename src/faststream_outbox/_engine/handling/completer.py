@@ -20,7 +20,7 @@ MAX_WRITE = 1000
 
 GATHER_SECONDS = 0.005
 """The pause after a write. A write for forty rows costs little more than one for five, and quick handlers end that many
-meanwhile; whoever hands in an outcome after the pause finds it written at once."""
+meanwhile. An outcome that comes after the pause is written at once."""
 
 
 class Completer(Service):

@@ -43,6 +43,6 @@ class Connecting:
                 await self._destination.close()
 
     def give_up(self) -> None:
-        """End an attempt that is under way: no row hangs on it."""
+        """End an attempt that is under way: no row depends on it."""
         if self._current is not None and not self._current.expired():
             self._current.reschedule(0.0)

@@ -14,10 +14,10 @@ PATIENCE_SECONDS = 5.0
 
 
 class Patience:
-    """Tells the log once that a destination takes what it is given and does not answer.
+    """Logs once that a destination takes rows and does not answer.
 
-    A server may be silent for as long as its client waits: half a minute without a word of what is wrong. Once the
-    destination counts as down, that has been said.
+    A server may be silent for as long as its client waits, which is half a minute without a line in the log. Once the
+    destination counts as down, the log has said so.
 
     Args:
         health: The destination's.

@@ -4,7 +4,7 @@ import asyncio
 
 
 class Signal:
-    """Wakes all that wait at this moment; whoever comes later waits for the next one."""
+    """Wakes all that wait at this moment; a later waiter waits for the next signal."""
 
     def __init__(self) -> None:
         self._next = asyncio.Event()

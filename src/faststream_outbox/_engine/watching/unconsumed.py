@@ -45,9 +45,9 @@ class UnconsumedQueue:
 
 
 class Watching(Service):
-    """Says which queues this process consumes, and looks for those that nobody does.
+    """Announces which queues this process consumes, and looks for queues that no process consumes.
 
-    It is not what anything hangs on: what fails here is told at INFO, and tried again with the next look.
+    Nothing depends on it, so a failure here is a line at INFO, and the next look tries again.
 
     Args:
         store: Where rows are.
@@ -69,7 +69,7 @@ class Watching(Service):
 
     async def run_once(self) -> None:
         # Drawn, so that the processes of a deployment do not all look at once.
-        await self.sleep(LOOK_SECONDS * random.uniform(0.8, 1.0))  # noqa: S311 - nothing secret hangs on it
+        await self.sleep(LOOK_SECONDS * random.uniform(0.8, 1.0))  # noqa: S311 - nothing secret depends on it
         if self.is_stopping:
             return
         # Also while a loop cannot work: this process consumes what it can, and others must not think otherwise.

@@ -65,7 +65,7 @@ def _after_rollback(session: Session) -> None:
 
 
 def _after_end(session: Session, transaction: SessionTransaction) -> None:
-    """Hand on what a released savepoint has; warn of what ends without a word."""
+    """Pass on the endings of a released savepoint; warn of an end with neither commit nor rollback."""
     if not (endings := _take(transaction)):
         return
     if transaction.parent is not None:

@@ -27,7 +27,7 @@ CLOSE_SECONDS = 2.0
 """How long a connection may take to say goodbye."""
 
 HEARTBEAT_SECONDS = 15.0
-"""After so long without a word the server is asked for one. Firewalls and load balancers forget connections that are
+"""The server is asked for an answer after so long a silence. Firewalls and load balancers forget connections that are
 idle for a minute or more, and tell neither end."""
 
 ANSWER_SECONDS = 10.0

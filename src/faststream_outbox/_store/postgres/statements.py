@@ -38,8 +38,8 @@ _FLOOR = """CASE
 # What a table is, whatever it is called.
 _OID = "CAST(CAST(CAST(:table AS regclass) AS oid) AS text)"
 
-# Whoever writes rows by SQL can write times that Python has no word for, and headers whose text is too large to be
-# written out: in one row of an answer, either would make all of it unreadable.
+# SQL can write times that Python cannot express, and headers whose text is too large to be written out. Either, in one
+# row of an answer, would make the whole answer unreadable.
 _READABLE = {
     "headers": f"CASE WHEN pg_column_size(headers) <= {MAX_STORED_HEADERS_BYTES} "
     "THEN CAST(headers AS text) END AS headers",

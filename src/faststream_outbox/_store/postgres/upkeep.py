@@ -22,13 +22,13 @@ class _NoneLeftError(Exception):
 
 
 class Upkeep:
-    """Runs statements on a connection of its own while that is reserved, and else as all other calls.
+    """Runs statements on a connection of its own while that is reserved, and otherwise as all other calls.
 
-    Handlers that hold a session each can hold the whole pool for longer than a lease. What keeps their leases, and
-    writes the outcomes of others, must not wait for them.
+    Handlers that hold a session each can hold the whole pool for longer than a lease. The statements that renew their
+    leases, and write the outcomes of others, must not wait for them.
 
-    Nothing hangs on the state of the session, so it may be another one behind a pooler each time. A connection on which
-    something failed is not used again. Where the server has none left, the pool's are taken after all.
+    No statement depends on the state of the session, so behind a pooler each may run in another session. A connection
+    on which a statement failed is not used again. If the server has no connection left, the pool's are used.
 
     Args:
         calls: Say in which mode statements are run, and take connections from the pool.

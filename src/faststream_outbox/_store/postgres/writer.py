@@ -19,7 +19,7 @@ from faststream_outbox.exceptions import NotWrittenError
 
 
 class PostgresWriter:
-    """Writes messages in the transaction of whoever publishes; it never commits that.
+    """Writes messages in the publisher's transaction; it never commits that.
 
     Args:
         engine: The caller's engine, for messages without a transaction.

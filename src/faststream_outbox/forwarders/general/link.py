@@ -42,7 +42,7 @@ class Link:
         """Connect the broker, and raise unless it answers; cheap while nothing was wrong.
 
         Args:
-            user: Whoever will ``leave`` it again.
+            user: The id of the user, which will ``leave`` it again.
 
         Raises:
             ConnectionError: It does not answer.
@@ -105,7 +105,7 @@ class Link:
             if connecting.done() and not connecting.cancelled():
                 connecting.exception()
         broker = self._outlet.broker
-        # Whoever has started it meanwhile will stop it.
+        # If the application has started it meanwhile, the application will stop it.
         is_ours, self._is_ours = self._is_ours and not broker.running, False
         if not is_ours or not is_connected(broker):
             return

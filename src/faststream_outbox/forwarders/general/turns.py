@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 
 
 class Turns:
-    """Lets many send together, or one alone. Whoever waits to be alone lets nobody else begin."""
+    """Lets many send together, or one alone. While one waits to be alone, no other begins."""
 
     def __init__(self) -> None:
         self._entrance = asyncio.Lock()

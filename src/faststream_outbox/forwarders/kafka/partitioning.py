@@ -15,7 +15,7 @@ class Partitioning:
     def __init__(self, settings: KafkaSettings) -> None:
         self._settings = settings
         # Lanes and processes that start together should not begin with the same partition.
-        self._turn = random.randrange(1024)  # noqa: S311 - nothing secret hangs on it
+        self._turn = random.randrange(1024)  # noqa: S311 - nothing secret depends on it
 
     def spread(
         self,

@@ -103,7 +103,7 @@ class KafkaSettings:
 
 def _check_acks(options: Mapping[str, Any]) -> None:
     acks = options.get("acks")
-    # Without a word on acks, idempotence means all of them.
+    # If acks is not given, idempotence means all of them.
     if acks in ("all", -1) or (options.get("enable_idempotence") and not isinstance(acks, int | str)):
         return
     shown = f"acks={acks!r}" if isinstance(acks, int | str) else "the default of acks=1"

@@ -109,7 +109,7 @@ def _encode_value(name: str, value: Any) -> bytes:
     if isinstance(value, float) and not math.isfinite(value):
         msg = f"RabbitMQ closes the connection over the header {name!r}, which is {value}"
         raise ValueError(msg)
-    # A stream drops nested values without a word, and ends the connection over some other types.
+    # A stream drops nested values silently, and ends the connection because of some other types.
     if not isinstance(value, int | float) and name not in SENDER_SELECTED:
         msg = f"the header {name!r} must be text, a number, True or False, got {type(value).__name__}"
         raise TypeError(msg)

@@ -62,7 +62,7 @@ class RabbitSettings:
     ) -> "RabbitSettings":
         """Read and check the settings of a publisher and its broker.
 
-        Mended without a word: ``persist=False`` (the default) and channels without publisher confirms or with
+        Corrected silently: ``persist=False`` (the default) and channels without publisher confirms or with
         ``on_return_raises=False`` (the default), see the package. Refused: ``mandatory=False``, ``immediate=True``, an
         exchange that says of each message that no queue has taken it, and what RabbitMQ would refuse in every message.
 

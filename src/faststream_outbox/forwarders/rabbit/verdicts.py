@@ -37,7 +37,7 @@ ANSWERS: Sequence[tuple[type[BaseException], Meaning]] = (
     (amqp.ChannelInvalidStateError, Meaning.OUTAGE),  # the channel was closed before the row was sent
     (amqp.ConnectionClosed, Meaning.OUTAGE),  # 320 CONNECTION_FORCED: the server stops, or an operator has closed it
     (TimeoutError, Meaning.OUTAGE),
-    (ConnectionError, Meaning.SUSPECT),  # the connection ended without a word
+    (ConnectionError, Meaning.SUSPECT),  # the connection ended without a reason
 )
 """The first that fits counts. Codes and names: AMQP 0-9-1 reference, "Constants".
 

@@ -1,6 +1,6 @@
--- Which sessions have locked shards that have work, by either of their locks: lanes at work, and whoever else knows how. For
--- anybody may take an advisory lock. Since when a session's transaction runs is told only to its own user and to members of
--- pg_read_all_stats.
+-- Return the sessions that have locked shards with work, by either of their locks: lanes at work, and strangers, since any
+-- role may take an advisory lock. Only a session's own user and members of pg_read_all_stats see since when its transaction
+-- runs.
 WITH held AS MATERIALIZED (
     SELECT classid, objid, pid, virtualtransaction
     FROM pg_locks

@@ -1,5 +1,5 @@
--- The names of queues that have rows or dead letters, in their order, beginning behind :behind. They are found by skipping
--- through the indexes from one name to the next, so that the cost hangs on how many names there are and not on how many
+-- Return the names of queues that have rows or dead letters, in their order, beginning behind :behind. The statement skips
+-- through the indexes from one name to the next, so its cost depends on the number of names and not on the number of
 -- rows. Leased rows have no index by queue: of those, :at_most are looked at.
 WITH RECURSIVE step AS (
     SELECT CAST(:behind AS text) AS queue, 0 AS number

@@ -1,9 +1,8 @@
--- Give back rows whose lease ran out, and rows of holders that were absent before and still are. A holder with a
--- presence keeps an advisory lock on its own connection; whoever can take that lock knows that the holder is gone. The rows
--- are due, since looks for ready ones may begin behind them; those that have had many deliveries later than others.
--- Holders are found by skipping through the index from one token to the next, so that the cost hangs on how many there
--- are and not on the planner's idea of how many rows are leased. A pass frees up to 1000 rows of each; the rest goes with
--- the next one.
+-- Release rows whose lease ran out, and rows of holders that were absent before and still are. A holder with a presence
+-- keeps an advisory lock on its own connection; if this statement can take that lock, the holder is gone. Released rows are
+-- due and not ready, since looks for ready rows may begin behind them. Rows with many deliveries are due later than others.
+-- The statement skips through the index from one holder's token to the next, so its cost depends on the number of holders
+-- and not on the planner's estimate of leased rows. A pass releases up to 1000 rows of each holder; the next pass goes on.
 WITH RECURSIVE tokens AS (
     (
         SELECT acquired_token AS token

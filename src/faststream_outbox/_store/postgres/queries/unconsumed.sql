@@ -1,6 +1,6 @@
--- Queues beside those given that have a row to be taken. They are found by skipping through the indexes from one name to
--- the next, between the names given and never in their rows: so the cost hangs on how many names there are, and neither on
--- how many rows wait nor on how many of a consumed queue's were delivered and are still there for an open snapshot.
+-- Return queues, other than the given ones, that have a row to be taken. The statement skips through the indexes from one
+-- name to the next, between the given names and never in their rows. So its cost depends on the number of names: neither on
+-- the number of waiting rows, nor on a consumed queue's delivered rows that an open snapshot keeps.
 WITH gap AS (
     SELECT name AS low, lead(name) OVER (ORDER BY name) AS high
     FROM (SELECT CAST('' AS text) UNION SELECT unnest(CAST(:consumed AS text[]))) AS given (name)
