@@ -52,7 +52,7 @@ async def test_columns_and_indexes_of_ones_own_pass(engine: AsyncEngine) -> None
             "ALTER TABLE checked DROP CONSTRAINT checked_headers_check",
             "check 'checked_headers_check' is missing (docs/migrations.md)",
         ),
-        ("ALTER TABLE checked ADD COLUMN tenant text NOT NULL", "column 'tenant' is not ours"),
+        ("ALTER TABLE checked ADD COLUMN tenant text NOT NULL", "column 'tenant' is not declared"),
         (
             "ALTER TABLE checked_dead DROP COLUMN outbox",
             "column 'outbox' is missing: docs/operating.md, \"A dead-letter table of an earlier release\"",

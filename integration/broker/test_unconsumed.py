@@ -80,7 +80,7 @@ async def test_a_typo_is_told_of_once_and_a_consumer_elsewhere_is_known(
     await publish(web, session, *THEIRS * 4, "payment", "payment")
     [line] = await eventually(lambda: log.containing("nobody consumes"), within=10)
     assert line.startswith("nobody consumes queue 'payment': 2 rows wait, the first for ")
-    assert line.endswith("; is it 'payments' that was meant?")
+    assert line.endswith("; did you mean 'payments'?")
     [found] = await web.unconsumed_queues() or ()
     assert isinstance(found, UnconsumedQueue)
     assert (found.queue, found.rows, found.nearest) == ("payment", 2, "payments")

@@ -202,7 +202,7 @@ async def test_the_declared_table_passes(engine: AsyncEngine, inbox: Inbox) -> N
             "ALTER TABLE inbox DROP CONSTRAINT inbox_pkey, ADD PRIMARY KEY (consumer, idempotency_key)",
             "the primary key is (consumer, idempotency_key), not (consumer, queue, idempotency_key)",
         ),
-        ("ALTER TABLE inbox ADD COLUMN tenant text NOT NULL", "column 'tenant' is not ours"),
+        ("ALTER TABLE inbox ADD COLUMN tenant text NOT NULL", "column 'tenant' is not declared"),
     ],
 )
 async def test_a_difference_is_named_with_what_to_do(

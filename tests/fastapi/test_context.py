@@ -316,10 +316,10 @@ async def test_a_message_means_nothing_in_a_route(router: OutboxRouter, serving:
 
     async with serving(app_of(router), router) as client:
         for path in ("/message", "/headers"):
-            with pytest.raises(ConfigError, match=r"Context\('message.*'\) means nothing.*a request has none"):
+            with pytest.raises(ConfigError, match=r"Context\('message.*'\) has no value.*a request has none"):
                 await client.get(path)
         assert (await client.get("/default")).json() is True
-        with pytest.raises(ConfigError, match=r"Context\('nothing'\) means nothing in an HTTP route: it is not set"):
+        with pytest.raises(ConfigError, match=r"Context\('nothing'\) has no value in an HTTP route: it is not set"):
             await client.get("/nothing")
 
 
@@ -328,7 +328,7 @@ async def test_what_is_not_set_in_a_subscriber(router: OutboxRouter, serving: Se
     async def handle(body: str, nothing: Annotated[Any, Context("nothing")]) -> None: ...
 
     async with serving(app_of(router), router):
-        with pytest.raises(ConfigError, match=r"Context\('nothing'\) means nothing in a subscriber: it is not set"):
+        with pytest.raises(ConfigError, match=r"Context\('nothing'\) has no value in a subscriber: it is not set"):
             await router.broker.publish("tea", queue="orders", session=None)
 
 

@@ -251,7 +251,7 @@ def test_headers_that_the_bridge_writes_are_refused(name: str) -> None:
 def test_a_header_by_which_a_consumer_would_publish_is_refused(name: str, headers: dict[str, str]) -> None:
     message = refused("headers", headers=headers | {name: "victim"})
     assert f"'{name}' tells a FastStream consumer where to publish what its handler returns" in message
-    assert "give reply_to= to the publisher that a forwarder carries to" in message
+    assert "give reply_to= to the forwarder's publisher" in message
 
 
 def test_headers_that_only_look_like_it_are_taken() -> None:

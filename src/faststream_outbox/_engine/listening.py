@@ -103,7 +103,7 @@ class Listening(Service):
                 self._hears = False
                 self._consumed.end()
                 self._wakeups.wake_all()
-            msg = "the line for new rows ended"
+            msg = "the connection that listens for new rows ended"
             raise ConnectionError(msg)
 
     def _fall_back_to_polling(self) -> None:
@@ -116,8 +116,8 @@ class Listening(Service):
         self._steady_from = 0.0
         self._log(
             logging.WARNING,
-            "LISTEN is accepted but never answered, as behind a pooler in transaction mode: polling instead, "
-            "and leases of a killed process run out by time; give listen_engine to go around the pooler",
+            "LISTEN is accepted but never answered, as behind a pooler in transaction mode: polling instead, and "
+            "leases of a killed process end by time only; give a listen_engine that connects directly to the server",
             None,
         )
 

@@ -118,7 +118,7 @@ class Runtime:
                 logging.WARNING,
                 f"the engine's pool gives out {most} connections at a time, and {needed} can be wanted: by handlers "
                 f"({self._workers} at a time, if each opens a session), by lanes of forwarders ({self._lanes}), and "
-                "by a claim; they would wait for one another, and all else in this process for them. Write "
+                "by a claim; they would wait for one another, and everything else in this process for them. Write "
                 f"create_async_engine(..., pool_size={needed}), or lower max_workers",
                 None,
             )

@@ -41,7 +41,7 @@ async def stop_tasks(tasks: Collection[asyncio.Task[Any]], grace: float | None) 
     """Wait up to ``grace`` seconds (None: for ever) until tasks end, then cancel them.
 
     Returns:
-        Those that did not end although they were cancelled; nobody waits for them any longer.
+        The tasks that did not end although they were cancelled; no one waits for them any longer.
     """
     if not tasks:
         return set()

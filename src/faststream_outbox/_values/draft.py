@@ -21,7 +21,7 @@ MAX_IDEMPOTENCY_KEY_BYTES = 255
 MAX_HEADER_NAME_BYTES = 255
 """AMQP 0-9-1 field names are short strings of at most 255 bytes."""
 MAX_HEADERS_BYTES = 32 * 1024
-"""Names and values together. RabbitMQ closes the connection over a header frame beyond its 128 KiB frame limit."""
+"""Names and values together. RabbitMQ closes the connection if a header frame is beyond its 128 KiB frame limit."""
 DEFAULT_MAX_PAYLOAD_BYTES = 1024 * 1024
 """Kafka's default ``message.max.bytes`` is 1 MiB with its overhead included."""
 MAX_DELAY = timedelta(days=3650)
@@ -248,7 +248,7 @@ def _reserved(name: str, arguments: Mapping[str, str]) -> str:
     if name not in RESERVED_HEADERS:
         return (
             f"{name!r} tells a FastStream consumer where to publish what its handler returns; leave it out, and give "
-            "reply_to= to the publisher that a forwarder carries to, or choose another name"
+            "reply_to= to the forwarder's publisher, or choose another name"
         )
     step = f"give {arguments[name]}= instead" if name in arguments else "leave it out, or choose another name"
     return f"{name!r} is written by the bridge itself; {step}"

@@ -126,7 +126,7 @@ def describe(exception: BaseException | None, *, limit: int = 2000) -> str | Non
     try:
         text = f"{type(exception).__name__}: {exception}"
     except Exception:  # noqa: BLE001 - the user's __str__
-        text = f"{type(exception).__name__}: (its text cannot be made)"
+        text = f"{type(exception).__name__}: (str() of it fails)"
     text = text.replace("\x00", "\\x00")
     # A lone surrogate in a message would make the very write fail that keeps the row safe.
     return text.encode(errors="replace").decode()[:limit]

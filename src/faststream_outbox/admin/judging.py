@@ -141,7 +141,7 @@ def queues(all_figures: Sequence[QueueFigures]) -> Iterator[Finding]:
 def _queue(name: str, figures: QueueFigures) -> Iterator[Finding]:
     if figures.leases_run_out:
         text = f"{name!r}: the leases of {_number(figures.leases_run_out, 'row')} have run out"
-        yield _problem("queues", text, "no process is there that gives them back: start one that consumes this queue")
+        yield _problem("queues", text, "no process releases them: start one that consumes this queue")
     if is_standing(figures):
         text = f"{name!r}: {_rows(figures)} could be taken, the first one for {span(figures.oldest_seconds)}"
         whose = "its subscriber" if figures.forwarder is None else f"forwarder {printable(figures.forwarder)!r}"

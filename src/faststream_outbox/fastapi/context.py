@@ -73,9 +73,9 @@ def Context(  # noqa: N802 - FastStream's name for it
 
 def _meaningless(name: str, connection: HTTPConnection) -> ConfigError:
     if isinstance(connection, StreamMessage):
-        return ConfigError(f"Context({name!r}) means nothing in a subscriber: it is not set")
+        return ConfigError(f"Context({name!r}) has no value in a subscriber: it is not set")
     reason = "a subscriber has a message, a request has none" if name.startswith("message") else "it is not set"
-    return ConfigError(f"Context({name!r}) means nothing in an HTTP route: {reason}")
+    return ConfigError(f"Context({name!r}) has no value in an HTTP route: {reason}")
 
 
 class RouteBroker:

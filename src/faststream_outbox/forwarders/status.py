@@ -64,4 +64,4 @@ class ForwarderStatus:
     """Why the last of them was refused."""
     blocked_by: Sequence[str] = ()
     """Sessions of the database that have held the lock of a shard with rows for longer than a hand-over takes, each in
-    words: process, user, since when. Rows there stay where they are until it lets go."""
+    words: process, user, since when. Rows there wait until the session releases the lock."""

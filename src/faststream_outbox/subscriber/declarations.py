@@ -51,9 +51,8 @@ def unresolved(owner: str, argument: str, annotation: Any) -> ConfigError:
 def outside_of_the_router(handler: HandlerItem[Any]) -> ConfigError:
     """Return the error for a handler on a FastAPI router's broker: it would get the message itself for its argument."""
     return ConfigError(
-        f"{handler.name}: on the broker of a FastAPI router, nobody resolves the arguments of this handler: subscribe "
-        "it with router.subscriber, or include the router that it stands on with router.include_router, once its "
-        "handlers are declared"
+        f"{handler.name}: on a FastAPI router's own broker, the handler's arguments are not resolved: subscribe it "
+        "with router.subscriber, or include its own router with router.include_router, once its handlers are declared"
     )
 
 

@@ -329,7 +329,7 @@ async def test_a_handler_that_never_ends_does_not_keep_the_stop(
     await until(lambda: consumer._stock._busy)
     async with asyncio.timeout(2.5):
         await consumer.stop(0.01)
-    assert log.errors == ["test: 1 handlers go on although they were cancelled; nobody waits for them"]
+    assert log.errors == ["test: 1 handlers go on although they were cancelled; the stop does not wait"]
     # It is still worked on: nobody else may get it.
     assert store.settled == []
     assert store._records[row_id].token is not None

@@ -101,9 +101,7 @@ async def test_after_a_minute_a_typo_is_told_of_once(
     assert log.all == []
     for _ in range(5):
         await look()
-    assert log.warnings == [
-        "nobody consumes queue 'odrers': 3 rows wait, the first for 60 s; is it 'orders' that was meant?"
-    ]
+    assert log.warnings == ["nobody consumes queue 'odrers': 3 rows wait, the first for 60 s; did you mean 'orders'?"]
     assert len(log.all) == 1
 
 

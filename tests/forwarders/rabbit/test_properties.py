@@ -85,7 +85,7 @@ def test_what_cannot_be_carried(headers: dict[str, Any], says: str) -> None:
 @pytest.mark.parametrize("name", ["CC", "BCC"])
 def test_a_caller_sends_nothing_to_further_queues(name: str) -> None:
     options: dict[str, Any] = {"headers_of": wire_headers, "content_type": None, "properties": {}}
-    with pytest.raises(ValueError, match=f"takes the header '{name}' for further routing keys"):
+    with pytest.raises(ValueError, match=f"reads further routing keys from the header '{name}'"):
         properties_of(row(headers={name: "audit"}), headers={}, **options)
     made = properties_of(row(headers={name.lower(): "audit"}), headers={name: ["audit"]}, **options)
     found = read_back(made).headers

@@ -87,7 +87,9 @@ class Consumer:
     async def _stop_working(self, grace: float | None) -> None:
         hanging = await stop_tasks(self._tasks, grace)
         if hanging:
-            message = f"{self._name}: {len(hanging)} handlers go on although they were cancelled; nobody waits for them"
+            message = (
+                f"{self._name}: {len(hanging)} handlers go on although they were cancelled; the stop does not wait"
+            )
             self._log(logging.ERROR, message, None)
 
     def _give_back(self) -> None:

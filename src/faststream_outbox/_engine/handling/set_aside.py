@@ -116,7 +116,7 @@ class SetAside:
                 logging.ERROR,
                 f"the database refuses outcomes of these rows, which are set aside: {names}: "
                 f"{self._explain(several[0].error).text}. Correct what it names (a trigger, a constraint, a "
-                "permission): outcomes are tried again within a minute, and until then nobody else is given these rows",
+                "permission): outcomes are tried again within a minute. Until then no other process gets these rows",
                 None,
             )
 

@@ -120,7 +120,7 @@ def _found(queue: str, lag: Lag, consumed: Collection[str]) -> UnconsumedQueue:
 def _sentence(each: UnconsumedQueue) -> str:
     origin, is_copy, name = each.queue.partition(SEPARATOR)
     kind = f"copies of {origin!r} for a forwarder {name!r} with tee=True" if is_copy else f"queue {each.queue!r}"
-    near = f"; is it {each.nearest!r} that was meant?" if each.nearest else ""
+    near = f"; did you mean {each.nearest!r}?" if each.nearest else ""
     return f"nobody consumes {kind}: {describe_lag(Lag(each.rows, each.seconds))}{near}"
 
 

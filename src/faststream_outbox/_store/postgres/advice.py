@@ -14,8 +14,8 @@ _MIGRATE = "run the migration that creates what make_outbox_table and make_dlq_t
 _OLDER = "the table is not what the code declares: run the migration; validate_schema() names each difference"
 _LOST = "the connection was lost"
 _LOST_AT_REST = (
-    "the connection was lost while nothing was asked of it: the server was stopped, an administrator or a time-out has "
-    "ended it (transaction_timeout, idle_in_transaction_session_timeout), or the network; the server's log says which"
+    "the idle connection was lost: the server was stopped, an administrator or a time-out has ended the connection "
+    "(transaction_timeout, idle_in_transaction_session_timeout), or the network has; the server's log says which"
 )
 _ENDED = "a time-out of the engine's role has ended it: raise that, see docs/operating.md"
 _POOLER = 'behind a pooler the engine needs the settings in docs/operating.md, "Behind PgBouncer"'
@@ -58,7 +58,7 @@ ADVICE: Mapping[str, str] = MappingProxyType(
 
 
 _ADVICE_BY_KIND: Sequence[tuple[type[BaseException], str]] = (
-    (socket.gaierror, "correct the host in the engine's URL, or ask why its name is not known here"),
+    (socket.gaierror, "correct the host in the engine's URL, or find out why this machine does not know its name"),
     (ConnectionRefusedError, "no server listens there: start it, or correct host and port in the engine's URL"),
     (ConnectionError, _LOST),
     (NoConnectionLeftError, 'all connections of the engine\'s pool are in use: see "Connections" in docs/operating.md'),

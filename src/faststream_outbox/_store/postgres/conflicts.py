@@ -50,7 +50,7 @@ class Conflicts:
             if not self._lacks(connection, [draft]):
                 return None
             error.add_detail(
-                f"This message to {draft.queue!r} is no live duplicate, so it was not left out in silence. Either the "
+                f"This message to {draft.queue!r} is no live duplicate, and PostgreSQL refuses its row. Either the "
                 "sequence of the table's ids is behind its rows (see setval in PostgreSQL's manual), or a constraint "
                 "or unique index of your own, which the error names, permits no such row."
             )

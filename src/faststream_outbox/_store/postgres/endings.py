@@ -79,8 +79,8 @@ def _after_end(session: Session, transaction: SessionTransaction) -> None:
         for warn, names in queues.items():
             warn(
                 f"a session was closed without commit after messages to {', '.join(map(repr, sorted(names)))} were "
-                "published in it: they are lost, with whatever else it wrote. Commit the session, or roll it back if "
-                "that is what you want; `async with session.begin():` does the right one of both"
+                "published in it: they are lost, with everything else that it wrote. Commit the session, or roll it "
+                "back if the messages are not wanted; `async with session.begin():` does one or the other"
             )
 
 

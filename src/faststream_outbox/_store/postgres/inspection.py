@@ -41,7 +41,7 @@ def differences(connection: Connection, declared: Table) -> list[str]:
     problems += _checks(inspector, declared)
     extra = (column for name, column in found.items() if name not in declared.columns)
     problems += [
-        f"column {column['name']!r} is not ours, and has neither a default nor NULL"
+        f"column {column['name']!r} is not declared, has no default, and permits no NULL"
         for column in extra
         if not column["nullable"] and column.get("default") is None
     ]

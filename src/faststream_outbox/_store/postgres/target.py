@@ -68,7 +68,7 @@ class SessionTarget:
             raise InvalidSessionError(msg)
         if self._is_undone and _is_autocommit(connection):
             msg = (
-                f"session: its connection is in AUTOCOMMIT, where a rollback takes nothing back: {self.harm}; "
+                f"session: its connection is in AUTOCOMMIT, where a rollback undoes nothing: {self.harm}; "
                 'give its engine or connection isolation_level="READ COMMITTED", or leave it out'
             )
             raise InvalidSessionError(msg)

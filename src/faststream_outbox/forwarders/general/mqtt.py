@@ -128,7 +128,7 @@ class MqttOutlet(Outlet):
 def _check_texts(texts: Sequence[str]) -> None:
     for text in texts:
         if NOT_IN_TEXTS.search(text):
-            msg = f"MQTT cannot carry the text {text!r}: it has control characters, or what is no character"
+            msg = f"MQTT cannot carry the text {text!r}: it has control characters or noncharacters"
             raise ValueError(msg)
 
 

@@ -90,7 +90,7 @@ class Outlet:
         """Read what ``publish`` has raised for a row."""
         if isinstance(error, asyncio.CancelledError):
             # The client's own, when it gives up a connection.
-            return Unsent(ConnectionError("the client gave the message up"))
+            return Unsent(ConnectionError("the client stopped trying to send the message"))
         answers = (*self.answers, *ANSWERS)
         return next((verdict(error) for kind, verdict in answers if isinstance(error, kind)), Refused(error))
 

@@ -74,7 +74,7 @@ def properties_of(
     """
     for name in SENDER_SELECTED:
         if name in row.headers:
-            msg = f"RabbitMQ takes the header {name!r} for further routing keys, which a publisher alone may give"
+            msg = f"RabbitMQ reads further routing keys from the header {name!r}, which only the publisher may set"
             raise ValueError(msg)
     its_headers = {**headers, **headers_of(row)}
     if row.key is not None:
@@ -107,7 +107,7 @@ def _encode_value(name: str, value: Any) -> bytes:
         encoded = value.encode()
         return b"S" + len(encoded).to_bytes(4, "big") + encoded
     if isinstance(value, float) and not math.isfinite(value):
-        msg = f"RabbitMQ closes the connection over the header {name!r}, which is {value}"
+        msg = f"RabbitMQ closes the connection because of the header {name!r}, which is {value}"
         raise ValueError(msg)
     # A stream drops nested values silently, and ends the connection because of some other types.
     if not isinstance(value, int | float) and name not in SENDER_SELECTED:

@@ -113,7 +113,7 @@ def _check_publish_options(publisher: RabbitPublisher) -> None:
         )
         raise ConfigError(msg)
     if options.get("immediate", False):
-        msg = "to: RabbitMQ has no immediate=True and closes the connection over it; leave it out"
+        msg = "to: RabbitMQ does not support immediate=True and closes the connection because of it; leave it out"
         raise ConfigError(msg)
 
 

@@ -16,7 +16,7 @@ A key that holds something else, or that is not permitted, refuses the rows that
 it is an outage.
 
 Redis answers when it has a message in memory. Whether it keeps it is the server's business: persistence
-(``appendonly``), ``maxmemory-policy`` (``allkeys-…`` may throw away a whole stream that no consumer has read: the
-forwarder warns of it once, where the server tells), ``maxlen``, and replication: a primary that has been replaced takes
-messages until it hears of it, and then forgets them, unless ``min-replicas-to-write`` says otherwise.
+(``appendonly``), ``maxmemory-policy`` (``allkeys-…`` may evict a whole stream that no consumer has read: the
+forwarder warns of it once, if the server tells its policy), ``maxlen``, and replication: a primary that has been
+replaced takes messages until it notices, and then forgets them, unless ``min-replicas-to-write`` prevents it.
 """

@@ -1,4 +1,4 @@
-"""Warns of a server that may throw away what it has acknowledged."""
+"""Warns of a server that may evict messages that it has acknowledged."""
 
 import logging
 from collections.abc import Mapping
@@ -30,7 +30,7 @@ class EvictionWarning:
             return
         self._is_told = True
         message = (
-            f"redis:{self._address}: with maxmemory-policy {policy} the server may throw away messages that it has "
-            "accepted and nobody has read; set maxmemory-policy to noeviction, or to one that begins with volatile-"
+            f"redis:{self._address}: with maxmemory-policy {policy} the server may evict messages that it has "
+            "accepted and no consumer has read; set maxmemory-policy to noeviction, or to a policy volatile-..."
         )
         self._log(logging.WARNING, message, None)
