@@ -56,7 +56,7 @@ class Way(NamedTuple):
     """How dead letters are kept that this statement cannot move."""
 
 
-class Settling:
+class Settler:
     """Writes outcomes to one pair of tables.
 
     What PostgreSQL refuses for good harms its own row alone: the rest is written without it. Within a transaction that
@@ -127,14 +127,14 @@ class Settling:
             chosen = [each for each in by_kind[way.kind] if way.is_meant(each.outcome)]
             if chosen:
                 is_usual = is_transaction and not is_careful and way.kind is Delivered
-                writing = _Writing(
+                writer = _KindWriter(
                     connection,
                     token,
                     isolates=not is_usual,
                     saves=is_transaction and not is_usual,
                     unsettled=self._unsettled if token is None else None,
                 )
-                refused += writing.write(way, chosen)
+                refused += writer.write(way, chosen)
         if not refused:
             return refused
         if is_transaction:
@@ -145,7 +145,7 @@ class Settling:
         return [each._replace(settlement=handed_in[identity(each.settlement.row)]) for each in refused]
 
 
-class _Writing:
+class _KindWriter:
     """Writes outcomes of one kind, on one connection.
 
     Args:
@@ -183,7 +183,7 @@ class _Writing:
     def _isolate(self, way: Way, settlements: Sequence[Settlement]) -> list[Unwritten]:
         """Write what can be written; return the rest.
 
-        What is refused is divided until the guilty rows stand alone, or until so much is refused that it seems to be
+        What is refused is divided until the refused rows stand alone, or until so much is refused that it seems to be
         all: then each part that is left is tried once, and what is refused is tried again by those who handed it in.
         """
         refused: list[Unwritten] = []
@@ -204,7 +204,7 @@ class _Writing:
                 if len(batch) == 1 or in_a_row >= refusal.splits:
                     refused += [Unwritten(settlement, refusal.error) for settlement in batch]
                 else:
-                    # In another order each time: guilty rows that stand together hide the others among them.
+                    # In another order each time: refused rows that stand together hide the others among them.
                     mixed = random.sample(batch, len(batch))
                     batches += [mixed[: len(mixed) // 2], mixed[len(mixed) // 2 :]]
             else:

@@ -8,7 +8,7 @@ from typing import NamedTuple, TypeAlias
 
 from faststream_outbox._engine.relaying.destination import Destination
 from faststream_outbox._engine.service import is_cancelled
-from faststream_outbox._values.outcome import Accepted, Dropped, Fate, Poison, Reason, Refused, Unsent, Verdict
+from faststream_outbox._values.outcome import Accepted, Dropped, Poison, Reason, Refused, Unsent, Verdict
 from faststream_outbox._values.parcel import Parcel
 from faststream_outbox._values.row import OutboxRow
 from faststream_outbox._values.unreadable import Unreadable
@@ -26,7 +26,7 @@ _headers_of = attrgetter("headers")
 class Sent(NamedTuple):
     """What a hand-over has come to."""
 
-    fates: Sequence[Fate] = ()
+    verdicts: Sequence[Verdict] = ()
     """In the order of the rows."""
     has_answer: bool = False
     """Whether the destination accepted or refused a row. Poison may have been found without asking it."""
@@ -36,7 +36,7 @@ class Sent(NamedTuple):
     """Why a part of it did not take others, while the rest of it may."""
 
 
-class Sending:
+class Sender:
     """The rows of a lane on their way to its destination.
 
     A destination keeps the order of the keys that rows are sent with, and goes on with a key after poison. Where rows
@@ -59,7 +59,7 @@ class Sending:
         self._singly = singly
 
     async def send(self, rows: Sequence[OutboxRow]) -> Sent:
-        """Send rows in order; failures of the destination are fates of rows, never exceptions."""
+        """Send rows in order; failures of the destination are verdicts of rows, never exceptions."""
         if not rows:
             return Sent()
         if self._prepare is None and not self._singly and Unreadable not in map(type, map(_headers_of, rows)):
@@ -68,22 +68,22 @@ class Sending:
         return await self._in_waves(rows, self._prepare or Parcel)
 
     async def _in_waves(self, rows: Sequence[OutboxRow], prepare: Prepare) -> Sent:
-        fates: dict[int, Fate] = {}
-        pending = self._prepared(rows, prepare, fates)
+        by_row: dict[int, Verdict] = {}
+        pending = self._prepared(rows, prepare, by_row)
         has_answer, trouble, partly = False, None, None
         began = time.monotonic()
         while pending and trouble is None and time.monotonic() - began < WAVES_SECONDS:
             wave, pending = _part(pending, singly=self._singly)
             verdicts = await self._wave([parcel for _, parcel in wave])
-            fates.update((row.id, verdict) for (row, _), verdict in zip(wave, verdicts, strict=True))
+            by_row.update((row.id, verdict) for (row, _), verdict in zip(wave, verdicts, strict=True))
             # Behind poison too: whether that holds its key back is seen when it is settled.
-            held = {row.key for row, _ in wave if not isinstance(fates[row.id], Accepted)}
+            held = {row.key for row, _ in wave if not isinstance(by_row[row.id], Accepted)}
             pending = [(row, parcel) for row, parcel in pending if row.key not in held]
             answered, trouble, of_part = _reading(verdicts)
             has_answer, partly = has_answer or answered, partly or of_part
-        return Sent([fates.get(row.id, Unsent()) for row in rows], has_answer, trouble, partly)
+        return Sent([by_row.get(row.id, Unsent()) for row in rows], has_answer, trouble, partly)
 
-    def _prepared(self, rows: Sequence[OutboxRow], prepare: Prepare, fates: dict[int, Fate]) -> "_Pending":
+    def _prepared(self, rows: Sequence[OutboxRow], prepare: Prepare, by_row: dict[int, Verdict]) -> "_Pending":
         """Prepare rows; those behind one that cannot be prepared wait for it, as the others of its key do."""
         pending: _Pending = []
         held: set[str] = set()
@@ -93,10 +93,10 @@ class Sending:
             match _unreadable(row) or prepare(row):
                 case Parcel() as parcel:
                     pending.append((row, parcel))
-                case fate:
-                    fates[row.id] = fate
+                case verdict:
+                    by_row[row.id] = verdict
                     # As in a wave, whether poison holds its key back is seen when it is settled.
-                    holds = isinstance(fate, Refused) or (self._singly and isinstance(fate, Poison))
+                    holds = isinstance(verdict, Refused) or (self._singly and isinstance(verdict, Poison))
                     if holds and row.key is not None:
                         held.add(row.key)
         return pending

@@ -16,10 +16,10 @@ from faststream_outbox._engine.service import stop_tasks
 from faststream_outbox._values.outcome import Poison, Reason, Refused, Unsent, Verdict
 from faststream_outbox._values.parcel import Parcel
 from faststream_outbox.exceptions import ConfigError
-from faststream_outbox.forwarders.general import destination as general
-from faststream_outbox.forwarders.general.outlet import Answer, Outlet, invalid, outage, refused, too_large
+from faststream_outbox.forwarders.any_broker import destination as any_broker
+from faststream_outbox.forwarders.any_broker.outlet import Answer, Outlet, invalid, outage, refused, too_large
 from faststream_outbox.forwarders.kinds import Address, Wishes
-from faststream_outbox.forwarders.transports import reset
+from faststream_outbox.forwarders.socket_reset import reset
 
 if TYPE_CHECKING:
     from faststream.nats import NatsBroker
@@ -106,15 +106,15 @@ class NatsOutlet(Outlet):
         headers = {api.Header.MSG_ID.value: self._message_id(parcel)} if self._is_acknowledged else {}
         self._check(parcel, headers, client.max_payload)
         if self._is_acknowledged:
-            await self._publishing.publish(parcel, headers=headers, timeout=self._timeout)
+            await self._caller.publish(parcel, headers=headers, timeout=self._timeout)
         else:
-            await self._publishing.publish(parcel)
+            await self._caller.publish(parcel)
             # Answered behind the message: the server has it.
             await client.flush(self._timeout)
 
     def _check(self, parcel: Parcel, more_headers: Mapping[str, str], limit: int) -> None:
         """Raise for what would not go through unchanged, or over which the server would close the connection."""
-        headers = {**self._its_headers, **self._publishing.headers_of(parcel), **more_headers}
+        headers = {**self._its_headers, **self._caller.headers_of(parcel), **more_headers}
         for name, value in headers.items():
             if CHANGED_ON_THE_WAY.search(value):
                 msg = f"NATS cannot carry the header {name!r}: it has line ends, or white space around it"
@@ -166,4 +166,4 @@ def _client_of(broker: Any) -> Client:
 
 def address_of(publisher: Any, wishes: Wishes) -> Address:
     """Read a publisher of FastStream's ``NatsBroker``; see ``NatsOutlet``."""
-    return general.address_of(publisher, wishes, NatsOutlet)
+    return any_broker.address_of(publisher, wishes, NatsOutlet)

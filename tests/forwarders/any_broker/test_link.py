@@ -7,10 +7,10 @@ import pytest
 
 from faststream_outbox._values.outcome import Accepted, Unsent
 from faststream_outbox._values.parcel import Parcel
-from faststream_outbox.forwarders.general import link as module
-from faststream_outbox.forwarders.general.destination import GeneralDestination
-from faststream_outbox.forwarders.general.link import Link
-from faststream_outbox.forwarders.general.outlet import Outlet
+from faststream_outbox.forwarders.any_broker import link as module
+from faststream_outbox.forwarders.any_broker.destination import PublisherDestination
+from faststream_outbox.forwarders.any_broker.link import Link
+from faststream_outbox.forwarders.any_broker.outlet import Outlet
 
 from .rows import parcel
 
@@ -189,7 +189,7 @@ async def test_a_stop_that_fails_is_forgotten(outlet: FakeOutlet, broker: FakeBr
 
 
 async def test_a_hand_over_that_is_given_up_cuts_the_connection(outlet: FakeOutlet, broker: FakeBroker) -> None:
-    destination = GeneralDestination(outlet, 0.05)
+    destination = PublisherDestination(outlet, 0.05)
     await destination.connect()
     assert await destination.send([parcel(1), parcel(2)]) == [Accepted(), Accepted()]
     outlet.hangs = True

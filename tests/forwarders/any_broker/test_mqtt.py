@@ -11,7 +11,7 @@ from faststream.mqtt import MQTTBroker  # noqa: E402
 
 from faststream_outbox._values.outcome import Poison, Refused, Unsent  # noqa: E402
 from faststream_outbox.exceptions import ConfigError  # noqa: E402
-from faststream_outbox.forwarders.general.mqtt import PACKET_OVERHEAD, MqttOutlet, PacketTooLargeError  # noqa: E402
+from faststream_outbox.forwarders.any_broker.mqtt import PACKET_OVERHEAD, MqttOutlet, PacketTooLargeError  # noqa: E402
 
 from .rows import outlet_of, parcel  # noqa: E402
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from faststream_outbox._values.outcome import Accepted, Poison, Reason, Refused, Unsent, Verdict
 from faststream_outbox._values.parcel import Parcel
-from faststream_outbox.forwarders.connected import ConnectedDestination, Verdicts
+from faststream_outbox.forwarders.connected_destination import ConnectedDestination, Verdicts
 from faststream_outbox.forwarders.suspects import ConnectionBrokenError, OneOfThemError, Suspects
 from tests.rows import make_row
 
@@ -299,8 +299,8 @@ async def test_a_server_that_was_replaced_meanwhile_accuses_nobody(destination: 
 async def test_another_lane_does_not_sentence_before_the_server_is_known_to_be_there(server: Server) -> None:
     suspects = Suspects()
     for _ in range(2):
-        suspects.accuse({1: ConnectionError()})
-        suspects.prove([1])
+        suspects.suspect({1: ConnectionError()})
+        suspects.confirm([1])
     one, other = Destination(server, suspects), Destination(server, suspects)
     await one.connect()
     await other.connect()
@@ -348,7 +348,7 @@ async def test_a_lane_that_connects_meanwhile_takes_no_accusation_back(server: S
 
 
 async def test_a_suspect_behind_a_refused_row_of_its_key_is_not_sent(destination: Destination, server: Server) -> None:
-    destination._suspects.accuse_for_certain({2: ValueError(), 3: ValueError()})
+    destination._suspects.suspect_at_once({2: ValueError(), 3: ValueError()})
     server.refused = {1}
     await destination.connect()
     verdicts = await destination.send([parcel(1, "a"), parcel(2, "a"), parcel(3, "b"), parcel(4, "b"), parcel(5, "c")])

@@ -8,7 +8,7 @@ import pytest
 from faststream_outbox._values.outcome import Accepted, Poison, Refused, Unsent, Verdict
 from faststream_outbox._values.parcel import Parcel
 from faststream_outbox.forwarders import chains
-from faststream_outbox.forwarders.general.sending import RowSender
+from faststream_outbox.forwarders.any_broker.sending import RowSender
 
 from .rows import parcel
 

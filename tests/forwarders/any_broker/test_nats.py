@@ -10,7 +10,7 @@ pytest.importorskip("nats")
 from faststream.nats import JStream, NatsBroker
 from nats import errors
 
-from faststream_outbox.forwarders.general import nats as module
+from faststream_outbox.forwarders.any_broker import nats as module
 
 from .rows import outlet_of, parcel
 
@@ -44,13 +44,13 @@ def make(monkeypatch: pytest.MonkeyPatch, steps: list[str], published: list[dict
     def make(*, stream: bool) -> Any:
         options: dict[str, Any] = {"stream": JStream("orders")} if stream else {}
         outlet: Any = outlet_of(NatsBroker().publisher("orders.created", **options), allow_lossy=not stream)
-        real = outlet._publishing
+        real = outlet._caller
 
         async def publish(parcel: Any, *, headers: Any = None, **options: Any) -> None:
             steps.append("publish")
             published.append({**real.headers_of(parcel), **(headers or {})})
 
-        outlet._publishing = SimpleNamespace(publish=publish, headers_of=real.headers_of)
+        outlet._caller = SimpleNamespace(publish=publish, headers_of=real.headers_of)
         return outlet
 
     return make
@@ -100,7 +100,7 @@ async def test_headers_count_for_the_servers_limit(make: Any, steps: list[str], 
         except errors.MaxPayloadError:
             break
     sent = parcel(1, payload=b"x" * (size - 1))
-    headers = {**outlet._its_headers, **outlet._publishing.headers_of(sent)}
+    headers = {**outlet._its_headers, **outlet._caller.headers_of(sent)}
     if stream:
         headers["Nats-Msg-Id"] = "orders/orders.created/i-1"
     lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())

@@ -6,8 +6,8 @@ from weakref import WeakValueDictionary
 
 from faststream_outbox._engine.service import stop_tasks
 from faststream_outbox._faststream import forget_connection, is_connected
-from faststream_outbox.forwarders.general.outlet import Outlet
-from faststream_outbox.forwarders.general.turns import Turns
+from faststream_outbox.forwarders.any_broker.outlet import Outlet
+from faststream_outbox.forwarders.any_broker.turns import Turns
 
 CONNECT_SECONDS = 3.0
 PING_SECONDS = 1.0

@@ -17,10 +17,10 @@ from faststream_outbox import OutboxBroker, make_outbox_table
 from faststream_outbox._values.outcome import Poison, Refused, Unsent, Verdict
 from faststream_outbox.exceptions import ConfigError
 from faststream_outbox.forwarders import kinds
+from faststream_outbox.forwarders.any_broker.confluent import ConfluentOutlet
+from faststream_outbox.forwarders.any_broker.nats import NatsOutlet
+from faststream_outbox.forwarders.any_broker.outlet import ANSWERS, Outlet
 from faststream_outbox.forwarders.factory import create_destinations
-from faststream_outbox.forwarders.general.confluent import ConfluentOutlet
-from faststream_outbox.forwarders.general.nats import NatsOutlet
-from faststream_outbox.forwarders.general.outlet import ANSWERS, Outlet
 from faststream_outbox.forwarders.kafka.answers import ANSWERS as KAFKA_ANSWERS
 
 from .rows import outlet_of, parcel

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from faststream_outbox._values.row import OutboxRow
-from faststream_outbox.forwarders.redis.envelope import encode
+from faststream_outbox.forwarders.redis.encoding import encode
 from tests.rows import make_row
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x00"), max_size=30)

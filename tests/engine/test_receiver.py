@@ -5,11 +5,11 @@ from collections.abc import AsyncIterator, Callable
 
 import pytest
 
-from faststream_outbox._engine import listening as listening_module
+from faststream_outbox._engine import receiver as receiver_module
 from faststream_outbox._engine.backoff import Backoff
 from faststream_outbox._engine.handling.leases import Leases
 from faststream_outbox._engine.health import Health
-from faststream_outbox._engine.listening import STEADY_SECONDS, Listening
+from faststream_outbox._engine.receiver import STEADY_SECONDS, Receiver
 from faststream_outbox._engine.wakeups import Wakeup, Wakeups
 from faststream_outbox._store.protocol import PRESENCE_PREFIX
 from tests.engine.fakes import Clock, Lines, ScriptedStore, Trouble, until
@@ -33,11 +33,11 @@ async def bell(wakeups: Wakeups) -> Wakeup:
 @pytest.fixture
 async def make(
     store: ScriptedStore, leases: Leases, wakeups: Wakeups, log: Lines
-) -> AsyncIterator[Callable[..., Listening]]:
+) -> AsyncIterator[Callable[..., Receiver]]:
     made = []
 
-    def make(*, enabled: bool = True) -> Listening:
-        listening = Listening(store, leases, wakeups, Health("line", log), log, enabled=enabled)
+    def make(*, enabled: bool = True) -> Receiver:
+        listening = Receiver(store, leases, wakeups, Health("line", log), log, enabled=enabled)
         listening._backoff = Backoff(0.001, 0.002)
         made.append(listening)
         return listening
@@ -48,7 +48,7 @@ async def make(
 
 
 async def test_what_is_heard_wakes_the_queue(
-    make: Callable[..., Listening], store: ScriptedStore, wakeups: Wakeups, bell: Wakeup
+    make: Callable[..., Receiver], store: ScriptedStore, wakeups: Wakeups, bell: Wakeup
 ) -> None:
     other = wakeups.register(["mails"])
     make().start()
@@ -62,7 +62,7 @@ async def test_what_is_heard_wakes_the_queue(
 
 
 async def test_a_broken_line_is_opened_again_under_the_same_token(
-    make: Callable[..., Listening], store: ScriptedStore, leases: Leases, bell: Wakeup, log: Lines
+    make: Callable[..., Receiver], store: ScriptedStore, leases: Leases, bell: Wakeup, log: Lines
 ) -> None:
     make().start()
     for number in range(1, 4):
@@ -77,7 +77,7 @@ async def test_a_broken_line_is_opened_again_under_the_same_token(
     assert len(log.errors) == len(log.recoveries) == 3
 
 
-async def test_it_says_whether_it_hears(make: Callable[..., Listening], store: ScriptedStore) -> None:
+async def test_it_says_whether_it_hears(make: Callable[..., Receiver], store: ScriptedStore) -> None:
     listening = make()
     assert not listening.hears
     listening.start()
@@ -92,7 +92,7 @@ async def test_it_says_whether_it_hears(make: Callable[..., Listening], store: S
 
 
 async def test_a_line_that_ends_without_an_error_is_a_failure_like_any_other(
-    make: Callable[..., Listening], store: ScriptedStore, log: Lines
+    make: Callable[..., Receiver], store: ScriptedStore, log: Lines
 ) -> None:
     listening = make()
     listening.start()
@@ -104,7 +104,7 @@ async def test_a_line_that_ends_without_an_error_is_a_failure_like_any_other(
 
 
 async def test_without_a_database_it_tries_with_a_growing_delay_and_says_so_once(
-    make: Callable[..., Listening], store: ScriptedStore, leases: Leases, log: Lines
+    make: Callable[..., Receiver], store: ScriptedStore, leases: Leases, log: Lines
 ) -> None:
     store.script.failing["listen"] = Trouble("no")
     listening = make()
@@ -119,7 +119,7 @@ async def test_without_a_database_it_tries_with_a_growing_delay_and_says_so_once
 
 
 async def test_a_silent_line_means_polling_under_a_token_without_presence(
-    make: Callable[..., Listening], store: ScriptedStore, leases: Leases, bell: Wakeup, log: Lines
+    make: Callable[..., Receiver], store: ScriptedStore, leases: Leases, bell: Wakeup, log: Lines
 ) -> None:
     store.is_silent = True
     make().start()
@@ -131,7 +131,7 @@ async def test_a_silent_line_means_polling_under_a_token_without_presence(
 
 
 async def test_a_line_that_falls_silent_later_is_a_failure_and_the_token_stays(
-    make: Callable[..., Listening], store: ScriptedStore, leases: Leases, log: Lines
+    make: Callable[..., Receiver], store: ScriptedStore, leases: Leases, log: Lines
 ) -> None:
     make().start()
     await until(lambda: leases.token)
@@ -147,7 +147,7 @@ async def test_a_line_that_falls_silent_later_is_a_failure_and_the_token_stays(
 
 
 async def test_without_listening_the_store_is_left_alone(
-    make: Callable[..., Listening], store: ScriptedStore, leases: Leases, bell: Wakeup
+    make: Callable[..., Receiver], store: ScriptedStore, leases: Leases, bell: Wakeup
 ) -> None:
     listening = make(enabled=False)
     listening.start()
@@ -160,11 +160,11 @@ async def test_without_listening_the_store_is_left_alone(
     assert store.script.calls.total() == 0
 
 
-async def test_two_processes_have_two_names(make: Callable[..., Listening]) -> None:
+async def test_two_processes_have_two_names(make: Callable[..., Receiver]) -> None:
     assert make()._holder != make()._holder
 
 
-async def test_a_restart_keeps_the_name(make: Callable[..., Listening], store: ScriptedStore, leases: Leases) -> None:
+async def test_a_restart_keeps_the_name(make: Callable[..., Receiver], store: ScriptedStore, leases: Leases) -> None:
     listening = make()
     for count in (1, 2):
         listening.start()
@@ -175,9 +175,9 @@ async def test_a_restart_keeps_the_name(make: Callable[..., Listening], store: S
 
 
 async def test_only_connecting_has_a_time_limit(
-    make: Callable[..., Listening], store: ScriptedStore, monkeypatch: pytest.MonkeyPatch
+    make: Callable[..., Receiver], store: ScriptedStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(listening_module, "DATABASE_SECONDS", 0.01)
+    monkeypatch.setattr(receiver_module, "DATABASE_SECONDS", 0.01)
     make().start()
     await until(lambda: store.lines)
     await asyncio.sleep(0.03)
@@ -185,10 +185,10 @@ async def test_only_connecting_has_a_time_limit(
 
 
 async def test_after_an_outage_others_get_time_to_come_back(
-    make: Callable[..., Listening], store: ScriptedStore, leases: Leases, monkeypatch: pytest.MonkeyPatch
+    make: Callable[..., Receiver], store: ScriptedStore, leases: Leases, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = Clock()
-    monkeypatch.setattr(listening_module, "time", clock)
+    monkeypatch.setattr(receiver_module, "time", clock)
     listening = make()
     assert listening.is_steady()
     listening.start()
@@ -207,7 +207,7 @@ async def test_after_an_outage_others_get_time_to_come_back(
     assert listening.is_steady()
 
 
-async def test_a_stop_leaves_no_opinion_about_others(make: Callable[..., Listening], store: ScriptedStore) -> None:
+async def test_a_stop_leaves_no_opinion_about_others(make: Callable[..., Receiver], store: ScriptedStore) -> None:
     listening = make()
     listening.start()
     await until(lambda: store.lines)
@@ -216,7 +216,7 @@ async def test_a_stop_leaves_no_opinion_about_others(make: Callable[..., Listeni
 
 
 async def test_all_are_woken_when_the_line_breaks_and_again_when_it_is_back(
-    make: Callable[..., Listening], store: ScriptedStore, bell: Wakeup
+    make: Callable[..., Receiver], store: ScriptedStore, bell: Wakeup
 ) -> None:
     make().start()
     await until(lambda: store.lines)

@@ -11,8 +11,8 @@ from faststream_outbox._faststream.confluent import producer_of, producer_option
 from faststream_outbox._values.outcome import Refused, Unsent, Verdict
 from faststream_outbox._values.parcel import Parcel
 from faststream_outbox.exceptions import ConfigError
-from faststream_outbox.forwarders.general import destination as general
-from faststream_outbox.forwarders.general.outlet import Answer, Outlet
+from faststream_outbox.forwarders.any_broker import destination as any_broker
+from faststream_outbox.forwarders.any_broker.outlet import Answer, Outlet
 from faststream_outbox.forwarders.kafka.answers import OF_A_TOPIC, verdict_on
 from faststream_outbox.forwarders.kinds import Address, Wishes
 
@@ -87,7 +87,7 @@ class ConfluentOutlet(Outlet):
 
     async def publish(self, parcel: Parcel) -> None:
         # FastStream's callback for the report fails if its future was cancelled meanwhile.
-        report: asyncio.Future[Any] = await self._publishing.publish(parcel, no_confirm=True)
+        report: asyncio.Future[Any] = await self._caller.publish(parcel, no_confirm=True)
         report.add_done_callback(_take_note)
         await asyncio.shield(report)
 
@@ -119,4 +119,4 @@ def _take_note(report: asyncio.Future[Any]) -> None:
 
 def address_of(publisher: Any, wishes: Wishes) -> Address:
     """Read a publisher of FastStream's ``KafkaBroker`` for Confluent's client; see ``ConfluentOutlet``."""
-    return general.address_of(publisher, wishes, ConfluentOutlet)
+    return any_broker.address_of(publisher, wishes, ConfluentOutlet)

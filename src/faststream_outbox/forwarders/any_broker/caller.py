@@ -11,7 +11,7 @@ ADDRESS_PARAMETERS = ("subject", "topic", "stream", "list", "channel", "routing_
 """How ``publish`` may call where a message goes; the first that it has is meant."""
 
 
-class Publishing:
+class PublisherCaller:
     """Sends rows through a publisher, whatever broker it belongs to.
 
     Args:

@@ -5,9 +5,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from faststream_outbox._engine.backoff import Backoff
-from faststream_outbox._engine.relaying.sending import Sent
+from faststream_outbox._engine.relaying.sender import Sent
 from faststream_outbox._store.protocol import HandOver, Shard
-from faststream_outbox._values.outcome import Dead, Fate, Retry, Settlement, Unsent, Unwritten
+from faststream_outbox._values.outcome import Dead, Retry, Settlement, Unsent, Unwritten, Verdict
 from faststream_outbox._values.row import OutboxRow
 
 RETRY_SECONDS = (1.0, 60.0)
@@ -22,7 +22,7 @@ class Answer:
     """Of the row without its payload and headers: the database has them."""
     contents: int
     """Their hash."""
-    fate: Fate
+    verdict: Verdict
     shard: Shard
     made_at: float
     """When the verdict was made, by the monotonic clock."""
@@ -63,7 +63,7 @@ class Answer:
 
 
 @dataclass(slots=True, eq=False)
-class Reckoning:
+class Account:
     """The account of one hand-over: what was taken, what was known already, what was answered and what is written."""
 
     until: float
@@ -100,31 +100,31 @@ class Reckoning:
         return [*(answer.to_write(now) for answer in self.known), *self.settlements]
 
     def total(self) -> Sent:
-        """Return what has become of all rows that were taken; the fates are in no order."""
+        """Return what has become of all rows that were taken; the verdicts are in no order."""
         rows = () if self.taken is None else self.taken.rows
         left = len(rows) - len(self.known) - len(self.to_send)
         if not self.known and not left:
             return self.sent
-        fates = [*(answer.fate for answer in self.known), *self.sent.fates, *[Unsent()] * left]
-        return self.sent._replace(fates=fates)
+        verdicts = [*(answer.verdict for answer in self.known), *self.sent.verdicts, *[Unsent()] * left]
+        return self.sent._replace(verdicts=verdicts)
 
     def answers(self) -> Iterator[Answer]:
         """Yield an answer for each settlement of this hand-over."""
         if self.taken is None or not self.settlements:
             return
-        fates = {row.id: fate for row, fate in zip(self.to_send, self.sent.fates, strict=True)}
+        verdicts = {row.id: verdict for row, verdict in zip(self.to_send, self.sent.verdicts, strict=True)}
         shards = {row.id: shard for row, shard in zip(self.taken.rows, self.taken.row_shards(), strict=True)}
         for settlement in self.settlements:
             row, outcome = settlement
             slim = Settlement(_slim(row), outcome)
-            yield Answer(slim, _contents(row), fates[row.id], shards[row.id], self.answered_at)
+            yield Answer(slim, _contents(row), verdicts[row.id], shards[row.id], self.answered_at)
 
-    def written(self) -> tuple[Sequence[Fate], Sequence[Settlement]]:
-        """Return the fates and settlements that have become final with the commit."""
+    def written(self) -> tuple[Sequence[Verdict], Sequence[Settlement]]:
+        """Return the verdicts and settlements that have become final with the commit."""
         if not self.known and not self.unwritten:
-            return self.sent.fates, self.settlements
+            return self.sent.verdicts, self.settlements
         final = self.final()
-        return [answer.fate for answer in final], [answer.settlement for answer in final]
+        return [answer.verdict for answer in final], [answer.settlement for answer in final]
 
     def final(self) -> Sequence[Answer]:
         """Return the answers whose outcomes have become final with the commit."""

@@ -44,7 +44,7 @@ class ConnectedDestination(ABC, Generic[C]):
         self._client: C | None = None
         self._has_looked = False
         """Whether the server has shown since the last trouble that rows would be taken."""
-        self._accused: Collection[int] = frozenset()
+        self._suspected: Collection[int] = frozenset()
         """The rows in flight when the last connection broke."""
 
     @abstractmethod
@@ -90,19 +90,19 @@ class ConnectedDestination(ABC, Generic[C]):
             await self._look(self._client)
             await self._judge(self._client)
         except BaseException as error:
-            self._accused = frozenset()
-            self._suspects.forgive()
+            self._suspected = frozenset()
+            self._suspects.withdraw()
             await self._after_trouble(error)
             raise
         self._has_looked = True
 
     async def _judge(self, client: C) -> None:
         """Find out what the last connection broke over: a server that is there at the first look has not crashed."""
-        accused, self._accused = self._accused, frozenset()
-        if accused and await self._has_stayed(client):
-            self._suspects.prove(accused)
-        elif accused:
-            self._suspects.forgive()
+        suspected, self._suspected = self._suspected, frozenset()
+        if suspected and await self._has_stayed(client):
+            self._suspects.confirm(suspected)
+        elif suspected:
+            self._suspects.withdraw()
 
     async def send(self, parcels: Sequence[Parcel]) -> Sequence[Verdict]:
         """Hand over parcels and give a verdict for each, in their order."""
@@ -142,8 +142,8 @@ class ConnectedDestination(ABC, Generic[C]):
             row_id = parcel.row.id
             if is_over or not client.is_alive or parcel.row.key in held_keys:
                 verdicts[row_id] = Unsent()
-            elif (sentence := self._suspects.sentence(row_id)) is not None:
-                verdicts[row_id] = sentence
+            elif (verdict := self._suspects.verdict_on(row_id)) is not None:
+                verdicts[row_id] = verdict
             else:
                 await self._send(client, [parcel], verdicts)
                 is_over = _is_trouble(verdicts[row_id])
@@ -165,13 +165,13 @@ class ConnectedDestination(ABC, Generic[C]):
             if isinstance(verdict, Unsent) and verdict.exception is not None
         }
         if broken := {row_id: error for row_id, error in troubled.items() if isinstance(error, ConnectionBrokenError)}:
-            self._accused = broken.keys()
-            self._suspects.accuse(broken)
+            self._suspected = broken.keys()
+            self._suspects.suspect(broken)
         if certain := {row_id: error for row_id, error in troubled.items() if isinstance(error, OneOfThemError)}:
             # No outage: the server is well, and in the next hand-over each of these rows is sent alone.
             verdicts.update(dict.fromkeys(certain, Unsent()))
-            self._suspects.accuse_for_certain(certain)
-        self._suspects.acquit(row_id for row_id, verdict in verdicts.items() if not isinstance(verdict, Unsent))
+            self._suspects.suspect_at_once(certain)
+        self._suspects.clear(row_id for row_id, verdict in verdicts.items() if not isinstance(verdict, Unsent))
 
     def finish(self, grace: float) -> None:
         """End what is in flight after ``grace`` seconds at most, with the verdicts that are known by then."""
@@ -180,10 +180,10 @@ class ConnectedDestination(ABC, Generic[C]):
     async def close(self) -> None:
         """Close what ``connect`` opened."""
         self._has_looked = False
-        if self._accused:
+        if self._suspected:
             # Nobody will find out any more what the last connection broke over, and rows would wait for that for ever.
-            self._accused = frozenset()
-            self._suspects.forgive()
+            self._suspected = frozenset()
+            self._suspects.withdraw()
         await self._drop()
 
     async def _after_trouble(self, error: BaseException | None) -> None:

@@ -5,14 +5,14 @@ from typing import Any
 
 from faststream_outbox._values.outcome import Unsent, Verdict
 from faststream_outbox._values.parcel import Parcel
+from faststream_outbox.forwarders.any_broker.link import Link
+from faststream_outbox.forwarders.any_broker.outlet import Outlet
+from faststream_outbox.forwarders.any_broker.sending import RowSender
 from faststream_outbox.forwarders.deadline import Deadline
-from faststream_outbox.forwarders.general.link import Link
-from faststream_outbox.forwarders.general.outlet import Outlet
-from faststream_outbox.forwarders.general.sending import RowSender
 from faststream_outbox.forwarders.kinds import Address, Wishes
 
 
-class GeneralDestination:
+class PublisherDestination:
     """Sends the hand-overs of one lane on the connection of the publisher's broker, which other lanes use too.
 
     Args:
@@ -81,4 +81,4 @@ def address_of(publisher: Any, wishes: Wishes, outlet_class: type[Outlet] = Outl
     """
     outlet = outlet_class(publisher, allow_lossy=wishes.allow_lossy)
     wishes.refuse(outlet.kind, "envelope", "tombstones", "count_nacks")
-    return Address(outlet.name, outlet.usual_timeout, lambda seconds: GeneralDestination(outlet, seconds))
+    return Address(outlet.name, outlet.usual_timeout, lambda seconds: PublisherDestination(outlet, seconds))

@@ -10,7 +10,7 @@ from faststream.exceptions import FastStreamException
 from faststream_outbox._faststream import broker_of
 from faststream_outbox._values.outcome import Poison, Reason, Refused, Unsent, Verdict
 from faststream_outbox._values.parcel import Parcel
-from faststream_outbox.forwarders.general.publishing import Publishing
+from faststream_outbox.forwarders.any_broker.caller import PublisherCaller
 
 Answer: TypeAlias = tuple[type[BaseException], Callable[[Any], Verdict]]
 
@@ -53,7 +53,7 @@ class Outlet:
     def __init__(self, publisher: Any, *, allow_lossy: bool = False) -> None:
         self.publisher = publisher
         self.broker = broker_of(publisher)
-        self._publishing = Publishing(publisher)
+        self._caller = PublisherCaller(publisher)
 
     @property
     def kind(self) -> str:
@@ -84,7 +84,7 @@ class Outlet:
         Raises:
             Exception: It has not, or that is not known; see ``classify``.
         """
-        await self._publishing.publish(parcel)
+        await self._caller.publish(parcel)
 
     def classify(self, error: BaseException, parcel: Parcel) -> Verdict:
         """Read what ``publish`` has raised for a row."""

@@ -25,7 +25,7 @@ class Watched:
     """Whether anybody is trying to use it now; if not, that it is down is no news."""
 
 
-class Reminding(Service):
+class Reminder(Service):
     """Reminds the log of outages that last: after a minute, two more, four more, up to an hour each.
 
     Args:
@@ -33,7 +33,7 @@ class Reminding(Service):
     """
 
     def __init__(self, health: Health) -> None:
-        super().__init__("outbox-reminding", health)
+        super().__init__("outbox-reminder", health)
         self._watched: dict[Watched, None] = {}
 
     def watch(self, watched: Watched) -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from faststream_outbox.forwarders.general.turns import Turns
+from faststream_outbox.forwarders.any_broker.turns import Turns
 
 
 async def test_one_who_is_alone_waits_for_the_others_and_keeps_new_ones_out() -> None:

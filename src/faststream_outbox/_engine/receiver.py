@@ -19,7 +19,7 @@ STEADY_SECONDS = 10.0
 """After the line was down: by then every other living process has its own back too, with all its backoff."""
 
 
-class Listening(Service):
+class Receiver(Service):
     """Holds one connection open: wake-ups come in on it, and an advisory lock on it is the presence of the token.
 
     Args:
@@ -43,7 +43,7 @@ class Listening(Service):
         consumed: Consumed | None = None,
         enabled: bool,
     ) -> None:
-        super().__init__("outbox-listening", health)
+        super().__init__("outbox-receiver", health)
         self._holder = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(6)}"
         self._store = store
         self._leases = leases

@@ -11,8 +11,8 @@ from faststream_outbox._values.draft import CORRELATION_ID
 from faststream_outbox._values.outcome import Poison, Reason, Refused, Unsent, Verdict
 from faststream_outbox._values.parcel import Parcel
 from faststream_outbox.exceptions import ConfigError
-from faststream_outbox.forwarders.general import destination as general
-from faststream_outbox.forwarders.general.outlet import Answer, Outlet, invalid, outage, too_large
+from faststream_outbox.forwarders.any_broker import destination as any_broker
+from faststream_outbox.forwarders.any_broker.outlet import Answer, Outlet, invalid, outage, too_large
 from faststream_outbox.forwarders.kinds import Address, Wishes
 
 if TYPE_CHECKING:
@@ -97,11 +97,11 @@ class MqttOutlet(Outlet):
 
     async def publish(self, parcel: Parcel) -> None:
         self._check(parcel)
-        await self._publishing.publish(parcel)
+        await self._caller.publish(parcel)
 
     def _check(self, parcel: Parcel) -> None:
         """Raise for what the server would close the connection over."""
-        headers = {**self.publisher.headers, **self._publishing.headers_of(parcel)}
+        headers = {**self.publisher.headers, **self._caller.headers_of(parcel)}
         texts = [parcel.address or self.address, *headers, *headers.values()]
         _check_texts(texts)
         texts.append(parcel.row.headers.get(CORRELATION_ID, ""))
@@ -134,4 +134,4 @@ def _check_texts(texts: Sequence[str]) -> None:
 
 def address_of(publisher: Any, wishes: Wishes) -> Address:
     """Read a publisher of FastStream's ``MQTTBroker``; see ``MqttOutlet``."""
-    return general.address_of(publisher, wishes, MqttOutlet)
+    return any_broker.address_of(publisher, wishes, MqttOutlet)

@@ -7,8 +7,8 @@ import pytest
 from faststream_outbox._engine import health as health_module
 from faststream_outbox._engine.health import Health
 from faststream_outbox._engine.runtime import Runtime
-from faststream_outbox._engine.watching import reminding as reminding_module
-from faststream_outbox._engine.watching.reminding import MOST_COUNTED, Reminding, Watched, describe_lag
+from faststream_outbox._engine.watching import reminder as reminder_module
+from faststream_outbox._engine.watching.reminder import MOST_COUNTED, Reminder, Watched, describe_lag
 from faststream_outbox._store.protocol import Lag
 from tests.engine.fakes import Clock, Lines, ScriptedStore, Trouble, until
 
@@ -17,7 +17,7 @@ from tests.engine.fakes import Clock, Lines, ScriptedStore, Trouble, until
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
     monkeypatch.setattr(health_module, "time", clock)
-    monkeypatch.setattr(reminding_module, "TICK_SECONDS", 0.001)
+    monkeypatch.setattr(reminder_module, "TICK_SECONDS", 0.001)
     return clock
 
 
@@ -32,8 +32,8 @@ def kafka(log: Lines) -> Health:
 
 
 @pytest.fixture
-async def reminding(database: Health) -> AsyncIterator[Reminding]:
-    reminding = Reminding(database)
+async def reminding(database: Health) -> AsyncIterator[Reminder]:
+    reminding = Reminder(database)
     yield reminding
     await reminding.stop()
 
@@ -53,7 +53,7 @@ class Counting:
 
 
 async def test_a_reminder_says_how_much_waits_and_the_database_is_asked_for_it_alone(
-    reminding: Reminding, kafka: Health, log: Lines, clock: Clock
+    reminding: Reminder, kafka: Health, log: Lines, clock: Clock
 ) -> None:
     lag = Counting(Lag(204, 185.0))
     reminding.watch(Watched(health=kafka, lag=lag))
@@ -70,7 +70,7 @@ async def test_a_reminder_says_how_much_waits_and_the_database_is_asked_for_it_a
 
 
 async def test_while_the_database_is_down_it_is_not_asked(
-    reminding: Reminding, database: Health, kafka: Health, log: Lines, clock: Clock
+    reminding: Reminder, database: Health, kafka: Health, log: Lines, clock: Clock
 ) -> None:
     lag = Counting(Lag(1, 1.0))
     reminding.watch(Watched(health=kafka, lag=lag))
@@ -83,7 +83,7 @@ async def test_while_the_database_is_down_it_is_not_asked(
 
 
 async def test_a_question_that_fails_costs_the_answer_alone(
-    reminding: Reminding, database: Health, kafka: Health, log: Lines, clock: Clock
+    reminding: Reminder, database: Health, kafka: Health, log: Lines, clock: Clock
 ) -> None:
     reminding.watch(Watched(health=kafka, lag=Counting(TimeoutError())))
     kafka.failed(Trouble("gone"))
@@ -94,7 +94,7 @@ async def test_a_question_that_fails_costs_the_answer_alone(
 
 
 async def test_what_nobody_tries_or_is_forgotten_is_no_news(
-    reminding: Reminding, kafka: Health, log: Lines, clock: Clock
+    reminding: Reminder, kafka: Health, log: Lines, clock: Clock
 ) -> None:
     is_paused = True
     watched = Watched(health=kafka, is_wanted=lambda: not is_paused)

@@ -3,7 +3,7 @@ import logging
 
 import pytest
 
-from faststream_outbox.forwarders.kafka.hearsay import keep_lines_out_of_the_log
+from faststream_outbox.forwarders.kafka.client_log import keep_lines_out_of_the_log
 
 aiokafka = logging.getLogger("aiokafka")
 

@@ -22,7 +22,7 @@ UNKNOWN_PREPARED_STATEMENT = "26000"
 """SQLSTATE invalid_sql_statement_name; see "PostgreSQL Error Codes" in its manual."""
 
 
-class Calls:
+class StatementRunner:
     """Takes a connection from the pool for one statement and gives it back.
 
     There are never more than ``MOST_CALLS`` at once, since the pool is the application's, too. AUTOCOMMIT spares them
