@@ -9,7 +9,7 @@ from faststream_outbox._values.parcel import Parcel
 ALONE_AFTER = 2
 POISON_AFTER = 3
 MOST_SUSPECTS = 10_000
-"""More than any process has in flight. Rows that others have carried meanwhile are never cleared here."""
+"""More than any process has in flight. Rows that others have carried meanwhile are never acquitted here."""
 
 
 class ConnectionBrokenError(ConnectionError):
@@ -20,7 +20,7 @@ class OneOfThemError(Exception):
     """The server does not take one of the rows in flight, and does not say which one.
 
     Attributes:
-        verdict: On the one that it is.
+        verdict: What the guilty one deserves.
     """
 
     def __init__(self, verdict: Poison | Refused) -> None:
@@ -38,10 +38,10 @@ class Parted(NamedTuple):
     """Later rows of a suspect's key; and rows whose verdict depends on whether the server is there."""
 
 
-class _Suspicion(NamedTuple):
+class _Charge(NamedTuple):
     breaks: int
     error: BaseException
-    unconfirmed: int
+    unproven: int
     """How many of the breaks may still turn out to be the server's own."""
 
 
@@ -53,50 +53,48 @@ class Suspects:
     """
 
     def __init__(self) -> None:
-        self._suspicions: dict[int, _Suspicion] = {}
+        self._charges: dict[int, _Charge] = {}
 
-    def suspect(self, errors: Mapping[int, BaseException]) -> None:
-        """Note that a connection broke with these rows in flight, by id, and how: to be confirmed, or withdrawn."""
+    def accuse(self, errors: Mapping[int, BaseException]) -> None:
+        """Note that a connection broke with these rows in flight, by id, and how: to be proven, or forgiven."""
         self._make_room(len(errors))
         for row_id, error in errors.items():
-            breaks, _, unconfirmed = self._suspicions.get(row_id, _Suspicion(0, error, 0))
-            self._suspicions[row_id] = _Suspicion(breaks + 1, error, unconfirmed + 1)
+            breaks, _, unproven = self._charges.get(row_id, _Charge(0, error, 0))
+            self._charges[row_id] = _Charge(breaks + 1, error, unproven + 1)
 
-    def suspect_at_once(self, errors: Mapping[int, BaseException]) -> None:
+    def accuse_for_certain(self, errors: Mapping[int, BaseException]) -> None:
         """Note that one of these rows will never be taken, beyond doubt."""
         self._make_room(len(errors))
         for row_id, error in errors.items():
-            breaks, _, unconfirmed = self._suspicions.get(row_id, _Suspicion(0, error, 0))
-            self._suspicions[row_id] = _Suspicion(max(breaks + 1, ALONE_AFTER), error, unconfirmed)
+            breaks, _, unproven = self._charges.get(row_id, _Charge(0, error, 0))
+            self._charges[row_id] = _Charge(max(breaks + 1, ALONE_AFTER), error, unproven)
 
-    def confirm(self, row_ids: Collection[int]) -> None:
+    def prove(self, row_ids: Collection[int]) -> None:
         """Count the break against its rows: the server is there, so only the connection broke."""
         for row_id in row_ids:
-            suspicion = self._suspicions.get(row_id)
-            if suspicion is not None and suspicion.unconfirmed:
-                self._suspicions[row_id] = suspicion._replace(unconfirmed=suspicion.unconfirmed - 1)
+            charge = self._charges.get(row_id)
+            if charge is not None and charge.unproven:
+                self._charges[row_id] = charge._replace(unproven=charge.unproven - 1)
 
-    def withdraw(self) -> None:
-        """Take back all that is not confirmed yet: the server is away, so no connection has broken over a row."""
-        for row_id, suspicion in [*self._suspicions.items()]:
-            if suspicion.unconfirmed:
-                self._suspicions[row_id] = suspicion._replace(
-                    breaks=suspicion.breaks - suspicion.unconfirmed, unconfirmed=0
-                )
+    def forgive(self) -> None:
+        """Take back all that is not proven yet: the server is away, so no connection has broken over a row."""
+        for row_id, charge in [*self._charges.items()]:
+            if charge.unproven:
+                self._charges[row_id] = charge._replace(breaks=charge.breaks - charge.unproven, unproven=0)
 
     def _make_room(self, count: int) -> None:
-        if len(self._suspicions) + count > MOST_SUSPECTS:
-            self._suspicions.clear()
+        if len(self._charges) + count > MOST_SUSPECTS:
+            self._charges.clear()
 
-    def clear(self, row_ids: Iterable[int]) -> None:
+    def acquit(self, row_ids: Iterable[int]) -> None:
         """Forget rows that have their answer."""
-        if self._suspicions:
+        if self._charges:
             for row_id in row_ids:
-                self._suspicions.pop(row_id, None)
+                self._charges.pop(row_id, None)
 
     def part(self, parcels: Sequence[Parcel]) -> Parted:
         """Part parcels, in their order: those that may share a connection, and those that may not."""
-        if not self._suspicions:
+        if not self._charges:
             return Parted([*parcels], [], [])
         parted = Parted([], [], [])
         held_keys: set[str] = set()
@@ -109,15 +107,15 @@ class Suspects:
         return parted
 
     def _part_of(self, parcel: Parcel, parted: Parted) -> list[Parcel]:
-        suspicion = self._suspicions.get(parcel.row.id)
-        if suspicion is None or suspicion.breaks < ALONE_AFTER:
+        charge = self._charges.get(parcel.row.id)
+        if charge is None or charge.breaks < ALONE_AFTER:
             return parted.together
-        is_open = suspicion.breaks >= POISON_AFTER and suspicion.unconfirmed > 0
+        is_open = charge.breaks >= POISON_AFTER and charge.unproven > 0
         return parted.waiting if is_open else parted.alone
 
-    def verdict_on(self, row_id: int) -> Poison | None:
+    def sentence(self, row_id: int) -> Poison | None:
         """Return the verdict on a row that has broken too many connections, the last one alone."""
-        suspicion = self._suspicions.get(row_id)
-        if suspicion is None or suspicion.breaks < POISON_AFTER or suspicion.unconfirmed > 0:
+        charge = self._charges.get(row_id)
+        if charge is None or charge.breaks < POISON_AFTER or charge.unproven > 0:
             return None
-        return Poison(Reason.INVALID, suspicion.error)
+        return Poison(Reason.INVALID, charge.error)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 from faststream_outbox._engine.health import Log
-from faststream_outbox._engine.relaying.account import Account, Answer
+from faststream_outbox._engine.relaying.reckoning import Answer, Reckoning
 from faststream_outbox._store.protocol import HandOver, LeftOut, Shard
 from faststream_outbox._values.explanation import Explanation, unexplained
 from faststream_outbox._values.row import OutboxRow
@@ -61,7 +61,7 @@ class Remembered:
         self._in_flight = in_flight
         self._answers: dict[int, Answer] = {}
         """By the ids of their rows."""
-        self._at_work: dict[Shard, Account] = {}
+        self._at_work: dict[Shard, Reckoning] = {}
         """The hand-overs of this forwarder that are under way."""
         self._next_look_up = 0.0
         self._is_full = False
@@ -97,33 +97,33 @@ class Remembered:
         ]
 
     @contextmanager
-    def account(self, seconds: float) -> Iterator[Account]:
+    def reckoning(self, seconds: float) -> Iterator[Reckoning]:
         """Keep account of one hand-over that takes up to ``seconds``; remember what it has not written."""
-        account = Account(time.monotonic() + seconds)
+        reckoning = Reckoning(time.monotonic() + seconds)
         try:
-            yield account
+            yield reckoning
         except BaseException:
-            self._keep(account)
+            self._keep(reckoning)
             raise
         else:
-            self._close(account)
+            self._close(reckoning)
         finally:
-            for shard in account.shards:
-                if self._at_work.get(shard) is account:
+            for shard in reckoning.shards:
+                if self._at_work.get(shard) is reckoning:
                     del self._at_work[shard]
 
-    def begin(self, account: Account, taken: HandOver) -> None:
+    def begin(self, reckoning: Reckoning, taken: HandOver) -> None:
         """Enter what was taken: which rows are answered already, and which are to be sent."""
-        account.taken = taken
+        reckoning.taken = taken
         others = [self._at_work.get(shard) for shard in taken.shards]
         if any(other is not None and time.monotonic() < other.until for other in others):
             # Their transaction was lost, and another lane still has rows of it at the destination.
             return
-        self._at_work.update(dict.fromkeys(taken.shards, account))
+        self._at_work.update(dict.fromkeys(taken.shards, reckoning))
         if self._answers:
-            account.known, account.to_send = self._recall(taken.rows)
+            reckoning.known, reckoning.to_send = self._recall(taken.rows)
         else:
-            account.to_send = taken.rows
+            reckoning.to_send = taken.rows
 
     def to_look_up(self) -> Sequence[OutboxRow]:
         """Return the rows of which it is time to ask whether anybody has settled them meanwhile."""
@@ -164,21 +164,21 @@ class Remembered:
         set_aside = self.set_aside
         return set_aside < MOST_SET_ASIDE and len(self._answers) - set_aside <= self._in_flight
 
-    def _keep(self, account: Account) -> None:
+    def _keep(self, reckoning: Reckoning) -> None:
         """Remember what a hand-over has learned that failed, or was cut off."""
         now = time.monotonic()
-        for answer in account.known:
+        for answer in reckoning.known:
             answer.put_off(now)
-        self._answers.update((answer.row.id, answer) for answer in account.answers())
+        self._answers.update((answer.row.id, answer) for answer in reckoning.answers())
 
-    def _close(self, account: Account) -> None:
+    def _close(self, reckoning: Reckoning) -> None:
         """Forget what is written, and set aside what the database has refused."""
-        if not self._answers and not account.unwritten:
+        if not self._answers and not reckoning.unwritten:
             return
-        refused = {unwritten.settlement.row.id: unwritten.error for unwritten in account.unwritten}
-        written = [answer for answer in account.known if answer.row.id not in refused]
+        refused = {unwritten.settlement.row.id: unwritten.error for unwritten in reckoning.unwritten}
+        written = [answer for answer in reckoning.known if answer.row.id not in refused]
         self._forget(answer.row.id for answer in written)
-        self._set_aside(refused, [*account.known, *account.answers()])
+        self._set_aside(refused, [*reckoning.known, *reckoning.answers()])
         self._say_set_aside(now=time.monotonic())
         self._say_written([answer for answer in written if answer.error is not None])
         self._watch()
