@@ -15,8 +15,7 @@ from sqlalchemy import Table
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from faststream_outbox import OutboxBroker, OutboxRouter, TestOutboxBroker
-
-from .conftest import PASSWORD
+from tests.conftest import PASSWORD
 
 
 class Order(BaseModel):

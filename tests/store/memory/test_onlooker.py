@@ -4,7 +4,7 @@ import pytest
 
 from faststream_outbox._store.memory.onlooker import MemoryOnlooker
 from tests.store.looks import LookedAt, LooksSuite
-from tests.store.test_memory import MemorySubject
+from tests.store.memory.test_store import MemorySubject
 
 
 @pytest.fixture
