@@ -51,6 +51,7 @@ async def test_another_process_finishes_the_rows_of_one_that_was_killed(
         await eventually(lambda: _both_lanes(table), within=10)
         broker.forwarder("orders", to=box.publisher())
         await broker.start()
+        await eventually(lambda: _few_are_left(table), within=10)
         # The survivor is idle again: nothing makes it look more often than it always does.
         held = await _at_rest(table.count)
         async with watched_machine() as machine:
@@ -69,6 +70,10 @@ async def test_another_process_finishes_the_rows_of_one_that_was_killed(
 
 async def _both_lanes(table: Table) -> bool:
     return await lanes_at_work(table) >= 2
+
+
+async def _few_are_left(table: Table) -> bool:
+    return await table.count() <= IN_FLIGHT_AT_MOST
 
 
 async def _at_rest(count: Callable[[], Awaitable[int]]) -> int:

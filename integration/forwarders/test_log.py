@@ -9,7 +9,7 @@ import pytest
 from faststream_outbox import Outgoing
 from faststream_outbox._engine import health
 from faststream_outbox._engine.relaying import patience
-from faststream_outbox._engine.watching import reminding
+from faststream_outbox._engine.watching import reminder
 from integration.broker.observing import LogLines, Table, eventually
 from integration.destinations.base import Box
 
@@ -46,7 +46,7 @@ async def test_an_outage_that_lasts_is_told_again_with_what_waits(
     box: Box, make_broker: MakeBroker, publishing: Publishing, log: LogLines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(health, "QUIET_SECONDS", 0.5)
-    monkeypatch.setattr(reminding, "TICK_SECONDS", 0.01)
+    monkeypatch.setattr(reminder, "TICK_SECONDS", 0.01)
     box.proxy.refuse()
     broker = make_broker(logger=log)
     forwarder = broker.forwarder("orders", to=box.proxied_publisher())

@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engin
 
 from faststream_outbox import ConstantRetry, NoRetry, OutboxBroker
 from faststream_outbox._engine.failure import FailurePolicy
-from faststream_outbox._engine.relaying import reckoning
+from faststream_outbox._engine.relaying import account
 from faststream_outbox._engine.relaying.breaker import Breaker
 from faststream_outbox._engine.relaying.lane import Lane
 from faststream_outbox._engine.relaying.remembered import Remembered
@@ -161,7 +161,7 @@ async def test_an_outcome_that_is_refused_harms_its_own_row_alone(
     answer: Callable[[OutboxRow], Verdict],
     options: dict[str, Any],
 ) -> None:
-    monkeypatch.setattr(reckoning, "RETRY_SECONDS", (0.02, 0.05))
+    monkeypatch.setattr(account, "RETRY_SECONDS", (0.02, 0.05))
     for statement in (REFUSE, *refusals):
         await publishing.execute(statement)
     relay = make()

@@ -9,7 +9,7 @@ import psutil
 import pytest
 
 from faststream_outbox import Outgoing
-from faststream_outbox.forwarders.general import link
+from faststream_outbox.forwarders.any_broker import link
 from integration.broker.observing import LogLines, Table, eventually
 from integration.destinations.base import Box
 from integration.destinations.kinds import SERVERS

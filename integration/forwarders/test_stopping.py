@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from faststream_outbox import Outgoing
-from faststream_outbox.forwarders.general import link, nats
+from faststream_outbox.forwarders.any_broker import link, nats
 from integration.broker.observing import Table, eventually
 from integration.destinations.base import Box
 from integration.destinations.kinds import SERVERS

@@ -11,8 +11,8 @@ from sqlalchemy import Connection, Table, event, make_url, text
 from sqlalchemy.exc import DBAPIError, InvalidRequestError, PendingRollbackError, ProgrammingError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
-from faststream_outbox._store.postgres.calls import sqlstate
 from faststream_outbox._store.postgres.driver import DriverStatement, Record
+from faststream_outbox._store.postgres.statement_runner import sqlstate
 from integration.broker.observing import eventually
 
 ECHO = DriverStatement(text("SELECT CAST(:second AS integer), CAST(:first AS text)"))

@@ -11,7 +11,7 @@ from sqlalchemy import Table, event, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
-from faststream_outbox._store.postgres.calls import MOST_CALLS
+from faststream_outbox._store.postgres.statement_runner import MOST_CALLS
 from faststream_outbox._values.outcome import Delivered, Settlement
 from faststream_outbox.schema import SHARDS
 from tests.store.machine import StoreMachine

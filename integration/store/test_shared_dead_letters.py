@@ -137,7 +137,7 @@ async def test_g2_without_permission_a_letter_is_parked(subject: PostgresSubject
             await connection.execution_options(isolation_level="AUTOCOMMIT")
             await connection.execute(text("SET ROLE worker"))
             settlements = [Settlement(row, Dead("rejected", "e")) for row in rows]
-            assert await rows_of.store._settling.write(connection, settlements, token=ME) == []
+            assert await rows_of.store._settler.write(connection, settlements, token=ME) == []
             await connection.execute(text("RESET ROLE"))
         [said] = await parked(subject)
         assert "permission denied for table outbox_dlq" in said

@@ -14,7 +14,7 @@ from faststream_outbox._values.row import OutboxRow
 
 @dataclass(slots=True)
 class Delivery:
-    """One run of a handler for one row, and what it said about the row's fate."""
+    """One run of a handler for one row, and what it said about the row's outcome."""
 
     row: OutboxRow
     status: AckStatus | None = None

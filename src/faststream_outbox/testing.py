@@ -22,8 +22,8 @@ from faststream_outbox._values.row import OutboxRow
 from faststream_outbox.broker.broker import OutboxBroker
 from faststream_outbox.exceptions import ConfigError
 from faststream_outbox.forwarders import forwarder as forwarder_module
+from faststream_outbox.forwarders.any_broker.caller import PublisherCaller
 from faststream_outbox.forwarders.forwarder import OutboxForwarder
-from faststream_outbox.forwarders.general.publishing import Publishing
 from faststream_outbox.inbox.inbox import Inbox
 from faststream_outbox.message import Delivery
 from faststream_outbox.publisher.usecase import OutboxPublisher
@@ -269,7 +269,7 @@ class TestOutboxBroker(TestBroker[OutboxBroker, EnterType]):
                 return
 
     async def _forward(self, parcel: Parcel, publisher: Any) -> None:
-        await Publishing(publisher).publish(parcel)
+        await PublisherCaller(publisher).publish(parcel)
         row = parcel.row
         # For the mocks of our own publishers to the queue.
         for fake in self._fake_subscribers:

@@ -16,8 +16,8 @@ from faststream_outbox._engine.handling.renewer import Renewer
 from faststream_outbox._engine.handling.rescuer import Rescuer
 from faststream_outbox._engine.handling.stock import Stock
 from faststream_outbox._engine.health import Health
-from faststream_outbox._engine.listening import Listening
 from faststream_outbox._engine.pacer import Pacer
+from faststream_outbox._engine.receiver import Receiver
 from faststream_outbox._engine.relaying.breaker import Breaker
 from faststream_outbox._engine.relaying.lane import Lane
 from faststream_outbox._engine.relaying.team import Team
@@ -25,8 +25,8 @@ from faststream_outbox._engine.rounds import Rounds
 from faststream_outbox._engine.service import Service, is_cancelled, stop_tasks
 from faststream_outbox._engine.wakeups import Wakeups
 from faststream_outbox._engine.watching.consumed import Consumed
-from faststream_outbox._engine.watching.reminding import Reminding, Watched
-from faststream_outbox._engine.watching.unconsumed import Watching
+from faststream_outbox._engine.watching.reminder import Reminder, Watched
+from faststream_outbox._engine.watching.unconsumed import QueueWatcher
 from faststream_outbox._store.protocol import Lag
 from faststream_outbox._values.outcome import Delivered, Settlement
 from faststream_outbox.retry import NoRetry
@@ -69,24 +69,24 @@ class Parts:
     def rescuer(self) -> Rescuer:
         return Rescuer(self.store, self.leases, self.wakeups, self.health, can_judge=lambda: True)
 
-    def listening(self) -> Listening:
-        return Listening(self.store, self.leases, self.wakeups, self.health, self.log, enabled=True)
+    def listening(self) -> Receiver:
+        return Receiver(self.store, self.leases, self.wakeups, self.health, self.log, enabled=True)
 
-    def polling(self) -> Listening:
-        return Listening(self.store, self.leases, self.wakeups, self.health, self.log, enabled=False)
+    def polling(self) -> Receiver:
+        return Receiver(self.store, self.leases, self.wakeups, self.health, self.log, enabled=False)
 
-    def reminding(self) -> Reminding:
+    def reminding(self) -> Reminder:
         async def lag() -> Lag:
             return await self.store.lag(())
 
-        reminding = Reminding(Health("database", self.log))
+        reminding = Reminder(Health("database", self.log))
         reminding.watch(Watched(health=self.health, lag=lag))
         return reminding
 
-    def watching(self) -> Watching:
+    def watching(self) -> QueueWatcher:
         consumed = Consumed(lambda: ["orders"])
         consumed.begin()
-        watching = Watching(self.store, consumed, Health("database", self.log), self.log)
+        watching = QueueWatcher(self.store, consumed, Health("database", self.log), self.log)
         # Its own is quieter than those of the others.
         watching.health = self.health
         return watching
@@ -254,7 +254,7 @@ async def test_a_database_that_hangs_is_given_up_and_asked_again(
     service: Service, parts: Parts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     handling = (f"handling.{module}" for module in ("completer", "renewer", "rescuer", "fetcher"))
-    for module in (*handling, "relaying.lane", "listening"):
+    for module in (*handling, "relaying.lane", "receiver"):
         monkeypatch.setattr(f"faststream_outbox._engine.{module}.DATABASE_SECONDS", 0.01)
     if isinstance(service, Lane):
         service._send_timeout = 0.01

@@ -6,7 +6,7 @@ import gc
 import pytest
 
 from faststream_outbox._engine import wakeups as wakeups_module
-from faststream_outbox._engine.wakeups import Crew, Wakeup, Wakeups
+from faststream_outbox._engine.wakeups import TeamBell, Wakeup, Wakeups
 from tests.engine.fakes import until
 
 
@@ -70,95 +70,99 @@ async def test_all_are_woken() -> None:
 
 async def test_sleepers_that_are_gone_are_forgotten() -> None:
     wakeups = Wakeups()
-    crew = Crew()
-    kept = wakeups.register(["orders"], crew)
+    team_bell = TeamBell()
+    kept = wakeups.register(["orders"], team_bell)
     for _ in range(100):
         wakeups.register(["orders"])
-        wakeups.register(["orders"], crew)
+        wakeups.register(["orders"], team_bell)
     gc.collect()
-    assert list(wakeups._crews["orders"]) == [crew]
-    assert list(crew._bells) == [kept]
+    assert list(wakeups._team_bells["orders"]) == [team_bell]
+    assert list(team_bell._members) == [kept]
 
 
 @pytest.fixture
-async def crew() -> Crew:
-    return Crew()
+async def team_bell() -> TeamBell:
+    return TeamBell()
 
 
-async def asleep(crew: Crew, count: int) -> list[tuple[Wakeup, asyncio.Task[None]]]:
-    bells = [crew.join() for _ in range(count)]
+async def asleep(team_bell: TeamBell, count: int) -> list[tuple[Wakeup, asyncio.Task[None]]]:
+    bells = [team_bell.join() for _ in range(count)]
     waiting = [(bell, asyncio.create_task(bell.wait(60))) for bell in bells]
     await until(lambda: all(bell.is_asleep for bell in bells))
     return waiting
 
 
-async def test_one_ring_wakes_one_of_a_crew_that_comes_back_soon(crew: Crew) -> None:
-    sleepers = await asleep(crew, 3)
-    crew.ring()
+async def test_one_ring_wakes_one_of_a_crew_that_comes_back_soon(team_bell: TeamBell) -> None:
+    sleepers = await asleep(team_bell, 3)
+    team_bell.ring()
     [woken] = [bell for bell, _ in sleepers if bell.is_rung]
     woken.clear()
     back = asyncio.create_task(woken.wait(60))
-    await until(lambda: not crew._left_alone)
+    await until(lambda: not team_bell._left_alone)
     assert not any(bell.is_rung for bell, _ in sleepers)
-    crew.ring_all()
+    team_bell.ring_all()
     await asyncio.gather(back, *(task for _, task in sleepers))
 
 
-async def test_the_others_are_woken_when_the_one_does_not_come_back(crew: Crew) -> None:
-    sleepers = await asleep(crew, 3)
-    crew.ring()
+async def test_the_others_are_woken_when_the_one_does_not_come_back(team_bell: TeamBell) -> None:
+    sleepers = await asleep(team_bell, 3)
+    team_bell.ring()
     async with asyncio.timeout(2.5):
         await asyncio.gather(*(task for _, task in sleepers))
 
 
-async def test_what_rings_while_one_is_at_work_is_left_to_it(crew: Crew, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_what_rings_while_one_is_at_work_is_left_to_it(
+    team_bell: TeamBell, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(wakeups_module, "ALONE_SECONDS", 0.2)
-    sleepers = await asleep(crew, 3)
-    crew.ring()
+    sleepers = await asleep(team_bell, 3)
+    team_bell.ring()
     [woken] = [bell for bell, _ in sleepers if bell.is_rung]
     woken.clear()
-    crew.ring()
+    team_bell.ring()
     assert [bell for bell, _ in sleepers if bell.is_rung] == [woken]
     # It does not come back: the others help.
     async with asyncio.timeout(5):
         await asyncio.gather(*(task for _, task in sleepers))
 
 
-async def test_one_that_was_back_meanwhile_is_left_alone_again(crew: Crew, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_one_that_was_back_meanwhile_is_left_alone_again(
+    team_bell: TeamBell, monkeypatch: pytest.MonkeyPatch
+) -> None:
     # The test says when the time is over: a machine that is slow for a moment must not.
     monkeypatch.setattr(wakeups_module, "ALONE_SECONDS", 3600.0)
-    sleepers = await asleep(crew, 3)
-    crew.ring()
+    sleepers = await asleep(team_bell, 3)
+    team_bell.ring()
     [woken] = [bell for bell, _ in sleepers if bell.is_rung]
     for _ in range(4):
-        before = crew._help_is_due
+        before = team_bell._help_is_due
         assert before is not None
         woken.clear()
         back = asyncio.create_task(woken.wait(60))
         await until(lambda: woken.is_asleep)
-        crew.ring()
+        team_bell.ring()
         assert woken.is_rung
         await back
         assert before.cancelled()
-        assert crew._help_is_due is not None
-        assert crew._help_is_due.when() > before.when()
+        assert team_bell._help_is_due is not None
+        assert team_bell._help_is_due.when() > before.when()
     # It is at work since then, and not for long yet.
     assert [bell for bell, _ in sleepers if bell.is_rung] == [woken]
-    crew._help()
+    team_bell._help()
     async with asyncio.timeout(5):
         await asyncio.gather(*(task for _, task in sleepers))
 
 
-async def test_after_a_look_in_vain_those_at_work_look_once_more(crew: Crew) -> None:
-    [(sleeper, sleeping)] = await asleep(crew, 1)
-    idle, at_work = crew.join(), crew.join()
+async def test_after_a_look_in_vain_those_at_work_look_once_more(team_bell: TeamBell) -> None:
+    [(sleeper, sleeping)] = await asleep(team_bell, 1)
+    idle, at_work = team_bell.join(), team_bell.join()
     idle.pass_on()
     assert (idle.is_rung, at_work.is_rung, sleeper.is_rung) == (False, True, False)
-    crew.ring_all()
+    team_bell.ring_all()
     await sleeping
 
 
-async def test_where_nobody_sleeps_each_looks_once_more(crew: Crew) -> None:
-    bells = [crew.join() for _ in range(3)]
-    crew.ring()
+async def test_where_nobody_sleeps_each_looks_once_more(team_bell: TeamBell) -> None:
+    bells = [team_bell.join() for _ in range(3)]
+    team_bell.ring()
     assert all(bell.is_rung for bell in bells)

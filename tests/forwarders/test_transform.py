@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from faststream_outbox import ConfigError, Forward, OutboxBroker, OutboxMessage, OutboxRow, make_outbox_table
 from faststream_outbox._values.outcome import Dropped, Refused
 from faststream_outbox._values.parcel import Parcel
-from faststream_outbox.forwarders.transform import Preparing
+from faststream_outbox.forwarders.transform import Preparer
 from tests.rows import make_row
 
 ROW = make_row(
@@ -26,7 +26,7 @@ ROW = make_row(
 
 
 def prepared(change: Any) -> Any:
-    return Preparing(lambda message: change)(ROW)
+    return Preparer(lambda message: change)(ROW)
 
 
 def sent_row(change: Forward) -> OutboxRow:
@@ -42,7 +42,7 @@ def test_it_sees_the_message_as_a_subscriber_would() -> None:
         seen.append(message)
         return Forward()
 
-    assert Preparing(look)(ROW) == Parcel(ROW)
+    assert Preparer(look)(ROW) == Parcel(ROW)
     [message] = seen
     assert (message.body, message.queue, message.key, message.row_id) == (b'{"id": 1}', "orders", "k", 7)
     assert (message.idempotency_key, message.correlation_id, message.attempts_count) == ("once", "c", 2)
@@ -112,7 +112,7 @@ def test_an_exception_is_the_failure_of_the_row() -> None:
     def fail(message: OutboxMessage) -> Forward:
         return Forward(key=message.headers["no such header"])
 
-    refused = Preparing(fail)(ROW)
+    refused = Preparer(fail)(ROW)
     assert isinstance(refused, Refused)
     assert isinstance(refused.exception, KeyError)
 
@@ -149,17 +149,17 @@ def test_a_coroutine_that_comes_out_after_all_is_the_failure_of_the_row() -> Non
     def hidden(message: OutboxMessage) -> Any:
         return to_be_awaited(message)
 
-    refused = Preparing(hidden)(ROW)
+    refused = Preparer(hidden)(ROW)
     assert isinstance(refused, Refused)
     assert "got coroutine" in str(refused.exception)
 
 
 def test_a_reserved_header_that_a_row_has_already_is_not_held_against_its_changes() -> None:
     row = ROW._replace(headers={"reply_to": "x", "a": "b"})
-    parcel = Preparing(lambda _message: Forward(headers={"c": "d"}))(row)
+    parcel = Preparer(lambda _message: Forward(headers={"c": "d"}))(row)
     assert isinstance(parcel, Parcel)
     assert parcel.row.headers["c"] == "d"
-    assert isinstance(Preparing(lambda _message: Forward(headers={"Reply_To": "x"}))(row), Refused)
+    assert isinstance(Preparer(lambda _message: Forward(headers={"Reply_To": "x"}))(row), Refused)
 
 
 def test_a_key_from_before_control_characters_were_refused_is_still_sent() -> None:
@@ -168,7 +168,7 @@ def test_a_key_from_before_control_characters_were_refused_is_still_sent() -> No
 
 def test_headers_of_message_and_change_are_bounded_together() -> None:
     row = ROW._replace(headers={"large": "x" * 32_000})
-    assert isinstance(Preparing(lambda _: Forward(headers={"more": "y" * 500}))(row), Parcel)
-    refused = Preparing(lambda _: Forward(headers={"more": "y" * 1000}))(row)
+    assert isinstance(Preparer(lambda _: Forward(headers={"more": "y" * 500}))(row), Parcel)
+    refused = Preparer(lambda _: Forward(headers={"more": "y" * 1000}))(row)
     assert isinstance(refused, Refused)
     assert "the limit is 32768" in str(refused.exception)

@@ -11,15 +11,15 @@ from nats.js.api import StreamConfig
 from faststream_outbox import OutboxBroker, Outgoing
 from faststream_outbox._values.outcome import Accepted, Poison, Refused
 from faststream_outbox._values.parcel import Parcel
-from faststream_outbox.forwarders.general.destination import GeneralDestination
-from faststream_outbox.forwarders.general.nats import NatsOutlet
+from faststream_outbox.forwarders.any_broker.destination import PublisherDestination
+from faststream_outbox.forwarders.any_broker.nats import NatsOutlet
 from integration.broker.observing import LogLines, Table, eventually
 from integration.destinations.nats import NatsBox
 from integration.destinations.received import check_complete, check_order, without_repeats
 from integration.forwarders.carrying import Publishing, all_failed, keep_publishing, nothing_is_counted
 from integration.forwarders.conftest import MakeBroker
 from integration.servers.nats import EmbeddedNats, NatsServer
-from tests.forwarders.general.rows import parcel
+from tests.forwarders.any_broker.rows import parcel
 
 
 @pytest.mark.parametrize("killed", [False, True])
@@ -135,7 +135,7 @@ async def test_what_is_just_within_the_limit_is_sent(
     """To the byte: what we count is what the server counts."""
     with nats_server.stream() as name:
         publisher = nats_broker.publisher(name, stream=name, headers={"team": "shop"}, reply_to="answers")
-        destination = GeneralDestination(NatsOutlet(publisher), 5.0)
+        destination = PublisherDestination(NatsOutlet(publisher), 5.0)
         await destination.connect()
         sizes = range(1024 * 1024 - 700, 1024 * 1024 - 200)
         fits = 0
@@ -168,7 +168,7 @@ async def test_headers_that_nats_would_change_are_poison(
 
 
 async def test_an_address_of_a_rows_own_is_its_subject(stream: NatsBox) -> None:
-    destination = GeneralDestination(NatsOutlet(stream.publisher()), 5.0)
+    destination = PublisherDestination(NatsOutlet(stream.publisher()), 5.0)
     await destination.connect()
     parcels: list[Parcel] = [
         parcel(1),
@@ -187,7 +187,7 @@ async def test_an_address_of_a_rows_own_is_its_subject(stream: NatsBox) -> None:
 async def test_an_attempt_to_reconnect_that_outlives_its_client_ends_with_it(stream: NatsBox) -> None:
     """nats-py waits with ``wait_for``, which may lose a cancellation that comes just when the wait ends."""
     outlet = NatsOutlet(stream.publisher())
-    destination = GeneralDestination(outlet, 5.0)
+    destination = PublisherDestination(outlet, 5.0)
     await destination.connect()
 
     async def lose_a_cancellation() -> None:

@@ -58,8 +58,8 @@ def publishing_commits(patch: pytest.MonkeyPatch) -> None:
 def an_unanswered_row_counts_as_sent(patch: pytest.MonkeyPatch) -> None:
     outcome = Lane._outcome
 
-    def trusting(self: Lane, row: Any, fate: Any, elapsed: float) -> Any:
-        return Delivered() if isinstance(fate, Unsent) else outcome(self, row, fate, elapsed)
+    def trusting(self: Lane, row: Any, verdict: Any, elapsed: float) -> Any:
+        return Delivered() if isinstance(verdict, Unsent) else outcome(self, row, verdict, elapsed)
 
     patch.setattr(Lane, "_outcome", trusting)
 
@@ -84,10 +84,10 @@ def shards_are_not_locked(patch: pytest.MonkeyPatch) -> None:
 def an_outage_counts_as_an_attempt(patch: pytest.MonkeyPatch) -> None:
     outcome = Lane._outcome
 
-    def counting(self: Lane, row: Any, fate: Any, elapsed: float) -> Any:
-        if isinstance(fate, Unsent) and fate.exception is not None:
-            return self._failure.after_failure(row, fate.exception, elapsed=elapsed)
-        return outcome(self, row, fate, elapsed)
+    def counting(self: Lane, row: Any, verdict: Any, elapsed: float) -> Any:
+        if isinstance(verdict, Unsent) and verdict.exception is not None:
+            return self._failure.after_failure(row, verdict.exception, elapsed=elapsed)
+        return outcome(self, row, verdict, elapsed)
 
     patch.setattr(Lane, "_outcome", counting)
 

@@ -15,19 +15,19 @@ from faststream_outbox._engine.handling.renewer import Renewer
 from faststream_outbox._engine.handling.rescuer import Rescuer
 from faststream_outbox._engine.handling.stock import Stock
 from faststream_outbox._engine.health import Health, Log, guarded
-from faststream_outbox._engine.listening import Listening
 from faststream_outbox._engine.pacer import Pacer
+from faststream_outbox._engine.receiver import Receiver
 from faststream_outbox._engine.relaying.destination import Destination
 from faststream_outbox._engine.relaying.lane import Lane
-from faststream_outbox._engine.relaying.sending import Prepare
+from faststream_outbox._engine.relaying.sender import Prepare
 from faststream_outbox._engine.relaying.team import Team
 from faststream_outbox._engine.rounds import Rounds
 from faststream_outbox._engine.service import CANCEL_SECONDS, DATABASE_SECONDS
-from faststream_outbox._engine.wakeups import Crew, Wakeup, Wakeups
+from faststream_outbox._engine.wakeups import TeamBell, Wakeup, Wakeups
 from faststream_outbox._engine.watching.consumed import Consumed
 from faststream_outbox._engine.watching.obstructions import Guarded, Obstructions
-from faststream_outbox._engine.watching.reminding import MOST_COUNTED, Reminding, Watched
-from faststream_outbox._engine.watching.unconsumed import UnconsumedQueue, Watching
+from faststream_outbox._engine.watching.reminder import MOST_COUNTED, Reminder, Watched
+from faststream_outbox._engine.watching.unconsumed import QueueWatcher, UnconsumedQueue
 from faststream_outbox._store.protocol import DEFAULT_BATCH_BYTES, Lag, Store
 from faststream_outbox._values.outcome import Outcome
 from faststream_outbox._values.row import OutboxRow
@@ -65,24 +65,24 @@ class Runtime:
         self._loop: asyncio.AbstractEventLoop | None = None
         line = Health("outbox database, LISTEN connection", self.log, store.explain)
         writes = asyncio.Lock()
-        self._reminding = Reminding(self.health)
-        self._reminding.watch(Watched(health=self.health))
+        self._reminder = Reminder(self.health)
+        self._reminder.watch(Watched(health=self.health))
         # Where the database is down, the line is too.
-        self._reminding.watch(Watched(health=line, is_wanted=lambda: not self.health.is_down))
+        self._reminder.watch(Watched(health=line, is_wanted=lambda: not self.health.is_down))
         self._consumed = Consumed(lambda: self.wakeups.queues)
-        self._listening = Listening(
+        self._receiver = Receiver(
             store, self.leases, self.wakeups, line, self.log, consumed=self._consumed, enabled=listen
         )
         self._obstructions = Obstructions(store, self.health, self.log)
-        self._watching = Watching(store, self._consumed, self.health, self.log)
+        self._queue_watcher = QueueWatcher(store, self._consumed, self.health, self.log)
         self._completer = Completer(store, self.leases, self.wakeups, writes, self.health, log=self.log)
         self._renewer = Renewer(store, self.leases, writes, self.health, self.log)
-        self._rescuer = Rescuer(store, self.leases, self.wakeups, self.health, can_judge=self._listening.is_steady)
+        self._rescuer = Rescuer(store, self.leases, self.wakeups, self.health, can_judge=self._receiver.is_steady)
 
     @property
     def hears(self) -> bool:
         """Whether a notification wakes consumers now."""
-        return self._listening.hears
+        return self._receiver.hears
 
     @property
     def set_aside(self) -> int:
@@ -107,7 +107,7 @@ class Runtime:
         """Start listening and the upkeep of leases."""
         self._loop = asyncio.get_running_loop()
         upkeep = (self._completer, self._renewer, self._rescuer)
-        for service in (self._listening, *upkeep, self._reminding, self._watching, self._obstructions):
+        for service in (self._receiver, *upkeep, self._reminder, self._queue_watcher, self._obstructions):
             service.start()
 
     def check_connections(self) -> None:
@@ -134,14 +134,14 @@ class Runtime:
         # The last that is pushed is stopped first. The presence goes last, after all that was leased under it has been
         # given back, and leases are renewed until then.
         async with AsyncExitStack() as stack:
-            stack.push_async_callback(self._listening.stop)
+            stack.push_async_callback(self._receiver.stop)
             stack.push_async_callback(self._let_go)
             stack.push_async_callback(self._renewer.stop, UPKEEP_SECONDS)
             stack.push_async_callback(self._completer.stop, patience)
             stack.push_async_callback(self._rescuer.stop, UPKEEP_SECONDS)
-            stack.push_async_callback(self._reminding.stop)
+            stack.push_async_callback(self._reminder.stop)
             stack.push_async_callback(self._obstructions.stop, UPKEEP_SECONDS)
-            stack.push_async_callback(self._watching.stop, UPKEEP_SECONDS)
+            stack.push_async_callback(self._queue_watcher.stop, UPKEEP_SECONDS)
 
     async def _let_go(self) -> None:
         """Close the connection for leases; one that does not answer is not waited for, nor does it end the stop."""
@@ -206,7 +206,7 @@ class Runtime:
     ) -> Lane:
         """Return a lane from these queues to a destination, not started."""
         self._lanes += 1
-        rounds, wakeup, pacer = self._watch(queues, min_interval, max_interval, team.crew)
+        rounds, wakeup, pacer = self._watch(queues, min_interval, max_interval, team.bell)
         return Lane(
             name,
             store=self.store,
@@ -234,7 +234,7 @@ class Runtime:
 
     async def unconsumed(self) -> list[UnconsumedQueue] | None:
         """Find queues that have rows and no consumer; None while it is not known who consumes what."""
-        return await self._watching.look() if self._consumed.is_complete else None
+        return await self._queue_watcher.look() if self._consumed.is_complete else None
 
     def remind_of(self, health: Health, queues: Sequence[str], *, is_wanted: Callable[[], bool]) -> Watched:
         """Remind the log of it while it is down, with how many rows of these queues wait; until ``forget``.
@@ -245,12 +245,12 @@ class Runtime:
             is_wanted: Whether anybody tries to carry them now.
         """
         watched = Watched(health=health, lag=lambda: self.lag(queues, at_most=MOST_COUNTED), is_wanted=is_wanted)
-        self._reminding.watch(watched)
+        self._reminder.watch(watched)
         return watched
 
     def forget(self, watched: Watched) -> None:
         """Remind the log of it no longer."""
-        self._reminding.forget(watched)
+        self._reminder.forget(watched)
 
     def guard(self, queues: Sequence[str], patience: float, *, is_wanted: Callable[[], bool]) -> Guarded:
         """Log which sessions hold shards of these queues for longer than ``patience`` seconds, until ``unguard``."""
@@ -267,10 +267,10 @@ class Runtime:
         return self._obstructions.of(guarded)
 
     def _watch(
-        self, queues: Sequence[str], shortest: float, longest: float, crew: Crew | None = None
+        self, queues: Sequence[str], shortest: float, longest: float, team_bell: TeamBell | None = None
     ) -> tuple[Rounds, Wakeup, Pacer]:
         rounds = Rounds(queues, SHARDS)
-        wakeup = self.wakeups.register(queues, crew)
+        wakeup = self.wakeups.register(queues, team_bell)
         shards = rounds.all
         pacer = Pacer(wakeup, lambda: self.store.seconds_to_next_due(shards), shortest=shortest, longest=longest)
         return rounds, wakeup, pacer

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from weakref import WeakSet
 
 ALONE_SECONDS = 0.02
-"""How long the one that was woken is left alone with the work, before the others of its crew are woken too."""
+"""How long the one that was woken is left alone with the work, before the others of its team are woken too."""
 
 
 class Wakeup:
@@ -45,8 +45,8 @@ class Wakeup:
             self._waiting -= 1
 
 
-class Crew:
-    """Sleepers who do the same work, so that for a few new rows it is enough to wake one of them.
+class TeamBell:
+    """Wakes the sleepers of a team. They do the same work, so that for a few new rows it is enough to wake one of them.
 
     All of them looking for the same row is work in vain, and slows down the one who gets it. So what rings while that
     one is at work is left to it, too. The others are woken when it has not gone back to sleep after a moment: it has
@@ -54,14 +54,14 @@ class Crew:
     """
 
     def __init__(self) -> None:
-        self._bells: WeakSet[Wakeup] = WeakSet()
+        self._members: WeakSet[Wakeup] = WeakSet()
         self._left_alone: Wakeup | None = None
         self._help_is_due: asyncio.TimerHandle | None = None
 
     def join(self) -> Wakeup:
         """Return a bell for one more sleeper."""
         wakeup = _Member(self)
-        self._bells.add(wakeup)
+        self._members.add(wakeup)
         return wakeup
 
     def ring(self) -> None:
@@ -72,23 +72,23 @@ class Crew:
                 self._leave_alone(self._left_alone)
             self._left_alone.ring()
             return
-        sleeper = next((bell for bell in self._bells if bell.is_asleep), None)
+        sleeper = next((member for member in self._members if member.is_asleep), None)
         if sleeper is None:
             self.ring_all()
             return
         sleeper.ring()
-        if len(self._bells) > 1:
+        if len(self._members) > 1:
             self._leave_alone(sleeper)
 
     def ring_all(self) -> None:
-        for bell in self._bells:
-            bell.ring()
+        for member in self._members:
+            member.ring()
 
-    def ring_others_at_work(self, member: Wakeup) -> None:
+    def ring_others_at_work(self, caller: Wakeup) -> None:
         """Ring the bells of the other sleepers that are awake: each looks once more before it sleeps."""
-        for bell in self._bells:
-            if bell is not member and not bell.is_asleep:
-                bell.ring()
+        for member in self._members:
+            if member is not caller and not member.is_asleep:
+                member.ring()
 
     def _leave_alone(self, member: Wakeup) -> None:
         if self._help_is_due is not None:
@@ -98,49 +98,49 @@ class Crew:
 
     def _help(self) -> None:
         self._left_alone = self._help_is_due = None
-        if not all(bell.is_asleep for bell in self._bells):
+        if not all(member.is_asleep for member in self._members):
             self.ring_all()
 
 
 class _Member(Wakeup):
-    """Keeps its crew for as long as it is kept itself."""
+    """Keeps the bell of its team for as long as it is kept itself."""
 
-    def __init__(self, crew: Crew) -> None:
+    def __init__(self, team_bell: TeamBell) -> None:
         super().__init__()
-        self.crew = crew
+        self.team_bell = team_bell
 
     def pass_on(self) -> None:
-        self.crew.ring_others_at_work(self)
+        self.team_bell.ring_others_at_work(self)
 
 
 class Wakeups:
     """All sleepers of a process, by queue. A bell to which no reference is left is forgotten."""
 
     def __init__(self) -> None:
-        self._crews: dict[str, WeakSet[Crew]] = {}
+        self._team_bells: dict[str, WeakSet[TeamBell]] = {}
 
     @property
     def queues(self) -> list[str]:
         """The queues that somebody sleeps for, or works on: those that are consumed in this process."""
-        return [queue for queue, crews in self._crews.items() if crews]
+        return [queue for queue, bells in self._team_bells.items() if bells]
 
-    def register(self, queues: Sequence[str], crew: Crew | None = None) -> Wakeup:
+    def register(self, queues: Sequence[str], team_bell: TeamBell | None = None) -> Wakeup:
         """Return a bell that rings for each of these queues.
 
         Args:
-            queues: Queue names; the same for all of a crew.
-            crew: With whom the sleeper shares its work; None: with nobody.
+            queues: Queue names; the same for all of a team.
+            team_bell: Of the team whose work the sleeper shares; None: it shares with nobody.
         """
-        crew = crew or Crew()
+        team_bell = team_bell or TeamBell()
         for queue in queues:
-            self._crews.setdefault(queue, WeakSet()).add(crew)
-        return crew.join()
+            self._team_bells.setdefault(queue, WeakSet()).add(team_bell)
+        return team_bell.join()
 
     def wake(self, queue: str) -> None:
-        for crew in self._crews.get(queue, ()):
-            crew.ring()
+        for team_bell in self._team_bells.get(queue, ()):
+            team_bell.ring()
 
     def wake_all(self) -> None:
-        for crews in self._crews.values():
-            for crew in crews:
-                crew.ring_all()
+        for bells in self._team_bells.values():
+            for team_bell in bells:
+                team_bell.ring_all()

@@ -1,4 +1,4 @@
-"""How it ended: the verdict of a destination, the fate of a row in a hand-over, and the outcome that is written."""
+"""How it ended: the verdict on a row in a hand-over, and the outcome that is written."""
 
 from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
@@ -107,16 +107,13 @@ class Unsent:
     again. None where the destination as a whole may be down."""
 
 
-Verdict: TypeAlias = Accepted | Refused | Poison | Unsent
-
-
 @dataclass(frozen=True, slots=True)
 class Dropped:
     """The forwarder's transform has left the row out, on purpose: nobody is to get it."""
 
 
-Fate: TypeAlias = Verdict | Dropped
-"""What a hand-over has come to for a row."""
+Verdict: TypeAlias = Accepted | Refused | Poison | Unsent | Dropped
+"""What a hand-over has come to for a row: what its destination says, or that the transform has dropped it."""
 
 
 def describe(exception: BaseException | None, *, limit: int = 2000) -> str | None:

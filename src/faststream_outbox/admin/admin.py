@@ -8,7 +8,7 @@ from faststream_outbox._values.figures import QueueFigures, RowState, SeenRow
 from faststream_outbox._values.finding import Finding
 from faststream_outbox.admin.dead_letters import DeadLetters
 from faststream_outbox.admin.doctor import Doctor
-from faststream_outbox.config import require_count
+from faststream_outbox.checks import require_count
 from faststream_outbox.exceptions import ConfigError
 
 MOST_QUEUES = 10_000

@@ -10,7 +10,7 @@ from faststream_outbox._store.postgres.sessions import AnySession
 from faststream_outbox._store.protocol import DeadLetterStore
 from faststream_outbox._values.dead_letter import DeadLetter, Selection
 from faststream_outbox._values.figures import DeadLetterGroups
-from faststream_outbox.config import check_options, require_count
+from faststream_outbox.checks import check_options, require_count
 from faststream_outbox.exceptions import ConfigError
 
 DEFAULT_LIMIT = 1000

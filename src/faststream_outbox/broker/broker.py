@@ -37,9 +37,10 @@ from faststream_outbox.admin.admin import OutboxAdmin
 from faststream_outbox.admin.dead_letters import DeadLetters
 from faststream_outbox.broker.logging import make_outbox_logger_state
 from faststream_outbox.broker.options import BrokerOptions
-from faststream_outbox.broker.publishing import OutboxPublishing
+from faststream_outbox.broker.publishing import OutboxPublishMixin
 from faststream_outbox.broker.registrator import OutboxRegistrator
-from faststream_outbox.config import OutboxBrokerConfig, check_options
+from faststream_outbox.broker_config import OutboxBrokerConfig
+from faststream_outbox.checks import check_options
 from faststream_outbox.exceptions import ConfigError, SchemaError
 from faststream_outbox.message import Delivery, OutboxMessage
 from faststream_outbox.publisher.producer import OutboxProducer
@@ -48,7 +49,7 @@ from faststream_outbox.schema import make_dlq_table, make_outbox_table
 DEFAULT_GRACEFUL_TIMEOUT = 15.0
 
 
-class OutboxBroker(OutboxPublishing, OutboxRegistrator, BrokerUsecase[Delivery, AsyncEngine, OutboxBrokerConfig]):
+class OutboxBroker(OutboxPublishMixin, OutboxRegistrator, BrokerUsecase[Delivery, AsyncEngine, OutboxBrokerConfig]):
     """A FastStream broker whose queue is a PostgreSQL table.
 
     ``publish`` writes a row in the caller's transaction, so a message exists exactly when the work behind it does.

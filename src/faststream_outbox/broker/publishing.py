@@ -12,14 +12,14 @@ from faststream_outbox._faststream import BrokerPublishMixin, SendableMessage
 from faststream_outbox._store.postgres.sessions import AnySession
 from faststream_outbox._values.draft import check_queue, check_timer_id
 from faststream_outbox._values.row import OutboxRow
-from faststream_outbox.config import check_options, require_count
+from faststream_outbox.checks import check_options, require_count
 from faststream_outbox.message import Delivery
 from faststream_outbox.publisher.message_options import MessageOptions
 from faststream_outbox.publisher.producer import OutboxProducer
 from faststream_outbox.response import OutboxPublishCommand, Outgoing
 
 
-class OutboxPublishing(BrokerPublishMixin[Delivery]):
+class OutboxPublishMixin(BrokerPublishMixin[Delivery]):
     """The publishing half of ``OutboxBroker``: each method works in the caller's transaction, and none commits."""
 
     # The broker's, which it shares with its routers.

@@ -7,7 +7,7 @@ from typing_extensions import Unpack, override
 
 from faststream_outbox._faststream import BrokerMiddleware, PublisherUsecase, Registrator
 from faststream_outbox.broker.consumers import Copies, refuse_competition, taken_queues
-from faststream_outbox.config import OutboxBrokerConfig
+from faststream_outbox.broker_config import OutboxBrokerConfig
 from faststream_outbox.exceptions import ConfigError
 from faststream_outbox.forwarders.forwarder import OutboxForwarder
 from faststream_outbox.forwarders.options import ForwarderOptions

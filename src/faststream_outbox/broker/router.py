@@ -15,7 +15,7 @@ from faststream_outbox._faststream import (
     SubscriberRoute,
 )
 from faststream_outbox.broker.registrator import OutboxRegistrator
-from faststream_outbox.config import OutboxBrokerConfig
+from faststream_outbox.broker_config import OutboxBrokerConfig
 from faststream_outbox.message import Delivery
 from faststream_outbox.publisher.options import PublisherOptions
 from faststream_outbox.subscriber.options import SubscriberOptions

@@ -18,7 +18,7 @@ from typing_extensions import Unpack, override
 from faststream_outbox._faststream import PublisherUsecase
 from faststream_outbox._faststream.fastapi import DefaultLifespan, StreamRouter
 from faststream_outbox.broker.broker import OutboxBroker
-from faststream_outbox.config import check_options
+from faststream_outbox.checks import check_options
 from faststream_outbox.fastapi.context import RouteBroker, announced
 from faststream_outbox.fastapi.declarations import check_handler, check_route
 from faststream_outbox.fastapi.lifespan import Applications

@@ -17,7 +17,7 @@ from faststream_outbox._engine.relaying.remembered import Remembered
 from faststream_outbox._engine.relaying.team import Tally, Team
 from faststream_outbox._engine.service import DATABASE_SECONDS
 from faststream_outbox._engine.watching.obstructions import Guarded
-from faststream_outbox._engine.watching.reminding import Watched
+from faststream_outbox._engine.watching.reminder import Watched
 from faststream_outbox._faststream import has_broker
 from faststream_outbox._store.protocol import DEFAULT_BATCH_BYTES
 from faststream_outbox._values.copies import copy_queue
@@ -25,7 +25,7 @@ from faststream_outbox._values.draft import check_copy_queue
 from faststream_outbox._values.outcome import Dropped, Refused, describe
 from faststream_outbox._values.parcel import Parcel
 from faststream_outbox._values.row import OutboxRow
-from faststream_outbox.config import MIN_SECONDS, check_options, require_count, require_flag, require_seconds
+from faststream_outbox.checks import MIN_SECONDS, check_options, require_count, require_flag, require_seconds
 from faststream_outbox.exceptions import ConfigError, InvalidMessageError
 from faststream_outbox.forwarders.factory import Destinations, check_envelope, create_destinations
 from faststream_outbox.forwarders.kinds import LaneDestination, PartsDown
@@ -33,7 +33,7 @@ from faststream_outbox.forwarders.options import ForwarderOptions
 from faststream_outbox.forwarders.patient import PatientDestination
 from faststream_outbox.forwarders.status import ForwarderState, ForwarderStatus
 from faststream_outbox.forwarders.tracing import TracedDestination
-from faststream_outbox.forwarders.transform import Preparing
+from faststream_outbox.forwarders.transform import Preparer
 from faststream_outbox.retry import DEFAULT_RETRY, as_strategy
 from faststream_outbox.schema import SHARDS
 
@@ -74,7 +74,7 @@ class OutboxForwarder:
         )
         self._allow_lossy = require_flag("allow_lossy", options.get("allow_lossy", False))
         transform = options.get("transform")
-        self._prepare = None if transform is None else Preparing(transform)
+        self._prepare = None if transform is None else Preparer(transform)
         self._envelope = check_envelope(options.get("envelope"))
         self._tombstones = require_flag("tombstones", options.get("tombstones", False))
         self._count_nacks = require_flag("count_nacks", options.get("count_nacks", False))

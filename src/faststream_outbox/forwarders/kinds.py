@@ -90,13 +90,13 @@ KINDS: Sequence[Kind] = (
     Kind(("faststream.kafka.publisher.usecase", "LogicPublisher"), "kafka.destination"),
     Kind(("faststream.rabbit.publisher", "RabbitPublisher"), "rabbit.destination"),
     Kind(("faststream.redis.publisher.usecase", "LogicPublisher"), "redis.destination"),
-    Kind(("faststream.nats.publisher.usecase", "LogicPublisher"), "general.nats", ("nats-py", OLDEST_NATS)),
-    Kind(("faststream.confluent.publisher.usecase", "LogicPublisher"), "general.confluent"),
-    Kind(("faststream.mqtt.publisher.usecase", "MQTTPublisher"), "general.mqtt"),
+    Kind(("faststream.nats.publisher.usecase", "LogicPublisher"), "any_broker.nats", ("nats-py", OLDEST_NATS)),
+    Kind(("faststream.confluent.publisher.usecase", "LogicPublisher"), "any_broker.confluent"),
+    Kind(("faststream.mqtt.publisher.usecase", "MQTTPublisher"), "any_broker.mqtt"),
 )
 """Publishers of other brokers are sent through as well as is known of any."""
 
-ANY_OTHER = "general.destination"
+ANY_OTHER = "any_broker.destination"
 
 
 def address_of(publisher: Any, wishes: Wishes) -> Address | None:

@@ -9,7 +9,7 @@ from faststream_outbox._values.parcel import Parcel
 ALONE_AFTER = 2
 POISON_AFTER = 3
 MOST_SUSPECTS = 10_000
-"""More than any process has in flight. Rows that others have carried meanwhile are never acquitted here."""
+"""More than any process has in flight. Rows that others have carried meanwhile are never cleared here."""
 
 
 class ConnectionBrokenError(ConnectionError):
@@ -20,7 +20,7 @@ class OneOfThemError(Exception):
     """The server does not take one of the rows in flight, and does not say which one.
 
     Attributes:
-        verdict: What the guilty one deserves.
+        verdict: On the one that it is.
     """
 
     def __init__(self, verdict: Poison | Refused) -> None:
@@ -38,10 +38,10 @@ class Parted(NamedTuple):
     """Later rows of a suspect's key; and rows whose verdict depends on whether the server is there."""
 
 
-class _Charge(NamedTuple):
+class _Suspicion(NamedTuple):
     breaks: int
     error: BaseException
-    unproven: int
+    unconfirmed: int
     """How many of the breaks may still turn out to be the server's own."""
 
 
@@ -53,48 +53,50 @@ class Suspects:
     """
 
     def __init__(self) -> None:
-        self._charges: dict[int, _Charge] = {}
+        self._suspicions: dict[int, _Suspicion] = {}
 
-    def accuse(self, errors: Mapping[int, BaseException]) -> None:
-        """Note that a connection broke with these rows in flight, by id, and how: to be proven, or forgiven."""
+    def suspect(self, errors: Mapping[int, BaseException]) -> None:
+        """Note that a connection broke with these rows in flight, by id, and how: to be confirmed, or withdrawn."""
         self._make_room(len(errors))
         for row_id, error in errors.items():
-            breaks, _, unproven = self._charges.get(row_id, _Charge(0, error, 0))
-            self._charges[row_id] = _Charge(breaks + 1, error, unproven + 1)
+            breaks, _, unconfirmed = self._suspicions.get(row_id, _Suspicion(0, error, 0))
+            self._suspicions[row_id] = _Suspicion(breaks + 1, error, unconfirmed + 1)
 
-    def accuse_for_certain(self, errors: Mapping[int, BaseException]) -> None:
+    def suspect_at_once(self, errors: Mapping[int, BaseException]) -> None:
         """Note that one of these rows will never be taken, beyond doubt."""
         self._make_room(len(errors))
         for row_id, error in errors.items():
-            breaks, _, unproven = self._charges.get(row_id, _Charge(0, error, 0))
-            self._charges[row_id] = _Charge(max(breaks + 1, ALONE_AFTER), error, unproven)
+            breaks, _, unconfirmed = self._suspicions.get(row_id, _Suspicion(0, error, 0))
+            self._suspicions[row_id] = _Suspicion(max(breaks + 1, ALONE_AFTER), error, unconfirmed)
 
-    def prove(self, row_ids: Collection[int]) -> None:
+    def confirm(self, row_ids: Collection[int]) -> None:
         """Count the break against its rows: the server is there, so only the connection broke."""
         for row_id in row_ids:
-            charge = self._charges.get(row_id)
-            if charge is not None and charge.unproven:
-                self._charges[row_id] = charge._replace(unproven=charge.unproven - 1)
+            suspicion = self._suspicions.get(row_id)
+            if suspicion is not None and suspicion.unconfirmed:
+                self._suspicions[row_id] = suspicion._replace(unconfirmed=suspicion.unconfirmed - 1)
 
-    def forgive(self) -> None:
-        """Take back all that is not proven yet: the server is away, so no connection has broken over a row."""
-        for row_id, charge in [*self._charges.items()]:
-            if charge.unproven:
-                self._charges[row_id] = charge._replace(breaks=charge.breaks - charge.unproven, unproven=0)
+    def withdraw(self) -> None:
+        """Take back all that is not confirmed yet: the server is away, so no connection has broken over a row."""
+        for row_id, suspicion in [*self._suspicions.items()]:
+            if suspicion.unconfirmed:
+                self._suspicions[row_id] = suspicion._replace(
+                    breaks=suspicion.breaks - suspicion.unconfirmed, unconfirmed=0
+                )
 
     def _make_room(self, count: int) -> None:
-        if len(self._charges) + count > MOST_SUSPECTS:
-            self._charges.clear()
+        if len(self._suspicions) + count > MOST_SUSPECTS:
+            self._suspicions.clear()
 
-    def acquit(self, row_ids: Iterable[int]) -> None:
+    def clear(self, row_ids: Iterable[int]) -> None:
         """Forget rows that have their answer."""
-        if self._charges:
+        if self._suspicions:
             for row_id in row_ids:
-                self._charges.pop(row_id, None)
+                self._suspicions.pop(row_id, None)
 
     def part(self, parcels: Sequence[Parcel]) -> Parted:
         """Part parcels, in their order: those that may share a connection, and those that may not."""
-        if not self._charges:
+        if not self._suspicions:
             return Parted([*parcels], [], [])
         parted = Parted([], [], [])
         held_keys: set[str] = set()
@@ -107,15 +109,15 @@ class Suspects:
         return parted
 
     def _part_of(self, parcel: Parcel, parted: Parted) -> list[Parcel]:
-        charge = self._charges.get(parcel.row.id)
-        if charge is None or charge.breaks < ALONE_AFTER:
+        suspicion = self._suspicions.get(parcel.row.id)
+        if suspicion is None or suspicion.breaks < ALONE_AFTER:
             return parted.together
-        is_open = charge.breaks >= POISON_AFTER and charge.unproven > 0
+        is_open = suspicion.breaks >= POISON_AFTER and suspicion.unconfirmed > 0
         return parted.waiting if is_open else parted.alone
 
-    def sentence(self, row_id: int) -> Poison | None:
+    def verdict_on(self, row_id: int) -> Poison | None:
         """Return the verdict on a row that has broken too many connections, the last one alone."""
-        charge = self._charges.get(row_id)
-        if charge is None or charge.breaks < POISON_AFTER or charge.unproven > 0:
+        suspicion = self._suspicions.get(row_id)
+        if suspicion is None or suspicion.breaks < POISON_AFTER or suspicion.unconfirmed > 0:
             return None
-        return Poison(Reason.INVALID, charge.error)
+        return Poison(Reason.INVALID, suspicion.error)

@@ -22,7 +22,7 @@ Transform: TypeAlias = Callable[[OutboxMessage], Forward | None]
 """Says how a message is sent; None drops it."""
 
 
-class Preparing:
+class Preparer:
     """Makes of a row what is sent of it, as the user's function says.
 
     Args:

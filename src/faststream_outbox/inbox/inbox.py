@@ -14,7 +14,7 @@ from faststream_outbox._store.entries import Entries, Entry
 from faststream_outbox._store.memory.entries import MemoryEntries
 from faststream_outbox._store.postgres.entries import PostgresEntries
 from faststream_outbox._values.texts import check_text
-from faststream_outbox.config import require_count
+from faststream_outbox.checks import require_count
 from faststream_outbox.exceptions import ConfigError, InvalidMessageError, SchemaError
 from faststream_outbox.inbox.identity import MAX_BYTES, Identify, identify
 from faststream_outbox.inbox.once import handle_once

@@ -4,7 +4,7 @@ from typing import Any
 
 from typing_extensions import Unpack
 
-from faststream_outbox.config import check_options
+from faststream_outbox.checks import check_options
 from faststream_outbox.publisher.config import OutboxPublisherConfig, OutboxPublisherSpecificationConfig
 from faststream_outbox.publisher.options import PublisherOptions
 from faststream_outbox.publisher.specification import OutboxPublisherSpecification

@@ -7,7 +7,7 @@ from faststream.response import PublishCommand
 from typing_extensions import Unpack
 
 from faststream_outbox._faststream import PublisherMiddleware, PublisherSpecification, PublisherUsecase, SendableMessage
-from faststream_outbox.config import check_options
+from faststream_outbox.checks import check_options
 from faststream_outbox.publisher.config import OutboxPublisherConfig
 from faststream_outbox.publisher.message_options import MessageOptions
 from faststream_outbox.publisher.producer import OWN_TRANSACTION

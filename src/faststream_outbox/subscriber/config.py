@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from faststream.middlewares import AckPolicy
 
 from faststream_outbox._faststream import EMPTY, SubscriberSpecificationConfig, SubscriberUsecaseConfig
-from faststream_outbox.config import MIN_SECONDS, require_count, require_flag, require_seconds
+from faststream_outbox.checks import MIN_SECONDS, require_count, require_flag, require_seconds
 from faststream_outbox.exceptions import ConfigError
 from faststream_outbox.retry import RetryStrategy
 

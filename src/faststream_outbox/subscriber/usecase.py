@@ -22,7 +22,7 @@ from faststream_outbox._faststream import (
 from faststream_outbox._values.outcome import Dead, Delivered, Outcome, Reason, Released, describe
 from faststream_outbox._values.printable import printable
 from faststream_outbox._values.row import OutboxRow
-from faststream_outbox.config import OutboxBrokerConfig
+from faststream_outbox.broker_config import OutboxBrokerConfig
 from faststream_outbox.message import Delivery, OutboxMessage
 from faststream_outbox.parser import OutboxParser
 from faststream_outbox.subscriber.chaining import (

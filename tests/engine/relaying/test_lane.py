@@ -15,7 +15,7 @@ from tenacity.wait import wait_fixed
 from faststream_outbox._engine import pacer, rounds
 from faststream_outbox._engine.backoff import Backoff
 from faststream_outbox._engine.relaying import lane as lane_module
-from faststream_outbox._engine.relaying import sending
+from faststream_outbox._engine.relaying import sender
 from faststream_outbox._engine.relaying.breaker import Breaker, BreakerState
 from faststream_outbox._engine.relaying.lane import Lane
 from faststream_outbox._engine.relaying.team import Tally, Team
@@ -147,7 +147,7 @@ async def test_rows_that_there_was_no_time_for_are_not_rested_from(
         return Accepted()
 
     destination.answer = answer
-    with mock.patch.object(sending, "WAVES_SECONDS", 0.01), mock.patch.object(pacer, "AFTERLOOK_SECONDS", 60.0):
+    with mock.patch.object(sender, "WAVES_SECONDS", 0.01), mock.patch.object(pacer, "AFTERLOOK_SECONDS", 60.0):
         lane.start()
         await until(lambda: destination.accepted == ids)
 
@@ -640,7 +640,7 @@ async def test_a_lane_that_stops_while_it_probes_leaves_the_probe_to_another(
     destination.script.failing.clear()
     destination.script.hanging.add("connect")
     await until(lambda: breaker._is_probing)
-    [probing] = [lane for lane in lanes if lane._connecting._current is not None]
+    [probing] = [lane for lane in lanes if lane._connector._current is not None]
     await probing.stop(60.0)
     await destination.script.let_go("connect")
     await until(lambda: not store.rows)

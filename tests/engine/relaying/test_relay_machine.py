@@ -17,10 +17,10 @@ from tenacity.wait import wait_none
 
 from faststream_outbox._engine.failure import FailurePolicy
 from faststream_outbox._engine.health import Health
-from faststream_outbox._engine.relaying import reckoning, remembered
+from faststream_outbox._engine.relaying import account, remembered
+from faststream_outbox._engine.relaying.account import Answer
 from faststream_outbox._engine.relaying.breaker import Breaker
 from faststream_outbox._engine.relaying.lane import Lane
-from faststream_outbox._engine.relaying.reckoning import Answer
 from faststream_outbox._engine.relaying.remembered import Remembered
 from faststream_outbox._engine.relaying.team import Team
 from faststream_outbox._engine.rounds import Rounds
@@ -36,7 +36,7 @@ from tests.engine.fakes import Clock, Lines, ScriptedStore, Trouble, keep_order
 
 MAX_ATTEMPTS = 3
 RETRY_SECONDS = 10.0
-FATES: dict[str, Verdict] = {
+VERDICTS: dict[str, Verdict] = {
     "accept": Accepted(),
     "refuse": Refused(Trouble("refused")),
     "poison": Poison(Reason.TOO_LARGE, Trouble("too large")),
@@ -45,12 +45,12 @@ FATES: dict[str, Verdict] = {
 
 
 class Destination:
-    """Gives rows their fates in the order in which they come, and keeps what it accepted."""
+    """Gives rows their verdicts in the order in which they come, and keeps what it accepted."""
 
     def __init__(self) -> None:
         self.health = Health("destination", Lines())
         self.received: list[OutboxRow] = []
-        self.fates: list[str] = []
+        self.verdicts: list[str] = []
         self.is_reachable = True
         self.crash = ""
         self.last_verdicts: list[tuple[OutboxRow, Verdict]] = []
@@ -64,8 +64,8 @@ class Destination:
         rows = [parcel.row for parcel in parcels]
         if self.crash == "before":
             await _die()
-        fates = [self._fate(row) for row in rows]
-        verdicts = keep_order(rows, [FATES[fate] for fate in fates])
+        verdicts = [self._verdict(row) for row in rows]
+        verdicts = keep_order(rows, [VERDICTS[verdict] for verdict in verdicts])
         for row, verdict in zip(rows, verdicts, strict=True):
             # Another lane may come in between.
             await asyncio.sleep(0)
@@ -76,12 +76,12 @@ class Destination:
         self.last_verdicts += zip(rows, verdicts, strict=True)
         return verdicts
 
-    def _fate(self, row: OutboxRow) -> str:
-        fate = self.fates.pop(0) if self.fates else "accept"
-        if fate == "poison":
+    def _verdict(self, row: OutboxRow) -> str:
+        verdict = self.verdicts.pop(0) if self.verdicts else "accept"
+        if verdict == "poison":
             # Poison is so for good; rows behind it need not wait, as behind a refused one, until that is written.
             self.poisoned.add(row.id)
-        return "poison" if row.id in self.poisoned else fate
+        return "poison" if row.id in self.poisoned else verdict
 
     async def close(self) -> None:
         """Nothing is open."""
@@ -103,7 +103,7 @@ async def _die() -> None:
 
 class RelayMachine(RuleBasedStateMachine):
     keys = st.sampled_from(["a", "a", "b", "c", None])
-    fates = st.lists(st.sampled_from(["accept", "accept", "accept", "refuse", "poison", "outage"]), max_size=8)
+    verdicts = st.lists(st.sampled_from(["accept", "accept", "accept", "refuse", "poison", "outage"]), max_size=8)
 
     is_preparing = False
 
@@ -117,7 +117,7 @@ class RelayMachine(RuleBasedStateMachine):
         self.patch = pytest.MonkeyPatch()
         for module in (records, store, table):
             self.patch.setattr(module, "utc_now", self.clock.utc)
-        for module in (reckoning, remembered):
+        for module in (account, remembered):
             self.patch.setattr(module, "time", self.clock)
         self.crashes = 0
         self.runner.run(self._build())
@@ -179,14 +179,14 @@ class RelayMachine(RuleBasedStateMachine):
         (row,) = [row for row in self.store.rows if row.id == row_id]
         self.published[row_id] = (key, row.idempotency_key, payload)
 
-    @rule(fates=fates, rounds=st.integers(1, 4))
-    def relay(self, fates: list[str], rounds: int) -> None:
-        self.destination.fates = fates
+    @rule(verdicts=verdicts, rounds=st.integers(1, 4))
+    def relay(self, verdicts: list[str], rounds: int) -> None:
+        self.destination.verdicts = verdicts
         self._run_lane(0, rounds)
 
-    @rule(fates=fates)
-    def relay_in_parallel(self, fates: list[str]) -> None:
-        self.destination.fates = fates
+    @rule(verdicts=verdicts)
+    def relay_in_parallel(self, verdicts: list[str]) -> None:
+        self.destination.verdicts = verdicts
 
         async def both() -> None:
             await asyncio.gather(*(lane.run_once() for lane in self.lanes))
@@ -194,25 +194,25 @@ class RelayMachine(RuleBasedStateMachine):
         self.runner.run(both())
         self._count_refusals()
 
-    @rule(fates=fates, moment=st.sampled_from(["before", "after"]))
-    def crash(self, fates: list[str], moment: str) -> None:
+    @rule(verdicts=verdicts, moment=st.sampled_from(["before", "after"]))
+    def crash(self, verdicts: list[str], moment: str) -> None:
         """The process dies in the middle of a hand-over; another takes its place."""
-        self.destination.fates, self.destination.crash = fates, moment
+        self.destination.verdicts, self.destination.crash = verdicts, moment
         self._run_lane(0, 2)
         self.destination.crash = ""
         self.crashes += 1
         for answer in self.unwritten.values():
             # Nobody is left who knows of it.
-            self.refusals[answer.row.id] -= isinstance(answer.fate, Refused | Poison)
+            self.refusals[answer.row.id] -= isinstance(answer.verdict, Refused | Poison)
         self.runner.run(self._begin())
 
     @rule(
-        fates=fates,
+        verdicts=verdicts,
         call=st.sampled_from(["hand_over", "hand_over_settle", "commit", "commit_answer"]),
         rounds=st.integers(1, 4),
     )
-    def lose_the_database(self, fates: list[str], call: str, rounds: int) -> None:
-        self.destination.fates = fates
+    def lose_the_database(self, verdicts: list[str], call: str, rounds: int) -> None:
+        self.destination.verdicts = verdicts
         self.store.script.failing[call] = Trouble("no database")
         for _ in range(rounds):
             with suppress(Trouble):
@@ -304,7 +304,7 @@ class RelayMachine(RuleBasedStateMachine):
         for row in (*self.store.rows, *(row for row, _ in self.store.dead_letters)):
             if row.id not in self.unprepared:
                 answer = self.unwritten.get(row.id)
-                is_open = answer is not None and isinstance(answer.fate, Refused | Poison)
+                is_open = answer is not None and isinstance(answer.verdict, Refused | Poison)
                 assert row.attempts_count == self.refusals[row.id] - is_open
             assert row.deliveries_count == 0
 
@@ -323,7 +323,7 @@ class RelayMachine(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         try:
-            self.destination.fates = []
+            self.destination.verdicts = []
             self.destination.is_reachable = True
             self.cannot_prepare = False
             self.refuse_none()

@@ -9,11 +9,11 @@ from zlib import crc32
 
 import pytest
 
-from faststream_outbox._engine.relaying import reckoning, remembered
+from faststream_outbox._engine.relaying import account, remembered
+from faststream_outbox._engine.relaying.account import Account, Answer
 from faststream_outbox._engine.relaying.lane import Lane
-from faststream_outbox._engine.relaying.reckoning import Answer, Reckoning
 from faststream_outbox._engine.relaying.remembered import Remembered
-from faststream_outbox._engine.relaying.sending import Sent
+from faststream_outbox._engine.relaying.sender import Sent
 from faststream_outbox._engine.relaying.team import Tally, Team
 from faststream_outbox._engine.runtime import Runtime
 from faststream_outbox._store.memory.handing_over import MemoryHandOver
@@ -49,7 +49,7 @@ def shard_of(key: str) -> int:
 
 def answer_on(row: OutboxRow, outcome: Outcome = DELIVERED, *, made_at: float = 0.0) -> Answer:
     taken = MemoryHandOver([SHARD], [], False, True, [Record(row, 0, False, None)], utc_now())
-    account = Reckoning(0.0, taken, to_send=[row])
+    account = Account(0.0, taken, to_send=[row])
     account.answered(Sent([Accepted()]), [Settlement(row, outcome)])
     account.answered_at = made_at
     [answer] = account.answers()
@@ -74,7 +74,7 @@ def quick(make: Make, **options: Any) -> Lane:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    for module in (remembered, reckoning):
+    for module in (remembered, account):
         monkeypatch.setattr(module, "time", clock)
     return clock
 
@@ -455,12 +455,12 @@ async def test_what_was_set_aside_is_written_when_that_works(
     await run(lane)
     assert len(store.attempted) == attempts, "it is not tried all the time"
     for _ in range(8):
-        clock.now += reckoning.RETRY_SECONDS[1]
+        clock.now += account.RETRY_SECONDS[1]
         await run(lane)
     assert len(store.attempted) == attempts + 8
     assert len(log.errors) == 1, "it is named once"
     store.script.refused.clear()
-    clock.now += reckoning.RETRY_SECONDS[1]
+    clock.now += account.RETRY_SECONDS[1]
     await run(lane)
     assert store.rows == []
     assert destination.sent == [[bad]]
@@ -500,12 +500,12 @@ async def test_a_set_aside_row_that_holds_its_key_keeps_it_waiting_and_no_other(
     others = [store.publish(key=_beside("a")) for _ in range(4)]
     await run(lane, 6)
     assert destination.accepted == [other_queue, *others]
-    clock.now += reckoning.RETRY_SECONDS[1]
+    clock.now += account.RETRY_SECONDS[1]
     await run(lane, 6)
     assert destination.accepted == [other_queue, *others], "also while its outcome is tried again"
     store.script.refused.clear()
     destination.answer = lambda row: Accepted()
-    clock.now += reckoning.RETRY_SECONDS[1]
+    clock.now += account.RETRY_SECONDS[1]
     await run(lane, 6)
     if hold_key:
         assert [row.id for row in store.rows] == behind
@@ -554,7 +554,7 @@ async def test_a_set_aside_row_whose_next_write_fails_otherwise_stays_set_aside(
     store.script.refused[bad] = Trouble("a trigger says no")
     lane = quick(make)
     await run(lane)
-    clock.now += reckoning.RETRY_SECONDS[1]
+    clock.now += account.RETRY_SECONDS[1]
     store.script.next_failures["commit"] = deque([Trouble("no database")])
     await fail(lane)
     assert team.remembered.set_aside == 1
@@ -584,12 +584,12 @@ async def test_with_too_much_set_aside_nothing_more_is_sent_until_some_is_writte
     await run(lane, 10)
     assert store.script.calls["hand_over"] == calls, "and nothing is taken"
     for _ in range(5):
-        clock.now += reckoning.RETRY_SECONDS[1]
+        clock.now += account.RETRY_SECONDS[1]
         await run(lane, 10)
     assert destination.accepted == ids[:6]
     store.script.refused.clear()
     for _ in range(3):
-        clock.now += reckoning.RETRY_SECONDS[1]
+        clock.now += account.RETRY_SECONDS[1]
         await run(lane, 10)
     assert copies(destination) == dict.fromkeys(ids, 1)
     assert store.rows == []

@@ -10,7 +10,7 @@ from faststream_outbox._engine.runtime import Runtime
 from faststream_outbox._engine.watching import consumed as consumed_module
 from faststream_outbox._engine.watching import unconsumed as unconsumed_module
 from faststream_outbox._engine.watching.consumed import HEARING_SECONDS, Consumed
-from faststream_outbox._engine.watching.unconsumed import UNCONSUMED_SECONDS, UnconsumedQueue, Watching
+from faststream_outbox._engine.watching.unconsumed import UNCONSUMED_SECONDS, QueueWatcher, UnconsumedQueue
 from faststream_outbox._store.protocol import Announcement, Lag, Shard
 from tests.engine.fakes import Clock, Lines, ScriptedStore, Trouble, until
 
@@ -74,19 +74,19 @@ def consumed(clock: Clock) -> Consumed:
 
 
 @pytest.fixture
-async def watching(store: AgingStore, consumed: Consumed, database: Health, log: Lines) -> AsyncIterator[Watching]:
-    watching = Watching(store, consumed, database, log)
-    yield watching
-    await watching.stop()
+async def watcher(store: AgingStore, consumed: Consumed, database: Health, log: Lines) -> AsyncIterator[QueueWatcher]:
+    watcher = QueueWatcher(store, consumed, database, log)
+    yield watcher
+    await watcher.stop()
 
 
 @pytest.fixture
-def look(watching: Watching, clock: Clock) -> Look:
+def look(watcher: QueueWatcher, clock: Clock) -> Look:
     """Look once, half a minute later."""
 
     async def look(seconds: float = 30.0) -> None:
         clock.now += seconds
-        await watching.run_once()
+        await watcher.run_once()
 
     return look
 
@@ -185,23 +185,23 @@ async def test_own_queues_are_announced_each_minute(look: Look, store: AgingStor
 
 
 async def test_what_fails_is_no_outage_and_costs_one_line(
-    watching: Watching, store: AgingStore, database: Health, log: Lines
+    watcher: QueueWatcher, store: AgingStore, database: Health, log: Lines
 ) -> None:
     store.script.failing["unconsumed"] = Trouble("not permitted")
-    watching.start()
+    watcher.start()
     await until(lambda: store.script.calls["unconsumed"] >= 3)
     assert not database.is_down
     assert log.errors == log.warnings == []
     assert len(log.all) == 1
-    await watching.stop()
+    await watcher.stop()
 
 
-async def test_a_look_gives_the_longest_backlog_first(watching: Watching, store: AgingStore, clock: Clock) -> None:
+async def test_a_look_gives_the_longest_backlog_first(watcher: QueueWatcher, store: AgingStore, clock: Clock) -> None:
     store.wait("new")
     store.wait("old")
     store.first_at["old"] -= 100.0
     store.publish("late", activate_in=timedelta(hours=1))
-    assert await watching.look() == [
+    assert await watcher.look() == [
         UnconsumedQueue(queue="old", rows=1, seconds=100.0, nearest=None),
         UnconsumedQueue(queue="new", rows=1, seconds=0.0, nearest=None),
     ]

@@ -69,7 +69,7 @@ async def test_a_row_is_accused_only_if_the_very_server_is_there(
         [verdict] = await destination.send([Parcel(row(1))])
         assert isinstance(verdict, Unsent)
     await destination.connect()
-    assert (suspects.sentence(1) is not None) is is_node_up
+    assert (suspects.verdict_on(1) is not None) is is_node_up
     cluster.breaks = False
     [verdict] = await destination.send([Parcel(row(1))])
     assert (verdict == Accepted()) is not is_node_up

@@ -3,7 +3,7 @@ from collections import Counter
 from aiokafka.partitioner import DefaultPartitioner
 
 from faststream_outbox._values.outcome import Refused, Verdict
-from faststream_outbox.forwarders.kafka.partitioning import Partitioning
+from faststream_outbox.forwarders.kafka.partitioning import PartitionChooser
 
 from .rows import row, settings
 
@@ -11,9 +11,9 @@ ALL = [0, 1, 2, 3, 4, 5]
 
 
 def test_a_key_goes_where_every_other_producer_sends_it_also_while_partitions_have_no_leader() -> None:
-    partitioning = Partitioning(settings())
+    chooser = PartitionChooser(settings())
     rows = [row(number, key=f"key-{number % 9}") for number in range(90)]
-    shares = partitioning.spread("topic", rows, ALL, [2, 3], {})
+    shares = chooser.spread("topic", rows, ALL, [2, 3], {})
     for partition, share in shares.items():
         assert [each.id for each in share] == sorted(each.id for each in share)
         for each in share:
@@ -23,7 +23,7 @@ def test_a_key_goes_where_every_other_producer_sends_it_also_while_partitions_ha
 
 
 def test_rows_without_a_key_are_spread_evenly_in_runs_over_partitions_that_have_a_leader() -> None:
-    shares = Partitioning(settings()).spread("topic", [row(number) for number in range(100)], ALL, [1, 2, 4, 5], {})
+    shares = PartitionChooser(settings()).spread("topic", [row(number) for number in range(100)], ALL, [1, 2, 4, 5], {})
     assert {partition: len(share) for partition, share in shares.items()} == {1: 25, 2: 25, 4: 25, 5: 25}
     for share in shares.values():
         first = share[0].id
@@ -31,21 +31,23 @@ def test_rows_without_a_key_are_spread_evenly_in_runs_over_partitions_that_have_
 
 
 def test_single_rows_take_turns() -> None:
-    partitioning = Partitioning(settings())
-    turns = [next(iter(partitioning.spread("topic", [row(number)], ALL, ALL, {}))) for number in range(12)]
+    chooser = PartitionChooser(settings())
+    turns = [next(iter(chooser.spread("topic", [row(number)], ALL, ALL, {}))) for number in range(12)]
     assert Counter(turns) == dict.fromkeys(ALL, 2)
 
 
 def test_without_any_leader_the_rows_still_have_a_place() -> None:
-    assert sum(map(len, Partitioning(settings()).spread("topic", [row(0), row(1)], ALL, [], {}).values())) == 2
+    assert sum(map(len, PartitionChooser(settings()).spread("topic", [row(0), row(1)], ALL, [], {}).values())) == 2
 
 
 def test_the_publishers_key_and_partition() -> None:
     rows = [row(0), row(1, key="own")]
-    assert Partitioning(settings(partition=4)).spread("topic", rows, ALL, ALL, {}) == {4: rows}
-    elsewhere = Partitioning(settings(partition=4)).spread("elsewhere", rows[1:], ALL, ALL, {})
+    assert PartitionChooser(settings(partition=4)).spread("topic", rows, ALL, ALL, {}) == {4: rows}
+    elsewhere = PartitionChooser(settings(partition=4)).spread("elsewhere", rows[1:], ALL, ALL, {})
     assert list(elsewhere) == [DefaultPartitioner()(b"own", ALL, ALL)], "the partition is one of the publisher's topic"
-    shares = Partitioning(settings(key=b"default")).spread("topic", [row(number) for number in range(9)], ALL, ALL, {})
+    shares = PartitionChooser(settings(key=b"default")).spread(
+        "topic", [row(number) for number in range(9)], ALL, ALL, {}
+    )
     assert list(shares) == [DefaultPartitioner()(b"default", ALL, ALL)]
 
 
@@ -60,7 +62,7 @@ def test_a_partitioner_that_fails_fails_all_rows_of_that_key() -> None:
 
     verdicts: dict[int, Verdict] = {}
     rows = [row(0, key="good"), row(1, key="bad"), row(2, key="bad"), row(3, key="good")]
-    shares = Partitioning(settings(partitioner=partitioner)).spread("topic", rows, ALL, ALL, verdicts)
+    shares = PartitionChooser(settings(partitioner=partitioner)).spread("topic", rows, ALL, ALL, verdicts)
     assert shares == {5: [rows[0], rows[3]]}
     assert set(verdicts) == {1, 2}
     assert all(isinstance(verdict, Refused) for verdict in verdicts.values())

@@ -9,7 +9,7 @@ from faststream_outbox._engine.service import is_cancelled
 CLOSE_SECONDS = 5.0
 
 
-class Connecting:
+class Connector:
     """The attempts of one lane to connect.
 
     Args:

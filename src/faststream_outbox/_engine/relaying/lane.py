@@ -8,11 +8,11 @@ from collections.abc import Iterable, Sequence
 from faststream_outbox._engine.failure import FailurePolicy
 from faststream_outbox._engine.health import Health, Log
 from faststream_outbox._engine.pacer import Pacer
+from faststream_outbox._engine.relaying.account import Account, Answer
 from faststream_outbox._engine.relaying.breaker import BreakerState
-from faststream_outbox._engine.relaying.connecting import Connecting
+from faststream_outbox._engine.relaying.connecting import Connector
 from faststream_outbox._engine.relaying.destination import Destination
-from faststream_outbox._engine.relaying.reckoning import Answer, Reckoning
-from faststream_outbox._engine.relaying.sending import Prepare, Sending, Sent
+from faststream_outbox._engine.relaying.sender import Prepare, Sender, Sent
 from faststream_outbox._engine.relaying.team import Team
 from faststream_outbox._engine.rounds import Rounds
 from faststream_outbox._engine.service import DATABASE_SECONDS, Service
@@ -23,12 +23,12 @@ from faststream_outbox._values.outcome import (
     Accepted,
     Dead,
     Dropped,
-    Fate,
     Outcome,
     Poison,
     Refused,
     Settlement,
     Unsent,
+    Verdict,
     describe,
 )
 from faststream_outbox._values.row import OutboxRow
@@ -81,8 +81,8 @@ class Lane(Service):
         self._store = store
         self._breaker, self._pause, self._tally = team.breaker, team.pause, team.tally
         self._remembered = team.remembered
-        self._connecting = Connecting(destination, send_timeout)
-        self._sending = Sending(destination, send_timeout, prepare, singly=failure.hold_key)
+        self._connector = Connector(destination, send_timeout)
+        self._sender = Sender(destination, send_timeout, prepare, singly=failure.hold_key)
         self._rounds = rounds
         self._wakeup = wakeup
         self._pacer = pacer
@@ -97,7 +97,7 @@ class Lane(Service):
         self._wakeup.ring()
         self._pause.wake()
         self._breaker.wake()
-        self._connecting.give_up()
+        self._connector.give_up()
 
     async def run_once(self) -> None:
         if self._pause.is_on:
@@ -121,13 +121,13 @@ class Lane(Service):
 
     async def _sit_out(self) -> None:
         """Wait for the end of the pause, without a connection."""
-        await self._connecting.let_go()
+        await self._connector.let_go()
         if self._pause.is_on and not self.is_stopping:
             await self._pause.change()
 
     async def _use_turn(self) -> float | None:
         """Run one hand-over; return the seconds to rest from the destination, or None if nothing is left to take."""
-        error = await self._connecting.attempt()
+        error = await self._connector.attempt()
         if self.is_stopping or self._pause.is_on:
             return 0.0
         if error is not None:
@@ -167,7 +167,7 @@ class Lane(Service):
         seconds = self._send_timeout + DATABASE_SECONDS
         left_out = self._remembered.left_out()
         async with asyncio.timeout(seconds) as limit:
-            with self._remembered.reckoning(2 * seconds) as reckoning:
+            with self._remembered.account(2 * seconds) as account:
                 async with self._store.hand_over(
                     shards,
                     limit=self._batch_size,
@@ -183,27 +183,27 @@ class Lane(Service):
                     # However long it took to get the rows: what the destination answers is to be heard.
                     limit.reschedule(asyncio.get_running_loop().time() + seconds)
                     self._rounds.visited(taken.shards[-1])
-                    self._remembered.begin(reckoning, taken)
-                    await self._carry(reckoning)
-                    reckoning.unwritten = await taken.settle(reckoning.to_write())
-        self._count(reckoning)
-        return taken, reckoning.total()
+                    self._remembered.begin(account, taken)
+                    await self._carry(account)
+                    account.unwritten = await taken.settle(account.to_write())
+        self._count(account)
+        return taken, account.total()
 
-    async def _carry(self, reckoning: Reckoning) -> None:
+    async def _carry(self, account: Account) -> None:
         """Send what is to be sent, and decide what follows from the answers."""
         began = time.monotonic()
-        sent = await self._sending.send(reckoning.to_send)
-        settlements = self._settlements(reckoning.to_send, sent.fates, time.monotonic() - began)
-        reckoning.answered(sent, settlements)
+        sent = await self._sender.send(account.to_send)
+        settlements = self._settlements(account.to_send, sent.verdicts, time.monotonic() - began)
+        account.answered(sent, settlements)
 
-    def _count(self, reckoning: Reckoning) -> None:
+    def _count(self, account: Account) -> None:
         """Note what has become final."""
-        self._found = self._found or reckoning.has_worked
-        fates, settlements = reckoning.written()
+        self._found = self._found or account.has_worked
+        verdicts, settlements = account.written()
         before = self._tally.dead
-        self._tally.add(fates, settlements)
+        self._tally.add(verdicts, settlements)
         if self._tally.dead > before:
-            self._say_dead(reckoning.final())
+            self._say_dead(account.final())
         if settlements or self._remembered.is_empty:
             # Rows that were merely taken say nothing of whether their outcomes can be written.
             self.health.recovered(self.name)
@@ -224,12 +224,12 @@ class Lane(Service):
             self._rounds.narrow()
         else:
             self._rounds.widen()
-        if any(not isinstance(fate, Unsent) for fate in sent.fates):
+        if any(not isinstance(verdict, Unsent) for verdict in sent.verdicts):
             self._rounds.fruitless(taken.vacant)
             self._rounds.fruitful()
         else:
             self._rounds.fruitless(taken.shards)
-        if not sent.fates:
+        if not sent.verdicts:
             # All their rows wait for another row, so there is nothing to send.
             self._breaker.idle(taken.shards)
             return 0.0
@@ -243,15 +243,15 @@ class Lane(Service):
             self._rounds.finish()
         return rest
 
-    def _settlements(self, rows: Sequence[OutboxRow], fates: Sequence[Fate], elapsed: float) -> list[Settlement]:
+    def _settlements(self, rows: Sequence[OutboxRow], verdicts: Sequence[Verdict], elapsed: float) -> list[Settlement]:
         return [
             Settlement(row, outcome)
-            for row, fate in zip(rows, fates, strict=True)
-            if (outcome := self._outcome(row, fate, elapsed)) is not None
+            for row, verdict in zip(rows, verdicts, strict=True)
+            if (outcome := self._outcome(row, verdict, elapsed)) is not None
         ]
 
-    def _outcome(self, row: OutboxRow, fate: Fate, elapsed: float) -> Outcome | None:
-        match fate:
+    def _outcome(self, row: OutboxRow, verdict: Verdict, elapsed: float) -> Outcome | None:
+        match verdict:
             case Accepted() | Dropped():
                 return DELIVERED
             case Refused(exception):
@@ -265,4 +265,4 @@ class Lane(Service):
 def _leaves_nothing(taken: HandOver, sent: Sent) -> bool:
     """Return whether the shards that were asked for have no more work, as far as a hand-over can know."""
     is_last = taken.is_whole and not taken.has_more
-    return is_last and not any(isinstance(fate, Unsent) for fate in sent.fates)
+    return is_last and not any(isinstance(verdict, Unsent) for verdict in sent.verdicts)

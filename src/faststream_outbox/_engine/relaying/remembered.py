@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 from faststream_outbox._engine.health import Log
-from faststream_outbox._engine.relaying.reckoning import Answer, Reckoning
+from faststream_outbox._engine.relaying.account import Account, Answer
 from faststream_outbox._store.protocol import HandOver, LeftOut, Shard
 from faststream_outbox._values.explanation import Explanation, unexplained
 from faststream_outbox._values.row import OutboxRow
@@ -61,7 +61,7 @@ class Remembered:
         self._in_flight = in_flight
         self._answers: dict[int, Answer] = {}
         """By the ids of their rows."""
-        self._at_work: dict[Shard, Reckoning] = {}
+        self._at_work: dict[Shard, Account] = {}
         """The hand-overs of this forwarder that are under way."""
         self._next_look_up = 0.0
         self._is_full = False
@@ -97,33 +97,33 @@ class Remembered:
         ]
 
     @contextmanager
-    def reckoning(self, seconds: float) -> Iterator[Reckoning]:
+    def account(self, seconds: float) -> Iterator[Account]:
         """Keep account of one hand-over that takes up to ``seconds``; remember what it has not written."""
-        reckoning = Reckoning(time.monotonic() + seconds)
+        account = Account(time.monotonic() + seconds)
         try:
-            yield reckoning
+            yield account
         except BaseException:
-            self._keep(reckoning)
+            self._keep(account)
             raise
         else:
-            self._close(reckoning)
+            self._close(account)
         finally:
-            for shard in reckoning.shards:
-                if self._at_work.get(shard) is reckoning:
+            for shard in account.shards:
+                if self._at_work.get(shard) is account:
                     del self._at_work[shard]
 
-    def begin(self, reckoning: Reckoning, taken: HandOver) -> None:
+    def begin(self, account: Account, taken: HandOver) -> None:
         """Enter what was taken: which rows are answered already, and which are to be sent."""
-        reckoning.taken = taken
+        account.taken = taken
         others = [self._at_work.get(shard) for shard in taken.shards]
         if any(other is not None and time.monotonic() < other.until for other in others):
             # Their transaction was lost, and another lane still has rows of it at the destination.
             return
-        self._at_work.update(dict.fromkeys(taken.shards, reckoning))
+        self._at_work.update(dict.fromkeys(taken.shards, account))
         if self._answers:
-            reckoning.known, reckoning.to_send = self._recall(taken.rows)
+            account.known, account.to_send = self._recall(taken.rows)
         else:
-            reckoning.to_send = taken.rows
+            account.to_send = taken.rows
 
     def to_look_up(self) -> Sequence[OutboxRow]:
         """Return the rows of which it is time to ask whether anybody has settled them meanwhile."""
@@ -164,21 +164,21 @@ class Remembered:
         set_aside = self.set_aside
         return set_aside < MOST_SET_ASIDE and len(self._answers) - set_aside <= self._in_flight
 
-    def _keep(self, reckoning: Reckoning) -> None:
+    def _keep(self, account: Account) -> None:
         """Remember what a hand-over has learned that failed, or was cut off."""
         now = time.monotonic()
-        for answer in reckoning.known:
+        for answer in account.known:
             answer.put_off(now)
-        self._answers.update((answer.row.id, answer) for answer in reckoning.answers())
+        self._answers.update((answer.row.id, answer) for answer in account.answers())
 
-    def _close(self, reckoning: Reckoning) -> None:
+    def _close(self, account: Account) -> None:
         """Forget what is written, and set aside what the database has refused."""
-        if not self._answers and not reckoning.unwritten:
+        if not self._answers and not account.unwritten:
             return
-        refused = {unwritten.settlement.row.id: unwritten.error for unwritten in reckoning.unwritten}
-        written = [answer for answer in reckoning.known if answer.row.id not in refused]
+        refused = {unwritten.settlement.row.id: unwritten.error for unwritten in account.unwritten}
+        written = [answer for answer in account.known if answer.row.id not in refused]
         self._forget(answer.row.id for answer in written)
-        self._set_aside(refused, [*reckoning.known, *reckoning.answers()])
+        self._set_aside(refused, [*account.known, *account.answers()])
         self._say_set_aside(now=time.monotonic())
         self._say_written([answer for answer in written if answer.error is not None])
         self._watch()

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from faststream_outbox._engine.relaying.breaker import Breaker
 from faststream_outbox._engine.relaying.pause import Pause
 from faststream_outbox._engine.relaying.remembered import Remembered
-from faststream_outbox._engine.wakeups import Crew
-from faststream_outbox._values.outcome import Accepted, Dead, Dropped, Fate, Refused, Settlement
+from faststream_outbox._engine.wakeups import TeamBell
+from faststream_outbox._values.outcome import Accepted, Dead, Dropped, Refused, Settlement, Verdict
 
 
 @dataclass(slots=True)
@@ -24,12 +24,12 @@ class Tally:
     dropped: int = 0
     """Left out by the transform."""
 
-    def add(self, fates: Iterable[Fate], settlements: Iterable[Settlement]) -> None:
+    def add(self, verdicts: Iterable[Verdict], settlements: Iterable[Settlement]) -> None:
         """Count what a hand-over has come to."""
-        of_fate = Counter(map(type, fates))
-        self.sent += of_fate[Accepted]
-        self.refused += of_fate[Refused]
-        self.dropped += of_fate[Dropped]
+        of_verdict = Counter(map(type, verdicts))
+        self.sent += of_verdict[Accepted]
+        self.refused += of_verdict[Refused]
+        self.dropped += of_verdict[Dropped]
         self.dead += Counter(type(outcome) for _, outcome in settlements)[Dead]
 
 
@@ -39,6 +39,6 @@ class Team:
 
     breaker: Breaker
     pause: Pause = field(default_factory=Pause)
-    crew: Crew = field(default_factory=Crew)
+    bell: TeamBell = field(default_factory=TeamBell)
     tally: Tally = field(default_factory=Tally)
     remembered: Remembered = field(default_factory=Remembered)

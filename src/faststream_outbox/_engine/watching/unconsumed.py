@@ -13,7 +13,7 @@ from faststream_outbox._engine.health import Health, Log
 from faststream_outbox._engine.rounds import Rounds
 from faststream_outbox._engine.service import DATABASE_SECONDS, Service
 from faststream_outbox._engine.watching.consumed import ANNOUNCE_SECONDS, Consumed
-from faststream_outbox._engine.watching.reminding import MOST_COUNTED, describe_lag
+from faststream_outbox._engine.watching.reminder import MOST_COUNTED, describe_lag
 from faststream_outbox._store.protocol import Lag, Store
 from faststream_outbox._values.copies import SEPARATOR
 from faststream_outbox.schema import SHARDS
@@ -44,7 +44,7 @@ class UnconsumedQueue:
     """The consumed queue whose name is most like it, if any is: what a publisher with a typo meant."""
 
 
-class Watching(Service):
+class QueueWatcher(Service):
     """Announces which queues this process consumes, and looks for queues that no process consumes.
 
     Nothing depends on it, so a failure here is a line at INFO, and the next look tries again.
@@ -57,7 +57,9 @@ class Watching(Service):
     """
 
     def __init__(self, store: Store, consumed: Consumed, database: Health, log: Log) -> None:
-        super().__init__("outbox-watching", Health("look for queues that nobody consumes", _quiet(log), store.explain))
+        super().__init__(
+            "outbox-queue-watcher", Health("look for queues that nobody consumes", _quiet(log), store.explain)
+        )
         self._store = store
         self._consumed = consumed
         self._database = database

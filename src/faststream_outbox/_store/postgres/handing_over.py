@@ -11,11 +11,11 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from faststream_outbox._store.halves import halves
-from faststream_outbox._store.postgres.calls import sqlstate
 from faststream_outbox._store.postgres.driver import Record
 from faststream_outbox._store.postgres.floors import Floors
 from faststream_outbox._store.postgres.records import all_bytes_of, id_of, shard_of, to_rows
-from faststream_outbox._store.postgres.settling import Settling
+from faststream_outbox._store.postgres.settler import Settler
+from faststream_outbox._store.postgres.statement_runner import sqlstate
 from faststream_outbox._store.postgres.statements import Statements, quote_table
 from faststream_outbox._store.protocol import Holder, LeftOut, Shard
 from faststream_outbox._values.outcome import Settlement, Unwritten
@@ -62,9 +62,9 @@ class HandingOver:
         floors: Where its ready rows begin.
     """
 
-    def __init__(self, outbox_table: Table, statements: Statements, settling: Settling, floors: Floors) -> None:
+    def __init__(self, outbox_table: Table, statements: Statements, settler: Settler, floors: Floors) -> None:
         self._statements = statements
-        self._settling = settling
+        self._settler = settler
         self._floors = floors
         self._scope = scope_of(outbox_table)
 
@@ -137,7 +137,7 @@ class HandingOver:
             self._floors.saw(id_of(records[-1]))
 
         async def write(settlements: Sequence[Settlement]) -> Sequence[Unwritten]:
-            return await self._settling.write(connection, settlements, token=None)
+            return await self._settler.write(connection, settlements, token=None)
 
         share_of = Counter(map(shard_of, records))
         is_cut = any(all_bytes_of(record) > wanted["max_bytes"] for record in records[:1])

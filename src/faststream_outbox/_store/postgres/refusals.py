@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from sqlalchemy.exc import DBAPIError, NotSupportedError
 
-from faststream_outbox._store.postgres.calls import sqlstate
+from faststream_outbox._store.postgres.statement_runner import sqlstate
 
 _PASSING = ("08", "25", "26", "28", "40", "53", "57", "58", "42P05", "55006", "55P03")
 """Beginnings of SQLSTATEs: connection; state of a transaction, which is read-only on a standby; a statement that a

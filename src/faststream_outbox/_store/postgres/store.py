@@ -11,14 +11,14 @@ from faststream_outbox._store.halves import halves
 from faststream_outbox._store.postgres.advice import explain
 from faststream_outbox._store.postgres.announcing import payloads_of
 from faststream_outbox._store.postgres.apart import most_connections
-from faststream_outbox._store.postgres.calls import Calls
 from faststream_outbox._store.postgres.driver import Record
 from faststream_outbox._store.postgres.floors import Floors, columns_of
 from faststream_outbox._store.postgres.handing_over import HandingOver, PostgresHandOver, scope_of, to_holder
 from faststream_outbox._store.postgres.inspection import differences
 from faststream_outbox._store.postgres.listener import listen
 from faststream_outbox._store.postgres.records import is_cut_of, to_rows
-from faststream_outbox._store.postgres.settling import Settling, fence
+from faststream_outbox._store.postgres.settler import Settler, fence
+from faststream_outbox._store.postgres.statement_runner import StatementRunner
 from faststream_outbox._store.postgres.statements import Statements, quote_table
 from faststream_outbox._store.postgres.tenants import translated
 from faststream_outbox._store.postgres.upkeep import Upkeep
@@ -72,11 +72,11 @@ class PostgresStore:
         self._engine = engine
         # The engine's own level may be higher, under which a lane would not see what the lane before it wrote.
         self._transactional = engine.execution_options(isolation_level="READ COMMITTED")
-        self._calls = Calls(engine, self._transactional)
-        self._upkeep = Upkeep(self._calls)
-        self._settling = Settling(self._statements)
+        self._runner = StatementRunner(engine, self._transactional)
+        self._upkeep = Upkeep(self._runner)
+        self._settler = Settler(self._statements)
         self._floors = Floors(outbox_table, self._statements)
-        self._handing_over = HandingOver(outbox_table, self._statements, self._settling, self._floors)
+        self._handing_over = HandingOver(outbox_table, self._statements, self._settler, self._floors)
         self._listen_engine = listen_engine or engine
 
     @property
@@ -104,7 +104,7 @@ class PostgresStore:
             }
             return await connection.run_sync(self._statements.claim.execute, wanted)
 
-        records = await self._calls.run(claim)
+        records = await self._runner.run(claim)
         rows = sorted(to_rows(records), key=lambda row: row.id)
         if rows:
             self._floors.saw(rows[-1].id)
@@ -113,19 +113,19 @@ class PostgresStore:
 
     async def settle(self, settlements: Sequence[Settlement], *, token: str) -> Sequence[Unwritten]:
         async def write(connection: AsyncConnection) -> Sequence[Unwritten]:
-            return await self._settling.write(connection, settlements, token=token)
+            return await self._settler.write(connection, settlements, token=token)
 
         try:
             return await self._upkeep.run(write)
         except DBAPIError as error:
             # Where each statement stands alone, this does not happen.
-            if not self._settling.is_careful_after(error):
+            if not self._settler.is_careful_after(error):
                 raise
         return await self._upkeep.run(write)
 
     async def unsettled(self, rows: Sequence[OutboxRow]) -> set[int]:
         parameters = {**fence(rows), "attempts": [row.attempts_count for row in rows]}
-        return {record[0] for record in await self._calls.fetch(self._statements.unsettled, parameters)}
+        return {record[0] for record in await self._runner.fetch(self._statements.unsettled, parameters)}
 
     async def renew(self, rows: Sequence[OutboxRow], *, lease_seconds: float, token: str) -> set[int]:
         parameters = {**fence(rows), "lease_seconds": lease_seconds, "token": token}
@@ -133,7 +133,7 @@ class PostgresStore:
 
     async def give_back(self, queues: Sequence[str], *, known: Sequence[int], token: str) -> None:
         parameters = {"queues": list(queues), "known": list(known), "token": token}
-        await self._calls.fetch(self._statements.give_back, parameters)
+        await self._runner.fetch(self._statements.give_back, parameters)
 
     async def rescue(self, *, token: str, suspects: frozenset[str]) -> Rescue:
         parameters = {
@@ -156,27 +156,27 @@ class PostgresStore:
         await self._upkeep.let_go()
 
     async def seconds_to_next_due(self, shards: Sequence[Shard]) -> float | None:
-        records = await self._calls.fetch(self._statements.seconds_to_next_due, columns_of(shards))
+        records = await self._runner.fetch(self._statements.seconds_to_next_due, columns_of(shards))
         seconds: float | None = records[0][0]
         return seconds
 
     async def lag(self, shards: Sequence[Shard], *, at_most: int | None = None) -> Lag:
         wanted = {**columns_of(shards), "at_most": at_most}
-        [(rows, seconds)] = map(tuple, await self._calls.fetch(self._statements.lag, wanted))
+        [(rows, seconds)] = map(tuple, await self._runner.fetch(self._statements.lag, wanted))
         # A row that is published while this statement runs is younger than the statement.
         return Lag(rows, max(0.0, seconds or 0.0))
 
     async def holders(self, shards: Sequence[Shard]) -> list[Holder]:
         parameters = {**columns_of(shards), **scope_of(self._outbox_table)}
-        return [to_holder(record) for record in await self._calls.fetch(self._statements.holders, parameters)]
+        return [to_holder(record) for record in await self._runner.fetch(self._statements.holders, parameters)]
 
     async def unconsumed(self, consumed: Sequence[str], *, limit: int) -> list[str]:
         wanted = {"consumed": list(consumed), "shards": SHARDS, "limit": limit}
-        return [record[0] for record in await self._calls.fetch(self._statements.unconsumed, wanted)]
+        return [record[0] for record in await self._runner.fetch(self._statements.unconsumed, wanted)]
 
     async def announce(self, queues: Sequence[str]) -> None:
         wanted = {"table": quote_table(self._tables[0]), "payloads": list(payloads_of(queues))}
-        await self._calls.fetch(self._statements.announce, wanted)
+        await self._runner.fetch(self._statements.announce, wanted)
 
     @asynccontextmanager
     async def hand_over(
@@ -203,14 +203,14 @@ class PostgresStore:
                 yield hand_over
                 await connection.commit()
             except DBAPIError as error:
-                self._settling.is_careful_after(error)
+                self._settler.is_careful_after(error)
                 raise
 
     def listen(self, token: str) -> AbstractAsyncContextManager[Listener | None]:
         return listen(self._listen_engine, self._statements, self._outbox_table, token)
 
     async def ping(self) -> bool:
-        [(takes_writes,)] = await self._calls.fetch(self._statements.ping, {})
+        [(takes_writes,)] = await self._runner.fetch(self._statements.ping, {})
         return bool(takes_writes)
 
     def explain(self, error: BaseException) -> Explanation:

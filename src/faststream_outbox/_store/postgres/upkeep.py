@@ -8,8 +8,8 @@ from typing import Any, TypeVar
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from faststream_outbox._store.postgres.apart import close_apart, open_apart
-from faststream_outbox._store.postgres.calls import Calls
 from faststream_outbox._store.postgres.driver import DriverStatement, Record
+from faststream_outbox._store.postgres.statement_runner import StatementRunner
 
 T = TypeVar("T")
 
@@ -34,8 +34,8 @@ class Upkeep:
         calls: Say in which mode statements are run, and take connections from the pool.
     """
 
-    def __init__(self, calls: Calls) -> None:
-        self._calls = calls
+    def __init__(self, runner: StatementRunner) -> None:
+        self._runner = runner
         self._is_reserved = False
         self._turn = asyncio.Lock()
         self._connection: AsyncConnection | None = None
@@ -57,14 +57,14 @@ class Upkeep:
         return await self.run(lambda connection: connection.run_sync(statement.execute, parameters))
 
     async def run(self, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
-        """Run ``work`` as ``Calls.run`` does."""
+        """Run ``work`` as ``StatementRunner.run`` does."""
         if self._is_reserved:
             try:
                 async with self._turn:
-                    return await self._calls.run_on(self._own, work)
+                    return await self._runner.run_on(self._own, work)
             except _NoneLeftError:
                 pass
-        return await self._calls.run(work)
+        return await self._runner.run(work)
 
     @asynccontextmanager
     async def _own(self, engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:

@@ -15,11 +15,11 @@ from aiokafka.protocol.produce import ProduceRequest
 from aiokafka.structs import TopicPartition
 
 from faststream_outbox.forwarders.kafka.answers import OF_A_TOPIC
-from faststream_outbox.forwarders.kafka.hearsay import keep_lines_out_of_the_log
+from faststream_outbox.forwarders.kafka.client_log import keep_lines_out_of_the_log
 from faststream_outbox.forwarders.kafka.settings import KafkaSettings
 from faststream_outbox.forwarders.kafka.verdicts import KafkaAnswerError
+from faststream_outbox.forwarders.socket_reset import reset
 from faststream_outbox.forwarders.suspects import ConnectionBrokenError
-from faststream_outbox.forwarders.transports import reset
 
 CLOSE_SECONDS = 1.0
 REACH_SECONDS = 2.0

@@ -14,9 +14,9 @@ from faststream_outbox._values.parcel import Parcel
 from faststream_outbox._values.row import OutboxRow
 from faststream_outbox._values.wire import wire_headers
 from faststream_outbox.forwarders.batches import behind_refused
-from faststream_outbox.forwarders.connected import ConnectedDestination, Verdicts
+from faststream_outbox.forwarders.connected_destination import ConnectedDestination, Verdicts
 from faststream_outbox.forwarders.kafka.client import KafkaClient
-from faststream_outbox.forwarders.kafka.partitioning import Partitioning
+from faststream_outbox.forwarders.kafka.partitioning import PartitionChooser
 from faststream_outbox.forwarders.kafka.sending import PartitionSender
 from faststream_outbox.forwarders.kafka.settings import KafkaSettings
 from faststream_outbox.forwarders.kafka.verdicts import KafkaAnswerError, classify
@@ -42,7 +42,7 @@ class KafkaDestination(ConnectedDestination[KafkaClient]):
     def __init__(self, settings: KafkaSettings, suspects: Suspects, send_timeout: float) -> None:
         super().__init__(suspects, send_timeout)
         self._settings = settings
-        self._partitioning = Partitioning(settings)
+        self._chooser = PartitionChooser(settings)
         self._broken_nodes: Collection[int] = ()
 
     async def _open(self) -> KafkaClient:
@@ -71,7 +71,7 @@ class KafkaDestination(ConnectedDestination[KafkaClient]):
                 self._note_missing(topic, rows, problems[topic], verdicts)
                 continue
             available = client.available_partitions(topic)
-            spread = self._partitioning.spread(topic, rows, client.partitions(topic), available, verdicts)
+            spread = self._chooser.spread(topic, rows, client.partitions(topic), available, verdicts)
             shares |= {TopicPartition(topic, partition): share for partition, share in spread.items()}
         for partition, problem in (await client.lost(shares.keys())).items():
             verdicts.update(dict.fromkeys((row.id for row in shares.pop(partition)), Unsent(problem)))

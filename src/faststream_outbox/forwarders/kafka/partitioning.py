@@ -9,7 +9,7 @@ from faststream_outbox._values.row import OutboxRow
 from faststream_outbox.forwarders.kafka.settings import KafkaSettings
 
 
-class Partitioning:
+class PartitionChooser:
     """By key, like every other producer with this partitioner; rows without a key in equal runs, in turn."""
 
     def __init__(self, settings: KafkaSettings) -> None:

@@ -23,11 +23,11 @@ class Connection(aiormq.Connection):
     @staticmethod
     async def _rpc(request: Any, writer: Any, frame_receiver: FrameReceiver, *rest: Any, **options: Any) -> Any:
         if isinstance(request, spec.Connection.Open):
-            frame_receiver = _Listening(frame_receiver)
+            frame_receiver = _ReasonReader(frame_receiver)
         return await aiormq.Connection._rpc(request, writer, frame_receiver, *rest, **options)  # noqa: SLF001
 
 
-class _Listening(FrameReceiver):
+class _ReasonReader(FrameReceiver):
     """Reads what another receiver does, and raises the reason when the server closes the connection."""
 
     def __init__(self, receiver: FrameReceiver) -> None:

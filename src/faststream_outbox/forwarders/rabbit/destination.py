@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 from faststream_outbox._values.cloudevents import rabbit_headers
 from faststream_outbox._values.parcel import Parcel
 from faststream_outbox._values.wire import wire_headers
-from faststream_outbox.forwarders.connected import ConnectedDestination, Verdicts
+from faststream_outbox.forwarders.connected_destination import ConnectedDestination, Verdicts
 from faststream_outbox.forwarders.kinds import Address, Wishes
 from faststream_outbox.forwarders.rabbit.client import RabbitClient
 from faststream_outbox.forwarders.rabbit.outages import Outages

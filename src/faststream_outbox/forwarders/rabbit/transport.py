@@ -7,7 +7,7 @@ import aiormq
 from aiormq.connection import DEFAULT_PORTS, SSLContextProvider, TransportFactory
 from yarl import URL
 
-from faststream_outbox.forwarders.transports import reset
+from faststream_outbox.forwarders.socket_reset import reset
 
 
 class Transport(TransportFactory):

@@ -12,8 +12,8 @@ from faststream_outbox.forwarders.redis.dialling import ANSWERS, dial, time_limi
 from faststream_outbox.forwarders.redis.packing import Command, pack
 from faststream_outbox.forwarders.redis.settings import RedisSettings
 from faststream_outbox.forwarders.redis.verdicts import RedisAnswerError
+from faststream_outbox.forwarders.socket_reset import reset
 from faststream_outbox.forwarders.suspects import ConnectionBrokenError
-from faststream_outbox.forwarders.transports import reset
 
 CLOSE_SECONDS = 1.0
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from faststream_outbox._values.parcel import Parcel
-from faststream_outbox.forwarders.connected import ConnectedDestination, Verdicts
+from faststream_outbox.forwarders.connected_destination import ConnectedDestination, Verdicts
 from faststream_outbox.forwarders.kinds import Address, Wishes
 from faststream_outbox.forwarders.redis.client import RedisClient, Session
 from faststream_outbox.forwarders.redis.eviction import EvictionWarning

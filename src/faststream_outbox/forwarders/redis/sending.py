@@ -7,7 +7,7 @@ from faststream_outbox._values.outcome import ACCEPTED, Poison, Reason, Unsent, 
 from faststream_outbox._values.parcel import Parcel
 from faststream_outbox._values.row import OutboxRow
 from faststream_outbox.forwarders.batches import Answer, BatchSender
-from faststream_outbox.forwarders.redis.envelope import encode
+from faststream_outbox.forwarders.redis.encoding import encode
 from faststream_outbox.forwarders.redis.packing import Command
 from faststream_outbox.forwarders.redis.settings import RedisSettings
 from faststream_outbox.forwarders.redis.verdicts import classify
