@@ -60,10 +60,11 @@ system: ## Install what the tests drive, if it is missing (as root on Debian)
 	@.ci/system-packages $(SYSTEM)
 
 .PHONY: lint
-lint: $(VENV)/.dev ## Check style, format, and that no file names a machine or a registry
+lint: $(VENV)/.dev ## Check style, format, prose, and that no file names a machine or a registry
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check
 	@$(BIN)/python .ci/check_tree.py
+	@$(BIN)/python .ci/check_prose.py
 
 .PHONY: format
 format: $(VENV)/.dev ## Mend what ruff can mend by itself

@@ -117,7 +117,7 @@ class Inbox:
         return self._count(await self._entries.enter(session, self._entry(message), message))
 
     def accept_sync(self, session: Session | Connection | scoped_session[Session], message: StreamMessage[Any]) -> bool:
-        """Do what ``accept`` does for a plain SQLAlchemy ``Session`` or ``Connection``."""
+        """Accept a message as ``accept`` does, in a plain SQLAlchemy ``Session`` or ``Connection``."""
         return self._count(self._entries.enter_sync(session, self._entry(message), message))
 
     def once(self, handler: Handler) -> Handler:

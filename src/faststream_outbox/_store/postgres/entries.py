@@ -60,7 +60,7 @@ class PostgresEntries:
         return await run_in_session(session, self._enter(entry), self._entered)
 
     def enter_sync(self, session: Any, entry: Entry, delivery: Any) -> bool:
-        """Do what ``enter`` does in a plain ``Session`` or ``Connection``."""
+        """Enter a message as ``enter`` does, in a plain ``Session`` or ``Connection``."""
         return run_in_sync_session(session, self._enter(entry), self._entered)
 
     async def prune(self, database: Any, consumer: str, *, older_than: timedelta, batch_size: int) -> int:

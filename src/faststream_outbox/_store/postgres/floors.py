@@ -77,7 +77,7 @@ class Floors:
         self._mark = 0
         """What ``_highest`` was when the writers were asked for."""
         self._writers: frozenset[str] = frozenset()
-        """Those of then that had not ended yet when they were last looked for."""
+        """The transactions of that moment that had not ended at the last look."""
         self._ended = 0
         """All ids up to this one belong to transactions that have ended."""
         self._given = 0
@@ -108,7 +108,7 @@ class Floors:
             await self._walk(connection, [shard for shard in due if shard in can_rise | whole], whole)
         finally:
             self._is_surveying = False
-            # Also after one that failed, or took too long: whoever wants rows may get them without.
+            # Also after a survey that failed, or took too long: rows can be had without it.
             ended = time.monotonic()
             took = ended - now
             rest = max(SURVEY_SECONDS, min(SURVEYS_APART * took, LONGEST_APART))
@@ -132,7 +132,7 @@ class Floors:
         self._given = given
         names = [(writer, is_prepared) for writer, is_prepared, *_ in records if writer is not None]
         writers = frozenset(writer for writer, _ in names)
-        # One of those of then may have another name now.
+        # A transaction of that moment may have another name now.
         prepared = frozenset(writer for writer, is_prepared in names if is_prepared)
         self._writers = (self._writers & writers) | prepared
         if not self._writers:
