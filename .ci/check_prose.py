@@ -31,13 +31,8 @@ BANNED_OPENINGS = frozenset(
 BANNED_PHRASES = re.compile(
     r"\bwhoever\b|\bwhomever\b|\bin earnest\b|\bwithout a word\b|\bof then\b|\bof before\b|\bhangs? on\b", re.IGNORECASE
 )
-CLASSES_IN_ING = frozenset(
-    {
-        *("Ending", "EvictionWarning", "Finding", "Meaning", "Outgoing", "OutboxPublishing", "Reckoning"),
-        *("Connecting", "Drafting", "Listening", "Reminding", "Sending", "Settling", "Watching", "Writing"),
-    }
-)
-"""Nouns that are no activities, an adjective, and a name in the style of FastStream's ``BrokerPublishMixin``."""
+CLASSES_IN_ING = frozenset({"Drafting", "Ending", "EvictionWarning", "Finding", "Meaning", "Outgoing"})
+"""Nouns that are no activities, and an adjective."""
 
 PROPERTIES = ("property", "cached_property")
 """Decorators of functions that are used like attributes, and documented like these."""

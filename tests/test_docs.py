@@ -110,7 +110,10 @@ NAMED_SECTION = re.compile(r"""(docs/[\w/]+\.md), \\?"([^"\\]+)\\?\"""")
 NAMED_BEFORE = re.compile(r"""\"([A-Z][^"\\]+)\" in (docs/[\w/]+\.md)""")
 
 
-@pytest.mark.parametrize("folder", ["src", "demo", "benchmarks", "integration", "tests", "docker"])
+FOLDERS = ("src", "demo", "benchmarks", "integration", "tests", "docker", ".ci")
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
 def test_pages_that_code_names_are_there(folder: str) -> None:
     """Errors and comments send their readers to a page, and some to a section of it."""
     for path in sorted((ROOT / folder).rglob("*")):
@@ -122,3 +125,16 @@ def test_pages_that_code_names_are_there(folder: str) -> None:
         sections = NAMED_SECTION.findall(text) + [(name, section) for section, name in NAMED_BEFORE.findall(text)]
         for name, section in sections:
             assert section in headings(ROOT / name), f"{path}: {name}, {section}"
+
+
+NAMED_FILE = re.compile(r"`([\w/.]+\.(?:py|sql))`")
+NOT_OURS = {"shop.py", "env.py"}
+"""The README's program, and Alembic's configuration."""
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page.name != "profiles.md"], ids=lambda page: page.name)
+def test_files_that_pages_name_are_there(page: Path) -> None:
+    """A page may leave out the first folders of a path. Profiles name what ran, other packages' files too."""
+    files = [path.as_posix() for folder in FOLDERS for path in (ROOT / folder).rglob("*.*")]
+    for name in {*NAMED_FILE.findall(page.read_text(encoding="utf-8"))} - NOT_OURS:
+        assert any(file.endswith(f"/{name}") for file in files), name
