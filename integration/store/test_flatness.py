@@ -17,11 +17,12 @@ import pytest
 from sqlalchemy import Table, text
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
+from faststream_outbox._store.postgres import floors
 from faststream_outbox._store.protocol import PRESENCE_PREFIX
 from faststream_outbox._values.outcome import Dead, Delivered, Outcome, Released, Retry, Settlement
 from faststream_outbox.schema import SHARDS
 from integration.servers.postgres import PostgresServer
-from tests.store.suite import ME, draft, ids, shards
+from tests.store.suite import ME, draft, ids, put, shards
 
 from .subject import PostgresSubject
 
@@ -33,6 +34,13 @@ FILL = text("""
     INSERT INTO outbox (queue, key, idempotency_key, payload, next_attempt_at)
     SELECT 'q', 'key' || (i - 1) / 500, 'i' || i, convert_to(repeat('x', 200), 'UTF8'),
         clock_timestamp() + make_interval(secs => CAST(:seconds AS float8) + i)
+    FROM generate_series(1, CAST(:count AS integer)) AS i
+""")
+
+# Rows that stand behind one of their key.
+BEHIND = text("""
+    INSERT INTO outbox (queue, key, idempotency_key, payload)
+    SELECT 'q', CAST(:key AS text), 'behind' || i, convert_to(repeat('x', 200), 'UTF8')
     FROM generate_series(1, CAST(:count AS integer)) AS i
 """)
 
@@ -111,6 +119,8 @@ class Bench:
             await self.administer(f"DELETE FROM outbox WHERE id = ANY (ARRAY{ids(rows) or [0]})")
 
     async def look(self) -> None:
+        async with self.timed("survey"):
+            await self.subject.store.survey(shards())
         for name, consumed in (("unconsumed", ["q"]), ("unconsumed_all", [])):
             async with self.timed(name):
                 await self.subject.store.unconsumed(consumed, limit=20)
@@ -145,7 +155,7 @@ class Bench:
     async def check_that_all_was_planned_anew(self) -> None:
         async with self.engine.connect() as connection:
             plans = (await connection.execute(KEPT_AND_NEW_PLANS)).all()
-        assert len(plans) == 13
+        assert len(plans) == 14
         for statement, kept, new in plans:
             assert kept == 0, statement
             assert new > REPETITIONS, statement
@@ -180,6 +190,12 @@ def report(title: str, results: dict[str, Any], reference: dict[str, Any]) -> No
             print(f"  {name:20}{milliseconds:8.2f} ms  x {milliseconds / reference[state][name]:.2f}")
 
 
+@pytest.fixture(autouse=True)
+def always(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each survey also walks through the shards from their beginning."""
+    monkeypatch.setattr(floors, "WALKS_APART", 0)
+
+
 @pytest.mark.timeout(240)
 async def test_no_statement_reads_the_whole_table(
     postgres_server: PostgresServer, outbox_table: Table, dlq_table: Table
@@ -195,3 +211,44 @@ async def test_no_statement_reads_the_whole_table(
             for name, milliseconds in medians.items():
                 # What is over in a millisecond or two may stumble on a busy machine; to read a million rows takes 100.
                 assert milliseconds <= 3 * reference[state][name] + 3, (title, state, name)
+
+
+async def visits(bench: Bench, behind: int) -> dict[str, float]:
+    """Return the median of looks at a shard of which a dead letter holds the first so many rows."""
+    await bench.administer("ALTER TABLE outbox SET (autovacuum_enabled = false)")
+    await bench.administer("VACUUM (ANALYZE) outbox")
+    await put(bench.subject, draft(key="key0"))
+    async with bench.subject.store.hand_over(shards(), limit=1) as hand_over:
+        assert hand_over is not None
+        await hand_over.settle([Settlement(row, Dead("rejected", holds_key=True)) for row in hand_over.rows])
+        [shard] = hand_over.shards
+    async with bench.engine.begin() as connection:
+        await connection.execute(BEHIND, {"key": "key0", "count": behind})
+    # The horizon passes them with the second answer about who writes.
+    for _ in range(4):
+        await put(bench.subject, draft("elsewhere"))
+        await bench.subject.store.claim(shards("elsewhere"), limit=100, lease_seconds=60, token=ME)
+        await bench.subject.store.survey(shards())
+    medians = {}
+    for state in ("statistics of an empty table", "fresh statistics"):
+        bench.times.clear()
+        for _ in range(REPETITIONS):
+            async with bench.timed("visit"), bench.subject.store.hand_over([shard], limit=500) as hand_over:
+                assert hand_over is not None
+                assert list(hand_over.vacant) == [shard]
+        medians[state] = statistics.median(bench.times["visit"])
+        await bench.administer("VACUUM (ANALYZE) outbox")
+    return medians
+
+
+@pytest.mark.timeout(240)
+async def test_a_busy_key_that_is_held_is_no_dearer_for_the_rows_behind_it(
+    postgres_server: PostgresServer, outbox_table: Table, dlq_table: Table
+) -> None:
+    async with bench(postgres_server, outbox_table, dlq_table) as small:
+        reference = await visits(small, 100)
+    async with bench(postgres_server, outbox_table, dlq_table) as large:
+        results = await visits(large, 100_000)
+    for state, milliseconds in results.items():
+        print(f"\na visit, {state}: {reference[state]:.2f} ms behind 100 rows, {milliseconds:.2f} ms behind 100,000")
+        assert milliseconds <= 3 * reference[state] + 3, state

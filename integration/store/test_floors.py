@@ -12,6 +12,7 @@ from sqlalchemy import Table, make_url, text
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 
 from faststream_outbox._store.postgres import floors
+from faststream_outbox._store.postgres.horizon import LARGEST_ID
 from faststream_outbox._store.postgres.writer import PostgresWriter
 from faststream_outbox._values.dead_letter import Selection
 from faststream_outbox._values.outcome import DELIVERED, Dead, Outcome, Released, Retry, Settlement
@@ -27,9 +28,7 @@ from .subject import PostgresSubject
 
 @pytest.fixture(autouse=True)
 def always(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever takes rows surveys the shards first, from their beginning."""
-    monkeypatch.setattr(floors, "SURVEY_SECONDS", 0.0)
-    monkeypatch.setattr(floors, "SURVEYS_APART", 0)
+    """Each survey also walks through the shards from their beginning."""
     monkeypatch.setattr(floors, "WALKS_APART", 0)
 
 
@@ -47,7 +46,8 @@ async def observer(database_url: str) -> AsyncIterator[AsyncEngine]:
 
 
 async def carry(subject: PostgresSubject, outcome: Outcome = DELIVERED) -> list[int]:
-    """Hand over from all shards, and give the ids."""
+    """Survey all shards, hand over from them, and return the ids."""
+    await subject.store.survey(shards("q"))
     async with subject.store.hand_over(shards("q"), limit=100, breadth=SHARDS) as taken:
         if taken is None:
             return []
@@ -56,7 +56,8 @@ async def carry(subject: PostgresSubject, outcome: Outcome = DELIVERED) -> list[
 
 
 async def handle(subject: PostgresSubject) -> list[int]:
-    """Claim from all shards, and give the ids."""
+    """Survey all shards, claim from them, and return the ids."""
+    await subject.store.survey(shards("q"))
     rows = await claim(subject)
     await settle(subject, rows, DELIVERED)
     return ids(rows)
@@ -376,11 +377,12 @@ async def test_g4_what_a_crash_brings_back_is_found_at_once(
     assert await take(forgetful) == [*back, *later]
 
 
-@pytest.mark.parametrize("chosen", [10**12, floors.LARGEST_ID])
+@pytest.mark.parametrize("chosen", [10**12, LARGEST_ID])
 async def test_a_row_with_an_id_of_its_own_lets_no_floor_rise_above_others(
     subject: PostgresSubject, engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch, chosen: int
 ) -> None:
     async def keep_the_chosen() -> list[int]:
+        await subject.store.survey(shards("q", "other"))
         async with subject.store.hand_over(shards("q", "other"), limit=100, breadth=2 * SHARDS) as taken:
             assert taken is not None
             await taken.settle([Settlement(row, Retry(0.0) if row.id == chosen else DELIVERED) for row in taken.rows])
@@ -441,45 +443,84 @@ async def test_a_walk_that_meets_a_row_below_a_floor_lets_all_be_learned_anew(
     assert await carry(unprivileged) == written == [2], "in another shard than the row that was met"
 
 
-async def test_a_survey_that_fails_does_not_stand_before_the_next_look(
-    subject: PostgresSubject, engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("step", ["_look_for_writers", "_walk"])
+async def test_nothing_waits_for_a_survey(
+    subject: PostgresSubject, monkeypatch: pytest.MonkeyPatch, take: Take, step: str
 ) -> None:
-    monkeypatch.setattr(floors, "SURVEY_SECONDS", 1000.0)
-    subject.store._floors._survey_due = dict.fromkeys(shards("q"), 0.0)
-    surveys = []
+    """Neither claims and hand-overs, nor outcomes and renewals."""
+    surveying, held = asyncio.Event(), asyncio.Event()
+    walk = getattr(floors.Floors, step)
 
-    async def fail(*_: object) -> None:
-        surveys.append(1)
-        await asyncio.sleep(10)
+    async def take_long(*arguments: object, **options: object) -> None:
+        surveying.set()
+        await held.wait()
+        await walk(*arguments, **options)
 
-    monkeypatch.setattr(floors.Floors, "_look_for_writers", fail)
-    written = await put(subject, draft("q"))
+    await rise(subject)
+    monkeypatch.setattr(floors.Floors, step, take_long)
+    survey = asyncio.create_task(subject.store.survey(shards("q")))
+    await surveying.wait()
+    stand_still(monkeypatch)
+    async with asyncio.timeout(5):
+        for _ in range(5):
+            written = await put(subject, draft("q", key="k"))
+            assert await take(subject) == written
+            await put(subject, draft("q", key="k"))
+            subject.store.reserve()
+            rows = await claim(subject)
+            assert await subject.store.renew(rows, lease_seconds=60, token=ME) == {*ids(rows)}
+            await settle(subject, rows, DELIVERED)
+    held.set()
+    await survey
+    await subject.store.let_go()
+
+
+async def test_floors_rise_though_a_walk_from_the_beginning_fails(
+    subject: PostgresSubject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may take too long; then it is not tried again at once."""
+    await rise(subject)
+    before = max(subject.store._floors._floors.values())
+    monkeypatch.setattr(floors, "WALKS_APART", 1_000_000)
+    walk, walks = floors.Floors._walk, []
+
+    async def fail(*arguments: object, is_whole: bool = False) -> None:
+        if is_whole:
+            walks.append(1)
+            raise TimeoutError
+        await walk(*arguments)
+
+    monkeypatch.setattr(floors.Floors, "_walk", fail)
+    await put(subject, *[draft("q", key="other")] * 2)
     with pytest.raises(TimeoutError):
-        async with asyncio.timeout(0.1):
-            await carry(subject)
-    assert await carry(subject) == written
-    assert len(surveys) == 1
+        await carry(subject)
+    await rise(subject)
+    assert max(subject.store._floors._floors.values()) > before
+    assert len(walks) == 1
 
 
-async def test_a_survey_in_which_the_process_was_asleep_is_followed_by_another_in_time(
-    subject: PostgresSubject, engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
+async def test_a_walk_in_which_the_process_was_asleep_is_followed_by_another_in_time(
+    subject: PostgresSubject, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(floors, "SURVEYS_APART", 10)
-    clock, surveys = Clock(), []
-    clock.now = 1000.0
+    monkeypatch.setattr(floors, "WALKS_APART", 100)
+    await rise(subject)
+    clock, walks = Clock(), []
+    clock.now = time.monotonic() + floors.LONGEST_APART
+    began = clock.now
     monkeypatch.setattr(floors, "time", clock)
 
-    async def sleep_through(*_: object) -> None:
-        surveys.append(clock.now)
-        clock.now += 3600
+    async def sleep_through(*_: object, is_whole: bool = False) -> None:
+        if is_whole:
+            walks.append(clock.now)
+            clock.now += 3600
 
-    monkeypatch.setattr(floors.Floors, "_look_for_writers", sleep_through)
+    monkeypatch.setattr(floors.Floors, "_walk", sleep_through)
     await carry(subject)
     clock.now += floors.LONGEST_APART - 1
     await carry(subject)
     clock.now += 1
     await carry(subject)
-    assert surveys == [1000.0, 1000.0 + 3600 + floors.LONGEST_APART]
+    assert walks == [began, began + 3600 + floors.LONGEST_APART]
 
 
 async def test_a_survey_that_fails_is_made_again(
@@ -489,7 +530,7 @@ async def test_a_survey_that_fails_is_made_again(
     async with engine.begin() as connection:
         await connection.execute(text("ALTER TABLE outbox RENAME TO away"))
     with pytest.raises(Exception, match="does not exist"):
-        await carry(subject)
+        await subject.store.survey(shards("q"))
     async with engine.begin() as connection:
         await connection.execute(text("ALTER TABLE away RENAME TO outbox"))
     assert await carry(subject) == written

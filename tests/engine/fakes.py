@@ -119,6 +119,8 @@ class ScriptedStore(MemoryStore):
         self.suspects: list[frozenset[str]] = []
         """What the rescues were given."""
         self.freed_queues: frozenset[str] = frozenset()
+        self.surveyed: list[list[Shard]] = []
+        """What the surveys were given."""
         self.is_silent = False
         """The line is accepted and never answers."""
         self.lines: list[Line] = []
@@ -172,6 +174,10 @@ class ScriptedStore(MemoryStore):
         await self.script.step("rescue")
         absent = self.absent.pop(0) if self.absent else frozenset()
         return Rescue(freed_queues=self.freed_queues, absent=absent)
+
+    async def survey(self, shards: Sequence[Shard]) -> None:
+        self.surveyed.append(list(shards))
+        await self.script.step("survey")
 
     async def seconds_to_next_due(self, shards: Sequence[Shard]) -> float | None:
         await self.script.step("due")

@@ -81,7 +81,7 @@ async def test_waking_is_harmless_before_the_start_and_after_the_end(store: Scri
 async def test_at_rest_it_asks_the_database_a_few_times_a_second(
     runtime: Runtime, store: ScriptedStore, log: Lines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("faststream_outbox._engine.handling.rescuer.INTERVAL_SECONDS", 0.7)
+    runtime._rescuer.interval = 0.7
     consumers = [make_consumer(runtime, name=f"queue-{number}") for number in range(5)]
     lanes = [make_lane(runtime, ScriptedDestination(log)) for _ in range(2)]
     runtime.start()

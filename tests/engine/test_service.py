@@ -8,6 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from faststream_outbox._engine import service as service_module
+from faststream_outbox._engine.chore import Chore
 from faststream_outbox._engine.failure import FailurePolicy
 from faststream_outbox._engine.handling.completer import Completer
 from faststream_outbox._engine.handling.fetcher import Fetcher
@@ -23,11 +24,12 @@ from faststream_outbox._engine.relaying.lane import Lane
 from faststream_outbox._engine.relaying.team import Team
 from faststream_outbox._engine.rounds import Rounds
 from faststream_outbox._engine.service import Service, is_cancelled, stop_tasks
+from faststream_outbox._engine.surveyor import Surveyor
 from faststream_outbox._engine.wakeups import Wakeups
 from faststream_outbox._engine.watching.consumed import Consumed
 from faststream_outbox._engine.watching.reminder import Reminder, Watched
 from faststream_outbox._engine.watching.unconsumed import QueueWatcher
-from faststream_outbox._store.protocol import Lag
+from faststream_outbox._store.protocol import Lag, Shard
 from faststream_outbox._values.outcome import Delivered, Settlement
 from faststream_outbox.retry import NoRetry
 from tests.engine.fakes import (
@@ -91,6 +93,11 @@ class Parts:
         watching.health = self.health
         return watching
 
+    def surveyor(self) -> Surveyor:
+        surveyor = Surveyor(self.store, lambda: [Shard("orders", 0)], Health("database", self.log), self.log)
+        surveyor.health = self.health
+        return surveyor
+
     def fetcher(self) -> Fetcher:
         wakeup = self.wakeups.register(["orders"])
         rounds = Rounds(["orders"], 16)
@@ -138,6 +145,7 @@ MAKERS = [
     "polling",
     "reminding",
     "watching",
+    "surveyor",
     "fetcher",
     "fetcher_without_token",
     "lane",
@@ -148,6 +156,7 @@ WITH_STORE = ["completer", "renewer", "rescuer", "listening", "fetcher", "lane"]
 @pytest.fixture
 async def parts(store: ScriptedStore, log: Lines, monkeypatch: pytest.MonkeyPatch) -> Parts:
     monkeypatch.setattr("faststream_outbox._engine.handling.rescuer.INTERVAL_SECONDS", 0.001)
+    monkeypatch.setattr("faststream_outbox._engine.surveyor.INTERVAL_SECONDS", 0.001)
     return Parts(store, log)
 
 
@@ -253,11 +262,13 @@ async def test_a_database_that_hangs_does_not_keep_a_stop(service: Service, part
 async def test_a_database_that_hangs_is_given_up_and_asked_again(
     service: Service, parts: Parts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    handling = (f"handling.{module}" for module in ("completer", "renewer", "rescuer", "fetcher"))
+    handling = (f"handling.{module}" for module in ("completer", "renewer", "fetcher"))
     for module in (*handling, "relaying.lane", "receiver"):
         monkeypatch.setattr(f"faststream_outbox._engine.{module}.DATABASE_SECONDS", 0.01)
     if isinstance(service, Lane):
         service._send_timeout = 0.01
+    if isinstance(service, Chore):
+        service.limit = 0.01
     parts.store.publish()
     parts.store.script.hanging |= {"claim", "settle", "renew", "rescue", "hand_over", "listen"}
     service.start()

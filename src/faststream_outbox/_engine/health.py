@@ -39,6 +39,11 @@ def guarded(log: Log) -> Log:
     return write
 
 
+def quiet(log: Log) -> Log:
+    """Return a log for what nobody has to act on: no line has a higher level than INFO, or a traceback."""
+    return lambda level, message, _error: log(min(level, logging.INFO), message, None)
+
+
 class Health:
     """The state of one thing that several loops depend on: the database, or a destination.
 

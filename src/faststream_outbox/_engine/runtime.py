@@ -23,12 +23,13 @@ from faststream_outbox._engine.relaying.sender import Prepare
 from faststream_outbox._engine.relaying.team import Team
 from faststream_outbox._engine.rounds import Rounds
 from faststream_outbox._engine.service import CANCEL_SECONDS, DATABASE_SECONDS
+from faststream_outbox._engine.surveyor import Surveyor
 from faststream_outbox._engine.wakeups import TeamBell, Wakeup, Wakeups
 from faststream_outbox._engine.watching.consumed import Consumed
 from faststream_outbox._engine.watching.obstructions import Guarded, Obstructions
 from faststream_outbox._engine.watching.reminder import MOST_COUNTED, Reminder, Watched
 from faststream_outbox._engine.watching.unconsumed import QueueWatcher, UnconsumedQueue
-from faststream_outbox._store.protocol import DEFAULT_BATCH_BYTES, Lag, Store
+from faststream_outbox._store.protocol import DEFAULT_BATCH_BYTES, Lag, Shard, Store
 from faststream_outbox._values.outcome import Outcome
 from faststream_outbox._values.row import OutboxRow
 from faststream_outbox.schema import SHARDS
@@ -75,6 +76,7 @@ class Runtime:
         )
         self._obstructions = Obstructions(store, self.health, self.log)
         self._queue_watcher = QueueWatcher(store, self._consumed, self.health, self.log)
+        self._surveyor = Surveyor(store, self._shards, self.health, self.log)
         self._completer = Completer(store, self.leases, self.wakeups, writes, self.health, log=self.log)
         self._renewer = Renewer(store, self.leases, writes, self.health, self.log)
         self._rescuer = Rescuer(store, self.leases, self.wakeups, self.health, can_judge=self._receiver.is_steady)
@@ -107,7 +109,8 @@ class Runtime:
         """Start listening and the upkeep of leases."""
         self._loop = asyncio.get_running_loop()
         upkeep = (self._completer, self._renewer, self._rescuer)
-        for service in (self._receiver, *upkeep, self._reminder, self._queue_watcher, self._obstructions):
+        watchers = (self._reminder, self._queue_watcher, self._obstructions)
+        for service in (self._receiver, *upkeep, *watchers, self._surveyor):
             service.start()
 
     def check_connections(self) -> None:
@@ -142,6 +145,11 @@ class Runtime:
             stack.push_async_callback(self._reminder.stop)
             stack.push_async_callback(self._obstructions.stop, UPKEEP_SECONDS)
             stack.push_async_callback(self._queue_watcher.stop, UPKEEP_SECONDS)
+            stack.push_async_callback(self._surveyor.stop, UPKEEP_SECONDS)
+
+    def _shards(self) -> list[Shard]:
+        """Return the shards from which rows are taken in this process."""
+        return [Shard(queue, number) for queue in self.wakeups.queues for number in range(SHARDS)]
 
     async def _let_go(self) -> None:
         """Close the connection for leases; one that does not answer is not waited for, nor does it end the stop."""

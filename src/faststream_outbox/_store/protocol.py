@@ -295,6 +295,12 @@ class Store(Protocol):
     async def holders(self, shards: Sequence[Shard]) -> list[Holder]:
         """Name the sessions that hold those of these shards which have rows to be taken."""
 
+    async def survey(self, shards: Sequence[Shard]) -> None:
+        """Learn where the rows of these shards begin that can be taken; claims and hand-overs look from there on.
+
+        Without it they find the same rows, and may take longer. One at a time; nothing else waits for it.
+        """
+
     async def unconsumed(self, consumed: Sequence[str], *, limit: int) -> list[str]:
         """Name up to ``limit`` queues beside those given that have a row which is ready or due."""
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from faststream_outbox._engine.handling import rescuer as rescuer_module
+from faststream_outbox._engine import chore
 from faststream_outbox._engine.handling.leases import Leases
-from faststream_outbox._engine.handling.rescuer import LONGEST_APART, PASSES_APART, Rescuer
+from faststream_outbox._engine.handling.rescuer import LONGEST_APART, Rescuer
 from faststream_outbox._engine.health import Health
 from faststream_outbox._engine.wakeups import Wakeups
 from tests.engine.fakes import Clock, Lines, ScriptedStore, Trouble, until
@@ -55,7 +55,7 @@ async def test_after_a_slow_pass_there_is_a_long_rest(
     """An open snapshot lets passes grow; they are not to keep the database busy. What fails says nothing of that."""
     clock, rests = Clock(), []
     passes = deque([0.5, 600.0, 30.0, 0.0])
-    monkeypatch.setattr(rescuer_module, "time", clock)
+    monkeypatch.setattr(chore, "time", clock)
     rescue = store.rescue
 
     async def slow(**options: Any) -> Any:
@@ -72,7 +72,7 @@ async def test_after_a_slow_pass_there_is_a_long_rest(
     for _ in range(5):
         with suppress(Trouble, IndexError):
             await rescuer.run_once()
-    assert rests == [0.0, 0.5 * PASSES_APART, LONGEST_APART, LONGEST_APART, 0.0]
+    assert rests == [0.0, 0.5 * chore.TIMES_APART, LONGEST_APART, LONGEST_APART, 0.0]
 
 
 async def test_who_came_back_is_no_suspect(rescuer: Rescuer, store: ScriptedStore) -> None:
@@ -120,10 +120,8 @@ async def test_nothing_is_asked_before_this_process_has_a_name(
     assert store.script.calls.total() == 0
 
 
-async def test_a_stop_makes_no_last_pass(
-    rescuer: Rescuer, store: ScriptedStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("faststream_outbox._engine.handling.rescuer.INTERVAL_SECONDS", 60.0)
+async def test_a_stop_makes_no_last_pass(rescuer: Rescuer, store: ScriptedStore) -> None:
+    rescuer.interval = 60.0
     rescuer.start()
     await until(lambda: True)
     await rescuer.stop(60.0)

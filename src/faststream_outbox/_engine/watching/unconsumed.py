@@ -9,7 +9,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
-from faststream_outbox._engine.health import Health, Log
+from faststream_outbox._engine.health import Health, Log, quiet
 from faststream_outbox._engine.rounds import Rounds
 from faststream_outbox._engine.service import DATABASE_SECONDS, Service
 from faststream_outbox._engine.watching.consumed import ANNOUNCE_SECONDS, Consumed
@@ -58,7 +58,7 @@ class QueueWatcher(Service):
 
     def __init__(self, store: Store, consumed: Consumed, database: Health, log: Log) -> None:
         super().__init__(
-            "outbox-queue-watcher", Health("look for queues that nobody consumes", _quiet(log), store.explain)
+            "outbox-queue-watcher", Health("look for queues that nobody consumes", quiet(log), store.explain)
         )
         self._store = store
         self._consumed = consumed
@@ -124,8 +124,3 @@ def _sentence(each: UnconsumedQueue) -> str:
     kind = f"copies of {origin!r} for a forwarder {name!r} with tee=True" if is_copy else f"queue {each.queue!r}"
     near = f"; did you mean {each.nearest!r}?" if each.nearest else ""
     return f"nobody consumes {kind}: {describe_lag(Lag(each.rows, each.seconds))}{near}"
-
-
-def _quiet(log: Log) -> Log:
-    """Return a log for lines on which nobody has to act."""
-    return lambda level, message, _error: log(min(level, logging.INFO), message, None)

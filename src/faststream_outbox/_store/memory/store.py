@@ -123,6 +123,9 @@ class MemoryStore(MemoryWriter):
         """Name nobody: who shares the memory is no stranger."""
         return []
 
+    async def survey(self, shards: Sequence[Shard]) -> None:
+        """Memory keeps nothing of what was delivered: there is nothing to pass by."""
+
     async def unconsumed(self, consumed: Sequence[str], *, limit: int) -> list[str]:
         now = utc_now()
         waiting = {r.row.queue for r in self._records.values() if r.is_ready or r.is_due(now)}

@@ -11,7 +11,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from faststream_outbox._store.halves import halves
-from faststream_outbox._store.postgres.driver import Record
+from faststream_outbox._store.postgres.driver import DriverStatement, Record
 from faststream_outbox._store.postgres.floors import Floors
 from faststream_outbox._store.postgres.records import all_bytes_of, id_of, shard_of, to_rows
 from faststream_outbox._store.postgres.settler import Settler
@@ -94,12 +94,15 @@ class HandingOver:
                 "max_bytes": max_bytes,
                 "lock_timeout": locked.lock_timeout,
             }
+            statement = self._statements.take
+            if (leaps := self._floors.leaps(locked.shards)) is not None:
+                statement, wanted = self._statements.take_leaping, wanted | leaps
             if waits:
                 # What this one finds may be from before it waited. The next one sees what the rows have become.
-                await connection.run_sync(self._statements.take_waiting.execute, wanted)
-            return await self._take(connection, locked.shards, wanted, is_whole=len(locked.shards) < breadth)
+                await connection.run_sync(statement.waiting.execute, wanted)
+            is_whole = len(locked.shards) < breadth
+            return await self._take(connection, locked.shards, statement.at_once, wanted, is_whole=is_whole)
 
-        await self._floors.survey(connection, shards)
         with suppress(RowLockedError):
             return await take(min(breadth, limit))
         while True:
@@ -125,10 +128,16 @@ class HandingOver:
         return _Locked([Shard(*record[:2]) for record in records], records[0][2] if records else "")
 
     async def _take(
-        self, connection: AsyncConnection, shards: Sequence[Shard], wanted: dict[str, Any], *, is_whole: bool
+        self,
+        connection: AsyncConnection,
+        shards: Sequence[Shard],
+        statement: DriverStatement,
+        wanted: dict[str, Any],
+        *,
+        is_whole: bool,
     ) -> PostgresHandOver:
         try:
-            records = await connection.run_sync(self._statements.take.execute, wanted)
+            records = await connection.run_sync(statement.execute, wanted)
         except DBAPIError as error:
             if sqlstate(error) == LOCK_NOT_AVAILABLE:
                 raise RowLockedError from error

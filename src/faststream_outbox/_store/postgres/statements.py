@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping
 from functools import cache
 from importlib.resources import files
+from typing import NamedTuple
 
 from sqlalchemy import Table, TextClause, text
 from sqlalchemy.dialects.postgresql.base import PGDialect
@@ -34,6 +35,32 @@ _FLOOR = """CASE
                 THEN wanted.floor
                 ELSE 0
             END"""
+
+_FLOORS = """unnest(CAST(:queues AS text[]), CAST(:shards AS smallint[]), CAST(:floors AS bigint[]))
+        AS wanted(queue, shard, floor)"""
+
+# Where a look begins that leaps: at the edge, but not behind the first row whose barrier is gone.
+_LEAP = """CASE
+                WHEN pg_postmaster_start_time() = CAST(:started AS timestamptz)
+                  AND pg_stat_get_bgwriter_stat_reset_time() IS NOT DISTINCT FROM CAST(:recovered AS timestamptz)
+                THEN GREATEST(wanted.floor, LEAST(wanted.edge, (
+                    SELECT min(barred.first)
+                    FROM unnest(
+                        CAST(:barred_at AS integer[]), CAST(:barriers AS bigint[]), CAST(:barred_from AS bigint[])
+                    ) AS barred(number, barrier, first)
+                    WHERE barred.number = wanted.number AND (
+                        SELECT true
+                        FROM {table} AS barrier
+                        WHERE barrier.id = barred.barrier
+                          AND barrier.last_attempt_at IS NOT NULL AND barrier.next_attempt_at IS NOT NULL
+                    ) IS NULL
+                )))
+                ELSE 0
+            END"""
+
+_EDGES = """unnest(
+        CAST(:queues AS text[]), CAST(:shards AS smallint[]), CAST(:floors AS bigint[]), CAST(:edges AS bigint[])
+    ) WITH ORDINALITY AS wanted(queue, shard, floor, edge, number)"""
 
 # What a table is, whatever it is called.
 _OID = "CAST(CAST(CAST(:table AS regclass) AS oid) AS text)"
@@ -84,6 +111,15 @@ _DEAD_LETTER = """id, queue, key, idempotency_key, payload, headers, attempts_co
     first_attempt_at, last_attempt_at, timer_id, failed_at, failure_reason, last_exception"""
 
 
+class Take(NamedTuple):
+    """The statement that takes rows."""
+
+    at_once: DriverStatement
+    """Fails where a row is locked."""
+    waiting: DriverStatement
+    """Waits for it."""
+
+
 class Statements:
     """The statements for one outbox table. Only names of tables and fixed clauses are filled in; values are bound.
 
@@ -103,6 +139,10 @@ class Statements:
             "selected": _SELECTED,
             "planned_anew": _PLANNED_ANEW,
             "floor": _FLOOR,
+            "wanted": _FLOORS,
+            "start": _FLOOR,
+            "edges": _EDGES,
+            "leap": _LEAP.replace("{table}", _escaped(outbox_table)),
             "oid": _OID,
             **_READABLE,
             "not_left_out": _NOT_LEFT_OUT,
@@ -128,9 +168,10 @@ class Statements:
         self.fetch_unprocessed = self._load("fetch_unprocessed")
         self.claim = self._write("claim")
         self.lock_shards = self._write("lock_shards")
-        self.take = self._write("take", unless_locked=" NOWAIT")
-        self.take_waiting = self._write("take", unless_locked="")
+        self.take = self._take()
+        self.take_leaping = self._take(wanted=_EDGES, start=self._clauses["leap"])
         self.survey = self._write("survey")
+        self.leap = self._write("leap")
         self.writers = self._write("writers")
         self.settle_delivered = self._write("settle_delivered")
         self.settle_retry = self._write("settle_retry")
@@ -161,6 +202,9 @@ class Statements:
         self.listen_presence = self._load("listen_presence")
         self.listen_forever = self._load("listen_forever")
         self.ping = self._write("ping")
+
+    def _take(self, **clauses: str) -> Take:
+        return Take(*(self._write("take", unless_locked=word, **clauses) for word in (" NOWAIT", "")))
 
     def _write(self, name: str, **clauses: str) -> DriverStatement:
         return DriverStatement(self._load(name, **clauses))

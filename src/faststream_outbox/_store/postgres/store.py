@@ -93,7 +93,6 @@ class PostgresStore:
         max_bytes: int = DEFAULT_BATCH_BYTES,
     ) -> Claim:
         async def claim(connection: AsyncConnection) -> Sequence[Record]:
-            await self._floors.survey(connection, shards)
             wanted = {
                 **self._floors.columns(shards),
                 "limit": limit,
@@ -169,6 +168,11 @@ class PostgresStore:
     async def holders(self, shards: Sequence[Shard]) -> list[Holder]:
         parameters = {**columns_of(shards), **scope_of(self._outbox_table)}
         return [to_holder(record) for record in await self._runner.fetch(self._statements.holders, parameters)]
+
+    async def survey(self, shards: Sequence[Shard]) -> None:
+        # It counts as a claim in progress, and leaves the others their connections. It is not the upkeep's business:
+        # after hours of an open snapshot it takes longer than leases and outcomes can wait.
+        await self._runner.run(lambda connection: self._floors.survey(connection, shards))
 
     async def unconsumed(self, consumed: Sequence[str], *, limit: int) -> list[str]:
         wanted = {"consumed": list(consumed), "shards": SHARDS, "limit": limit}

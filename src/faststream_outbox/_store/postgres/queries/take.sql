@@ -5,7 +5,8 @@
 -- tried yet) holds nothing back. Ready rows are waited for, not skipped, where a stranger has locked one: skipped, it
 -- would be passed by the later ones of its key. What a row has become by then is seen by the next statement only. So this
 -- one fails where a row is locked (NOWAIT); then the same without NOWAIT waits, and this one looks again. The comparison
--- of pairs starts at the floor, and pins the index: see docs/inside/plans.md.
+-- of pairs starts at the floor, or behind rows of which it is known that they stand behind waiting ones, and pins the
+-- index: see docs/inside/plans.md.
 -- The patience that was set for the look ends here, once and when all rows are locked: what is answered is to be settled,
 -- also behind a lock on the table.
 SELECT id, queue, key, idempotency_key, payload, {headers}, attempts_count, deliveries_count,
@@ -16,8 +17,7 @@ FROM (
     SELECT taken.*, row_number() OVER in_turn AS turn,
         sum(octet_length(payload) + pg_column_size(headers)) OVER in_turn AS bytes,
         sum(octet_length(payload) + pg_column_size(headers)) OVER () AS all_bytes
-    FROM unnest(CAST(:queues AS text[]), CAST(:shards AS smallint[]), CAST(:floors AS bigint[]))
-        AS wanted(queue, shard, floor)
+    FROM {wanted}
     CROSS JOIN LATERAL (
         WITH due AS MATERIALIZED (
             SELECT id, queue, shard, key, idempotency_key, payload, headers, attempts_count, deliveries_count,
@@ -42,7 +42,7 @@ FROM (
                 SELECT id, queue, shard, key, idempotency_key, payload, headers, attempts_count, deliveries_count,
                     created_at, first_attempt_at, last_attempt_at, timer_id, next_attempt_at
                 FROM {table} AS o
-                WHERE queue = wanted.queue AND (shard, id) >= (wanted.shard, {floor}) AND shard <= wanted.shard
+                WHERE queue = wanted.queue AND (shard, id) >= (wanted.shard, {start}) AND shard <= wanted.shard
                   AND next_attempt_at IS NULL AND failed_at IS NULL
                   AND {not_left_out}
                   AND (key IS NULL OR NOT EXISTS (
