@@ -54,7 +54,7 @@ async def test_a_shared_header_that_every_message_replaces_may_be_anything(broke
 @pytest.mark.parametrize(
     ("own", "problem"),
     [
-        ({"headers": {"outbox-id": "7"}}, "headers: 'outbox-id' is written by the bridge"),
+        ({"headers": {"outbox-id": "7"}}, "headers: 'outbox-id' is written by the package"),
         ({"headers": ["x"]}, "headers: must be a mapping"),
         ({"key": ""}, "key: must be 1 to 1024 bytes"),
         ({"key": ["unhashable"]}, "key: must be a str, got list"),

@@ -93,9 +93,9 @@ def test_a_header_that_is_not_there_can_be_removed() -> None:
         (Forward(headers={"": "x"}), "headers: a header name must be 1 to 255 bytes"),
         (Forward(headers={"n": "\ud800"}), "lone surrogate"),
         (Forward(headers={"n": "x" * 40_000}), "the limit is 32768"),
-        (Forward(headers={"idempotency-key": "x"}), "'idempotency-key' is written by the bridge itself; leave it out"),
-        (Forward(headers={"correlation_id": None}), "'correlation_id' is written by the bridge itself; leave it out"),
-        (Forward(headers={"outbox-key": "x"}), "'outbox-key' is written by the bridge itself; give key= instead"),
+        (Forward(headers={"idempotency-key": "x"}), "'idempotency-key' is written by the package itself; leave it out"),
+        (Forward(headers={"correlation_id": None}), "'correlation_id' is written by the package itself; leave it out"),
+        (Forward(headers={"outbox-key": "x"}), "'outbox-key' is written by the package itself; give key= instead"),
         (Forward(headers=[1]), "TypeError"),  # type: ignore[arg-type]
         ({"key": "x"}, "transform must return a Forward or None, got dict"),
         (Parcel(ROW), "got Parcel"),

@@ -243,7 +243,7 @@ def test_headers_that_the_bridge_writes_are_refused(name: str) -> None:
         "outbox-key": "give key= instead",
     }
     step = steps.get(name, "leave it out, or choose another name")
-    assert refused("headers", headers={name: "x"}).endswith(f"'{name}' is written by the bridge itself; {step}")
+    assert refused("headers", headers={name: "x"}).endswith(f"'{name}' is written by the package itself; {step}")
 
 
 @pytest.mark.parametrize("name", ["reply_to", "Reply_To", "REPLY_TO"])

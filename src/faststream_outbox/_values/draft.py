@@ -251,7 +251,7 @@ def _reserved(name: str, arguments: Mapping[str, str]) -> str:
             "reply_to= to the forwarder's publisher, or choose another name"
         )
     step = f"give {arguments[name]}= instead" if name in arguments else "leave it out, or choose another name"
-    return f"{name!r} is written by the bridge itself; {step}"
+    return f"{name!r} is written by the package itself; {step}"
 
 
 def _are_plain(headers: Mapping[Any, Any]) -> bool:

@@ -1,4 +1,4 @@
-"""What can be said of a broker: each option once, with its type and its meaning."""
+"""The options of a broker, each once, with its type and its meaning."""
 
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -29,17 +29,17 @@ class OutboxOptions(TypedDict, total=False):
     """Options of the outbox itself."""
 
     notify: bool
-    """Whether publishing wakes consumers with NOTIFY. It takes a lock of the whole server at commit, so that very many
-    publishers at once may do better without it: then a session's commit wakes this broker's consumers in its own
-    process, and the others poll. Default: True."""
+    """Whether publishing wakes consumers with NOTIFY, which takes a lock of the whole server at commit. Very many
+    publishers at once may be faster without it. Then a session's commit wakes this broker's consumers in its own
+    process, and all others poll. Default: True."""
 
     listen: bool
-    """Whether to hold a connection on which wake-ups come in, and whose loss tells others that this process is gone.
-    Default: True."""
+    """Whether to hold a LISTEN connection. It brings wake-ups, and its loss shows other processes that this one is
+    gone. Default: True."""
 
     listen_engine: AsyncEngine | None
-    """Where to listen, if not on the engine: behind a pooler in transaction mode, an engine that goes around it. See
-    ``docs/operating.md``."""
+    """An engine to listen on, if not the broker's: behind a pooler in transaction mode, one that connects directly to
+    the server. See ``docs/operating.md``."""
 
     max_payload_bytes: int
     """The largest encoded body. Default: 1 MiB. Kafka's own limit of 1 MiB by default includes the key, the headers and
@@ -74,7 +74,7 @@ class EndpointOptions(TypedDict, total=False):
     """Turns models into bytes. Default: Pydantic's."""
 
     logger: LoggerProto | None
-    """Where to log; None logs nothing. Default: FastStream's logger for this broker."""
+    """The logger; None logs nothing. Default: FastStream's logger for this broker."""
 
     log_level: int
     """The level of lines about single messages. Default: ``logging.INFO``."""
@@ -105,7 +105,7 @@ class BrokerOptions(OutboxOptions, EndpointOptions, total=False):
     """The server's tags in AsyncAPI."""
 
     apply_types: bool
-    """Whether handlers' arguments are resolved and validated. Default: True."""
+    """Whether the arguments of handlers are resolved and validated. Default: True."""
 
     provider: "Provider | None"
     """FastDepends' provider, which tests override dependencies with."""

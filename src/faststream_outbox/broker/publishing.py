@@ -39,21 +39,21 @@ class OutboxPublishMixin(BrokerPublishMixin[Delivery]):
         """Write a message in the caller's transaction. It never commits.
 
         Each forwarder of the queue with ``tee=True`` on this broker gets a copy, a row of its own, in the same
-        statement; so a process that only publishes declares these forwarders too, though it starts none of them.
+        statement. So a process that only publishes must declare these forwarders too, though it starts none of them.
 
         A message with a key is written after the session's pending changes are flushed, so that ids follow the order in
-        which transactions locked their domain rows. In a listener to ``before_flush`` they are not yet written, and the
-        order is that of the calls; in ``after_flush`` they are.
+        which transactions locked their domain rows. In a listener to ``before_flush`` these changes are not yet
+        written, and ids follow the order of the calls; in ``after_flush`` they are written.
 
         Args:
-            body: Anything that FastStream can encode; encoded once, and sent as these bytes ever after. NaN and
-                infinity, which JSON does not have, are refused wherever they stand in it.
+            body: Anything that FastStream can encode. It is encoded once, and each copy has the same bytes. NaN and
+                infinity, which JSON does not have, are refused anywhere in it.
             queue: The queue's name; at most 255 bytes, without ``=>`` and control characters.
-            session: The transaction to write in: of the schema that the broker works in, where there is a
-                ``schema_translate_map``, and not in AUTOCOMMIT. One that was closed begins anew, as SQLAlchemy has it.
-                When it is closed without commit, a warning in the log names the queue.
-            headers: Names and values are strings; 32 KiB together at most. Names that the bridge writes itself are
-                refused, and ``reply_to`` in any case of its letters: a FastStream consumer would publish there. A
+            session: The transaction to write in. It is not in AUTOCOMMIT, and a ``schema_translate_map`` puts the table
+                into the schema of the broker. A session that was closed begins a new transaction, as always in
+                SQLAlchemy. If it is closed without commit, a warning in the log names the queue.
+            headers: Names and values are strings; 32 KiB together at most. Names that the package writes itself
+                are refused. So is ``reply_to``, in upper or lower case: a FastStream consumer would publish there. A
                 ``traceparent`` is sent unchanged; without one, and with a current span of OpenTelemetry, the
                 application's propagators add theirs.
             correlation_id: Without control characters. Default: a new one.
@@ -65,11 +65,11 @@ class OutboxPublishMixin(BrokerPublishMixin[Delivery]):
         Raises:
             InvalidSessionError: ``session`` cannot carry a row; it is a ``TypeError``.
             InvalidMessageError: An argument is refused; nothing was written and the transaction stays usable.
-            IntegrityError: SQLAlchemy's: something else than a live duplicate is in the way of a row, such as a unique
-                index of your own, or a sequence that is behind the table's ids; nothing was written.
+            IntegrityError: SQLAlchemy's. PostgreSQL refuses a row that is no live duplicate, because of a unique index
+                of your own, or a sequence that is behind the table's ids; nothing was written.
             NotWrittenError: A trigger or a rule has suppressed the row; nothing was written.
-            ConfigError: A copy has no queue: the publisher that a forwarder with ``tee=True`` carries to stands on a
-                router that is not included in a broker, or the name of the queue of copies would be too long.
+            ConfigError: A copy has no queue: the publisher of a forwarder with ``tee=True`` is on a router that is not
+                included in a broker, or the name of the queue of copies would be too long.
 
         Example::
 

@@ -1,4 +1,4 @@
-"""What can be said of a FastAPI router and its subscribers: each option once, with its type and its meaning."""
+"""The options of a FastAPI router and its subscribers, each once, with its type and its meaning."""
 
 from collections.abc import Callable, Iterable, Sequence
 from enum import Enum

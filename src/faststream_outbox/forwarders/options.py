@@ -1,4 +1,4 @@
-"""What can be said of a forwarder: each option once, with its type and its meaning."""
+"""The options of a forwarder, each once, with its type and its meaning."""
 
 from typing import Literal
 
@@ -20,71 +20,70 @@ class ForwarderOptions(TypedDict, total=False):
     tee: bool
     """True: a consumer of its own copy of each message, beside the queue's other consumers. Publishing on this broker
     writes one more row for it in the same statement, with the same idempotency key, into a queue named as in
-    ``orders=>kafka:orders.v1``: under that name its dead letters are found. What another broker object publishes has no
-    copy. Under another name it is another consumer, and the copies under the old one stay. Default: False."""
+    ``orders=>kafka:orders.v1``; its dead letters are found under that name. A message that another broker object
+    publishes has no copy. A forwarder with another name is another consumer, and copies under the old name stay.
+    Default: False."""
 
     transform: Transform | None
-    """Called with each message before it is sent: returns a ``Forward``, which says what is to be other than published,
-    or None to drop the message, which counts as delivered. A plain function, quick, and always with the same result for
-    the same message, since it is called again for each attempt. When it raises, that message alone has failed: it is
-    retried by ``retry_strategy``, and holds back the later ones of its key. Default: messages are sent as they are."""
+    """Called with each message before it is sent. It returns a ``Forward`` with the changes, or None to drop the
+    message, which counts as delivered. A plain function, quick, and with the same result each time for the same
+    message, since it is called again for each attempt. If it raises, only that message has failed: it is retried by
+    ``retry_strategy``, and holds back the later ones of its key. Default: messages are sent as they are."""
 
     batch_size: int
     """The most rows of one hand-over. Default: 500."""
 
     batch_bytes: int
-    """The most bytes of payloads and headers of one hand-over; a message that has more by itself is sent alone. It
-    bounds what a lane holds in memory, to about twice as much. Headers count as they are stored, which may be
-    compressed. Default: 8 MiB."""
+    """The most bytes of payloads and headers of one hand-over; a larger message is sent alone. A lane holds about twice
+    as much in memory. Headers count as they are stored, which may be compressed. Default: 8 MiB."""
 
     lanes: int
     """Hand-overs in parallel in this process, each with a connection to PostgreSQL while it lasts. Over all processes
     16 can be at work for each queue. The order of a key holds with any number. Default: 2."""
 
     send_timeout: float | None
-    """Seconds after which a hand-over is given up and its rows are sent again later. What has not left this process by
-    then is not sent any more; what the network, the server or a connection of the application's own has may still
-    arrive, with the same idempotency key. Default: 5 seconds more than the destination client's own time-out, in all
-    45 seconds for Kafka, 10 for Redis and NATS, 35 for RabbitMQ, Confluent Kafka and all others."""
+    """Seconds after which a hand-over is given up and its rows are sent again later. A message that has not left this
+    process by then is not sent any more. A message that the network, the server or a connection of the application
+    has may still arrive, with the same idempotency key. Default: 5 seconds more than the client's own time-out. That
+    is 45 seconds for Kafka, 10 for Redis and NATS, 35 for RabbitMQ, Confluent Kafka and all others."""
 
     allow_lossy: bool
-    """True: a Redis channel, NATS without a stream, MQTT with QoS 0 or RabbitMQ with ``expiration=0`` will do, where a
-    message is lost when nobody listens at that moment. Default: False."""
+    """True: accept a Redis channel, NATS without a stream, MQTT with QoS 0 or RabbitMQ with ``expiration=0``. They lose
+    a message if no consumer listens at that moment. Default: False."""
 
     envelope: Literal["cloudevents"] | None
-    """``"cloudevents"``: to Kafka and RabbitMQ, rows travel as CloudEvents 1.0 in binary mode. The payload stays as it
-    is, and so do the bridge's own headers. Beside them stand the attributes: ``ce_id`` is the idempotency key,
+    """``"cloudevents"``: rows to Kafka and RabbitMQ are CloudEvents 1.0 in binary mode. The payload and the package's
+    own headers stay as they are. These attributes are added: ``ce_id`` is the idempotency key,
     ``ce_type`` the queue, ``ce_source`` ``/outbox/<queue>``, ``ce_time`` the time of publishing, ``ce_partitionkey``
-    the row's key. Headers of the caller win (``ce_type``, ``ce_source``, ``ce_subject``, ...), but for ``ce_id`` and
-    ``ce_specversion``. RabbitMQ has two bindings, so there each stands twice, as ``ce-id`` and ``cloudEvents_id``.
-    Default: None, the bridge's own headers alone."""
+    the row's key. Headers of the caller replace them (``ce_type``, ``ce_source``, ``ce_subject``, ...), except
+    ``ce_id`` and ``ce_specversion``. RabbitMQ has two bindings, so each attribute is there twice, as ``ce-id`` and
+    ``cloudEvents_id``. Default: None, only the package's own headers."""
 
     tombstones: bool
-    """True: to Kafka, a message whose body is None is sent with a null value if its record has a key. A compacted topic
-    then deletes what it has under that key. The body ``b""`` is the same to the table and is sent so too. False: it is
-    sent with an empty value, which deletes nothing. Default: False."""
+    """True: a message to Kafka whose body is None is sent with a null value if its record has a key. A compacted topic
+    then deletes the values of that key. The table does not distinguish the body ``b""`` from None. False: the message
+    is sent with an empty value, which deletes nothing. Default: False."""
 
     retry_strategy: RetryStrategy | tuple[wait_base, stop_base] | None
     """When a row that the destination refused is sent again; outages do not count. Default: ``ExponentialRetry()``."""
 
     count_nacks: bool
-    """What RabbitMQ's basic.nack means, which speaks of a queue and not of the message: it is full and rejects
-    (``x-overflow: reject-publish``), or the node that has it is down. False: an outage of that routing key. Its
-    messages wait for as long as it lasts, and no attempt is counted; one message tries now and then, at most a minute
-    apart; other routing keys go on, and ``status().parts_down`` tells how many have tried. True: it refuses the
-    message, which counts as an attempt and becomes a dead letter when ``retry_strategy`` gives up: for an exchange that
-    binds several queues, where each try of a message that one of them rejects gives the others a copy. Default:
-    False."""
+    """The meaning of RabbitMQ's basic.nack, which is about a queue and not about the message: the queue is full and
+    rejects (``x-overflow: reject-publish``), or its node is down. False: an outage of that routing key. Its messages
+    wait, and no attempt is counted. One message tries now and then, at most a minute apart. Other routing keys go on,
+    and ``status().parts_down`` counts the tries. True: basic.nack refuses the message. That counts as an attempt, and
+    the message becomes a dead letter when ``retry_strategy`` gives up. Use it for an exchange that binds several
+    queues: each try of a message that one queue rejects gives the other queues a copy. Default: False."""
 
     hold_key: bool
-    """True: where a message with a key becomes a dead letter, the later messages of that key wait until it is replayed
-    or discarded (``broker.dead_letters``). It is parked in the outbox table, even if there is a dead-letter table. Of
-    each key one message is sent at a time, so that none has gone ahead when an earlier one fails for good: with few
-    keys this is slower. False: its key goes on without it. Default: False."""
+    """True: if a message with a key becomes a dead letter, the later messages of that key wait until it is replayed or
+    discarded (``broker.dead_letters``). It is parked in the outbox table, even if there is a dead-letter table. One
+    message of each key is sent at a time, so that none is ahead when an earlier one fails for good. With few keys this
+    is slower. False: the key goes on without the dead letter. Default: False."""
 
     min_fetch_interval: float
     """Seconds until the first look without a wake-up. Default: 1.0."""
 
     max_fetch_interval: float
-    """Seconds at which the interval stops growing while nothing is found. So long may rows wait that a killed process
-    had in hand: nothing rings for them. Default: 1.5."""
+    """Seconds at which the interval stops growing while nothing is found. Rows of a killed process may wait so long,
+    because no notification comes for them. Default: 1.5."""

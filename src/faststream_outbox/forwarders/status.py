@@ -1,4 +1,4 @@
-"""How a forwarder is doing."""
+"""The state of a forwarder."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from enum import StrEnum
 
 
 class ForwarderState(StrEnum):
-    """What a forwarder of this process is at; each is its word as text, too: ``status.state == "paused"``."""
+    """The state of a forwarder in this process. Each is equal to its text: ``status.state == "paused"``."""
 
     STOPPED = "stopped"
     """The broker has not been started, or has been stopped."""
@@ -19,7 +19,7 @@ class ForwarderState(StrEnum):
     OPEN = "open"
     """The destination is down; rows stay, and no attempt is counted."""
     HALF_OPEN = "half-open"
-    """It was down, and just now it is tried whether it works again."""
+    """The destination was down, and one lane tries now if it works again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,14 +29,14 @@ class PartDown:
     name: str
     error: str
     seconds: float
-    """Since when."""
+    """For how many seconds."""
     tries: int
-    """Messages that it has refused so far. Other queues of a RabbitMQ exchange may have got a copy with each."""
+    """Messages that it has refused so far. With each, other queues of a RabbitMQ exchange may have got a copy."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ForwarderStatus:
-    """How a forwarder was doing when it was asked. The counts are this process's since the start."""
+    """The state of a forwarder at one moment. The counts are those of this process since its start."""
 
     name: str
     state: ForwarderState
@@ -44,11 +44,11 @@ class ForwarderStatus:
     """Rows of its queues that could be sent now, those behind a retry of their key included; None while stopped."""
     lag_seconds: float | None
     """For how long one of them could have been sent: since it was published, or since its time came, by the database's
-    clock. 0.0 where there is none; None while stopped."""
+    clock. 0.0 if no row waits; None while stopped."""
     last_error: str | None
     """Why the destination, or a part of it, cannot be used at present."""
     parts_down: Sequence[PartDown]
-    """RabbitMQ routing keys behind which a queue takes no message now; the others go on."""
+    """RabbitMQ routing keys whose queue takes no message now; the others go on."""
     sent: int
     """Messages that the destination accepted."""
     refused: int

@@ -1,4 +1,4 @@
-"""What can be said of a message besides its body, queue and session."""
+"""The options of a message, besides its body, queue and session."""
 
 from datetime import datetime, timedelta
 

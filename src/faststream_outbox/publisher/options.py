@@ -1,4 +1,4 @@
-"""What can be said of a publisher: each option once, with its type and its meaning."""
+"""The options of a publisher, each once, with its type and its meaning."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -1,4 +1,4 @@
-"""What can be said of a subscriber: each option once, with its type and its meaning."""
+"""The options of a subscriber, each once, with its type and its meaning."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -26,9 +26,9 @@ class ConsumingOptions(TypedDict, total=False):
 
     retry_validation_errors: bool
     """Whether a message that cannot be decoded, or does not fit the handler's annotations, is tried again by
-    ``retry_strategy``, as where processes of the next release publish what this one does not know yet. False: it is a
-    dead letter after one attempt, ``invalid_body``. What the handler or a dependency raises itself is retried in any
-    case. Default: False."""
+    ``retry_strategy``. Set it where the next release of a publisher may run before the next release of this consumer.
+    False: such a message is a dead letter after one attempt, ``invalid_body``. An error that the handler or a
+    dependency raises is retried in any case. Default: False."""
 
     fetch_batch_size: int
     """The most rows of one claim. Rows are claimed ahead of free workers only while handlers are quick. Default: 10."""
@@ -40,23 +40,23 @@ class ConsumingOptions(TypedDict, total=False):
     """Seconds at which the interval stops growing while nothing is found. Default: 10.0."""
 
     lease_ttl_seconds: float
-    """How long a claim holds without being renewed. It is renewed while the handler runs; it matters when a process
-    hangs, or dies where LISTEN is off. Default: 60.0."""
+    """How long a lease lasts without being renewed. It is renewed while the handler runs, so its length matters only
+    if a process hangs, or dies while LISTEN is off. Default: 60.0."""
 
     max_deliveries: int | None
-    """A message claimed more often goes to the dead letters unhandled: it kills its process. Default: no limit."""
+    """A message that is claimed more often becomes a dead letter unhandled: it kills its process. Default: no limit."""
 
     ack_policy: AckPolicy | None
     """What becomes of a message whose handler raised. ``NACK_ON_ERROR``: the attempt has failed, and ``retry_strategy``
     decides. ``REJECT_ON_ERROR``: a dead letter at once. ``ACK``: it counts as handled, and is gone. ``MANUAL``: the
-    handler calls ``ack``, ``nack`` or ``reject`` of its message itself, and has failed where it calls none.
+    handler calls ``ack``, ``nack`` or ``reject`` of its message itself; if it calls none, the attempt has failed.
     ``ACK_FIRST`` is refused, since it would lose messages. Default: the broker's, ``NACK_ON_ERROR``."""
 
     propagate_inbound_headers: bool
-    """Whether what the handler publishes by returning it carries the inbound message's headers. Default: False."""
+    """Whether a message that the handler returns carries the inbound message's headers. Default: False."""
 
     no_reply: bool
-    """Accepted for FastStream's sake; the outbox has no replies."""
+    """Accepted because FastStream has it; the outbox has no replies."""
 
     parser: CustomCallable | None
     """Makes a message of a delivery; see FastStream's custom parsers."""
