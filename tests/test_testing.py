@@ -692,7 +692,7 @@ async def test_a_fastapi_application(engine: AsyncEngine, run_loops: bool) -> No
 def parts(broker: OutboxBroker) -> list[Any]:
     producer: Any = broker.config.producer
     return [
-        broker._store,
+        broker.config.broker_config.storage,
         producer,
         producer.writer,
         broker.start,

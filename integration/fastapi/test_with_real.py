@@ -22,11 +22,11 @@ async def test_mocks_on_the_real_database(router: OutboxRouter, outbox_table: Ta
     async def create(item: str, broker: OutboxBroker, session: AsyncSession = Depends(shop.get_session)) -> None:
         await broker.publish(item, queue="orders", session=session)
 
-    store = router.broker._store
+    store = router.broker.config.broker_config.storage
     app = app_of(router)
     for item in ("tea", "milk"):
         async with TestOutboxBroker(router.broker, with_real=True), serving(app) as client:
-            assert router.broker._store is store
+            assert router.broker.config.broker_config.storage is store
             await client.post(f"/orders/{item}")
             await eventually(lambda: shop.count(outbox_table), lambda rows: rows == 0)
             handle.mock.assert_called_once_with(item)

@@ -1,11 +1,14 @@
 """A FastStream broker whose queue is a PostgreSQL table, with forwarders to other brokers."""
 
+from typing import TYPE_CHECKING, Any
+
 from faststream.middlewares import AckPolicy
 
 from faststream_outbox._engine.watching.unconsumed import UnconsumedQueue
 from faststream_outbox._values.dead_letter import DeadLetter
 from faststream_outbox._values.forward import Forward
 from faststream_outbox._values.row import OutboxRow
+from faststream_outbox.broker import trying_out as trying_out  # FastStream is to find it
 from faststream_outbox.broker.broker import OutboxBroker
 from faststream_outbox.broker.router import OutboxRoute, OutboxRoutePublisher, OutboxRouter
 from faststream_outbox.exceptions import (
@@ -24,7 +27,9 @@ from faststream_outbox.message import OutboxMessage
 from faststream_outbox.response import OutboxResponse, Outgoing
 from faststream_outbox.retry import ConstantRetry, ExponentialRetry, LinearRetry, NoRetry, RetryStrategy
 from faststream_outbox.schema import make_dlq_table, make_inbox_table, make_outbox_table
-from faststream_outbox.testing import TestInbox, TestOutboxBroker
+
+if TYPE_CHECKING:
+    from faststream_outbox.testing import TestInbox, TestOutboxBroker
 
 __all__ = (
     "AckPolicy",
@@ -61,3 +66,13 @@ __all__ = (
     "make_inbox_table",
     "make_outbox_table",
 )
+
+
+def __getattr__(name: str) -> Any:
+    """Import what is for tests when somebody asks for it: production does not pay for it."""
+    if name in {"TestInbox", "TestOutboxBroker"}:
+        from faststream_outbox import testing  # noqa: PLC0415 - see above
+
+        return getattr(testing, name)
+    msg = f"module {__name__!r} has no attribute {name!r}"
+    raise AttributeError(msg)

@@ -1,9 +1,12 @@
 """What a broker, its routers and their endpoints share: FastStream's settings, and the loops that run."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 from faststream_outbox._engine.runtime import Runtime
 from faststream_outbox._faststream import BrokerConfig
+from faststream_outbox._store.storage import Storage
 from faststream_outbox.exceptions import ConfigError
 
 
@@ -11,6 +14,10 @@ from faststream_outbox.exceptions import ConfigError
 class OutboxBrokerConfig(BrokerConfig):
     """FastStream's configuration, and the loops that run while the broker does."""
 
+    storage: Storage | None = field(default=None, repr=False)
+    """Where the rows of a broker are. A router has none: its endpoints have those of the broker that includes it."""
+    destination_of: Callable[[Any], Any] | None = field(default=None, init=False, repr=False)
+    """Returns what a lane sends to, given the forwarder's publisher, where a ``TestOutboxBroker`` runs the loops."""
     _runtime: Runtime | None = field(default=None, init=False, repr=False)
     is_open: bool = field(default=False, init=False, repr=False)
     """Whether the broker has started and does not stop yet: what is declared now is started at once."""

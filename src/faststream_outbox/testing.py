@@ -1,27 +1,27 @@
 """Tests of applications without a database."""
 
 from collections.abc import Awaitable, Callable, Generator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from types import TracebackType
 from typing import Any, Self, overload
 from unittest import mock
 
-from faststream.exceptions import FeatureNotSupportedException
 from typing_extensions import override
 
-from faststream_outbox._faststream import EnterType, TestBroker, broker_of, is_connected
+from faststream_outbox._faststream import broker_of, is_connected
+from faststream_outbox._faststream.testing import EnterType, TestBroker
 from faststream_outbox._store.entries import Entry
-from faststream_outbox._store.memory.dead_letters import MemoryDeadLetters
 from faststream_outbox._store.memory.entries import MemoryEntries
-from faststream_outbox._store.memory.onlooker import MemoryOnlooker
+from faststream_outbox._store.memory.storage import MemoryStorage
 from faststream_outbox._store.memory.store import MemoryStore
+from faststream_outbox._store.protocol import Writer
 from faststream_outbox._values.draft import Draft
 from faststream_outbox._values.outcome import Accepted, Refused, Unsent, Verdict
 from faststream_outbox._values.parcel import Parcel
 from faststream_outbox._values.row import OutboxRow
 from faststream_outbox.broker.broker import OutboxBroker
+from faststream_outbox.broker_config import OutboxBrokerConfig
 from faststream_outbox.exceptions import ConfigError
-from faststream_outbox.forwarders import forwarder as forwarder_module
 from faststream_outbox.forwarders.any_broker.caller import PublisherCaller
 from faststream_outbox.forwarders.forwarder import OutboxForwarder
 from faststream_outbox.inbox.inbox import Inbox
@@ -31,30 +31,6 @@ from faststream_outbox.subscriber.factory import create_subscriber
 from faststream_outbox.subscriber.usecase import OutboxSubscriber
 
 __all__ = ("TestInbox", "TestOutboxBroker")
-
-
-class _NoTryingOut(TestBroker[OutboxBroker, EnterType], broker=OutboxBroker):
-    """What FastStream finds where it looks for our test broker: to "try it out" on the AsyncAPI page.
-
-    Without one, ``AsgiFastStream(broker, asyncapi_path=...)`` refuses to be made. The real one must not be found:
-    trying out puts the live broker into test mode for a moment, and what other requests publish then would be lost.
-    """
-
-    __test__ = False
-
-    async def __aenter__(self) -> EnterType:
-        msg = (
-            "an outbox cannot be tried out: publish in a transaction of the application, or test with TestOutboxBroker"
-        )
-        raise FeatureNotSupportedException(msg)
-
-    @override
-    def create_publisher_fake_subscriber(self, broker: OutboxBroker, publisher: Any) -> Any:
-        raise NotImplementedError
-
-    @override
-    async def _fake_connect(self, broker: OutboxBroker, *args: Any, **kwargs: Any) -> None:
-        raise NotImplementedError
 
 
 class TestInbox:
@@ -85,7 +61,7 @@ class TestInbox:
         return self._memory.entries
 
     def __enter__(self) -> Self:
-        self._patches.enter_context(mock.patch.object(Inbox, "in_memory", self._memory))
+        self._patches.enter_context(_replaced(Inbox, "in_memory", by=self._memory))
         return self
 
     def __exit__(
@@ -156,14 +132,18 @@ class TestOutboxBroker(TestBroker[OutboxBroker, EnterType]):
     async def __aenter__(self) -> EnterType:
         with ExitStack() as stack:
             for broker in self.brokers:
-                stack.enter_context(mock.patch.object(broker.config.broker_config, "is_in_test", new=True))
+                stack.enter_context(_replaced(broker.config.broker_config, "is_in_test", by=True))
             if self._in_memory:
                 for broker in self.brokers:
                     stack.enter_context(self._on_memory(broker))
                 if Inbox.in_memory is None:
                     stack.enter_context(TestInbox())
             if self._run_loops:
-                stack.enter_context(self._forwarding_to_test_brokers())
+                # Test brokers have no client to send through.
+                for broker in self.brokers:
+                    stack.enter_context(
+                        _replaced(broker.config.broker_config, "destination_of", by=self._destination_of)
+                    )
             entered = await super().__aenter__()
             self._restore = stack.pop_all()
         return entered
@@ -191,33 +171,15 @@ class TestOutboxBroker(TestBroker[OutboxBroker, EnterType]):
             if row in self.store.rows:
                 await self._deliver(row)
 
-    @contextmanager
-    def _on_memory(self, broker: OutboxBroker) -> Generator[None, None, None]:
-        producer: Any = broker.config.producer
-        writer = self.store if self._run_loops else _Direct(self.store, self._deliver)
-        with (
-            mock.patch.object(broker, "_store", self.store),
-            mock.patch.object(broker, "_dead_letters", MemoryDeadLetters(self.store)),
-            mock.patch.object(broker, "_onlooker", MemoryOnlooker(self.store)),
-            mock.patch.object(producer, "writer", writer),
-        ):
-            yield
+    def _on_memory(self, broker: OutboxBroker) -> AbstractContextManager[None]:
+        config: OutboxBrokerConfig = broker.config.broker_config
+        assert config.storage is not None  # noqa: S101 - that of a broker
+        writer: Writer = self.store if self._run_loops else _Direct(self.store, self._deliver)
+        storage = MemoryStorage(store=self.store, writer=writer, real=config.storage)
+        return _replaced(config, "storage", by=storage)
 
-    @contextmanager
-    def _forwarding_to_test_brokers(self) -> Generator[None, None, None]:
-        """Replace the destinations of forwarders by their publishers, since test brokers have no client."""
-        module: Any = forwarder_module
-        create = module.create_destinations
-
-        def create_for_test(publisher: Any, *args: Any, **options: Any) -> Any:
-            # The real ones too: they check the settings of their broker.
-            made = create(publisher, *args, **options)
-            if all(publisher is not forwarder.to for forwarder in _forwarders(self.brokers)):
-                return made
-            return made._replace(lanes=[_TestDestination(publisher, self._forward) for _ in made.lanes])
-
-        with mock.patch.object(module, "create_destinations", create_for_test):
-            yield
+    def _destination_of(self, publisher: Any) -> "_TestDestination":
+        return _TestDestination(publisher, self._forward)
 
     @contextmanager
     def _patch_producer(self, broker: OutboxBroker) -> Generator[None, None, None]:
@@ -342,6 +304,17 @@ class _TestDestination:
 
     async def close(self) -> None:
         """Nothing was opened."""
+
+
+@contextmanager
+def _replaced(owner: Any, name: str, *, by: Any) -> Generator[None, None, None]:
+    """Set an attribute to another value as long as the context lasts."""
+    before = getattr(owner, name)
+    setattr(owner, name, by)
+    try:
+        yield
+    finally:
+        setattr(owner, name, before)
 
 
 def _is_up(publisher: Any) -> bool:

@@ -34,7 +34,6 @@ from faststream._internal.logger import DefaultLoggerStorage, make_logger_state
 from faststream._internal.logger.logging import get_broker_logger
 from faststream._internal.parser import CodecProto, DefaultCodec
 from faststream._internal.producer import ProducerProto
-from faststream._internal.testing.broker import EnterType, TestBroker, change_producer
 from faststream._internal.types import BrokerMiddleware, CustomCallable, IdGenerator, PublisherMiddleware
 from faststream._internal.utils.functions import to_async
 
@@ -57,7 +56,6 @@ __all__ = (
     "DefaultCodec",
     "DefaultLoggerStorage",
     "DriverAnnotation",
-    "EnterType",
     "FastDependsConfig",
     "HandlerCallWrapper",
     "HandlerItem",
@@ -79,9 +77,7 @@ __all__ = (
     "SubscriberSpecificationConfig",
     "SubscriberUsecase",
     "SubscriberUsecaseConfig",
-    "TestBroker",
     "broker_of",
-    "change_producer",
     "connection_options",
     "forget_connection",
     "get_broker_logger",

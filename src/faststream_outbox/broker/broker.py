@@ -4,7 +4,6 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Sequence
-from functools import cached_property
 from types import TracebackType
 from typing import Any
 
@@ -26,12 +25,8 @@ from faststream_outbox._faststream import (
     FastDependsConfig,
     serializer_of,
 )
-from faststream_outbox._store.postgres.dead_letters import PostgresDeadLetters
-from faststream_outbox._store.postgres.examiner import PostgresExaminer
-from faststream_outbox._store.postgres.onlooker import PostgresOnlooker
-from faststream_outbox._store.postgres.store import PostgresStore
-from faststream_outbox._store.postgres.writer import PostgresWriter
-from faststream_outbox._store.protocol import DeadLetterStore, Examiner, Onlooker, Store
+from faststream_outbox._store.postgres.storage import PostgresStorage
+from faststream_outbox._store.storage import Storage
 from faststream_outbox._values.draft import DEFAULT_MAX_PAYLOAD_BYTES
 from faststream_outbox.admin.admin import OutboxAdmin
 from faststream_outbox.admin.dead_letters import DeadLetters
@@ -97,17 +92,11 @@ class OutboxBroker(OutboxPublishMixin, OutboxRegistrator, BrokerUsecase[Delivery
         self._listen = options.get("listen", True)
         self._notify = options.get("notify", True)
         self._lifecycle = asyncio.Lock()
-        self._dead_letters: DeadLetterStore = PostgresDeadLetters(engine, outbox_table, dlq_table)
-        self._store: Store = PostgresStore(engine, outbox_table, dlq_table, listen_engine=listen_engine)
-        self._tables = (outbox_table, dlq_table)
-        self._listen_engine = listen_engine
         super().__init__(
             routers=options.get("routers", ()),
             config=OutboxBrokerConfig(
                 producer=OutboxProducer(
-                    writer=PostgresWriter(
-                        engine, outbox_table, notify=self._notify, waker=self._waker, warn=self._warn
-                    ),
+                    writer=lambda: self._storage.writer,
                     max_payload_bytes=_payload_limit(options),
                     codec=options.get("codec") or DefaultCodec(),
                     serializer=lambda: serializer_of(self.config),
@@ -134,6 +123,15 @@ class OutboxBroker(OutboxPublishMixin, OutboxRegistrator, BrokerUsecase[Delivery
                 ack_policy=options.get("ack_policy") or EMPTY,
                 id_generator=options.get("id_generator", gen_cor_id),
                 extra_context={"broker": self},
+                storage=PostgresStorage(
+                    engine,
+                    outbox_table,
+                    dlq_table,
+                    listen_engine=listen_engine,
+                    notify=self._notify,
+                    waker=self._waker,
+                    warn=self._warn,
+                ),
                 default_driver_annotations={
                     kind: DriverAnnotation(type_hint=kind, module="faststream_outbox.annotations", name=kind.__name__)
                     for kind in (OutboxBroker, OutboxMessage, OutboxProducer)
@@ -157,20 +155,13 @@ class OutboxBroker(OutboxPublishMixin, OutboxRegistrator, BrokerUsecase[Delivery
     @property
     def dead_letters(self) -> DeadLetters:
         """Rows that failed for good: look at them, send them again, or let them go."""
-        return DeadLetters(self._dead_letters)
+        return DeadLetters(self._storage.dead_letters)
 
     @property
     def admin(self) -> OutboxAdmin:
         """What people who run the outbox ask and do: figures of queues, dead letters, and what is wrong."""
-        return OutboxAdmin(self._onlooker, self._examiner, self._dead_letters, self._store.explain)
-
-    @cached_property
-    def _onlooker(self) -> Onlooker:
-        return PostgresOnlooker(self._engine, *self._tables)
-
-    @cached_property
-    def _examiner(self) -> Examiner:
-        return PostgresExaminer(self._engine, *self._tables, listen_engine=self._listen_engine)
+        rows = self._storage
+        return OutboxAdmin(rows.onlooker, rows.examiner, rows.dead_letters, rows.store.explain)
 
     @property
     def is_idle(self) -> bool:
@@ -209,7 +200,7 @@ class OutboxBroker(OutboxPublishMixin, OutboxRegistrator, BrokerUsecase[Delivery
                 return
             self.check_consumers()
             await self.connect()
-            runtime = Runtime(self._store, self._log, listen=self._listen)
+            runtime = Runtime(self._storage.store, self._log, listen=self._listen)
             self.config.broker_config.set_runtime(runtime)
             runtime.start()
             try:
@@ -268,7 +259,7 @@ class OutboxBroker(OutboxPublishMixin, OutboxRegistrator, BrokerUsecase[Delivery
         """
         try:
             async with asyncio.timeout(timeout):
-                return await self._store.ping()
+                return await self._storage.store.ping()
         except Exception:  # noqa: BLE001 - whatever it is, the database does not answer
             return False
 
@@ -297,9 +288,14 @@ class OutboxBroker(OutboxPublishMixin, OutboxRegistrator, BrokerUsecase[Delivery
         Raises:
             SchemaError: Tables differ; ``differences`` has one sentence for each point of both tables.
         """
-        problems = await self._store.differences()
+        problems = await self._storage.store.differences()
         if problems:
             raise SchemaError(problems)
+
+    @property
+    def _storage(self) -> Storage:
+        storage: Storage = self.config.broker_config.storage
+        return storage
 
     def _waker(self) -> Callable[[str], None] | None:
         """Return the function that wakes consumers of this process; None if notifications wake them."""

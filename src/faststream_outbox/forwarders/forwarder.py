@@ -248,7 +248,7 @@ class OutboxForwarder:
             lane.start()
 
     def _create_destinations(self, log: Log, *, lanes: int) -> Destinations:
-        return create_destinations(
+        made = create_destinations(
             self.to,
             log,
             lanes=lanes,
@@ -258,6 +258,8 @@ class OutboxForwarder:
             tombstones=self._tombstones,
             count_nacks=self._count_nacks,
         )
+        destination_of = self._config.destination_of
+        return made if destination_of is None else made._replace(lanes=[destination_of(self.to) for _ in made.lanes])
 
     async def stop(self, grace: float) -> None:
         """Take no more rows, let hand-overs finish for up to ``grace`` seconds, give back what is cut off.

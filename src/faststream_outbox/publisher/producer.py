@@ -27,7 +27,7 @@ class OutboxProducer(ProducerProto[OutboxPublishCommand]):
     """Encodes bodies, checks messages, and writes rows in the caller's transaction.
 
     Args:
-        writer: Writes rows.
+        writer: Returns what writes rows; a test may have put another in its place since.
         max_payload_bytes: The largest encoded body.
         codec: The broker's codec.
         serializer: Gives the broker's serializer, which an application may replace after the broker is made.
@@ -39,7 +39,7 @@ class OutboxProducer(ProducerProto[OutboxPublishCommand]):
     def __init__(
         self,
         *,
-        writer: Writer,
+        writer: Callable[[], Writer],
         max_payload_bytes: int,
         codec: CodecProto,
         serializer: "Callable[[], SerializerProto | None]",
@@ -47,13 +47,18 @@ class OutboxProducer(ProducerProto[OutboxPublishCommand]):
         decoder: CustomCallable | None = None,
         copies: Callable[[str], Sequence[str]] = lambda _queue: (),
     ) -> None:
-        self.writer = writer
+        self._writer = writer
         self.codec = codec
         self._max_payload_bytes = max_payload_bytes
         self._copies = copies
         self._serializer = serializer
         self._parser = ParserComposition(parser, OutboxParser.parse_message)
         self._decoder = ParserComposition(decoder, OutboxParser.decode_message)
+
+    @property
+    def writer(self) -> Writer:
+        """What writes rows."""
+        return self._writer()
 
     async def publish(self, cmd: OutboxPublishCommand) -> int | None:
         """Write one row; None where it is a live duplicate."""
