@@ -104,6 +104,9 @@ async def test_a_span_that_makes_no_sense_is_refused(engine: AsyncEngine, inbox:
         await inbox.prune(engine, older_than=DAY, batch_size=0)
     with pytest.raises(InvalidSessionError):
         await inbox.prune("engine", older_than=DAY)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=r"^engine: must be an AsyncEngine"):
+        async with AsyncSession(engine) as session, inbox.pruning(session, older_than=DAY):  # type: ignore[arg-type]
+            pytest.fail("began with a session")
 
 
 async def test_the_index_is_walked_and_nothing_else_is_read(engine: AsyncEngine, inbox: Inbox) -> None:

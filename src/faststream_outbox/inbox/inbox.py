@@ -218,6 +218,9 @@ class Inbox:
         for name, span in (("older_than", older_than), ("every", every), ("longest_copy", longest_copy)):
             check_span(name, span)
         require_count("batch_size", batch_size)
+        if not isinstance(engine, AsyncEngine):
+            msg = f"engine: must be an AsyncEngine, as create_async_engine makes it, got {type(engine).__name__}"
+            raise ConfigError(msg)
 
         async def prune() -> int:
             return await self.prune(engine, older_than=older_than, batch_size=batch_size)
