@@ -78,7 +78,7 @@ async def test_a_queue_that_stands_and_who_holds_its_shards(
 ) -> None:
     await put(owner, age="10 min", count=3)
     [standing] = of(await admin.examine(), "queues")
-    assert standing.text == "'orders': 3 rows could be taken, the first one for 10 min"
+    assert standing.text.startswith("'orders': 3 rows could be taken, the first one for 10 min")
     async with owner.connect() as holder:
         pid = await holder.scalar(text("SELECT pg_backend_pid()"))
         await holder.execute(
@@ -109,6 +109,25 @@ async def test_a_session_that_others_wait_for(admin: OutboxAdmin, owner: AsyncEn
         await blocker.rollback()
         await waiting
     assert f"1 session waiting for pid {pid} of user" in found[0].text
+
+
+async def test_a_table_that_somebody_has_locked(
+    admin: OutboxAdmin, owner: AsyncEngine, engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("faststream_outbox.admin.doctor.CHECK_SECONDS", 1.0)
+    async with engine.connect() as migration, owner.connect() as consumer:
+        pid = await migration.scalar(text("SELECT pg_backend_pid()"))
+        await migration.execute(text("ALTER TABLE outbox ADD COLUMN note text"))
+        waiting = asyncio.create_task(consumer.execute(text("SELECT FROM outbox")))
+        async with asyncio.timeout(60):
+            while not (found := [f for f in of(await admin.examine(), "blockers") if f.grade is Grade.PROBLEM]):
+                pass
+        findings = await admin.examine()
+        await migration.rollback()
+        await waiting
+    assert f"waiting for pid {pid} of user" in found[0].text
+    assert [each.grade for each in of(findings, "queues")] == [Grade.UNKNOWN]
+    assert of(findings, "server")[0].grade is Grade.OK
 
 
 async def test_a_snapshot_that_is_held(

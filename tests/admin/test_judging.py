@@ -16,7 +16,7 @@ from faststream_outbox._values.facts import (
 )
 from faststream_outbox._values.figures import Count, QueueFigures
 from faststream_outbox._values.finding import Finding, Grade
-from faststream_outbox._values.spans import span
+from faststream_outbox._values.spans import size, span
 from faststream_outbox.admin import judging
 
 SERVER = ServerFacts(
@@ -215,3 +215,11 @@ def test_listening() -> None:
 )
 def test_spans(seconds: float | None, words: str) -> None:
     assert span(seconds) == words
+
+
+@pytest.mark.parametrize(
+    ("count", "words"),
+    [(0, "0 B"), (1023, "1023 B"), (1024, "1 KiB"), (3 * 1024**3, "3 GiB"), (1024**5, "1,024.0 TiB")],
+)
+def test_sizes(count: int, words: str) -> None:
+    assert size(count) == words

@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, NamedTuple, Protocol
 
 from faststream_outbox._values.dead_letter import DeadLetter, Selection
@@ -181,6 +182,9 @@ class DeadLetterStore(Protocol):
     async def discard(self, session: Any, selection: Selection, *, limit: int) -> int:
         """Delete dead letters for good; tell how many."""
 
+    async def now(self) -> datetime:
+        """Return the time by the clock that the times of dead letters are from."""
+
 
 class Onlooker(Protocol):
     """What people look at. No look takes a lock or a lease, and all are bounded."""
@@ -204,6 +208,9 @@ class Examiner(Protocol):
 
     async def tables(self) -> Sequence[TableFacts]:
         """Return what the statistics say of the outbox table, and of the dead-letter table where there is one."""
+
+    async def has_table(self, table: Any) -> bool:
+        """Return whether the database has a table of this name."""
 
     def declared_indexes(self) -> Sequence[IndexFacts]:
         """Return the indexes that the tables are declared with."""

@@ -1,4 +1,6 @@
-"""Spans of time, as people read them."""
+"""Spans of time and sizes, as people read them."""
+
+_KIBI = 1024
 
 _UNITS = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
 
@@ -21,3 +23,17 @@ def span(seconds: float | None) -> str:
         if count or parts:
             parts.append(f"{count} {unit}" if count else "")
     return " ".join(part for part in parts[:2] if part)
+
+
+def size(count: float) -> str:
+    """Return a number of bytes in the largest unit of which there is one.
+
+    Example:
+        >>> size(57_344)
+        '56 KiB'
+    """
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if count < _KIBI:
+            return f"{count:.0f} {unit}"
+        count /= _KIBI
+    return f"{count:,.1f} TiB"

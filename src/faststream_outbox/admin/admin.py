@@ -2,10 +2,13 @@
 
 from collections.abc import Callable, Mapping, Sequence
 
+from sqlalchemy import Table
+
 from faststream_outbox._store.protocol import DeadLetterStore, Examiner, Onlooker
 from faststream_outbox._values.explanation import Explanation
 from faststream_outbox._values.figures import QueueFigures, RowState, SeenRow
 from faststream_outbox._values.finding import Finding
+from faststream_outbox._values.overview import Overview
 from faststream_outbox.admin.dead_letters import DeadLetters
 from faststream_outbox.admin.doctor import Doctor
 from faststream_outbox.checks import require_count
@@ -95,6 +98,26 @@ class OutboxAdmin:
             limit=require_count("limit", limit, at_most=MOST_ROWS),
             max_bytes=require_count("max_bytes", max_bytes),
         )
+
+    async def overview(self, *, at_most: int = DEFAULT_AT_MOST) -> Overview:
+        """Return what is known of the server and the tables, with the figures of the first 10,000 queues.
+
+        Args:
+            at_most: As in ``queues``.
+
+        Raises:
+            ConfigError: ``at_most`` cannot be.
+        """
+        return Overview(
+            server=await self._examiner.server(),
+            tables=await self._examiner.tables(),
+            differences=await self._examiner.differences(),
+            queues=await self.queues(at_most=at_most),
+        )
+
+    async def has_table(self, table: Table) -> bool:
+        """Return whether the database has a table of this name."""
+        return await self._examiner.has_table(table)
 
     async def differences(self) -> Mapping[str, Sequence[str]]:
         """Return, for each table that is not as it is declared, in what it differs; see ``validate_schema``."""

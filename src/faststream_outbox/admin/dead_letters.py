@@ -1,8 +1,9 @@
 """``broker.dead_letters``: look at rows that failed for good, send them again, or let them go."""
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Protocol
 
 from typing_extensions import TypedDict, Unpack
 
@@ -18,6 +19,16 @@ MAX_LIMIT = 1_000_000
 """More in one transaction would hold its locks for too long; call again."""
 
 MAX_ID = 2**63 - 1
+
+DEFAULT_BATCH = 500
+"""A transaction of so many takes a moment, and holds up nobody."""
+
+
+class Change(Protocol):
+    """What is done with dead letters."""
+
+    async def __call__(self, session: Any, selection: Selection, *, limit: int) -> int:
+        """Change up to ``limit`` letters, and return how many."""
 
 
 class DeadLetterOptions(TypedDict, total=False):
@@ -141,6 +152,48 @@ class DeadLetters:
             InvalidSessionError: ``session`` cannot be used.
         """
         return await self._store.replay(session, _selection("replay", options), limit=_checked(limit))
+
+    async def replay_all(
+        self, *, batch: int = DEFAULT_BATCH, **options: Unpack[DeadLetterOptions]
+    ) -> AsyncIterator[int]:
+        """Replay all that have failed until now, in one transaction for each batch.
+
+        What fails again meanwhile is not among them. If the process ends in the middle, each letter is either replayed
+        or still a letter, and the same call goes on with the rest.
+
+        Args:
+            batch: The most in one transaction.
+            **options: See ``DeadLetterOptions``.
+
+        Yields:
+            How many were replayed so far, after each transaction.
+
+        Raises:
+            ConfigError: An option or ``batch`` cannot be.
+
+        Example::
+
+            async for done in broker.dead_letters.replay_all(queue="orders"):
+                print(done)
+        """
+        async for done in self._all(self._store.replay, "replay_all", batch, options):
+            yield done
+
+    async def discard_all(
+        self, *, batch: int = DEFAULT_BATCH, **options: Unpack[DeadLetterOptions]
+    ) -> AsyncIterator[int]:
+        """Delete for good all that have failed until now, in one transaction for each batch; see ``replay_all``."""
+        async for done in self._all(self._store.discard, "discard_all", batch, options):
+            yield done
+
+    async def _all(self, change: Change, method: str, batch: int, options: DeadLetterOptions) -> AsyncIterator[int]:
+        selection = _selection(method, options)
+        now = await self._store.now()
+        selection = replace(selection, failed_before=min(selection.failed_before or now, now))
+        done = 0
+        while changed := await change(None, selection, limit=_checked(batch)):
+            done += changed
+            yield done
 
     async def discard(
         self,

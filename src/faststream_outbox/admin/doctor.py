@@ -1,5 +1,6 @@
 """Looks for what keeps messages from flowing, or may soon."""
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TypeAlias
 
@@ -7,10 +8,17 @@ from faststream_outbox._store.protocol import Examiner, Onlooker
 from faststream_outbox._values.explanation import Explanation
 from faststream_outbox._values.figures import QueueFigures
 from faststream_outbox._values.finding import Finding, Grade
+from faststream_outbox._values.overview import is_standing
 from faststream_outbox.admin import judging
 
 SNAPSHOT_SECONDS = 300.0
 """Reports take minutes; a snapshot that is held for longer lets the table grow."""
+
+CHECK_SECONDS = 5.0
+"""A check that takes longer waits for a lock, most likely: the others go on."""
+
+SILENCE_SECONDS = 10.0
+"""What the look for notifications may take longer: it waits for one that a pooler does not let through."""
 
 MOST_QUEUES = 1000
 AT_MOST = 1000
@@ -48,23 +56,25 @@ class Doctor:
 
         # Queues come before what is judged by them.
         checks: Mapping[str, Check] = {
+            "blockers": self._blockers,
             "server": self._server,
             "tables": self._tables,
             "indexes": self._indexes,
             "queues": self._look_at_queues,
-            "blockers": self._blockers,
             "statistics": self._statistics,
             "snapshots": self._snapshots,
             "listen": listen,
         }
         findings: list[Finding] = []
         for name, check in checks.items():
-            findings += await self._make(name, check)
+            more = listen_seconds + SILENCE_SECONDS if check is listen else 0.0
+            findings += await self._make(name, check, seconds=CHECK_SECONDS + more)
         return findings
 
-    async def _make(self, name: str, check: Check) -> Sequence[Finding]:
+    async def _make(self, name: str, check: Check, *, seconds: float) -> Sequence[Finding]:
         try:
-            return await check()
+            async with asyncio.timeout(seconds):
+                return await check()
         except Exception as error:  # noqa: BLE001 - one check that fails keeps no other from being made
             text = f"it could not be looked at: {self._explain(error).text}"
             return [Finding(check=name, grade=Grade.UNKNOWN, text=text)]
@@ -81,7 +91,7 @@ class Doctor:
     async def _look_at_queues(self) -> Sequence[Finding]:
         self._queues = await self._onlooker.queues(limit=MOST_QUEUES, at_most=AT_MOST)
         findings = list(judging.queues(self._queues))
-        standing = [figures for figures in self._queues if judging.is_standing(figures)]
+        standing = [figures for figures in self._queues if is_standing(figures)]
         for figures in standing[:MOST_STANDING]:
             findings += judging.holders(figures, await self._examiner.holders(figures.queue))
         return findings
@@ -97,7 +107,7 @@ class Doctor:
             found = await self._examiner.plans(SOME_QUEUE if longest is None else longest.queue)
             return judging.plans(found, estimated_rows=facts[0].estimated_rows if facts else 0)
 
-        return [*judging.statistics(facts), *await self._make("plans", plans)]
+        return [*judging.statistics(facts), *await self._make("plans", plans, seconds=CHECK_SECONDS)]
 
     async def _snapshots(self) -> Sequence[Finding]:
         return judging.snapshots(await self._examiner.snapshots(seconds=SNAPSHOT_SECONDS))

@@ -14,11 +14,9 @@ from faststream_outbox._values.facts import (
 )
 from faststream_outbox._values.figures import QueueFigures
 from faststream_outbox._values.finding import Finding, Grade
+from faststream_outbox._values.overview import STANDING_SECONDS
 from faststream_outbox._values.printable import printable
-from faststream_outbox._values.spans import span
-
-STANDING_SECONDS = 60.0
-"""A row that could have been taken for so long is not just on its way."""
+from faststream_outbox._values.spans import size, span
 
 FULL = 0.8
 """Of the connections that are permitted: what is left then is soon gone when processes start."""
@@ -119,11 +117,6 @@ def _in_words(index: IndexFacts) -> str:
     return f"{unique}({', '.join(index.columns)})" + (f" where {index.predicate}" if index.predicate else "")
 
 
-def is_standing(figures: QueueFigures) -> bool:
-    """Return whether a row of the queue could have been taken long ago."""
-    return (figures.oldest_seconds or 0.0) > STANDING_SECONDS
-
-
 def queues(all_figures: Sequence[QueueFigures]) -> Iterator[Finding]:
     """Judge each queue by how long its first row stands, by its leases and by its dead letters."""
     quiet = True
@@ -142,7 +135,7 @@ def _queue(name: str, figures: QueueFigures) -> Iterator[Finding]:
     if figures.leases_run_out:
         text = f"{name!r}: the leases of {_number(figures.leases_run_out, 'row')} have run out"
         yield _problem("queues", text, "no process releases them: start one that consumes this queue")
-    if is_standing(figures):
+    if (figures.oldest_seconds or 0.0) > STANDING_SECONDS:
         text = f"{name!r}: {_rows(figures)} could be taken, the first one for {span(figures.oldest_seconds)}"
         whose = "its subscriber" if figures.forwarder is None else f"forwarder {printable(figures.forwarder)!r}"
         advice = (
@@ -201,14 +194,14 @@ def statistics(facts: Sequence[TableFacts]) -> Sequence[Finding]:
 
 def _statistics(facts: TableFacts) -> Iterator[Finding]:
     rows = "unknown" if facts.estimated_rows < 0 else f"about {facts.estimated_rows:,}"
-    size = f"{rows} rows in {_bytes(facts.table_bytes)}, indexes {_bytes(facts.index_bytes)}"
-    size += f", about {facts.dead_rows:,} dead rows"
+    seen = f"{rows} rows in {size(facts.table_bytes)}, indexes {size(facts.index_bytes)}"
+    seen += f", about {facts.dead_rows:,} dead rows"
     if facts.dead_rows > max(MANY_DEAD_ROWS, facts.estimated_rows):
         when = "never" if facts.last_vacuum is None else f"{facts.last_vacuum:%Y-%m-%d %H:%M} UTC"
-        text = f"{facts.table}: {size}; the last vacuum was: {when}"
+        text = f"{facts.table}: {seen}; the last vacuum was: {when}"
         yield _warning("dead rows", text, f"look for what holds a snapshot, below; {_AUTOVACUUM}")
     else:
-        yield Finding(check="dead rows", grade=Grade.OK, text=f"{facts.table}: {size}")
+        yield Finding(check="dead rows", grade=Grade.OK, text=f"{facts.table}: {seen}")
     if "autovacuum_enabled=false" in facts.options or "autovacuum_enabled=off" in facts.options:
         yield _warning("dead rows", f"{facts.table}: autovacuum is off for this table", _AUTOVACUUM)
     if facts.has_row_security:
@@ -302,12 +295,3 @@ def _rows(figures: QueueFigures) -> str:
 
 def _number(count: int, noun: str) -> str:
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
-
-
-def _bytes(size: int) -> str:
-    value = float(size)
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if value < 1024:  # noqa: PLR2004 - that many of one make one of the next
-            return f"{value:.0f} {unit}"
-        value /= 1024
-    return f"{value:.1f} TiB"

@@ -1,6 +1,7 @@
 """Dead letters of the store in memory."""
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 
 from faststream_outbox._store.memory.records import utc_now
@@ -41,6 +42,9 @@ class MemoryDeadLetters:
         ids = self._ids(selection)[:limit]
         self._store.discard(ids)
         return len(ids)
+
+    async def now(self) -> datetime:
+        return utc_now()
 
     def _ids(self, selection: Selection) -> Sequence[int]:
         return sorted(letter.row.id for letter in self._selected(selection))

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from datetime import datetime
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Row, Table, TextClause
@@ -66,6 +67,9 @@ class PostgresDeadLetters:
     async def discard(self, session: Any, selection: Selection, *, limit: int) -> int:
         statements = self._statements.dead_letters_discard
         return await self._run(session, lambda conn: self._change(conn, statements, selection, limit))
+
+    async def now(self) -> datetime:
+        return await self._run(None, lambda conn: conn.execute(self._statements.now).scalar_one())
 
     def _change(
         self, connection: Connection, statements: Sequence[TextClause], selection: Selection, limit: int

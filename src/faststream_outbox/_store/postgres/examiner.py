@@ -77,6 +77,10 @@ class PostgresExaminer:
         records = await self._fetch(self._statements.facts_of_tables, self._tables)
         return [TableFacts(**record._mapping) for record in records]  # noqa: SLF001 - documented by SQLAlchemy
 
+    async def has_table(self, table: Table) -> bool:
+        wanted = {"tables": [quote_table(translated(table, self._engine))]}
+        return bool(await self._fetch(self._statements.facts_of_tables, wanted))
+
     def declared_indexes(self) -> Sequence[IndexFacts]:
         return [_declared(table, index) for table in self._declared for index in table.indexes]
 

@@ -32,6 +32,7 @@ class PeopleStatements(Statements):
     def __init__(self, outbox_table: Table, dlq_table: Table | None = None) -> None:
         super().__init__(outbox_table, dlq_table)
         self.dead_letters_groups = self._load("dead_letters_groups")
+        self.now = self._load("now")
         self.queue_names = self._write("queue_names")
         self.queue_figures = self._write("queue_figures")
         self.seen = {

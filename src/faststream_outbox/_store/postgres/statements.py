@@ -213,7 +213,7 @@ class Statements:
         return self._load(name, "EXPLAIN (FORMAT JSON) ", **clauses)
 
     def _load(self, name: str, before: str = "", **clauses: str) -> TextClause:
-        statement = _fill(name, self._clauses | clauses)
+        statement = fill(name, **(self._clauses | clauses))
         return text(before + statement).bindparams(
             **dict(c for clause, c in self._constants.items() if clause in statement)
         )
@@ -221,13 +221,19 @@ class Statements:
 
 def load_for(table: Table, name: str) -> TextClause:
     """Return a statement that is about one table alone."""
-    statement = text(_fill(name, {"table": _escaped(table), "planned_anew": _PLANNED_ANEW}))
+    statement = text(fill(name, table=_escaped(table), planned_anew=_PLANNED_ANEW))
     return statement.bindparams(planned_anew=True) if "planned_anew" in statement.text else statement
 
 
-def _fill(name: str, clauses: Mapping[str, str]) -> str:
+def fill(name: str, **clauses: str) -> str:
+    """Return the statement of a file with clauses in the place of their names."""
     # In one pass, since a table's name may look like a placeholder.
     return re.sub(r"\{(\w+)\}", lambda placeholder: clauses[placeholder[1]], _read(name))
+
+
+def quote_name(name: str) -> str:
+    """Quote an identifier where SQL needs that."""
+    return _IDENTIFIERS.quote(name)
 
 
 def quote_table(table: Table) -> str:

@@ -1,0 +1,6 @@
+-- Handlers and forwarders: they change the state of a row, and delete it. They never change its content.
+GRANT SELECT, DELETE ON {table} TO {role};
+GRANT UPDATE (next_attempt_at, attempts_count, deliveries_count, first_attempt_at, last_attempt_at, acquired_at,
+    acquired_token, failed_at, failure_reason, last_exception) ON {table} TO {role};
+-- Where there is a dead-letter table.
+GRANT INSERT ON {dlq_table} TO {role};

@@ -1,0 +1,71 @@
+"""The SQL that owners are given: the same privileges as docs/operating.md prints, and names that are quoted."""
+
+import re
+from pathlib import Path
+
+import pytest
+from sqlalchemy import MetaData
+
+from faststream_outbox import ConfigError, make_dlq_table, make_outbox_table
+from faststream_outbox._store.postgres.ddl import Work, autovacuum, creation, grants, upgrade
+
+PAGE = Path(__file__).parents[2] / "docs" / "operating.md"
+BLOCK = re.compile(r"^```sql\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+GRANT = re.compile(r"GRANT .*?;", re.DOTALL)
+OUTBOX = make_outbox_table(MetaData())
+DLQ = make_dlq_table(MetaData())
+
+
+def statements(sql: str) -> list[str]:
+    return [" ".join(each.split()) for each in GRANT.findall(sql)]
+
+
+@pytest.mark.parametrize(
+    ("work", "headings"),
+    [
+        (Work.PUBLISHER, ["publisher"]),
+        (Work.PUBLISHER_WITH_TEE, ["publisher with tee"]),
+        (Work.PUBLISHER_WITH_TIMERS, ["publisher with timers"]),
+        (Work.CONSUMER, ["consumer", "consumer with a dead-letter table"]),
+        (Work.DEAD_LETTERS, ["dead letters"]),
+    ],
+)
+def test_grants_are_those_of_the_page(work: Work, headings: list[str]) -> None:
+    blocks = BLOCK.findall(PAGE.read_text(encoding="utf-8"))
+    parts = re.split(r"^-- (.*)\n", "".join(blocks), flags=re.MULTILINE)
+    printed = dict(zip(parts[1::2], parts[2::2], strict=True))
+    on_the_page = [statement for heading in headings for statement in statements(printed[heading])]
+    role = on_the_page[0].rpartition(" ")[2].rstrip(";")
+    assert statements(grants(work, OUTBOX, DLQ, role=role)) == on_the_page
+
+
+@pytest.mark.parametrize("work", Work)
+def test_without_a_dead_letter_table_nothing_is_said_of_one(work: Work) -> None:
+    assert "dead-letter" not in grants(work, OUTBOX, None, role="app").partition("\n")[2]
+    assert "outbox_dlq" not in grants(work, OUTBOX, None, role="app")
+
+
+def test_names_are_quoted() -> None:
+    odd = make_outbox_table(MetaData(), 'a"; DROP TABLE x; --', schema="Shop")
+    graves = make_dlq_table(MetaData(), "Graves", schema="Shop")
+    quoted = '"Shop"."a""; DROP TABLE x; --"'
+    assert f'ON {quoted} TO "the role"' in grants(Work.CONSUMER, odd, graves, role="the role")
+    assert f"ALTER TABLE {quoted} SET" in autovacuum(odd)
+    assert any(f"CREATE TABLE {quoted}" in statement for statement in creation([odd]))
+    first, *others = upgrade(odd, graves)
+    assert 'ALTER TABLE "Shop"."Graves"' in first
+    assert 'DROP CONSTRAINT IF EXISTS "Graves_pkey"' in first
+    assert any(f"ALTER TABLE {quoted}" in statement for statement in others)
+
+
+@pytest.mark.parametrize(
+    ("version", "is_needed"),
+    [(None, True), ("0.0.1", True), ("0.1.0a1", True), ("v0.0", True), ("0.1.0", False), ("0.1", False), ("1", False)],
+)
+def test_what_an_upgrade_is_needed_for(version: str | None, is_needed: bool) -> None:
+    assert bool([*upgrade(OUTBOX, DLQ, from_version=version)]) == is_needed
+
+
+def test_what_is_no_version() -> None:
+    with pytest.raises(ConfigError, match=r"from_version: must be a version like 0\.1\.0, got 'newest'"):
+        [*upgrade(OUTBOX, DLQ, from_version="newest")]
