@@ -43,7 +43,7 @@ def log() -> Lines:
 @pytest.fixture
 async def leases() -> Leases:
     leases = Leases()
-    leases.token = TOKEN
+    leases.token.value = TOKEN
     return leases
 
 

@@ -37,7 +37,7 @@ async def make(
     made = []
 
     def make(*, enabled: bool = True) -> Receiver:
-        listening = Receiver(store, leases, wakeups, Health("line", log), log, enabled=enabled)
+        listening = Receiver(store, leases.token, wakeups, Health("line", log), log, enabled=enabled)
         listening._backoff = Backoff(0.001, 0.002)
         made.append(listening)
         return listening
@@ -71,8 +71,8 @@ async def test_a_broken_line_is_opened_again_under_the_same_token(
         bell.clear()
         store.lines[-1].break_off()
     await until(lambda: len(store.lines) == 4)
-    assert {line.token for line in store.lines} == {leases.token}
-    assert leases.token.startswith(PRESENCE_PREFIX)
+    assert {line.token for line in store.lines} == {leases.token.value}
+    assert leases.token.value.startswith(PRESENCE_PREFIX)
     assert [line.is_open for line in store.lines] == [False, False, False, True]
     assert len(log.errors) == len(log.recoveries) == 3
 
@@ -111,10 +111,10 @@ async def test_without_a_database_it_tries_with_a_growing_delay_and_says_so_once
     listening.start()
     await until(lambda: store.script.calls["listen"] >= 5)
     assert listening._backoff._failures >= 4
-    assert leases.token == ""
+    assert leases.token.value == ""
     assert len(log.errors) == 1
     store.script.failing.clear()
-    await until(lambda: leases.token)
+    await until(lambda: leases.token.value)
     assert len(log.recoveries) == 1
 
 
@@ -123,8 +123,8 @@ async def test_a_silent_line_means_polling_under_a_token_without_presence(
 ) -> None:
     store.is_silent = True
     make().start()
-    await until(lambda: leases.token)
-    assert not leases.token.startswith(PRESENCE_PREFIX)
+    await until(lambda: leases.token.value)
+    assert not leases.token.value.startswith(PRESENCE_PREFIX)
     assert bell.is_rung
     assert len(log.warnings) == 1
     assert store.script.calls["listen"] == 1
@@ -134,12 +134,12 @@ async def test_a_line_that_falls_silent_later_is_a_failure_and_the_token_stays(
     make: Callable[..., Receiver], store: ScriptedStore, leases: Leases, log: Lines
 ) -> None:
     make().start()
-    await until(lambda: leases.token)
-    token = leases.token
+    await until(lambda: leases.token.value)
+    token = leases.token.value
     store.is_silent = True
     store.lines[0].break_off()
     await until(lambda: store.script.calls["listen"] >= 4)
-    assert leases.token == token
+    assert leases.token.value == token
     assert log.warnings == []
     store.is_silent = False
     await until(lambda: len(store.lines) == 2)
@@ -151,8 +151,8 @@ async def test_without_listening_the_store_is_left_alone(
 ) -> None:
     listening = make(enabled=False)
     listening.start()
-    await until(lambda: leases.token)
-    assert not leases.token.startswith(PRESENCE_PREFIX)
+    await until(lambda: leases.token.value)
+    assert not leases.token.value.startswith(PRESENCE_PREFIX)
     assert bell.is_rung
     assert listening.is_steady()
     assert not listening.hears
@@ -171,7 +171,7 @@ async def test_a_restart_keeps_the_name(make: Callable[..., Receiver], store: Sc
         await until(lambda: len(store.lines) == count)  # noqa: B023
         await listening.stop()
         assert not store.lines[-1].is_open
-    assert store.lines[0].token == store.lines[1].token == leases.token
+    assert store.lines[0].token == store.lines[1].token == leases.token.value
 
 
 async def test_only_connecting_has_a_time_limit(

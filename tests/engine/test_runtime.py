@@ -188,7 +188,7 @@ async def test_without_listening_everything_works_by_polling(store: ScriptedStor
     runtime.start()
     consumer.start()
     await until(lambda: not store.rows)
-    assert not runtime.leases.token.startswith(PRESENCE_PREFIX)
+    assert not runtime.leases.token.value.startswith(PRESENCE_PREFIX)
     assert store.script.calls["listen"] == 0
     await stop_all(runtime, consumer, grace=1.0)
 

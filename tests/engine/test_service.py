@@ -52,7 +52,7 @@ class Parts:
         self.store, self.log = store, log
         self.health = Health("database", log)
         self.leases = Leases()
-        self.leases.token = TOKEN
+        self.leases.token.value = TOKEN
         self.wakeups = Wakeups()
         self.writes = asyncio.Lock()
         self.destination = ScriptedDestination(log)
@@ -72,10 +72,10 @@ class Parts:
         return Rescuer(self.store, self.leases, self.wakeups, self.health, can_judge=lambda: True)
 
     def listening(self) -> Receiver:
-        return Receiver(self.store, self.leases, self.wakeups, self.health, self.log, enabled=True)
+        return Receiver(self.store, self.leases.token, self.wakeups, self.health, self.log, enabled=True)
 
     def polling(self) -> Receiver:
-        return Receiver(self.store, self.leases, self.wakeups, self.health, self.log, enabled=False)
+        return Receiver(self.store, self.leases.token, self.wakeups, self.health, self.log, enabled=False)
 
     def reminding(self) -> Reminder:
         async def lag() -> Lag:
@@ -115,7 +115,7 @@ class Parts:
         )
 
     def fetcher_without_token(self) -> Fetcher:
-        self.leases.token = ""
+        self.leases.token.value = ""
         return self.fetcher()
 
     def lane(self) -> Lane:

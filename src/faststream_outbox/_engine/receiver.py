@@ -8,9 +8,9 @@ import secrets
 import socket
 import time
 
-from faststream_outbox._engine.handling.leases import Leases
 from faststream_outbox._engine.health import Health, Log
 from faststream_outbox._engine.service import DATABASE_SECONDS, Service
+from faststream_outbox._engine.token import Token
 from faststream_outbox._engine.wakeups import Wakeups
 from faststream_outbox._engine.watching.consumed import Consumed
 from faststream_outbox._store.protocol import PRESENCE_PREFIX, Announcement, Store
@@ -24,7 +24,7 @@ class Receiver(Service):
 
     Args:
         store: Opens the line.
-        leases: Gets its token once it is known whether this process can have a presence.
+        token: Written once it is known whether this process can have a presence.
         wakeups: Rung for what is heard.
         health: The line's own: it can be down while all else works.
         log: Told when the line is silent.
@@ -35,7 +35,7 @@ class Receiver(Service):
     def __init__(
         self,
         store: Store,
-        leases: Leases,
+        token: Token,
         wakeups: Wakeups,
         health: Health,
         log: Log,
@@ -46,7 +46,7 @@ class Receiver(Service):
         super().__init__("outbox-receiver", health)
         self._holder = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(6)}"
         self._store = store
-        self._leases = leases
+        self._token = token
         self._wakeups = wakeups
         self._log = log
         self._consumed = consumed or Consumed(lambda: ())
@@ -107,7 +107,7 @@ class Receiver(Service):
             raise ConnectionError(msg)
 
     def _fall_back_to_polling(self) -> None:
-        if self._leases.token:
+        if self._token.value:
             # Leases are out under a token whose presence others look for: only a real line will do.
             msg = "LISTEN was answered before and is not any more"
             raise ConnectionError(msg)
@@ -122,7 +122,7 @@ class Receiver(Service):
         )
 
     def _decide(self, token: str) -> None:
-        if not self._leases.token:
-            self._leases.token = token
+        if not self._token.value:
+            self._token.value = token
             # Consumers wait for it as they wait for rows.
             self._wakeups.wake_all()

@@ -24,6 +24,7 @@ from faststream_outbox._engine.relaying.team import Team
 from faststream_outbox._engine.rounds import Rounds
 from faststream_outbox._engine.service import CANCEL_SECONDS, DATABASE_SECONDS
 from faststream_outbox._engine.surveyor import Surveyor
+from faststream_outbox._engine.token import Token
 from faststream_outbox._engine.wakeups import TeamBell, Wakeup, Wakeups
 from faststream_outbox._engine.watching.consumed import Consumed
 from faststream_outbox._engine.watching.obstructions import Guarded, Obstructions
@@ -60,7 +61,8 @@ class Runtime:
         self.log = guarded(log)
         self.health = Health("outbox database", self.log, store.explain)
         self.wakeups = Wakeups()
-        self.leases = Leases()
+        token = Token()
+        self.leases = Leases(token)
         self._workers = self._lanes = 0
         """Each may hold a connection."""
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -71,9 +73,7 @@ class Runtime:
         # Where the database is down, the line is too.
         self._reminder.watch(Watched(health=line, is_wanted=lambda: not self.health.is_down))
         self._consumed = Consumed(lambda: self.wakeups.queues)
-        self._receiver = Receiver(
-            store, self.leases, self.wakeups, line, self.log, consumed=self._consumed, enabled=listen
-        )
+        self._receiver = Receiver(store, token, self.wakeups, line, self.log, consumed=self._consumed, enabled=listen)
         self._obstructions = Obstructions(store, self.health, self.log)
         self._queue_watcher = QueueWatcher(store, self._consumed, self.health, self.log)
         self._surveyor = Surveyor(store, self._shards, self.health, self.log)

@@ -164,7 +164,7 @@ async def test_what_no_worker_has_begun_is_given_back_before_a_claim_under_way_e
     await until(lambda: store.script.calls["claim"])
     ids = [store.publish() for _ in range(3)]
     rows, _has_more = await MemoryStore.claim(
-        store, consumer._fetcher._rounds.all, limit=3, lease_seconds=60.0, token=runtime.leases.token
+        store, consumer._fetcher._rounds.all, limit=3, lease_seconds=60.0, token=runtime.leases.token.value
     )
     runtime.leases.hold(rows, 60.0)
     consumer._stock.add(rows)
@@ -401,11 +401,13 @@ async def test_a_row_whose_lease_was_lost_while_it_waited_is_not_handled(
     make: Callable[..., Consumer], handler: Handler, store: ScriptedStore, runtime: Runtime
 ) -> None:
     consumer = make(handler)
-    await until(lambda: runtime.leases.token)
+    await until(lambda: runtime.leases.token.value)
     ids = [store.publish() for _ in range(3)]
     where = consumer._fetcher._rounds.all
     # At once, so that the consumer's own fetcher does not come in between.
-    rows, _has_more = await MemoryStore.claim(store, where, limit=3, lease_seconds=60.0, token=runtime.leases.token)
+    rows, _has_more = await MemoryStore.claim(
+        store, where, limit=3, lease_seconds=60.0, token=runtime.leases.token.value
+    )
     runtime.leases.hold(rows, 60.0)
     runtime.leases.let_go(rows[1])
     handler.gate.set()

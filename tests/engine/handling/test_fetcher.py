@@ -105,14 +105,14 @@ async def test_a_wake_up_during_the_claim_is_not_lost(parts: Parts, store: Scrip
 
 
 async def test_nothing_is_claimed_before_the_token_is_known(parts: Parts, store: ScriptedStore, leases: Leases) -> None:
-    leases.token = ""
+    leases.token.value = ""
     store.publish()
     parts.fetcher.start()
     for _ in range(3):
         parts.bell.ring()
         await asyncio.sleep(0.002)
     assert parts.claims == 0
-    leases.token = TOKEN
+    leases.token.value = TOKEN
     parts.bell.ring()
     await until(lambda: parts.claims)
 

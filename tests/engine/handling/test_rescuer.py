@@ -115,7 +115,7 @@ async def test_consumers_of_freed_rows_are_woken(rescuer: Rescuer, store: Script
 async def test_nothing_is_asked_before_this_process_has_a_name(
     rescuer: Rescuer, store: ScriptedStore, leases: Leases
 ) -> None:
-    leases.token = ""
+    leases.token.value = ""
     await rescuer.run_once()
     assert store.script.calls.total() == 0
 

@@ -116,7 +116,7 @@ class Completer(Service):
 
     async def _settle(self, batch: Sequence[Settlement]) -> Sequence[Unwritten]:
         async with self._writes, asyncio.timeout(DATABASE_SECONDS):
-            unwritten = await self._store.settle(batch, token=self._leases.token)
+            unwritten = await self._store.settle(batch, token=self._leases.token.value)
         self.health.recovered(self.name)
         return unwritten
 

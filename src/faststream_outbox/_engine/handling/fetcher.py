@@ -70,7 +70,7 @@ class Fetcher(Service):
         self._stock.close()
 
     async def run_once(self) -> None:
-        if not self._leases.token:
+        if not self._leases.token.value:
             await self._wakeup.wait(None)
             self._wakeup.clear()
             return
@@ -105,7 +105,7 @@ class Fetcher(Service):
         return [shard for shard in shards if shard.queue not in full] if full else shards
 
     async def _claim(self, shards: Sequence[Shard], room: int) -> Claim:
-        token = self._leases.token
+        token = self._leases.token.value
         if self._has_unanswered_claim:
             # It may have been carried out, and only its answer lost. No other consumer of this process has our queues.
             await self._store.give_back(self._rounds.queues, known=self._leases.ids, token=token)

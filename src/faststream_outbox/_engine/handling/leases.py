@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from faststream_outbox._engine.token import Token
 from faststream_outbox._values.row import OutboxRow, identity
 
 RENEW_AFTER = 1 / 3
@@ -24,9 +25,9 @@ class Lease:
 class Leases:
     """Rows from their claim until their outcome is written, and the token under which this process claims them."""
 
-    def __init__(self) -> None:
-        self.token = ""
-        """Empty until it is known whether this process can prove that it lives; nothing can be claimed before."""
+    def __init__(self, token: Token | None = None) -> None:
+        self.token = token or Token()
+        """Under which they are held."""
         # By delivery too: a row whose lease was lost can be claimed again by the process that still works on it.
         self._held: dict[tuple[int, int], Lease] = {}
         self._held_at = -math.inf

@@ -50,7 +50,7 @@ class Renewer(Service):
 
     async def _renew(self, rows: Sequence[OutboxRow], seconds: float) -> None:
         async with asyncio.timeout(DATABASE_SECONDS):
-            renewed = await self._store.renew(rows, lease_seconds=seconds, token=self._leases.token)
+            renewed = await self._store.renew(rows, lease_seconds=seconds, token=self._leases.token.value)
         self.health.recovered(self.name)
         self._leases.hold((row for row in rows if row.id in renewed), seconds)
         lost = [row for row in rows if row.id not in renewed]

@@ -53,13 +53,13 @@ class Rescuer(Chore):
         self._suspects: frozenset[str] = frozenset()
 
     async def work(self) -> None:
-        if not self._leases.token:
+        if not self._leases.token.value:
             return
         # Cleared before the pass: if it fails, the next one is not in a row with the last.
         suspects, self._suspects = self._suspects, frozenset()
         if not self._can_judge():
             suspects = frozenset()
-        found = await self._store.rescue(token=self._leases.token, suspects=suspects)
+        found = await self._store.rescue(token=self._leases.token.value, suspects=suspects)
         self.health.recovered(self.name)
         self._suspects = found.absent
         for queue in found.freed_queues:
