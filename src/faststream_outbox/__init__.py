@@ -69,7 +69,7 @@ __all__ = (
 
 
 def __getattr__(name: str) -> Any:
-    """Import what is for tests when somebody asks for it: production does not pay for it."""
+    """Import the names for tests on their first use, so that production does not pay for them."""
     if name in {"TestInbox", "TestOutboxBroker"}:
         from faststream_outbox import testing  # noqa: PLC0415 - see above
 

@@ -40,7 +40,7 @@ def guarded(log: Log) -> Log:
 
 
 def quiet(log: Log) -> Log:
-    """Return a log for what nobody has to act on: no line has a higher level than INFO, or a traceback."""
+    """Return a log for lines that need no action: none has a higher level than INFO, or a traceback."""
     return lambda level, message, _error: log(min(level, logging.INFO), message, None)
 
 

@@ -27,8 +27,8 @@ class Receiver(Service):
         token: Written once it is known whether this process can have a presence.
         wakeups: Rung for what is heard.
         health: The line's own: it can be down while all else works.
-        log: Told when the line is silent.
-        consumed: Told what other processes announce, and whether all of it is heard.
+        log: Gets a line when the connection is silent.
+        consumed: Gets what other processes announce, and whether all of it is heard.
         enabled: False: poll only, and let leases of a dead process run out.
     """
 

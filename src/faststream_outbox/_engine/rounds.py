@@ -31,7 +31,7 @@ class Rounds:
     """Shards in a rotating order, so that none is served twice while another waits.
 
     A few rows here and there are best taken all at once. Where much has piled up, one shard gives enough for a
-    hand-over, and leaves the others to the lanes beside. So the breadth goes by what the last hand-over found.
+    hand-over, and leaves the others to the lanes beside. So the last hand-over decides the breadth.
 
     Args:
         queues: Queue names.
@@ -44,7 +44,7 @@ class Rounds:
         self._fruitless: set[Shard] = set()
         self._resting: dict[Shard, _Rest] = {}
         self._skipped: list[Shard] = []
-        """Those that the last look has left out because they rest, and those that were put off since."""
+        """Shards that the last look left out because they rest, and shards that were put off since."""
         self.breadth = 1
         """How many shards the next hand-over should take."""
         self._began = time.monotonic()
@@ -90,7 +90,7 @@ class Rounds:
 
     @property
     def seconds_of_rest(self) -> float:
-        """How long until one of the shards that the last look has left out is to be tried; infinity without any.
+        """Seconds until one of the shards that the last look left out is due; infinity without any.
 
         A shard that was looked at counts no more: others may have emptied it, and nobody ends its rest then.
         """

@@ -127,7 +127,7 @@ class Runtime:
             )
 
     async def stop(self, grace: float | None) -> None:
-        """Write what is still to be written, then let go of everything.
+        """Write the outcomes that are left, then close everything.
 
         Handlers and lanes have been stopped by then, and have used up to ``grace`` for themselves. The writes get as
         much again, but at least 1 s and at most ``WRITE_SECONDS``: whatever hangs, a whole stop takes ``grace`` and
@@ -249,7 +249,7 @@ class Runtime:
 
         Args:
             health: Of where the rows go.
-            queues: Those that are carried there.
+            queues: The queues whose rows it sends there.
             is_wanted: Whether anybody tries to carry them now.
         """
         watched = Watched(health=health, lag=lambda: self.lag(queues, at_most=MOST_COUNTED), is_wanted=is_wanted)

@@ -13,13 +13,13 @@ LONGEST_APART = 300.0
 """Seconds between two surveys at most."""
 
 SURVEY_SECONDS = 120.0
-"""When a survey is given up. Nobody waits for it, and after hours of an open snapshot it may take a minute."""
+"""When a survey is given up. Nothing waits for it, and after hours of an open snapshot it may take a minute."""
 
 
 class Surveyor(Chore):
     """Surveys the table beside claims and hand-overs, which look where the last survey says.
 
-    Without it they find the same rows, and may take longer. So what fails here is told at INFO.
+    Without it they find the same rows, and may take longer. So a failure here is a line at INFO.
 
     Args:
         store: Where rows are.

@@ -1,4 +1,4 @@
-"""Who is to be woken when a queue has new rows."""
+"""Wakes the loops of a queue that has new rows."""
 
 import asyncio
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ class Wakeup:
 
     @property
     def is_asleep(self) -> bool:
-        """Whether somebody waits for it, and it has not rung yet."""
+        """Whether a sleeper waits for it, and it has not rung yet."""
         return self._waiting > 0 and not self.is_rung
 
     def ring(self) -> None:
@@ -65,7 +65,7 @@ class TeamBell:
         return wakeup
 
     def ring(self) -> None:
-        """Wake one sleeper; where nobody sleeps, each looks once more before it does."""
+        """Wake one sleeper; if none sleeps, each looks once more before it sleeps."""
         if self._left_alone is not None:
             if self._left_alone.is_asleep:
                 # It has been back, and begins anew.
@@ -121,7 +121,7 @@ class Wakeups:
 
     @property
     def queues(self) -> list[str]:
-        """The queues that somebody sleeps for, or works on: those that are consumed in this process."""
+        """The queues with a sleeper or a loop at work: the queues that this process consumes."""
         return [queue for queue, bells in self._team_bells.items() if bells]
 
     def register(self, queues: Sequence[str], team_bell: TeamBell | None = None) -> Wakeup:
@@ -129,7 +129,7 @@ class Wakeups:
 
         Args:
             queues: Queue names; the same for all of a team.
-            team_bell: Of the team whose work the sleeper shares; None: it shares with nobody.
+            team_bell: Of the team whose work the sleeper shares; None: it shares with no other.
         """
         team_bell = team_bell or TeamBell()
         for queue in queues:

@@ -45,5 +45,5 @@ class Entries(Protocol):
         ...
 
     async def differences(self, engine: Any) -> list[str]:
-        """Return one sentence for each point in which the table is not what was declared."""
+        """Return one sentence for each difference of the table from its declaration."""
         ...

@@ -53,7 +53,7 @@ class LeftOut(NamedTuple):
     shard: Shard
     id: int
     held_key: str | None = None
-    """Its key, if no row of that is to be taken either."""
+    """Its key, if no row of that key may be taken either."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +106,7 @@ class HandOver(Protocol):
 
     shards: Sequence[Shard]
     vacant: Sequence[Shard]
-    """Those of the shards of which it is known that all their rows wait for another row."""
+    """The shards whose rows are all known to wait for another row."""
     has_more: bool
     """Whether a shard may have more rows than it gave, or could not be taken together with others."""
     is_whole: bool
@@ -121,7 +121,7 @@ class HandOver(Protocol):
         """Write the outcomes; they become final when the context ends without an error.
 
         Returns:
-            Those that the database refuses. Their rows stay as they are; the outcomes of all others are written.
+            Outcomes that the database refuses. Their rows stay as they are; all other outcomes are written.
 
         Raises:
             Exception: Nothing is written. That is so too where the database refuses an outcome unexpectedly: the next
@@ -266,11 +266,11 @@ class Store(Protocol):
         """Write outcomes of leased rows. A row that this token and delivery no longer hold is left alone.
 
         Returns:
-            Those that the database refuses. Their rows stay leased; the outcomes of all others are written.
+            Outcomes that the database refuses. Their rows stay leased; all other outcomes are written.
         """
 
     async def unsettled(self, rows: Sequence[OutboxRow]) -> set[int]:
-        """Return the ids of those of these rows that are as they were: nobody has settled or deleted them since."""
+        """Return the ids of the rows that are as they were: neither settled nor deleted since."""
 
     async def renew(self, rows: Sequence[OutboxRow], *, lease_seconds: float, token: str) -> set[int]:
         """Prolong leases; return the ids of those that still were held."""

@@ -1,1 +1,1 @@
-"""Plain values that every layer shares: what a row is, what is to be written, how a delivery ended."""
+"""Plain values that every layer shares: rows, drafts, outcomes."""

@@ -44,7 +44,7 @@ ARGUMENT_OF_HEADER: Mapping[str, str] = MappingProxyType(
         wire.ROW_KEY: "key",
     }
 )
-"""Which argument of ``publish`` says what such a header tells; the others tell what nobody can choose."""
+"""The argument of ``publish`` that sets such a header; the other headers cannot be set."""
 
 _COMPACT_JSON = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 

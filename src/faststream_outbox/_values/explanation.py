@@ -11,7 +11,7 @@ class Explanation(NamedTuple):
     text: str
     """What has happened, and what to do about it where that is known."""
     is_whole: bool = False
-    """Whether that is all there is to say: a traceback would add nothing."""
+    """Whether the text says everything: a traceback would add nothing."""
 
 
 def unexplained(error: BaseException) -> Explanation:

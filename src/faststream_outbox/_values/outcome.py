@@ -109,7 +109,7 @@ class Unsent:
 
 @dataclass(frozen=True, slots=True)
 class Dropped:
-    """The forwarder's transform has left the row out, on purpose: nobody is to get it."""
+    """The forwarder's transform has dropped the row on purpose: no consumer gets it."""
 
 
 Verdict: TypeAlias = Accepted | Refused | Poison | Unsent | Dropped

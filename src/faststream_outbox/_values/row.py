@@ -41,5 +41,5 @@ class OutboxRow(NamedTuple):
 
 
 def identity(row: OutboxRow) -> tuple[int, int]:
-    """Return what a fence goes by: the row, and which of its deliveries."""
+    """Return what a fence compares: the row's id and its delivery."""
     return row.id, row.deliveries_count

@@ -22,7 +22,7 @@ class Unreadable(dict[str, str]):
     def __init__(self, problem: str) -> None:
         super().__init__()
         self.problem = f"the headers cannot be read: {problem}"
-        """Why nobody can be given the message."""
+        """Why no consumer can get the message."""
 
 
 def as_headers(value: Any) -> dict[str, str]:

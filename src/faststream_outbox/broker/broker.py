@@ -165,7 +165,7 @@ class OutboxBroker(OutboxPublishMixin, OutboxRegistrator, BrokerUsecase[Delivery
 
     @property
     def is_idle(self) -> bool:
-        """Whether it has consumers, and nobody has started it; in a test of ``TestOutboxBroker`` it never is."""
+        """Whether it has consumers and was not started; always False in a test with ``TestOutboxBroker``."""
         config: OutboxBrokerConfig = self.config.broker_config
         return config.current_runtime is None and not config.is_in_test and bool(self.consumers)
 
@@ -264,7 +264,7 @@ class OutboxBroker(OutboxPublishMixin, OutboxRegistrator, BrokerUsecase[Delivery
             return False
 
     async def unconsumed_queues(self) -> Sequence[UnconsumedQueue] | None:
-        """Find queues that have rows to be taken and that nobody consumes, those with the longest wait first.
+        """Find queues that have rows to be taken and no consumer, the longest wait first.
 
         Such a queue has a typo in its name, or its consumer was taken out. Who consumes what is known from what each
         process says once a minute, also where it does not listen. Up to 20 queues are named.
@@ -307,7 +307,7 @@ class OutboxBroker(OutboxPublishMixin, OutboxRegistrator, BrokerUsecase[Delivery
         return runtime.wake
 
     def _warn(self, message: str) -> None:
-        """Write a warning to the log, also of a broker that only publishes, which nobody has started."""
+        """Write a warning to the log, also of a broker that only publishes and was not started."""
         if not self.config.logger.logger:
             self._setup_logger()
         self._log(logging.WARNING, message, None)

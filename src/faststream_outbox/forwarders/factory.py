@@ -26,7 +26,7 @@ class Destinations(NamedTuple):
 
 
 def check_envelope(envelope: Any) -> Envelope | None:
-    """Refuse an envelope that nobody knows."""
+    """Raise for an unknown envelope."""
     if envelope is None or envelope in get_args(Envelope):
         return cast("Envelope | None", envelope)
     known = " or ".join(repr(each) for each in get_args(Envelope))
@@ -52,9 +52,9 @@ def create_destinations(
         log: Where changes of the destination's state, and warnings, are written.
         lanes: How many are wanted.
         send_timeout: Seconds for one hand-over; None: a little more than the client's own time-out.
-        allow_lossy: Whether a destination will do that drops what nobody listens to.
+        allow_lossy: Whether to accept a destination that drops messages without a listener.
         envelope: How metadata travel beside the bridge's own headers.
-        tombstones: Whether the body None is to be sent as a null value.
+        tombstones: Whether to send the body None as a null value.
         count_nacks: Whether what a RabbitMQ queue says of itself counts against the message.
 
     Raises:

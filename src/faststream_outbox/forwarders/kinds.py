@@ -36,11 +36,11 @@ class Wishes(NamedTuple):
     log: Log
     """Where the destination may warn of what it finds there."""
     allow_lossy: bool = False
-    """Whether a destination will do that drops what nobody listens to."""
+    """Whether to accept a destination that drops messages without a listener."""
     envelope: Envelope | None = None
     """How metadata travel beside the bridge's own headers."""
     tombstones: bool = False
-    """Whether the body None is to be sent as a null value."""
+    """Whether to send the body None as a null value."""
     count_nacks: bool = False
     """Whether what a RabbitMQ queue says of itself counts against the message."""
 
@@ -59,7 +59,7 @@ _REFUSALS = {
 
 
 class Address(NamedTuple):
-    """What one kind of destination makes of a publisher."""
+    """A publisher's address, as one kind of destination reads it."""
 
     name: str
     """Kind and address, as in ``kafka:orders.v1``."""
@@ -100,7 +100,7 @@ ANY_OTHER = "any_broker.destination"
 
 
 def address_of(publisher: Any, wishes: Wishes) -> Address | None:
-    """Return what the kind of a publisher makes of it; None where it is no publisher of another broker.
+    """Return a publisher's address as its kind reads it; None if it is no publisher of another broker.
 
     Raises:
         ConfigError: Its settings are not safe, or its client is too old.

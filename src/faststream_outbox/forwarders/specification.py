@@ -40,7 +40,7 @@ class ForwarderEntry:
         return self._forwarder.to.specification
 
     def schema(self) -> Mapping[str, PublisherSpec]:
-        """Return the publisher's channels, under names that say by whom they are used."""
+        """Return the publisher's channels, under names that begin with the forwarder's queues."""
         queues = ",".join(self._forwarder.queues)
         return {
             f"{queues}:{self._name_for(spec)}:Forwarder": replace(

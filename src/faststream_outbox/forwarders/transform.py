@@ -23,7 +23,7 @@ Transform: TypeAlias = Callable[[OutboxMessage], Forward | None]
 
 
 class Preparer:
-    """Makes of a row what is sent of it, as the user's function says.
+    """Returns what is sent of a row, as the user's function decides.
 
     Args:
         transform: The function.

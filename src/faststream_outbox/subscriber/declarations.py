@@ -1,4 +1,4 @@
-"""Refuses handlers whose arguments nobody would fill in, when the broker starts: else each of their messages fails."""
+"""Refuses handlers with arguments that have no source, when the broker starts: else each of their messages fails."""
 
 import sys
 from collections.abc import Iterator

@@ -31,11 +31,11 @@ class Completer(Service):
 
     Args:
         store: Where to write.
-        leases: Told of each row whose outcome is written.
+        leases: Forgets each row whose outcome is written.
         wakeups: Rung for rows that come again.
         writes: Held during a write, so that all upkeep of a process shares one connection.
         health: The database's.
-        log: Told of what is set aside.
+        log: Gets a line for rows that are set aside.
     """
 
     def __init__(

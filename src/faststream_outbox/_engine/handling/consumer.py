@@ -31,7 +31,7 @@ class Consumer:
         stock: Rows on their way to the workers.
         leases: Tells whether a row is still ours when its turn comes.
         completer: Writes outcomes.
-        log: Told of handlers that cannot be stopped, and of an ``execute`` that raised.
+        log: Gets a line for handlers that cannot be stopped, and for an ``execute`` that raised.
     """
 
     def __init__(

@@ -17,7 +17,7 @@ CATCH_UP_SECONDS = 0.1
 """How long to leave the completer alone with a backlog."""
 
 FULL_SECONDS = 1.0
-"""How long to claim nothing where so much is set aside of all queues that none is to be claimed."""
+"""How long to claim nothing while each queue has too many rows set aside."""
 
 
 class Fetcher(Service):

@@ -22,10 +22,10 @@ class Renewer(Service):
 
     Args:
         store: Where leases are.
-        leases: Those of this process.
+        leases: The leases of this process.
         writes: Held during a write, so that all upkeep of a process shares one connection.
         health: The database's.
-        log: Told of leases that were lost.
+        log: Gets a line for lost leases.
     """
 
     def __init__(self, store: Store, leases: Leases, writes: asyncio.Lock, health: Health, log: Log) -> None:

@@ -1,4 +1,4 @@
-"""Keeps outcomes that the database refuses, and says when they are to be tried again."""
+"""Keeps outcomes that the database refuses, and decides when to try them again."""
 
 import logging
 import math
@@ -35,7 +35,7 @@ class SetAside:
 
     Args:
         leases: Keeps the leases of these rows.
-        log: Told of each row once, and of those that could be written in the end.
+        log: Gets a line for each row once, and one for rows that could be written in the end.
         explain: Puts an error of the database into words.
     """
 
@@ -55,7 +55,7 @@ class SetAside:
 
     @property
     def is_due(self) -> bool:
-        """Whether what is kept is to be tried now."""
+        """Whether kept outcomes are due."""
         return bool(self._kept) and time.monotonic() >= self._next_try
 
     @property
@@ -64,7 +64,7 @@ class SetAside:
         return {queue for queue, count in self._of_queue.items() if count >= MOST_SET_ASIDE}
 
     def seconds_to_next_try(self) -> float | None:
-        """Return the seconds until what is kept is to be tried; None if nothing is kept."""
+        """Return the seconds until kept outcomes are due; None if none is kept."""
         return max(0.0, self._next_try - time.monotonic()) if self._kept else None
 
     def try_now(self) -> None:

@@ -47,7 +47,7 @@ class Answer:
         return _slim(row) == self.row and _contents(row) == self.contents
 
     def is_left_out(self, now: float) -> bool:
-        """Return whether hand-overs are to go on without the row for now."""
+        """Return whether hand-overs go on without the row for now."""
         return self.error is not None and now < self.next_try
 
     def put_off(self, now: float) -> None:

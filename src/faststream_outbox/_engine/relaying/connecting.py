@@ -1,4 +1,4 @@
-"""Connects a destination, and can be told not to go on with it."""
+"""Connects a destination; an attempt can be ended early."""
 
 import asyncio
 from contextlib import suppress

@@ -54,9 +54,9 @@ class Lane(Service):
         batch_size: The most rows of one hand-over.
         batch_bytes: The most bytes of their payloads and headers; a single row may have more.
         send_timeout: Seconds after which a hand-over is given up; its rows are sent again later.
-        prepare: Makes of each row what is sent; None sends rows as they are.
+        prepare: Returns what is sent of each row; None sends rows as they are.
         health: The database's.
-        log: Told of dead letters.
+        log: Gets a line for each dead letter.
     """
 
     def __init__(
@@ -157,7 +157,7 @@ class Lane(Service):
         return rest
 
     async def _look_up(self) -> None:
-        """Ask, where outcomes are remembered, which of their rows somebody has settled meanwhile."""
+        """Ask which rows with remembered outcomes were settled meanwhile."""
         if rows := self._remembered.to_look_up():
             async with asyncio.timeout(DATABASE_SECONDS):
                 self._remembered.looked_up(rows, await self._store.unsettled(rows))
@@ -190,7 +190,7 @@ class Lane(Service):
         return taken, account.total()
 
     async def _carry(self, account: Account) -> None:
-        """Send what is to be sent, and decide what follows from the answers."""
+        """Send the rows without an answer, and note the outcomes that follow."""
         began = time.monotonic()
         sent = await self._sender.send(account.to_send)
         settlements = self._settlements(account.to_send, sent.verdicts, time.monotonic() - began)

@@ -1,4 +1,4 @@
-"""Keeps lanes from taking rows while somebody wants it so."""
+"""Keeps lanes from taking rows during a pause."""
 
 from faststream_outbox._engine.relaying.signal import Signal
 

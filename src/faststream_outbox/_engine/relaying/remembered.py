@@ -41,7 +41,7 @@ class Remembered:
 
     Args:
         name: The forwarder's.
-        log: Told of rows that are set aside.
+        log: Gets a line for rows that are set aside.
         explain: Puts an error of the database into words.
         in_flight: The most rows that all lanes have in hand at once. While more verdicts are to be written, nothing is
             sent: neither what is kept here may grow, nor what a dying process would repeat.
@@ -113,7 +113,7 @@ class Remembered:
                     del self._at_work[shard]
 
     def begin(self, account: Account, taken: HandOver) -> None:
-        """Enter what was taken: which rows are answered already, and which are to be sent."""
+        """Enter the rows that were taken: some are answered already, the rest is sent."""
         account.taken = taken
         others = [self._at_work.get(shard) for shard in taken.shards]
         if any(other is not None and time.monotonic() < other.until for other in others):
@@ -134,7 +134,7 @@ class Remembered:
         return [answer.row for answer in self._answers.values()]
 
     def looked_up(self, rows: Sequence[OutboxRow], unsettled: Collection[int]) -> None:
-        """Forget the rows that were asked about and that somebody has settled."""
+        """Forget the rows that were asked about and are settled."""
         self._forget(row.id for row in rows if row.id not in unsettled)
 
     def _recall(self, rows: Sequence[OutboxRow]) -> tuple[list[Answer], list[OutboxRow]]:

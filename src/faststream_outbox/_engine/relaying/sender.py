@@ -14,7 +14,7 @@ from faststream_outbox._values.row import OutboxRow
 from faststream_outbox._values.unreadable import Unreadable
 
 Prepare: TypeAlias = Callable[[OutboxRow], Parcel | Dropped | Refused]
-"""Makes of a row what is sent; never raises."""
+"""Returns what is sent of a row; never raises."""
 
 WAVES_SECONDS = 1.0
 """How long new waves are begun in one hand-over; what is left comes with the next one."""
@@ -46,7 +46,7 @@ class Sender:
     Args:
         destination: Where rows go.
         seconds: For one wave; then it is given up.
-        prepare: Makes of each row what is sent; None sends rows as they are.
+        prepare: Returns what is sent of each row; None sends rows as they are.
         singly: Whether a row is sent only when the one before it of its key is accepted.
     """
 

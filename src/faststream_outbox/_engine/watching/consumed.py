@@ -1,4 +1,4 @@
-"""Which queues somebody consumes, as far as this process has heard."""
+"""The queues that are consumed, as far as this process has heard."""
 
 import math
 import time
@@ -40,7 +40,7 @@ class Consumed:
         return time.monotonic() - self._hears_since >= HEARING_SECONDS and len(self._until) < MOST_NAMES
 
     def names(self) -> set[str]:
-        """Return the queues of which it is known that somebody consumes them."""
+        """Return the queues that are known to be consumed."""
         now = time.monotonic()
         self._until = {queue: until for queue, until in self._until.items() if until > now}
         return {*self._own(), *self._until}
@@ -54,7 +54,7 @@ class Consumed:
         self._hears_since = math.inf
 
     def heard(self, queues: Iterable[str]) -> None:
-        """Note that somebody consumes these queues."""
+        """Note that these queues are consumed."""
         until = time.monotonic() + KEPT_SECONDS
         for queue in queues:
             if queue in self._until or len(self._until) < MOST_NAMES:

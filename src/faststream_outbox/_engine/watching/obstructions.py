@@ -16,13 +16,13 @@ LOOK_SECONDS = 30.0
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Guarded:
-    """Shards of which it is told who holds them for too long."""
+    """Shards that are watched for sessions that hold their lock for too long."""
 
     shards: Sequence[Shard]
     patience: float
     """Seconds that a hand-over takes at most: by then PostgreSQL has ended the one of a lane that is gone."""
     is_wanted: Callable[[], bool] = lambda: True
-    """Whether anybody here wants their rows now."""
+    """Whether this process wants their rows now."""
 
 
 class Obstructions(Service):
@@ -45,7 +45,7 @@ class Obstructions(Service):
         self._log = log
         self._guarded: dict[Guarded, None] = {}
         self._since: dict[Holder, float] = {}
-        """When each holder was first found; one that has let go in between is another one."""
+        """When each holder was first found; a holder that released the lock in between counts as another."""
         self._told: set[str] = set()
 
     def guard(self, guarded: Guarded) -> None:

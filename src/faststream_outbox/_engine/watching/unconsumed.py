@@ -1,4 +1,4 @@
-"""Finds queues that have rows and that nobody consumes, and says so."""
+"""Finds queues that have rows and no consumer, and warns of them."""
 
 import asyncio
 import difflib
@@ -19,10 +19,10 @@ from faststream_outbox._values.copies import SEPARATOR
 from faststream_outbox.schema import SHARDS
 
 LOOK_SECONDS = 30.0
-"""Twice in the time after which a queue is told of, since its first row must be the same at two looks."""
+"""Twice in the time before a warning, since a queue's first row must be the same at two looks."""
 
 UNCONSUMED_SECONDS = 60.0
-"""How long a queue's first row has waited when the log is told that nobody consumes it."""
+"""How long a queue's first row has waited when the log warns that the queue has no consumer."""
 
 MOST_COMPARED = 1000
 """Names among which the nearest is looked for; to compare with one takes some microseconds."""
@@ -37,7 +37,7 @@ class UnconsumedQueue:
 
     queue: str
     rows: int
-    """Those that could be taken now; of a long backlog only the first ones are counted."""
+    """Rows that could be taken now; of a long backlog only the first ones are counted."""
     seconds: float
     """For how long the first of them could have been taken, by the database's clock."""
     nearest: str | None
@@ -89,7 +89,7 @@ class QueueWatcher(Service):
         self._next_announcement = time.monotonic() + ANNOUNCE_SECONDS - LOOK_SECONDS / 2
 
     async def look(self) -> list[UnconsumedQueue]:
-        """Return queues that have rows to be taken and that nobody is known to consume, the longest wait first."""
+        """Return queues that have rows to be taken and no known consumer, the longest wait first."""
         consumed = self._consumed.names()
         async with asyncio.timeout(DATABASE_SECONDS):
             names = await self._store.unconsumed(sorted(consumed), limit=MOST_QUEUES)

@@ -120,7 +120,7 @@ class MemoryStore(MemoryWriter):
         return Lag(len(since), (now - min(since)).total_seconds() if since else 0.0)
 
     async def holders(self, shards: Sequence[Shard]) -> list[Holder]:
-        """Name nobody: who shares the memory is no stranger."""
+        """Return no holder: all users of the memory are of this process."""
         return []
 
     async def survey(self, shards: Sequence[Shard]) -> None:

@@ -1,4 +1,4 @@
-"""The table in memory: its rows, what is written to it together, and who is told of it."""
+"""The table in memory: its rows, the writes of a transaction, and the callbacks for new rows."""
 
 import asyncio
 import itertools

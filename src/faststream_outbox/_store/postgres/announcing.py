@@ -30,7 +30,7 @@ def payloads_of(queues: Iterable[str]) -> Iterator[str]:
 
 
 def read(payload: str) -> Announcement | None:
-    """Read a notification; None where it is no announcement, or one that nobody of us has written."""
+    """Read a notification; None if it is no announcement, or not one of this package."""
     if not payload.startswith(PREFIX):
         return None
     try:

@@ -69,8 +69,8 @@ class Conflicts:
         Args:
             connection: In the caller's transaction.
             drafts: Of one queue, with the same copies.
-            ids: Those of the messages that were written.
-            copies: Those of the copies that were.
+            ids: The ids of the messages that were written.
+            copies: The ids of the copies that were written.
         """
         if not self._lacks(connection, drafts, written=[*ids, *copies]):
             return list(ids)

@@ -15,13 +15,13 @@ Warn: TypeAlias = Callable[[str], None]
 
 
 class Ending(NamedTuple):
-    """A queue that has new rows, and who is to hear what becomes of them: from any thread, and without raising."""
+    """A queue with new rows, and the callbacks for the end of its transaction: for any thread, and never raising."""
 
     queue: str
     wake: Callable[[str], None] | None = None
     """Is given the queue when the rows are committed, where no notification wakes consumers of this process."""
     warn: Warn | None = None
-    """Is told when the session ends with neither a commit nor a rollback."""
+    """Gets a warning when the session ends with neither a commit nor a rollback."""
 
 
 _open: WeakKeyDictionary[SessionTransaction, set[Ending]] = WeakKeyDictionary()

@@ -86,7 +86,7 @@ class PostgresEntries:
             await asyncio.sleep(time.monotonic() - began)
 
     async def differences(self, engine: AsyncEngine) -> list[str]:
-        """Return one sentence for each point in which the table is not what was declared."""
+        """Return one sentence for each difference of the table from its declaration."""
         declared = translated(self._table, engine)
         async with engine.connect() as connection:
             found = await connection.run_sync(differences, declared)

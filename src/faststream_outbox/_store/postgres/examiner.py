@@ -36,7 +36,7 @@ from faststream_outbox._values.facts import (
 from faststream_outbox.schema import SHARDS
 
 _ROWS = 100
-"""What the planner is told of how many rows a statement takes or settles."""
+"""How many rows a statement takes or settles, for the planner."""
 
 
 class PostgresExaminer:

@@ -47,7 +47,7 @@ class Floors:
         self._floors: dict[Shard, int] = {}
         self._leaps = Leaps(statements)
         self._walk_due = 0.0
-        """When shards are to be walked through from their beginning."""
+        """When the next survey walks through shards from their beginning."""
         # An answer about writers that is older than another must not come after it.
         self._one_at_a_time = asyncio.Lock()
 

@@ -54,7 +54,7 @@ def _advice(column: Column[object]) -> list[str]:
 
 
 def _checks(inspector: Inspector, declared: Table) -> list[str]:
-    """Name the checks that are missing, without which the table takes rows by SQL that nobody can read."""
+    """Return the missing checks, without which the table accepts unreadable rows by SQL."""
     found = {check["name"] for check in inspector.get_check_constraints(declared.name, schema=declared.schema)}
     names = [str(each.name) for each in declared.constraints if isinstance(each, CheckConstraint)]
     return [f"check {name!r} is missing (docs/migrations.md)" for name in sorted(names) if name not in found]

@@ -78,7 +78,7 @@ class PostgresListener:
 
     def __init__(self, driver: Any, backend: int) -> None:
         self.probe = f"{PROBE}{secrets.token_hex(8)}"
-        """What it waits for to know that it hears."""
+        """What it waits for to know that notifications arrive."""
         self._driver = driver
         self._backend = backend
         self._signals: asyncio.Queue[str | Announcement | None] = asyncio.Queue()

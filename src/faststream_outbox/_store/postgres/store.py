@@ -52,7 +52,7 @@ class PostgresStore:
         engine: The caller's engine, on asyncpg.
         outbox_table: Made by ``make_outbox_table``.
         dlq_table: Made by ``make_dlq_table``, or None: rows that failed for good are parked in the outbox table.
-            Those that hold their key are parked in any case.
+            Dead letters that hold their key are parked in any case.
         listen_engine: Where to listen, if not on ``engine``.
     """
 

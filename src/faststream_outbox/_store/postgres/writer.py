@@ -27,7 +27,7 @@ class PostgresWriter:
         notify: Whether publishing wakes consumers with NOTIFY.
         waker: Gives what wakes the consumers of a queue in this process, to be called when rows are committed; None
             where there are none, or a notification wakes them.
-        warn: Is told of messages that are lost because a session ended without commit.
+        warn: Gets a warning for messages that are lost because a session ended without commit.
     """
 
     def __init__(

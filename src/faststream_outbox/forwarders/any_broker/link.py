@@ -89,7 +89,7 @@ class Link:
             await self._close(cut=True)
 
     async def leave(self, user: int) -> None:
-        """Close what was opened when nobody needs it any more."""
+        """Close what was opened, when no user needs it any more."""
         self._users.discard(user)
         if self._users:
             return

@@ -39,7 +39,7 @@ class Outlet:
 
     Args:
         publisher: What ``broker.publisher(...)`` returned.
-        allow_lossy: Whether it may be one that drops what nobody listens to.
+        allow_lossy: Whether it may be a publisher that drops messages without a listener.
 
     Raises:
         ConfigError: Its settings are not safe; the message says what to write instead.

@@ -29,7 +29,7 @@ class Turns:
 
     @asynccontextmanager
     async def alone(self) -> AsyncIterator[None]:
-        """Send while nobody else does."""
+        """Send while no other sends."""
         async with self._entrance:
             await self._nobody.wait()
             yield

@@ -68,7 +68,7 @@ class Outages:
         return bool(self._outages)
 
     def keeps_back(self, routing_key: str) -> QueueOutageError | None:
-        """Return why the next message with a routing key must wait; None where it is to be sent."""
+        """Return why the next message with a routing key must wait; None if it can be sent."""
         outage = self._outages.get(routing_key)
         if outage is None:
             return None

@@ -62,7 +62,7 @@ class MessageSender(ChainSender):
         super().__init__(verdicts)
         self._meaning: Meaning | None = None
         self._in_flight: dict[int, Parcel] = {}
-        """Those that are sent and have no answer, by the row's id."""
+        """Messages that are sent and have no answer, by the row's id."""
         self._client = client
         self._settings = settings
         self._outages = outages

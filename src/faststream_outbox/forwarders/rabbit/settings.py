@@ -69,7 +69,7 @@ class RabbitSettings:
         Args:
             publisher: Of a queue or an exchange.
             headers_of: Gives each row's headers.
-            allow_lossy: Whether messages may expire where nobody takes them at that moment.
+            allow_lossy: Whether messages may expire if no consumer takes them at that moment.
             count_nacks: Whether basic.nack refuses the row.
 
         Raises:

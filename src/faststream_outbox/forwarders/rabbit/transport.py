@@ -21,7 +21,7 @@ class Transport(TransportFactory):
         """Connect to where a connection will go.
 
         Raises:
-            OSError: Nobody listens there.
+            OSError: No server listens there.
         """
         url, tls = connection.url, None
         if url.scheme == "amqps":

@@ -15,7 +15,7 @@ A row with an address of its own goes to the stream, list or channel of that nam
 A key that holds something else, or that is not permitted, refuses the rows that have named it; of the publisher's own
 it is an outage.
 
-Redis answers when it has a message in memory. Whether it keeps it is the server's business: persistence
+Redis answers when it has a message in memory. Its configuration decides whether it keeps the message: persistence
 (``appendonly``), ``maxmemory-policy`` (``allkeys-…`` may evict a whole stream that no consumer has read: the
 forwarder warns of it once, if the server tells its policy), ``maxlen``, and replication: a primary that has been
 replaced takes messages until it notices, and then forgets them, unless ``min-replicas-to-write`` prevents it.

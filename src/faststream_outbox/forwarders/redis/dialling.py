@@ -18,7 +18,7 @@ from faststream_outbox.forwarders.redis.settings import RedisSettings
 from faststream_outbox.forwarders.redis.verdicts import RedisAnswerError
 
 ANSWERS = (ResponseError, AuthenticationError, BusyLoadingError)
-"""What redis-py makes of error replies; the latter two are kinds of ConnectionError to it."""
+"""The exceptions of redis-py for error replies; in redis-py the latter two are ConnectionErrors."""
 
 
 async def dial(settings: RedisSettings) -> tuple[AbstractConnection, ConnectionPool]:

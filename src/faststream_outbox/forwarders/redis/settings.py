@@ -56,7 +56,7 @@ class RedisSettings:
 
         Args:
             publisher: Of a stream, a list or a channel.
-            allow_lossy: Whether a channel will do, where a message without a subscriber is lost.
+            allow_lossy: Whether to accept a channel, which loses a message without a subscriber.
 
         Raises:
             ConfigError: One of them is not safe or cannot work; the message says what to write instead.
