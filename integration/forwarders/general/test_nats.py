@@ -97,9 +97,10 @@ async def test_one_idempotency_key_for_two_queues_or_subjects_is_no_repeat(
     broker: OutboxBroker, nats_broker: NatsBroker, stream: NatsBox, publishing: Publishing, table: Table
 ) -> None:
     """A stream drops what has an id that it knows, and takes many subjects."""
-    broker.forwarder("orders", to=nats_broker.publisher(f"{stream.name}.orders", stream=stream.name))
-    broker.forwarder("emails", to=nats_broker.publisher(f"{stream.name}.emails", stream=stream.name))
-    broker.forwarder("faxes", to=nats_broker.publisher(f"{stream.name}.emails", stream=stream.name))
+    forwarders = [
+        broker.forwarder(queue, to=nats_broker.publisher(f"{stream.name}.{subject}", stream=stream.name))
+        for queue, subject in (("orders", "orders"), ("emails", "emails"), ("faxes", "emails"))
+    ]
     for queue in ("orders", "emails", "faxes"):
         await publishing.one(queue, queue=queue, idempotency_key="order-1/ü")
     await broker.start()
@@ -109,6 +110,9 @@ async def test_one_idempotency_key_for_two_queues_or_subjects_is_no_repeat(
         await publishing.one(queue, queue=queue, idempotency_key="order-1/ü")
     await eventually(table.is_empty)
     assert len(await stream.bodies(3)) == 3, "these are repeats"
+    for forwarder in forwarders:
+        status = await forwarder.status()
+        assert (status.sent, status.deduplicated) == (1, 1)
 
 
 async def test_headers_count_for_the_servers_limit(

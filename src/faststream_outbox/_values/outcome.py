@@ -82,6 +82,14 @@ ACCEPTED = Accepted()
 
 
 @dataclass(frozen=True, slots=True)
+class Deduplicated(Accepted):
+    """The destination has had a message of this identity before, and keeps that one alone."""
+
+
+DEDUPLICATED = Deduplicated()
+
+
+@dataclass(frozen=True, slots=True)
 class Refused:
     """The destination refused this row; it counts as an attempt."""
 

@@ -179,6 +179,7 @@ class OutboxForwarder:
             refused=tally.refused,
             dead=tally.dead,
             dropped=tally.dropped,
+            deduplicated=tally.deduplicated,
             set_aside=remembered.set_aside,
             set_aside_error=describe(remembered.last_error),
             blocked_by=() if self._guarded is None else tuple(self._config.runtime.blocked_by(self._guarded)),

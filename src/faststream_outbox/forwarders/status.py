@@ -57,6 +57,9 @@ class ForwarderStatus:
     """Messages that became dead letters."""
     dropped: int
     """Messages that the transform left out."""
+    deduplicated: int = 0
+    """Messages that the destination already had under their idempotency key, and of which it keeps the first alone.
+    NATS JetStream says so within its stream's duplicate window; other destinations do not, and count in ``sent``."""
     set_aside: int = 0
     """Messages that the destination has answered, and whose outcome PostgreSQL refuses to write. They are not sent
     again while this process lives; the write is tried again. With 1,000 of them, the forwarder takes no others."""

@@ -8,7 +8,7 @@ from faststream_outbox._engine.relaying.breaker import Breaker
 from faststream_outbox._engine.relaying.pause import Pause
 from faststream_outbox._engine.relaying.remembered import Remembered
 from faststream_outbox._engine.wakeups import TeamBell
-from faststream_outbox._values.outcome import Accepted, Dead, Dropped, Refused, Settlement, Verdict
+from faststream_outbox._values.outcome import Accepted, Dead, Deduplicated, Dropped, Refused, Settlement, Verdict
 
 
 @dataclass(slots=True)
@@ -23,11 +23,14 @@ class Tally:
     """Made dead letters."""
     dropped: int = 0
     """Left out by the transform."""
+    deduplicated: int = 0
+    """Known to the destination from before, which keeps the first one alone."""
 
     def add(self, verdicts: Iterable[Verdict], settlements: Iterable[Settlement]) -> None:
         """Count what a hand-over has come to."""
         of_verdict = Counter(map(type, verdicts))
         self.sent += of_verdict[Accepted]
+        self.deduplicated += of_verdict[Deduplicated]
         self.refused += of_verdict[Refused]
         self.dropped += of_verdict[Dropped]
         self.dead += Counter(type(outcome) for _, outcome in settlements)[Dead]

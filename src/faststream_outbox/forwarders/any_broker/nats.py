@@ -13,7 +13,7 @@ from nats.js import api
 from nats.js import errors as js
 
 from faststream_outbox._engine.service import stop_tasks
-from faststream_outbox._values.outcome import Poison, Reason, Refused, Unsent, Verdict
+from faststream_outbox._values.outcome import DEDUPLICATED, Deduplicated, Poison, Reason, Refused, Unsent, Verdict
 from faststream_outbox._values.parcel import Parcel
 from faststream_outbox.exceptions import ConfigError
 from faststream_outbox.forwarders.any_broker import destination as any_broker
@@ -51,7 +51,8 @@ class NatsOutlet(Outlet):
 
     With ``stream=``, each row waits for JetStream's acknowledgement. The stream must be there: FastStream declares it
     when the application starts the broker. ``Nats-Msg-Id`` names queue, subject and idempotency key, so JetStream drops
-    repeats within the stream's duplicate window (two minutes by default) by itself.
+    repeats within the stream's duplicate window (two minutes by default) by itself. What it drops counts as
+    ``deduplicated`` in the forwarder's status, and not as sent.
 
     Without ``stream=``, the row has left the table when the server has it, whether or not anybody listens.
 
@@ -101,16 +102,17 @@ class NatsOutlet(Outlet):
     def address(self) -> str:
         return str(self.publisher.subject.template)
 
-    async def publish(self, parcel: Parcel) -> None:
+    async def publish(self, parcel: Parcel) -> Deduplicated | None:
         client = _client_of(self.broker)
         headers = {api.Header.MSG_ID.value: self._message_id(parcel)} if self._is_acknowledged else {}
         self._check(parcel, headers, client.max_payload)
         if self._is_acknowledged:
-            await self._caller.publish(parcel, headers=headers, timeout=self._timeout)
-        else:
-            await self._caller.publish(parcel)
-            # Answered behind the message: the server has it.
-            await client.flush(self._timeout)
+            taken = await self._caller.publish(parcel, headers=headers, timeout=self._timeout)
+            return DEDUPLICATED if taken is not None and taken.duplicate else None
+        await self._caller.publish(parcel)
+        # Answered behind the message: the server has it.
+        await client.flush(self._timeout)
+        return None
 
     def _check(self, parcel: Parcel, more_headers: Mapping[str, str], limit: int) -> None:
         """Raise for what would not go through unchanged, or over which the server would close the connection."""

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, TypeAlias
 from faststream.exceptions import FastStreamException
 
 from faststream_outbox._faststream import broker_of
-from faststream_outbox._values.outcome import Poison, Reason, Refused, Unsent, Verdict
+from faststream_outbox._values.outcome import Deduplicated, Poison, Reason, Refused, Unsent, Verdict
 from faststream_outbox._values.parcel import Parcel
 from faststream_outbox.forwarders.any_broker.caller import PublisherCaller
 
@@ -78,13 +78,17 @@ class Outlet:
             ConfigError: It does not; the message says what to write instead.
         """
 
-    async def publish(self, parcel: Parcel) -> None:
+    async def publish(self, parcel: Parcel) -> Deduplicated | None:
         """Send a row; returns when it is known that the broker has it.
+
+        Returns:
+            None, or that the broker had it before and says so.
 
         Raises:
             Exception: It has not, or that is not known; see ``classify``.
         """
         await self._caller.publish(parcel)
+        return None
 
     def classify(self, error: BaseException, parcel: Parcel) -> Verdict:
         """Read what ``publish`` has raised for a row."""

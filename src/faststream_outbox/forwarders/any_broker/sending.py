@@ -5,7 +5,7 @@ from collections.abc import MutableMapping
 from typing import Protocol
 
 from faststream_outbox._engine.service import is_cancelled
-from faststream_outbox._values.outcome import ACCEPTED, Unsent, Verdict
+from faststream_outbox._values.outcome import ACCEPTED, Deduplicated, Unsent, Verdict
 from faststream_outbox._values.parcel import Parcel
 from faststream_outbox.forwarders.chains import ChainSender
 
@@ -13,8 +13,8 @@ from faststream_outbox.forwarders.chains import ChainSender
 class Way(Protocol):
     """What sending needs of an outlet."""
 
-    async def publish(self, parcel: Parcel) -> None:
-        """Send a row; raise unless the broker has it."""
+    async def publish(self, parcel: Parcel) -> Deduplicated | None:
+        """Send a row; raise unless the broker has it. Return a verdict where it had the row before."""
 
     def classify(self, error: BaseException, parcel: Parcel) -> Verdict:
         """Read what ``publish`` has raised."""
@@ -58,7 +58,7 @@ class RowSender(ChainSender):
     async def _publish(self, parcel: Parcel, *, is_alone: bool = False) -> Verdict | None:
         """Send a row; return None where another row may be at fault."""
         try:
-            await self._outlet.publish(parcel)
+            return await self._outlet.publish(parcel) or ACCEPTED
         except (Exception, asyncio.CancelledError) as error:
             if is_cancelled():
                 self.was_cut_off = True
@@ -66,4 +66,3 @@ class RowSender(ChainSender):
             if not is_alone and self._outlet.is_doubtful(error):
                 return None
             return self._outlet.classify(error, parcel)
-        return ACCEPTED
