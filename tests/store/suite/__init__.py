@@ -42,6 +42,7 @@ from .subject import (
     shards_of,
     visit,
 )
+from .surveys import Surveys
 from .takers import Takers
 from .timers import Timers
 
@@ -88,6 +89,7 @@ class StoreSuite(
     Order,
     HeldKeys,
     Fairness,
+    Surveys,
     Listening,
     DeadLetters,
 ):
