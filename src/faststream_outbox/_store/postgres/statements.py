@@ -36,6 +36,27 @@ _FLOOR = """CASE
                 ELSE 0
             END"""
 
+# Whether a shard has a ready row or a due one. The looks are scalar subqueries with an order, for reasons told in
+# docs/inside/plans.md.
+_HAS_WORK = """COALESCE(
+        (
+            SELECT true
+            FROM {table}
+            WHERE queue = wanted.queue AND (shard, id) >= (wanted.shard, {floor}) AND shard <= wanted.shard
+              AND next_attempt_at IS NULL AND failed_at IS NULL
+            ORDER BY shard, id
+            LIMIT 1
+        ),
+        (
+            SELECT true
+            FROM {table}
+            WHERE queue = wanted.queue AND shard = wanted.shard
+              AND next_attempt_at <= statement_timestamp() AND acquired_token IS NULL AND failed_at IS NULL
+            ORDER BY next_attempt_at
+            LIMIT 1
+        )
+    )""".replace("{floor}", _FLOOR)
+
 _FLOORS = """unnest(CAST(:queues AS text[]), CAST(:shards AS smallint[]), CAST(:floors AS bigint[]))
         AS wanted(queue, shard, floor)"""
 
@@ -143,6 +164,7 @@ class Statements:
             "start": _FLOOR,
             "edges": _EDGES,
             "leap": _LEAP.replace("{table}", _escaped(outbox_table)),
+            "has_work": _HAS_WORK.replace("{table}", _escaped(outbox_table)),
             "oid": _OID,
             **_READABLE,
             "not_left_out": _NOT_LEFT_OUT,

@@ -166,7 +166,7 @@ class PostgresStore:
         return Lag(rows, max(0.0, seconds or 0.0))
 
     async def holders(self, shards: Sequence[Shard]) -> list[Holder]:
-        parameters = {**columns_of(shards), **scope_of(self._outbox_table)}
+        parameters = {**self._floors.columns(shards), **scope_of(self._outbox_table)}
         return [to_holder(record) for record in await self._runner.fetch(self._statements.holders, parameters)]
 
     async def survey(self, shards: Sequence[Shard]) -> None:

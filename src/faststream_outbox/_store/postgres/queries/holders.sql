@@ -8,7 +8,7 @@ WITH held AS MATERIALIZED (
       AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
 )
 SELECT DISTINCT wanted.queue, wanted.shard, held.pid, held.virtualtransaction, activity.usename, activity.xact_start
-FROM unnest(CAST(:queues AS text[]), CAST(:shards AS smallint[])) AS wanted(queue, shard)
+FROM unnest(CAST(:queues AS text[]), CAST(:shards AS smallint[]), CAST(:floors AS bigint[])) AS wanted(queue, shard, floor)
 CROSS JOIN LATERAL (
     VALUES (hashtextextended(:name_scope || wanted.queue, wanted.shard)),
         (hashtextextended('outbox ' || (SELECT {oid}) || '/' || wanted.queue, wanted.shard))
@@ -16,21 +16,4 @@ CROSS JOIN LATERAL (
 JOIN held
     ON held.classid = CAST((lock.key >> 32) & 4294967295 AS oid) AND held.objid = CAST(lock.key & 4294967295 AS oid)
 LEFT JOIN pg_stat_activity AS activity ON activity.pid = held.pid
-WHERE {planned_anew} AND COALESCE(
-    (
-        SELECT true
-        FROM {table}
-        WHERE queue = wanted.queue AND shard BETWEEN wanted.shard AND wanted.shard
-          AND next_attempt_at IS NULL AND failed_at IS NULL
-        ORDER BY shard, id
-        LIMIT 1
-    ),
-    (
-        SELECT true
-        FROM {table}
-        WHERE queue = wanted.queue AND shard = wanted.shard
-          AND next_attempt_at <= statement_timestamp() AND acquired_token IS NULL AND failed_at IS NULL
-        ORDER BY next_attempt_at
-        LIMIT 1
-    )
-)
+WHERE {planned_anew} AND {has_work}

@@ -5,7 +5,6 @@
 -- they would stay locked for hours when a machine loses its power. That is limit enough: the role's own one for whole
 -- transactions (17 and newer) would end a hand-over whose destination is slow. Nor may a lock on the table hold up many
 -- shards: after a moment they are given back. All settings go with the transaction.
--- The looks are scalar subqueries with an order, for reasons told in docs/inside/plans.md.
 SELECT wanted.queue, wanted.shard, current_setting('lock_timeout'),
     set_config('idle_in_transaction_session_timeout', CAST(:idle AS text), true),
     CASE
@@ -15,24 +14,7 @@ SELECT wanted.queue, wanted.shard, current_setting('lock_timeout'),
     set_config('lock_timeout', COALESCE(CAST(:patience AS text), current_setting('lock_timeout')), true)
 FROM unnest(CAST(:queues AS text[]), CAST(:shards AS smallint[]), CAST(:floors AS bigint[])) AS wanted(queue, shard, floor)
 WHERE {planned_anew} AND CASE
-    WHEN COALESCE(
-        (
-            SELECT true
-            FROM {table}
-            WHERE queue = wanted.queue AND (shard, id) >= (wanted.shard, {floor}) AND shard <= wanted.shard
-              AND next_attempt_at IS NULL AND failed_at IS NULL
-            ORDER BY shard, id
-            LIMIT 1
-        ),
-        (
-            SELECT true
-            FROM {table}
-            WHERE queue = wanted.queue AND shard = wanted.shard
-              AND next_attempt_at <= statement_timestamp() AND acquired_token IS NULL AND failed_at IS NULL
-            ORDER BY next_attempt_at
-            LIMIT 1
-        )
-    )
+    WHEN {has_work}
     THEN CASE
         -- Processes of earlier versions know a shard by the table's name alone, and some may still run beside this one
         -- while it is deployed. The next release drops this lock.
