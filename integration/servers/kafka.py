@@ -141,16 +141,55 @@ class EmbeddedKafka(OwnKafka):
     """
 
     def __init__(self, folder: Path, settings: Mapping[str, str]) -> None:
-        java, classpath = _java(), str(kafka_jars() / "*")
         super().__init__(settings)
+        # A cluster id is any 22 characters of URL-safe base64; hexadecimal ones cannot begin with a hyphen.
+        self._cluster = secrets.token_hex(11)
+        self._install(folder, self._cluster)
+
+    def _install(self, folder: Path, cluster: str) -> None:
+        java, classpath = _java(), str(kafka_jars() / "*")
         properties = self._properties(LOOPBACK) | {"log.dirs": str(folder / "data")}
         file = folder / "server.properties"
         file.write_text("".join(f"{name}={value}\n" for name, value in properties.items()))
         tool = [java, *START_QUICKLY, "-cp", classpath, "kafka.tools.StorageTool"]
-        # A cluster id is any 22 characters of URL-safe base64; hexadecimal ones cannot begin with a hyphen.
-        format_storage = [*tool, "format", "--cluster-id", secrets.token_hex(11), "--config", str(file)]
+        format_storage = [*tool, "format", "--cluster-id", cluster, "--config", str(file)]
         run_program(format_storage, folder)
         self.process = ServerProcess([java, *HEAP, "-cp", classpath, "kafka.Kafka", str(file)], folder)
+
+    @contextmanager
+    def second_node(self, folder: Path) -> Iterator["SecondKafka"]:
+        """A server that joins this one's cluster, as node 2, and is stopped afterwards."""
+        server = SecondKafka(folder, self._settings, self._controller, self._cluster)
+        try:
+            server.start()
+            yield server
+        finally:
+            server.close()
+
+
+class SecondKafka(EmbeddedKafka):
+    """A server beside another one, which alone is the controller.
+
+    Args:
+        folder: an existing empty folder for everything the server writes.
+        settings: the other server's.
+        controller: the port of the other server at which its controller listens.
+        cluster: the id of the other server's cluster.
+    """
+
+    def __init__(self, folder: Path, settings: Mapping[str, str], controller: int, cluster: str) -> None:
+        OwnKafka.__init__(self, settings)
+        self._other_controller = controller
+        self._install(folder, cluster)
+
+    def _properties(self, host: str) -> dict[str, str]:
+        properties = super()._properties(host)
+        return properties | {
+            "process.roles": "broker",
+            "node.id": "2",
+            "listeners": properties["listeners"].rpartition(",")[0],
+            "controller.quorum.voters": f"1@{LOOPBACK}:{self._other_controller}",
+        }
 
 
 class ContainerKafka(OwnKafka):

@@ -1,7 +1,7 @@
 """Kafka topics seen from outside, with plain aiokafka: create, delete, read everything."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -23,6 +23,25 @@ async def create_topic(bootstrap: str, topic: str, partitions: int, config: Mapp
     # A broker tells of its partitions before it takes records for them: it has done so once it knows their ends.
     async with _reader(bootstrap, led) as consumer:
         await consumer.end_offsets(led)
+
+
+async def create_topic_on(bootstrap: str, topic: str, nodes: Sequence[int]) -> None:
+    """Create a topic whose partitions have one replica each, on the nodes named, and return when all are led."""
+    places = {partition: [node] for partition, node in enumerate(nodes)}
+    new_topic = NewTopic(topic, num_partitions=-1, replication_factor=-1, replica_assignments=places)
+    async with _admin(bootstrap) as admin:
+        response = await admin.create_topics([new_topic])
+        _raise_refusal(response.to_object()["topic_errors"])
+        while len(led := await _partitions_with_leader(admin, topic)) < len(nodes):
+            await asyncio.sleep(0.01)
+    async with _reader(bootstrap, led) as consumer:
+        await consumer.end_offsets(led)
+
+
+async def led_partitions(bootstrap: str, topic: str) -> set[int]:
+    """The partitions of a topic that have a leader, as a server tells."""
+    async with _admin(bootstrap) as admin:
+        return {place.partition for place in await _partitions_with_leader(admin, topic)}
 
 
 async def delete_topic(bootstrap: str, topic: str) -> None:

@@ -147,6 +147,10 @@ class ScriptedStore(MemoryStore):
             line.ring(queue)
         return row_id
 
+    async def make_due(self, shards: Sequence[Shard], **options: Any) -> int:
+        await self.script.step("make_due")
+        return await super().make_due(shards, **options)
+
     async def claim(self, shards: Sequence[Shard], **options: Any) -> Claim:
         await self.script.step("claim")
         return await super().claim(shards, **options)

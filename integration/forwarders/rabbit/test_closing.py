@@ -7,8 +7,8 @@ from faststream.rabbit import RabbitBroker
 
 from faststream_outbox._values.outcome import Unsent, Verdict
 from faststream_outbox._values.parcel import Parcel
+from faststream_outbox.forwarders.outages import Outages
 from faststream_outbox.forwarders.rabbit.client import RabbitClient
-from faststream_outbox.forwarders.rabbit.outages import Outages
 from faststream_outbox.forwarders.rabbit.sending import MessageSender
 from faststream_outbox.forwarders.rabbit.settings import RabbitSettings
 from integration.faults.proxy import TcpProxy

@@ -293,6 +293,9 @@ class Store(Protocol):
     async def seconds_to_next_due(self, shards: Sequence[Shard]) -> float | None:
         """Return the seconds until the first waiting row of these shards is due; None if none waits."""
 
+    async def make_due(self, shards: Sequence[Shard], *, slot: int, limit: int) -> int:
+        """End the waiting of up to ``limit`` rows of these shards that were deferred to a slot; return how many."""
+
     async def lag(self, shards: Sequence[Shard], *, at_most: int | None = None) -> Lag:
         """Count the rows of these shards that are ready or due, and tell how old the oldest is.
 

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
+from zlib import crc32
 
 from faststream_outbox._values.row import OutboxRow
 
@@ -43,7 +44,26 @@ class Released:
     """Whether a handler had begun with it; if not, the delivery is not counted either."""
 
 
-Outcome: TypeAlias = Delivered | Retry | Dead | Released
+@dataclass(frozen=True, slots=True)
+class Deferred:
+    """A part of the destination is down: the row waits for it, with the later rows of its key. No attempt counts."""
+
+    slot: int
+    """The part's own, see ``slot_of``: all rows that wait for a part are due at the same time, and are found by it."""
+    delay: float | None = None
+    """Seconds from now; None: until that time, which is 30 to 90 seconds away."""
+
+
+SLOTS = 60_000_000
+"""The microseconds of the minute after which rows that are deferred are due."""
+
+
+def slot_of(part: str) -> int:
+    """Return the microsecond of a minute that is a part's own, the same in all processes."""
+    return crc32(part.encode()) % SLOTS
+
+
+Outcome: TypeAlias = Delivered | Retry | Dead | Released | Deferred
 
 
 class Settlement(NamedTuple):

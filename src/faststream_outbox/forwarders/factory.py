@@ -5,7 +5,8 @@ from typing import Any, NamedTuple, cast, get_args
 
 from faststream_outbox._engine.health import Health, Log
 from faststream_outbox.exceptions import ConfigError
-from faststream_outbox.forwarders.kinds import Envelope, LaneDestination, PartsDown, Wishes, address_of
+from faststream_outbox.forwarders.kinds import Envelope, LaneDestination, Wishes, address_of
+from faststream_outbox.forwarders.outages import Outages
 
 MARGIN_SECONDS = 5.0
 """A hand-over's default time-out is longer than the client's own by so much: the client knows better what is wrong."""
@@ -21,8 +22,8 @@ class Destinations(NamedTuple):
     send_timeout: float
     """Seconds for one hand-over."""
     lanes: Sequence[LaneDestination]
-    parts_down: PartsDown = tuple
-    """Tells which parts of it take no message now."""
+    outages: Outages
+    """Which parts of it take no message now."""
 
 
 def check_envelope(envelope: Any) -> Envelope | None:
@@ -72,5 +73,9 @@ def create_destinations(
     seconds = send_timeout or address.usual_timeout + MARGIN_SECONDS
     health = Health(f"destination {address.name}", log)
     return Destinations(
-        address.name, health, seconds, [address.lane(seconds) for _ in range(lanes)], address.parts_down
+        address.name,
+        health,
+        seconds,
+        [address.lane(seconds) for _ in range(lanes)],
+        Outages() if address.outages is None else address.outages,
     )

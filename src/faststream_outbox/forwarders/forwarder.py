@@ -10,6 +10,7 @@ from typing_extensions import Unpack
 from faststream_outbox._engine.failure import FailurePolicy
 from faststream_outbox._engine.health import Log
 from faststream_outbox._engine.relaying.breaker import Breaker
+from faststream_outbox._engine.relaying.deferrer import Deferrer
 from faststream_outbox._engine.relaying.lane import Lane
 from faststream_outbox._engine.relaying.patience import Patience
 from faststream_outbox._engine.relaying.pause import Pause
@@ -28,8 +29,9 @@ from faststream_outbox._values.row import OutboxRow
 from faststream_outbox.checks import MIN_SECONDS, check_options, require_count, require_flag, require_seconds
 from faststream_outbox.exceptions import ConfigError, InvalidMessageError
 from faststream_outbox.forwarders.factory import Destinations, check_envelope, create_destinations
-from faststream_outbox.forwarders.kinds import LaneDestination, PartsDown
+from faststream_outbox.forwarders.kinds import LaneDestination
 from faststream_outbox.forwarders.options import ForwarderOptions
+from faststream_outbox.forwarders.outages import Outages
 from faststream_outbox.forwarders.patient import PatientDestination
 from faststream_outbox.forwarders.status import ForwarderState, ForwarderStatus
 from faststream_outbox.forwarders.tracing import TracedDestination
@@ -84,7 +86,7 @@ class OutboxForwarder:
             hold_key=require_flag("hold_key", options.get("hold_key", False)),
         )
         self._destinations: Sequence[LaneDestination] = ()
-        self._parts_down: PartsDown = tuple
+        self._outages = Outages()
         self._lanes: list[Lane] = []
         self._pause = Pause()
         self._team: Team | None = None
@@ -174,7 +176,7 @@ class OutboxForwarder:
             lag_rows=None if lag is None else lag.rows,
             lag_seconds=None if lag is None else lag.seconds,
             last_error=None if self._team is None else describe(self._team.breaker.last_error),
-            parts_down=() if state is ForwarderState.STOPPED else self._parts_down(),
+            parts_down=() if state is ForwarderState.STOPPED else tuple(self._outages.down()),
             sent=tally.sent,
             refused=tally.refused,
             dead=tally.dead,
@@ -207,7 +209,7 @@ class OutboxForwarder:
         if self._lanes:
             return
         runtime = self._config.runtime
-        name, health, send_timeout, destinations, self._parts_down = self._create_destinations(
+        name, health, send_timeout, destinations, self._outages = self._create_destinations(
             runtime.log, lanes=self._lane_count
         )
         patience = Patience(health, runtime.log, send_timeout)
@@ -215,15 +217,17 @@ class OutboxForwarder:
         self._name = self._name or name
         more = ", ..." if len(self._queues) > _SHOWN else ""
         route = f"carries {', '.join(map(repr, self.taken_queues[:_SHOWN]))}{more} to {name}"
+        deferrer = Deferrer(self._outages)
         breaker = Breaker(
             health,
             self._lane_count,
             on_reached=lambda: runtime.log(logging.INFO, f"forwarder {self.name!r} is connected: it {route}", None),
+            are_parts_down=lambda: deferrer.are_parts_down,
         )
         remembered = Remembered(
             self.name, runtime.log, runtime.store.explain, in_flight=self._lane_count * self._batch_size
         )
-        team = self._team = Team(breaker, self._pause, remembered=remembered)
+        team = self._team = Team(breaker, self._pause, remembered=remembered, deferrer=deferrer)
         # By then this lane, if it is still there, or PostgreSQL has given up a hand-over.
         patience_of_others = send_timeout + SETTLE_SECONDS + DATABASE_SECONDS
         self._guarded = runtime.guard(self.taken_queues, patience_of_others, is_wanted=lambda: not self._pause.is_on)

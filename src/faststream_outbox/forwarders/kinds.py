@@ -12,7 +12,7 @@ from faststream_outbox._engine.health import Log
 from faststream_outbox._engine.relaying.destination import Destination
 from faststream_outbox._faststream import PublisherUsecase
 from faststream_outbox.exceptions import ConfigError
-from faststream_outbox.forwarders.status import PartDown
+from faststream_outbox.forwarders.outages import Outages
 
 OLDEST_NATS = (2, 16)
 """Of nats-py: before, it had other errors, and did not refuse headers that it cannot carry."""
@@ -24,8 +24,6 @@ class LaneDestination(Destination, Protocol):
     def finish(self, grace: float) -> None:
         """End what is in flight after ``grace`` seconds at most, with the verdicts that are known by then."""
 
-
-PartsDown: TypeAlias = Callable[[], Sequence[PartDown]]
 
 Envelope: TypeAlias = Literal["cloudevents"]
 
@@ -67,8 +65,8 @@ class Address(NamedTuple):
     """Seconds after which the client itself knows that something is wrong."""
     lane: Callable[[float], LaneDestination]
     """Makes the destination of a lane, given the seconds for one hand-over."""
-    parts_down: PartsDown = tuple
-    """Tells which parts of it are down, where the kind has such."""
+    outages: Outages | None = None
+    """Which parts of it are down, where the kind has such."""
 
 
 Reader: TypeAlias = Callable[[Any, Wishes], Address]

@@ -24,14 +24,16 @@ class ForwarderState(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PartDown:
-    """A part of a destination that takes no message at present, while others do: a RabbitMQ routing key."""
+    """A part of a destination that takes no message now, while others do: a RabbitMQ routing key, a Kafka partition."""
 
     name: str
+    """The routing key; or topic and partition, as in ``orders.v1[3]``."""
     error: str
     seconds: float
     """For how many seconds."""
     tries: int
-    """Messages that it has refused so far. With each, other queues of a RabbitMQ exchange may have got a copy."""
+    """Messages, or batches of Kafka, that it has not taken so far. With each, other queues of a RabbitMQ exchange may
+    have got a copy."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +50,7 @@ class ForwarderStatus:
     last_error: str | None
     """Why the destination, or a part of it, cannot be used at present."""
     parts_down: Sequence[PartDown]
-    """RabbitMQ routing keys whose queue takes no message now; the others go on."""
+    """RabbitMQ routing keys whose queue takes no message now, and Kafka partitions; the others go on."""
     sent: int
     """Messages that the destination accepted."""
     refused: int

@@ -302,3 +302,22 @@ async def test_a_destination_of_which_only_a_part_is_down_is_there(breaker: Brea
     open_up(breaker)
     breaker.note(["shard"], answered=False, trouble=Trouble("down"), partly=Trouble("down"))
     assert breaker.state is OPEN
+
+
+async def test_while_rows_wait_for_a_part_out_of_the_way_the_log_does_not_say_that_it_works_again(
+    log: Lines, clock: Clock
+) -> None:
+    """The hand-overs behind them are all well. An outage of the whole ends all the same."""
+    are_down = True
+    breaker = Breaker(Health("kafka", log), 2, wait_fixed(10), are_parts_down=lambda: are_down)
+    breaker.note(["shard"], answered=False, trouble=None, partly=Trouble("a part"))
+    answer(breaker)
+    breaker.idle(["shard"])
+    assert log.recoveries == []
+    assert isinstance(breaker.last_error, Trouble)
+    open_up(breaker)
+    breaker.idle(["shard"])
+    assert breaker.state is CLOSED
+    are_down = False
+    answer(breaker)
+    assert len(log.recoveries) == 1

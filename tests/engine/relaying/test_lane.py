@@ -218,7 +218,7 @@ async def test_a_dead_letter_holds_its_key_where_that_is_wanted(
     destination.answer = lambda row: Accepted()
     behind, other = store.publish(key="a"), store.publish(key="b")
     await until(lambda: other in destination.accepted)
-    assert [row.id for row in store.rows] == [behind]
+    await until(lambda: [row.id for row in store.rows] == [behind])
     store.revive([bad])
     await until(lambda: not store.rows)
     assert destination.accepted[-2:] == [bad, behind]
@@ -955,6 +955,78 @@ async def test_rows_of_a_part_that_is_down_stop_no_others_and_are_not_looked_at_
     await until(lambda: attempts(store) == [0] * len(waiting))
     is_down = False
     await until(lambda: not store.rows and breaker.last_error is None)
+
+
+class FakeParts:
+    """A part that is down until the test says otherwise."""
+
+    def __init__(self) -> None:
+        self.is_down = True
+
+    def seconds_to_next_try(self, part: str) -> float | None:
+        return 0.05 if self.is_down else None
+
+
+@pytest.fixture
+def parts(team: Team, breaker: Breaker, monkeypatch: pytest.MonkeyPatch) -> FakeParts:
+    parts = FakeParts()
+    monkeypatch.setattr(team.deferrer, "_parts", parts)
+    monkeypatch.setattr(breaker, "_are_parts_down", lambda: team.deferrer.are_parts_down)
+    return parts
+
+
+async def test_a_backlog_of_a_part_that_is_down_is_put_out_of_the_way_and_sent_in_order_when_it_is_back(
+    *,
+    make: Callable[..., Lane],
+    runtime: Runtime,
+    parts: FakeParts,
+    destination: ScriptedDestination,
+    store: ScriptedStore,
+    breaker: Breaker,
+    log: Lines,
+) -> None:
+    """In each shard it is as much as five hand-overs, and others stand behind it."""
+    part = Unsent(Trouble("a part"), part="x")
+    destination.answer = lambda row: part if parts.is_down and row.payload == b"x" else Accepted()
+    waiting = [store.publish(payload=b"x", key=f"x-{number % 60}") for number in range(5 * 2 * SHARDS)]
+    fine = [store.publish(key=f"fine-{number}") for number in range(3 * SHARDS)]
+    make(batch_size=2, max_interval=600.0, min_interval=600.0).start()
+    runtime.start()
+    await until(lambda: len(destination.accepted) == len(fine))
+    assert sorted(destination.accepted) == fine
+    await until(lambda: attempts(store) == [0] * len(waiting))
+    assert breaker.state is BreakerState.CLOSED
+    assert isinstance(breaker.last_error, Trouble)
+    assert log.recoveries == []
+    parts.is_down = False
+    await until(lambda: not store.rows)
+    assert sorted(destination.accepted) == sorted([*fine, *waiting])
+    for number in range(60):
+        its = [row_id for row_id in destination.accepted if row_id in waiting[number::60]]
+        assert its == waiting[number::60], "in the order of the key"
+    await until(lambda: len(log.recoveries) == 1)
+
+
+async def test_rows_of_a_part_that_is_back_are_made_due_although_that_fails_at_first(
+    make: Callable[..., Lane],
+    runtime: Runtime,
+    parts: FakeParts,
+    destination: ScriptedDestination,
+    store: ScriptedStore,
+) -> None:
+    part = Unsent(Trouble("a part"), part="x")
+    destination.answer = lambda row: part if parts.is_down else Accepted()
+    for number in range(5 * SHARDS):
+        store.publish(key=f"x-{number}")
+    store.script.next_failures["make_due"] = deque([Trouble("the database"), Trouble("the database")])
+    lane = make(batch_size=1)
+    runtime.start()
+    lane.start()
+    await until(lambda: all(row.last_attempt_at is not None for row in store.rows))
+    assert store.script.calls["make_due"] == 0
+    parts.is_down = False
+    await until(lambda: not store.rows)
+    assert store.script.calls["make_due"] == 3
 
 
 async def test_when_a_part_is_back_its_rows_wait_no_longer_than_their_shard_rests(

@@ -4,12 +4,15 @@ from typing import Any
 
 import pytest
 
-from faststream_outbox._values.outcome import Accepted, Refused, Unsent
+from faststream_outbox._values.outcome import Accepted, Refused, Unsent, Verdict
 from faststream_outbox._values.parcel import Parcel
+from faststream_outbox.forwarders import outages
 from faststream_outbox.forwarders.kafka import destination as module
+from faststream_outbox.forwarders.kafka.client import LeaderUnreachableError
 from faststream_outbox.forwarders.kafka.destination import KafkaDestination
 from faststream_outbox.forwarders.kafka.verdicts import KafkaAnswerError
 from faststream_outbox.forwarders.suspects import ConnectionBrokenError, Suspects
+from tests.forwarders.rabbit.rows import Clock
 
 from .rows import row, settings
 
@@ -140,3 +143,161 @@ async def test_a_missing_topic_is_an_outage_unless_the_row_has_named_it(
     client.missing = {topic: KafkaAnswerError(3, topic)}
     [verdict] = await destination.send([Parcel(row(1), None if topic == "topic" else topic)])
     assert isinstance(verdict, expected)
+
+
+# A partition is down
+
+
+class Parted(Client):
+    """A topic of three partitions, each of which does as it is told."""
+
+    def __init__(self) -> None:
+        super().__init__(Cluster())
+        self.errors: dict[int, Exception] = {}
+        self.led = [0, 1, 2]
+        self.unreachable: set[int] = set()
+        self.has_others = True
+        self.refreshed = 0
+        self.sent: list[int] = []
+
+    async def refresh(self) -> None:
+        self.refreshed += 1
+
+    def partitions(self, topic: str) -> list[int]:
+        return [0, 1, 2]
+
+    def available_partitions(self, topic: str) -> list[int]:
+        return self.led
+
+    async def lost(self, partitions: Any) -> dict[Any, ConnectionError]:
+        return {each: ConnectionError("no way") for each in partitions if each.partition in self.unreachable}
+
+    async def produce(self, topic: str, partition: int, batch: bytes) -> None:
+        self.sent.append(partition)
+        if (error := self.errors.get(partition)) is not None:
+            raise error
+
+    async def reaches_others(self, partition: Any) -> bool:
+        return self.has_others
+
+
+KEYS = {0: "key-1", 1: "key-0", 2: "key-2"}
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(outages, "time", clock)
+    monkeypatch.setattr(module, "time", clock)
+    return clock
+
+
+@pytest.fixture
+async def parted(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> Parted:
+    client = Parted()
+    monkeypatch.setattr(module, "KafkaClient", lambda _settings: client)
+    return client
+
+
+async def handed_over(
+    destination: KafkaDestination, *keys: str | None, partition: int | None = None
+) -> dict[int, Verdict]:
+    await destination.connect()
+    parcels = [Parcel(row(number, key=key)) for number, key in enumerate(keys)]
+    return dict(enumerate(await destination.send(parcels)))
+
+
+def part_of(verdict: Verdict) -> str | None:
+    assert isinstance(verdict, Unsent)
+    assert verdict.exception is not None
+    return verdict.part
+
+
+DOWN = [(KafkaAnswerError(code, "partition 1"), True) for code in (5, 6, 7, 9, 19, 20, 56, 74, 75)] + [
+    (LeaderUnreachableError("no way"), True),
+    (KafkaAnswerError(29, "not permitted"), False),
+    (ConnectionBrokenError("reset"), False),
+    (TimeoutError("no answer"), False),
+]
+
+
+@pytest.mark.parametrize(("error", "is_of_a_partition"), DOWN, ids=repr)
+async def test_of_a_partition_that_is_down_only_its_own_rows_are_kept_back(
+    error: Exception, is_of_a_partition: bool, parted: Parted
+) -> None:
+    destination = KafkaDestination(settings(), Suspects(), 5.0)
+    parted.errors[1] = error
+    verdicts = await handed_over(destination, KEYS[0], KEYS[1], KEYS[2], KEYS[1])
+    assert verdicts[0] == verdicts[2] == Accepted()
+    assert {part_of(verdicts[number]) for number in (1, 3)} == {"topic[1]" if is_of_a_partition else None}
+    parted.sent.clear()
+    verdicts = await handed_over(destination, KEYS[1], KEYS[2])
+    assert parted.sent == ([2] if is_of_a_partition else [1, 2]), "it is not tried before its time"
+    assert verdicts[1] == Accepted()
+
+
+async def test_a_leader_that_cannot_be_reached_is_an_outage_of_all_where_no_other_server_is_there(
+    parted: Parted,
+) -> None:
+    destination = KafkaDestination(settings(), Suspects(), 5.0)
+    parted.errors[1], parted.has_others = LeaderUnreachableError("no way"), False
+    assert part_of((await handed_over(destination, KEYS[1]))[0]) is None
+
+
+async def test_a_lost_leader_is_an_outage_of_its_partition(parted: Parted) -> None:
+    destination = KafkaDestination(settings(), Suspects(), 5.0)
+    parted.unreachable = {1}
+    verdicts = await handed_over(destination, KEYS[1], KEYS[2])
+    assert part_of(verdicts[0]) == "topic[1]"
+    assert verdicts[1] == Accepted()
+    parted.unreachable = {0, 1, 2}
+    verdicts = await handed_over(KafkaDestination(settings(), Suspects(), 5.0), *KEYS.values())
+    assert {part_of(verdict) for verdict in verdicts.values()} == {None}, "nothing of the topic is left"
+
+
+async def test_when_all_partitions_are_down_it_is_an_outage_of_the_topic(parted: Parted) -> None:
+    destination = KafkaDestination(settings(), Suspects(), 5.0)
+    parted.errors = dict.fromkeys(range(3), KafkaAnswerError(19, "too few"))
+    for _ in range(2):
+        verdicts = await handed_over(destination, *KEYS.values())
+        assert None in {part_of(verdict) for verdict in verdicts.values()}
+    parted.led, parted.errors = [1], {1: KafkaAnswerError(19, "too few")}
+    assert part_of((await handed_over(KafkaDestination(settings(), Suspects(), 5.0), KEYS[1]))[0]) is None
+
+
+async def test_the_publishers_own_partition_is_all_there_is(parted: Parted) -> None:
+    destination = KafkaDestination(settings(partition=1), Suspects(), 5.0)
+    parted.errors[1] = KafkaAnswerError(5, "no leader")
+    assert part_of((await handed_over(destination, "a"))[0]) is None
+
+
+async def test_rows_without_a_key_go_around_a_partition_that_is_down(parted: Parted) -> None:
+    destination = KafkaDestination(settings(), Suspects(), 5.0)
+    parted.errors[1] = KafkaAnswerError(19, "too few")
+    verdicts = await handed_over(destination, *[None] * 12)
+    waiting = [verdict for verdict in verdicts.values() if isinstance(verdict, Unsent)]
+    assert [each.part for each in waiting] == ["topic[1]", None, None, None], "one says what is wrong"
+    assert waiting[1:] == [Unsent()] * 3
+    assert set((await handed_over(destination, *[None] * 12)).values()) == {Accepted()}
+
+
+async def test_rows_with_the_publishers_key_cannot_go_around(parted: Parted) -> None:
+    destination = KafkaDestination(settings(key=KEYS[1].encode()), Suspects(), 5.0)
+    parted.errors[1] = KafkaAnswerError(5, "no leader")
+    verdicts = await handed_over(destination, None, None)
+    assert {part_of(verdict) for verdict in verdicts.values()} == {"topic[1]"}
+
+
+async def test_a_partition_is_tried_again_after_it_was_asked_who_leads_it(parted: Parted, clock: Clock) -> None:
+    known = outages.Outages(module.RETRY_SECONDS)
+    destination = KafkaDestination(settings(), Suspects(), 5.0, known)
+    parted.errors[1] = KafkaAnswerError(5, "no leader")
+    await handed_over(destination, KEYS[1])
+    assert [part.name for part in known.down()] == ["topic[1]"]
+    await handed_over(destination, KEYS[1], KEYS[2])
+    assert parted.refreshed == 1
+    clock.now += 1.0
+    parted.errors.clear()
+    assert (await handed_over(destination, KEYS[1]))[0] == Accepted()
+    assert parted.refreshed == 2
+    assert not known

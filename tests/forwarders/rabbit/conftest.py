@@ -1,6 +1,6 @@
 import pytest
 
-from faststream_outbox.forwarders.rabbit import outages
+from faststream_outbox.forwarders import outages
 
 from .rows import Clock
 

@@ -16,12 +16,12 @@ from faststream_outbox._values.outcome import Accepted, Poison, Refused, Unsent,
 from faststream_outbox._values.parcel import Parcel
 from faststream_outbox._values.row import OutboxRow
 from faststream_outbox.forwarders import chains
+from faststream_outbox.forwarders.outages import Outages
 from faststream_outbox.forwarders.rabbit import sending as module
-from faststream_outbox.forwarders.rabbit.outages import Outages, QueueOutageError
 from faststream_outbox.forwarders.rabbit.properties import Properties
 from faststream_outbox.forwarders.rabbit.sending import MessageSender
 from faststream_outbox.forwarders.rabbit.settings import RabbitSettings
-from faststream_outbox.forwarders.rabbit.verdicts import BlockedError
+from faststream_outbox.forwarders.rabbit.verdicts import BlockedError, QueueOutageError
 from faststream_outbox.forwarders.suspects import ConnectionBrokenError, OneOfThemError
 from tests.forwarders.rabbit.rows import Clock, row
 

@@ -7,6 +7,7 @@ from .backlog import Backlog
 from .claims import Claims
 from .copies import Copies
 from .dead_letters import DeadLetters
+from .deferred import DeferredRows
 from .fairness import Fairness
 from .hand_overs import HandOvers
 from .held_keys import HeldKeys
@@ -88,6 +89,7 @@ class StoreSuite(
     Takers,
     Order,
     HeldKeys,
+    DeferredRows,
     Fairness,
     Surveys,
     Listening,

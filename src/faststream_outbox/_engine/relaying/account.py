@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from faststream_outbox._engine.backoff import Backoff
 from faststream_outbox._engine.relaying.sender import Sent
 from faststream_outbox._store.protocol import HandOver, Shard
-from faststream_outbox._values.outcome import Dead, Retry, Settlement, Unsent, Unwritten, Verdict
+from faststream_outbox._values.outcome import Dead, Deferred, Retry, Settlement, Unsent, Unwritten, Verdict
 from faststream_outbox._values.row import OutboxRow
 
 RETRY_SECONDS = (1.0, 60.0)
@@ -116,6 +116,9 @@ class Account:
         shards = {row.id: shard for row, shard in zip(self.taken.rows, self.taken.row_shards(), strict=True)}
         for settlement in self.settlements:
             row, outcome = settlement
+            if isinstance(outcome, Deferred):
+                # Nothing was answered to it.
+                continue
             slim = Settlement(_slim(row), outcome)
             yield Answer(slim, _contents(row), verdicts[row.id], shards[row.id], self.answered_at)
 

@@ -42,6 +42,7 @@ class Breaker:
         lanes: How many share it.
         delay: Gives the seconds between two probes.
         on_reached: Called when a lane has connected for the first time.
+        are_parts_down: Whether rows wait, out of the way of the others, for a part of the destination that is down.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class Breaker:
         delay: wait_base = PROBE_DELAY,
         *,
         on_reached: Callable[[], None] = lambda: None,
+        are_parts_down: Callable[[], bool] = lambda: False,
     ) -> None:
         self.state = BreakerState.CLOSED
         self.was_reached = False
@@ -59,6 +61,7 @@ class Breaker:
         self._lanes = lanes
         self._delay = delay
         self._on_reached = on_reached
+        self._are_parts_down = are_parts_down
         self._changed = Signal()
         self._failures = 0
         """Without an answer in between."""
@@ -177,7 +180,7 @@ class Breaker:
 
     def _settled(self, shards: Iterable[Hashable]) -> None:
         self._troubled.difference_update(shards)
-        if not self._is_troubled:
+        if not self._is_troubled and not self._are_parts_down():
             self._health.recovered()
 
     def _close(self) -> None:

@@ -30,11 +30,15 @@ from faststream_outbox._values.outcome import (
     Unsent,
     Verdict,
     describe,
+    slot_of,
 )
 from faststream_outbox._values.row import OutboxRow
 
 FULL_SECONDS = 1.0
 """How long a lane sleeps at most while so many rows are set aside that it may send no others."""
+
+MOST_MADE_DUE = 10_000
+"""Rows of a part that is back whose waiting is ended at once."""
 
 
 class Lane(Service):
@@ -80,7 +84,7 @@ class Lane(Service):
         super().__init__(f"outbox-lane-{name}", health)
         self._store = store
         self._breaker, self._pause, self._tally = team.breaker, team.pause, team.tally
-        self._remembered = team.remembered
+        self._remembered, self._deferrer = team.remembered, team.deferrer
         self._connector = Connector(destination, send_timeout)
         self._sender = Sender(destination, send_timeout, prepare, singly=failure.hold_key)
         self._rounds = rounds
@@ -134,6 +138,7 @@ class Lane(Service):
             return self._breaker.cannot_connect(self.name, error)
         self._breaker.connected(self.name)
         await self._look_up()
+        await self._make_due()
         asked = self._rounds.next()
         is_whole = self._rounds.is_whole
         if is_whole:
@@ -150,6 +155,8 @@ class Lane(Service):
             self._wakeup.pass_on()
             return None
         rest = self._note(taken, sent)
+        if self._deferrer.back():
+            return 0.0
         if is_whole and _leaves_nothing(taken, sent):
             # Another look would be in vain. What was written meanwhile has rung.
             self._wakeup.pass_on()
@@ -161,6 +168,14 @@ class Lane(Service):
         if rows := self._remembered.to_look_up():
             async with asyncio.timeout(DATABASE_SECONDS):
                 self._remembered.looked_up(rows, await self._store.unsettled(rows))
+
+    async def _make_due(self) -> None:
+        """End the waiting of rows whose part of the destination takes rows again."""
+        for part in self._deferrer.back():
+            async with asyncio.timeout(DATABASE_SECONDS):
+                count = await self._store.make_due(self._rounds.all, slot=slot_of(part), limit=MOST_MADE_DUE)
+            if count < MOST_MADE_DUE:
+                self._deferrer.forget(part)
 
     async def _hand_over(self, shards: Sequence[Shard]) -> tuple[HandOver | None, Sent]:
         """Run one hand-over; return None for it if no shard has work for this lane."""
@@ -194,7 +209,17 @@ class Lane(Service):
         began = time.monotonic()
         sent = await self._sender.send(account.to_send)
         settlements = self._settlements(account.to_send, sent.verdicts, time.monotonic() - began)
-        account.answered(sent, settlements)
+        deferred = self._deferred(account, sent)
+        account.answered(sent._replace(are_deferred=bool(deferred)), [*settlements, *deferred])
+
+    def _deferred(self, account: Account, sent: Sent) -> Sequence[Settlement]:
+        """Return what is to be put out of the way of other rows."""
+        taken = account.taken
+        if taken is None or sent.partly is None or sent.trouble is not None:
+            return ()
+        # Of several shards each gives a few rows only.
+        is_full = taken.has_more and len(taken.shards) == 1
+        return self._deferrer.settlements(account.to_send, sent.verdicts, is_full=is_full)
 
     def _count(self, account: Account) -> None:
         """Note what has become final."""
@@ -224,7 +249,7 @@ class Lane(Service):
             self._rounds.narrow()
         else:
             self._rounds.widen()
-        if any(not isinstance(verdict, Unsent) for verdict in sent.verdicts):
+        if sent.are_deferred or any(not isinstance(verdict, Unsent) for verdict in sent.verdicts):
             self._rounds.fruitless(taken.vacant)
             self._rounds.fruitful()
         else:
@@ -235,7 +260,7 @@ class Lane(Service):
             return 0.0
         if sent.has_answer:
             self._rounds.take_up(taken.shards)
-        elif sent.partly is not None and sent.trouble is None:
+        elif sent.partly is not None and sent.trouble is None and not sent.are_deferred:
             self._rounds.put_off(taken.shards, are_full=taken.has_more)
         rest = self._breaker.note(taken.shards, answered=sent.has_answer, trouble=sent.trouble, partly=sent.partly)
         if self._breaker.state is BreakerState.OPEN:

@@ -34,6 +34,8 @@ class Sent(NamedTuple):
     """Why it did not take others."""
     partly: BaseException | None = None
     """Why a part of it did not take others, while the rest of it may."""
+    are_deferred: bool = False
+    """Whether rows of such a part are put out of the way of the others."""
 
 
 class Sender:

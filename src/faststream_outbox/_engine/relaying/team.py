@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from faststream_outbox._engine.relaying.breaker import Breaker
+from faststream_outbox._engine.relaying.deferrer import Deferrer
 from faststream_outbox._engine.relaying.pause import Pause
 from faststream_outbox._engine.relaying.remembered import Remembered
 from faststream_outbox._engine.wakeups import TeamBell
@@ -45,3 +46,4 @@ class Team:
     bell: TeamBell = field(default_factory=TeamBell)
     tally: Tally = field(default_factory=Tally)
     remembered: Remembered = field(default_factory=Remembered)
+    deferrer: Deferrer = field(default_factory=Deferrer)

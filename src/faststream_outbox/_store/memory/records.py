@@ -3,7 +3,7 @@
 import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from zlib import crc32
 
 from faststream_outbox._store.halves import halves
@@ -115,6 +115,13 @@ def failed(row: OutboxRow, now: datetime) -> OutboxRow:
         first_attempt_at=row.first_attempt_at or now,
         last_attempt_at=now,
     )
+
+
+def deferred_until(now: datetime, slot: int, *, at_least: timedelta = timedelta(seconds=30)) -> datetime:
+    """Return the first time that is a slot's own and further away than that."""
+    origin = datetime.fromtimestamp(0, UTC) + timedelta(microseconds=slot)
+    minutes = (now + at_least - origin) // timedelta(minutes=1)
+    return origin + timedelta(minutes=minutes + 1)
 
 
 def utc_now() -> datetime:

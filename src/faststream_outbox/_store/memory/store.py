@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 
 from faststream_outbox._store.memory.handing_over import MemoryHandOver
-from faststream_outbox._store.memory.records import Record, fitting, in_turns, shared_out, utc_now
+from faststream_outbox._store.memory.records import Record, deferred_until, fitting, in_turns, shared_out, utc_now
 from faststream_outbox._store.memory.table import MemoryListener
 from faststream_outbox._store.memory.writer import MemoryWriter
 from faststream_outbox._store.protocol import (
@@ -110,6 +110,18 @@ class MemoryStore(MemoryWriter):
     async def seconds_to_next_due(self, shards: Sequence[Shard]) -> float | None:
         times = [r.next_attempt_at for r in self._at(shards, lambda record: record.is_waiting) if r.next_attempt_at]
         return (min(times) - utc_now()).total_seconds() if times else None
+
+    async def make_due(self, shards: Sequence[Shard], *, slot: int, limit: int) -> int:
+        now = utc_now()
+        times = {deferred_until(now, slot, at_least=timedelta()) + timedelta(minutes=minutes) for minutes in (0, 1)}
+        found = [
+            record
+            for record in self._at(shards, lambda record: record.is_waiting and record.next_attempt_at in times)
+            if record.row.last_attempt_at is not None
+        ]
+        for record in found[:limit]:
+            record.next_attempt_at = now
+        return len(found[:limit])
 
     async def lag(self, shards: Sequence[Shard], *, at_most: int | None = None) -> Lag:
         now = utc_now()

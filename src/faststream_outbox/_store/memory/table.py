@@ -7,10 +7,10 @@ from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import Any
 
-from faststream_outbox._store.memory.records import LONG_AGO, Record, failed, to_record, utc_now
+from faststream_outbox._store.memory.records import LONG_AGO, Record, deferred_until, failed, to_record, utc_now
 from faststream_outbox._store.protocol import Announcement, Shard
 from faststream_outbox._values.draft import Draft
-from faststream_outbox._values.outcome import Dead, Delivered, Released, Retry
+from faststream_outbox._values.outcome import Dead, Deferred, Delivered, Released, Retry
 from faststream_outbox._values.row import OutboxRow
 
 
@@ -158,6 +158,10 @@ class MemoryTable:
             case Released(started):
                 record.row = row if started else row._replace(deliveries_count=row.deliveries_count - 1)
                 self._free(record, next_attempt_at=record.row.created_at)
+            case Deferred(slot, delay):
+                until = deferred_until(now, slot) if delay is None else now + timedelta(seconds=delay)
+                self._free(record, next_attempt_at=until)
+                record.row = record.row._replace(last_attempt_at=record.row.last_attempt_at or now)
 
     @staticmethod
     def _free(record: Record, *, next_attempt_at: datetime | None) -> None:

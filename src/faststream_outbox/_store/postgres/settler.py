@@ -16,6 +16,7 @@ from faststream_outbox._store.postgres.refusals import UNDEFINED_COLUMN, refusal
 from faststream_outbox._store.postgres.statements import Statements
 from faststream_outbox._values.outcome import (
     Dead,
+    Deferred,
     Delivered,
     Outcome,
     Released,
@@ -75,6 +76,7 @@ class Settler:
             Way(Delivered, statements.settle_delivered, {}),
             Way(Retry, statements.settle_retry, {"delays": "delay", "exceptions": "exception"}),
             Way(Released, statements.settle_released, {"started": "started"}),
+            Way(Deferred, statements.settle_deferred, {"delays": "delay", "slots": "slot"}),
         ]
         if (moved := statements.settle_dead_moved) is None:
             self._ways.append(parked)

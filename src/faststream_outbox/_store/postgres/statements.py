@@ -202,9 +202,9 @@ class Statements:
         if dlq_table is not None:
             self.settle_dead_moved = self._write("settle_dead_moved", column="outbox, ", value=f"{_ORIGIN}, ")
             self.settle_dead_moved_before = self._write("settle_dead_moved", column="", value="")
-        self.settle_released = self._write("settle_released")
+        self.settle_released, self.settle_deferred = self._write("settle_released"), self._write("settle_deferred")
         self.unsettled = self._write("unsettled")
-        self.renew = self._write("renew")
+        self.renew, self.make_due = self._write("renew"), self._write("make_due")
         self.give_back = self._write("give_back")
         self.rescue = self._write("rescue")
         self.seconds_to_next_due = self._write("seconds_to_next_due")

@@ -159,6 +159,10 @@ class PostgresStore:
         seconds: float | None = records[0][0]
         return seconds
 
+    async def make_due(self, shards: Sequence[Shard], *, slot: int, limit: int) -> int:
+        wanted = {**columns_of(shards), "slot": slot, "limit": limit}
+        return len(await self._runner.fetch(self._statements.make_due, wanted))
+
     async def lag(self, shards: Sequence[Shard], *, at_most: int | None = None) -> Lag:
         wanted = {**columns_of(shards), "at_most": at_most}
         [(rows, seconds)] = map(tuple, await self._runner.fetch(self._statements.lag, wanted))

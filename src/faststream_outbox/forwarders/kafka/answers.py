@@ -62,6 +62,20 @@ OF_A_TOPIC = frozenset({
 """Outages of one topic. Where a row has named it, only such rows are met, and they are refused."""
 
 
+OF_A_PARTITION = frozenset({
+    5,  # LEADER_NOT_AVAILABLE
+    6,  # NOT_LEADER_OR_FOLLOWER
+    7,  # REQUEST_TIMED_OUT: not all replicas have answered their leader
+    9,  # REPLICA_NOT_AVAILABLE
+    19,  # NOT_ENOUGH_REPLICAS
+    20,  # NOT_ENOUGH_REPLICAS_AFTER_APPEND
+    56,  # KAFKA_STORAGE_ERROR: the disk of its leader
+    74,  # FENCED_LEADER_EPOCH
+    75,  # UNKNOWN_LEADER_EPOCH
+})  # fmt: skip
+"""Outages of one partition, while others of the topic may take records."""
+
+
 def verdict_on(code: int, error: BaseException) -> Verdict:
     """Return the verdict on a row for which Kafka has answered with an error code."""
     return ANSWERS.get(code, Refused)(error)

@@ -35,6 +35,10 @@ UNKNOWN_TOPIC_OR_PARTITION = 3
 LEADER_NOT_AVAILABLE = 5
 
 
+class LeaderUnreachableError(ConnectionError):
+    """There is no connection to the leader of a partition: what was to be sent to it has not left this machine."""
+
+
 class KafkaClient:
     """Knows one topic, and others that rows name, and produces to them. After ``close`` nothing more is sent.
 
@@ -169,7 +173,7 @@ class KafkaClient:
         except NodeNotReadyError as error:
             # aiokafka has many names for a connection that is not there; one keeps the log to one line.
             msg = f"{about}: {error}"
-            raise ConnectionError(msg) from error
+            raise LeaderUnreachableError(msg) from error
         except KafkaError as error:
             self.broken_nodes.add(leader)
             msg = f"{about}: {error}"
@@ -186,6 +190,12 @@ class KafkaClient:
             async with asyncio.timeout(seconds):
                 return bool(await self._client.ready(node))  # type: ignore[no-untyped-call]
         return False
+
+    async def reaches_others(self, partition: TopicPartition) -> bool:
+        """Return whether a server can be connected to that does not lead this partition."""
+        servers = self._client.cluster.brokers()  # type: ignore[no-untyped-call]
+        others = {server.nodeId for server in servers} - {self._leader(partition)}
+        return any([await self.reaches(node) for node in others])
 
     async def close(self) -> None:
         """Reset all connections. What has not left this machine is not sent any more."""

@@ -1,9 +1,11 @@
 """A topic as the destination of one lane."""
 
 import asyncio
+import math
 import re
+import time
 from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, ClassVar
 
 from aiokafka.structs import TopicPartition
@@ -15,13 +17,20 @@ from faststream_outbox._values.row import OutboxRow
 from faststream_outbox._values.wire import wire_headers
 from faststream_outbox.forwarders.batches import behind_refused
 from faststream_outbox.forwarders.connected_destination import ConnectedDestination, Verdicts
-from faststream_outbox.forwarders.kafka.client import KafkaClient
+from faststream_outbox.forwarders.kafka.client import KafkaClient, LeaderUnreachableError
 from faststream_outbox.forwarders.kafka.partitioning import PartitionChooser
 from faststream_outbox.forwarders.kafka.sending import PartitionSender
 from faststream_outbox.forwarders.kafka.settings import KafkaSettings
-from faststream_outbox.forwarders.kafka.verdicts import KafkaAnswerError, classify
+from faststream_outbox.forwarders.kafka.verdicts import KafkaAnswerError, classify, is_of_a_partition
 from faststream_outbox.forwarders.kinds import Address, Wishes
+from faststream_outbox.forwarders.outages import Outages
 from faststream_outbox.forwarders.suspects import Suspects
+
+RETRY_SECONDS = (0.1, 5.0)
+"""Between two batches that try whether a partition takes them again: at first, and in the end."""
+
+LOOK_SECONDS = 0.5
+"""How often it is asked at most who leads the partitions that are down."""
 
 MAX_TOPIC_CHARACTERS = 249
 TOPIC_NAME = re.compile(rf"[a-zA-Z0-9._-]{{1,{MAX_TOPIC_CHARACTERS}}}")
@@ -35,28 +44,36 @@ class KafkaDestination(ConnectedDestination[KafkaClient]):
         settings: The topic, and how to reach it.
         suspects: See ``ConnectedDestination``.
         send_timeout: See there.
+        outages: What its lanes know of partitions that are down.
     """
 
     SERVER: ClassVar[str] = "Kafka"
 
-    def __init__(self, settings: KafkaSettings, suspects: Suspects, send_timeout: float) -> None:
+    def __init__(
+        self, settings: KafkaSettings, suspects: Suspects, send_timeout: float, outages: Outages | None = None
+    ) -> None:
         super().__init__(suspects, send_timeout)
         self._settings = settings
+        self._outages = Outages(RETRY_SECONDS) if outages is None else outages
         self._chooser = PartitionChooser(settings)
         self._broken_nodes: Collection[int] = ()
+        self._looked_at = -math.inf
 
     async def _open(self) -> KafkaClient:
         return KafkaClient(self._settings)
 
     async def _look(self, client: KafkaClient) -> None:
         await client.refresh()
+        self._looked_at = time.monotonic()
 
     async def _has_stayed(self, client: KafkaClient) -> bool:
         # Another server of the cluster has told where the partitions are, perhaps.
         return all([await client.reaches(node) for node in self._broken_nodes])
 
     def _is_ready(self, client: KafkaClient) -> bool:
-        return super()._is_ready(client) and client.is_fresh
+        # Before a partition that is down is tried again, it is asked who leads it now.
+        is_stale = self._outages.is_due and time.monotonic() - self._looked_at > LOOK_SECONDS
+        return super()._is_ready(client) and client.is_fresh and not is_stale
 
     def _is_settled(self, client: KafkaClient, error: BaseException) -> bool:
         return isinstance(error, KafkaAnswerError)
@@ -70,14 +87,57 @@ class KafkaDestination(ConnectedDestination[KafkaClient]):
             if topic in problems:
                 self._note_missing(topic, rows, problems[topic], verdicts)
                 continue
-            available = client.available_partitions(topic)
+            available = [
+                partition
+                for partition in client.available_partitions(topic)
+                if not self._outages.is_down(_name(TopicPartition(topic, partition)))
+            ]
             spread = self._chooser.spread(topic, rows, client.partitions(topic), available, verdicts)
             shares |= {TopicPartition(topic, partition): share for partition, share in spread.items()}
-        for partition, problem in (await client.lost(shares.keys())).items():
-            verdicts.update(dict.fromkeys((row.id for row in shares.pop(partition)), Unsent(problem)))
+        lost = await client.lost(shares.keys())
+        for partition, problem in lost.items():
+            self._note_down(self._part(client, partition, lost), shares.pop(partition), problem, verdicts)
         async with asyncio.TaskGroup() as group:
             for partition, share in shares.items():
-                group.create_task(PartitionSender(client, self._settings, partition, verdicts).send(share))
+                group.create_task(self._send_to(client, partition, share, verdicts))
+
+    async def _send_to(
+        self, client: KafkaClient, partition: TopicPartition, rows: Sequence[OutboxRow], verdicts: Verdicts
+    ) -> None:
+        """Send rows to a partition, unless it is down and not to be tried now."""
+        part = self._part(client, partition)
+        if part is not None and (outage := self._outages.keeps_back(part)) is not None:
+            _note_waiting(rows, Unsent(outage, part), verdicts, self._has_way_around)
+            return
+        sender = PartitionSender(client, self._settings, partition, verdicts)
+        await sender.send(rows)
+        if sender.outage is None:
+            self._outages.over(_name(partition))
+        elif part is not None and await _is_of_a_partition(client, partition, sender.outage):
+            unsent = [row for row in rows if isinstance(verdicts[row.id], Unsent)]
+            self._note_down(part, unsent, sender.outage, verdicts)
+
+    def _part(
+        self, client: KafkaClient, partition: TopicPartition, lost: Collection[TopicPartition] = ()
+    ) -> str | None:
+        """Return the name of a partition, if others of the publisher's topic take records; None if all may be down."""
+        topic = self._settings.topic
+        if self._settings.partition is not None and partition.topic == topic:
+            return None
+        led = {TopicPartition(topic, number) for number in client.available_partitions(topic)}
+        others = led - {partition, *lost}
+        return None if all(self._outages.is_down(_name(other)) for other in others) else _name(partition)
+
+    def _note_down(self, part: str | None, rows: Sequence[OutboxRow], problem: Exception, verdicts: Verdicts) -> None:
+        if part is None:
+            verdicts.update(dict.fromkeys([row.id for row in rows], Unsent(problem)))
+            return
+        self._outages.failed(part, problem)
+        _note_waiting(rows, Unsent(problem, part), verdicts, self._has_way_around)
+
+    def _has_way_around(self, row: OutboxRow) -> bool:
+        """Return whether a row may go to any partition."""
+        return row.key is None and self._settings.key is None
 
     def _by_topic(self, parcels: Sequence[Parcel]) -> dict[str, list[OutboxRow]]:
         topics: defaultdict[str, list[OutboxRow]] = defaultdict(list)
@@ -112,9 +172,29 @@ def address_of(publisher: Any, wishes: Wishes) -> Address:
     wishes.refuse("Kafka", "count_nacks")
     headers_of = kafka_headers if wishes.envelope else wire_headers
     settings = KafkaSettings.of(publisher, headers_of, tombstones=wishes.tombstones)
-    suspects = Suspects()
+    suspects, outages = Suspects(), Outages(RETRY_SECONDS)
     return Address(
         f"kafka:{settings.topic}",
         settings.request_timeout,
-        lambda seconds: KafkaDestination(settings, suspects, seconds),
+        lambda seconds: KafkaDestination(settings, suspects, seconds, outages),
+        outages,
     )
+
+
+async def _is_of_a_partition(client: KafkaClient, partition: TopicPartition, error: Exception) -> bool:
+    """Return whether an outage is one of a partition alone, and it is sure that nothing is on its way there."""
+    if isinstance(error, LeaderUnreachableError):
+        return await client.reaches_others(partition)
+    return is_of_a_partition(error)
+
+
+def _name(partition: TopicPartition) -> str:
+    return f"{partition.topic}[{partition.partition}]"
+
+
+def _note_waiting(
+    rows: Sequence[OutboxRow], verdict: Unsent, verdicts: Verdicts, has_way_around: Callable[[OutboxRow], bool]
+) -> None:
+    """Note that rows wait for a partition; all but the first of those that may go to another one only wait."""
+    for position, row in enumerate(rows):
+        verdicts[row.id] = Unsent() if position > 0 and has_way_around(row) else verdict

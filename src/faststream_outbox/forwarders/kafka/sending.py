@@ -45,6 +45,8 @@ class PartitionSender(BatchSender[OutboxRow, bytes]):
         self._client = client
         self._settings = settings
         self._partition = partition
+        self.outage: Exception | None = None
+        """Why it has ended before all rows were sent."""
 
     def _rows_of(self, messages: Sequence[OutboxRow]) -> Sequence[OutboxRow]:
         return messages
@@ -55,6 +57,7 @@ class PartitionSender(BatchSender[OutboxRow, bytes]):
         except Exception as error:  # noqa: BLE001 - each becomes a verdict
             verdicts = [verdict := self._read(error)] * len(members)
             if isinstance(verdict, Unsent):
+                self.outage = error
                 return Answer(verdicts, behind=Unsent())
             if is_of_a_topic(error):
                 return Answer(verdicts, behind=verdict)

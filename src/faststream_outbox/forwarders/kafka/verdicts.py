@@ -3,7 +3,7 @@
 from aiokafka.errors import UnknownError, for_code
 
 from faststream_outbox._values.outcome import Refused, Unsent, Verdict
-from faststream_outbox.forwarders.kafka.answers import OF_A_TOPIC, verdict_on
+from faststream_outbox.forwarders.kafka.answers import OF_A_PARTITION, OF_A_TOPIC, verdict_on
 
 
 class KafkaAnswerError(Exception):
@@ -38,3 +38,8 @@ def classify(error: BaseException, *, elsewhere: bool = False) -> Verdict:
 def is_of_a_topic(error: BaseException) -> bool:
     """Return whether an answer says that a topic, or its users, are missing."""
     return isinstance(error, KafkaAnswerError) and error.code in OF_A_TOPIC
+
+
+def is_of_a_partition(error: BaseException) -> bool:
+    """Return whether an answer speaks of one partition alone."""
+    return isinstance(error, KafkaAnswerError) and error.code in OF_A_PARTITION

@@ -8,8 +8,8 @@ from faststream_outbox._values.parcel import Parcel
 from faststream_outbox._values.wire import wire_headers
 from faststream_outbox.forwarders.connected_destination import ConnectedDestination, Verdicts
 from faststream_outbox.forwarders.kinds import Address, Wishes
+from faststream_outbox.forwarders.outages import Outages
 from faststream_outbox.forwarders.rabbit.client import RabbitClient
-from faststream_outbox.forwarders.rabbit.outages import Outages
 from faststream_outbox.forwarders.rabbit.sending import MessageSender
 from faststream_outbox.forwarders.rabbit.settings import MAX_ROUTING_KEY_BYTES, RabbitSettings
 from faststream_outbox.forwarders.rabbit.verdicts import BlockedError
@@ -70,5 +70,5 @@ def address_of(publisher: Any, wishes: Wishes) -> Address:
         f"rabbit:{settings.address}",
         settings.confirm_timeout,
         lambda seconds: RabbitDestination(settings, outages, suspects, seconds),
-        outages.down,
+        outages,
     )

@@ -11,10 +11,17 @@ from faststream_outbox._values.outcome import ACCEPTED, Poison, Reason, Refused,
 from faststream_outbox._values.parcel import Parcel
 from faststream_outbox._values.row import OutboxRow
 from faststream_outbox.forwarders.chains import ChainSender
-from faststream_outbox.forwarders.rabbit.outages import Outages, QueueOutageError
+from faststream_outbox.forwarders.outages import Outages
 from faststream_outbox.forwarders.rabbit.properties import Properties, properties_of
 from faststream_outbox.forwarders.rabbit.settings import RabbitSettings
-from faststream_outbox.forwarders.rabbit.verdicts import BlockedError, Meaning, is_of_a_routing_key, meaning, poison
+from faststream_outbox.forwarders.rabbit.verdicts import (
+    BlockedError,
+    Meaning,
+    QueueOutageError,
+    is_of_a_routing_key,
+    meaning,
+    poison,
+)
 from faststream_outbox.forwarders.suspects import ConnectionBrokenError, OneOfThemError
 
 LOOK_SECONDS = 0.5

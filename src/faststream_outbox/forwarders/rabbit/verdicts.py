@@ -69,3 +69,22 @@ class BlockedError(ConnectionError):
 
     def __init__(self) -> None:
         super().__init__("RabbitMQ blocks publishers: it is short of memory or of disk space")
+
+
+class QueueOutageError(Exception):
+    """A queue that a message is bound for does not take it now, which says nothing of the message.
+
+    The queue is full and rejects (``x-overflow: reject-publish``), or its process, its node or its majority is gone.
+    Other queues of the same exchange may have got their copy.
+    """
+
+    @classmethod
+    def of_nack(cls, exchange: str, routing_key: str) -> "QueueOutageError":
+        """Return the error of a message that was answered by basic.nack."""
+        where = f"the exchange {exchange!r} with the routing key {routing_key!r}" if exchange else repr(routing_key)
+        return cls(f"RabbitMQ answered basic.nack for {where}: a queue is full and rejects, or its node is down")
+
+    @classmethod
+    def of_node(cls, queue: str) -> "QueueOutageError":
+        """Return the error of a message that was returned, to a queue whose node is down."""
+        return cls(f"RabbitMQ returned a message for {queue!r}: the node that has this queue is down")

@@ -4,13 +4,21 @@ from itertools import pairwise
 
 import pytest
 
-from faststream_outbox.forwarders.rabbit import outages as module
-from faststream_outbox.forwarders.rabbit.outages import GRANTED, HEALTHY, RETRY_SECONDS, Outages, QueueOutageError
+from faststream_outbox.forwarders import outages as module
+from faststream_outbox.forwarders.outages import GRANTED, HEALTHY, RETRY_SECONDS, Outages
+from faststream_outbox.forwarders.rabbit.verdicts import QueueOutageError
 from faststream_outbox.forwarders.status import PartDown
-
-from .rows import Clock
+from tests.forwarders.rabbit.rows import Clock
 
 FIRST, LONGEST = RETRY_SECONDS
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """What says how long parts are down."""
+    clock = Clock()
+    monkeypatch.setattr(module, "time", clock)
+    return clock
 
 
 def test_nothing_is_kept_back_before_a_nack() -> None:
@@ -131,3 +139,31 @@ def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     for number in range(10):
         outages.failed(f"k{number}", QueueOutageError("down"))
     assert [down.name for down in outages.down()] == ["k7", "k8", "k9"]
+
+
+def test_when_a_part_is_tried_again_is_known_until_it_takes_a_message(clock: Clock) -> None:
+    outages = Outages((2.0, 2.0))
+    assert outages.seconds_to_next_try("k") is None
+    assert not outages.is_down("k")
+    outages.failed("k", QueueOutageError("down"))
+    seconds = outages.seconds_to_next_try("k")
+    assert seconds is not None
+    assert 1.0 <= seconds <= 2.0
+    assert outages.is_down("k")
+    assert not outages.is_due
+    clock.now += seconds
+    assert outages.is_due
+    assert outages.seconds_to_next_try("k") == 0.0
+    assert outages.keeps_back("k") is None
+    assert not outages.is_due, "one tries at a time"
+    outages.taken("k")
+    assert outages.seconds_to_next_try("k") is None
+    assert not outages.is_down("k")
+
+
+def test_a_part_that_takes_all_again_is_forgotten(clock: Clock) -> None:
+    outages = Outages()
+    outages.failed("k", QueueOutageError("down"))
+    outages.over("k")
+    assert not outages
+    outages.over("k")

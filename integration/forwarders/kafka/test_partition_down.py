@@ -1,0 +1,122 @@
+"""A partition whose leader is gone: its rows wait, whatever stands before the rows of the other partitions."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+from aiokafka.errors import KafkaError
+from aiokafka.partitioner import DefaultPartitioner
+from faststream.kafka import KafkaBroker
+
+from faststream_outbox import Outgoing
+from integration.broker.observing import LogLines, Table, eventually
+from integration.destinations.kafka import KafkaBox, as_received
+from integration.destinations.received import Received, check_complete, check_order
+from integration.forwarders.carrying import Publishing
+from integration.forwarders.conftest import MakeBroker
+from integration.servers.kafka import EmbeddedKafka, SecondKafka
+from integration.servers.missing import missing
+from integration.servers.process import ServerUnavailable
+from integration.servers.topics import create_topic_on, delete_topic, led_partitions
+
+NODES = (1, 2, 1, 1)
+"""The node that has each partition."""
+DEAD = 1
+BATCH = 10
+SHARDS = 16
+
+
+def keys_of(partition: int, count: int) -> list[str]:
+    """Keys of which all rows go to a partition."""
+    partitions, choose = [*range(len(NODES))], DefaultPartitioner()
+    names = (f"key-{number}" for number in range(100 * count))
+    return [name for name in names if choose(name.encode(), partitions, partitions) == partition][:count]
+
+
+@pytest.fixture(scope="module")
+def first_node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedKafka]:
+    try:
+        server = EmbeddedKafka(tmp_path_factory.mktemp("first"), {})
+    except ServerUnavailable as unavailable:
+        missing(str(unavailable))
+    try:
+        server.start()
+        yield server
+    finally:
+        server.close()
+
+
+@pytest.fixture
+async def second_node(first_node: EmbeddedKafka, tmp_path: Path) -> AsyncIterator[SecondKafka]:
+    running = first_node.second_node(tmp_path)
+    yield await asyncio.to_thread(running.__enter__)
+    await asyncio.to_thread(running.__exit__, None, None, None)
+
+
+@pytest.fixture
+async def topic(first_node: EmbeddedKafka, second_node: SecondKafka) -> AsyncIterator[KafkaBox]:
+    await create_topic_on(first_node.bootstrap, "parted", NODES)
+    yield KafkaBox(first_node, "parted")
+    await delete_topic(first_node.bootstrap, "parted")
+
+
+@pytest.mark.parametrize("rows_of_a_key", [1, 4])
+async def test_a_backlog_of_a_dead_partition_stops_no_other_and_is_sent_in_order_when_it_is_back(
+    *,
+    rows_of_a_key: int,
+    make_broker: MakeBroker,
+    second_node: SecondKafka,
+    topic: KafkaBox,
+    publishing: Publishing,
+    table: Table,
+    log: LogLines,
+) -> None:
+    """Each shard has five hand-overs of it in front."""
+    second_node.process.kill()
+    await eventually(lambda: _is_dead(topic), within=30)
+    keys = keys_of(DEAD, 5 * BATCH * SHARDS // rows_of_a_key)
+    dead = await publishing.many(Outgoing(b"", key=key) for _ in range(rows_of_a_key) for key in keys)
+    alive = [key for partition in (0, 2, 3) for key in keys_of(partition, 20)]
+    others = await publishing.many(Outgoing(b"", key=key) for _ in range(2) for key in alive)
+    others += await publishing.many([Outgoing(b"")] * 40)
+    broker = make_broker(logger=log)
+    kafka = KafkaBroker(topic.url, acks="all", logger=None)
+    forwarder = broker.forwarder("orders", to=kafka.publisher(topic.name), batch_size=BATCH)
+    await broker.start()
+    check_complete(await received(topic, len(others)), others)
+    status = await forwarder.status()
+    assert status.state == "closed"
+    assert [part.name for part in status.parts_down] == [f"{topic.name}[{DEAD}]"]
+    assert "partition 1" in (status.last_error or "")
+    await eventually(lambda: _is_left(table, len(dead)))
+    assert await table.count("attempts_count > 0 OR first_attempt_at IS NOT NULL OR failed_at IS NOT NULL") == 0
+    more = await publishing.many(Outgoing(b"", key=key) for key in alive)
+    check_complete(await received(topic, len(others) + len(more)), [*others, *more])
+    assert not log.containing("works again")
+
+    await asyncio.to_thread(second_node.start)
+    await eventually(table.is_empty, within=25)
+    records = await received(topic, len(dead) + len(others) + len(more))
+    check_complete(records, [*dead, *others, *more])
+    check_order(records)
+    await eventually(lambda: log.containing("works again"))
+    assert len(log.at_least(logging.WARNING)) == 1, log.at_least(logging.WARNING)
+    assert not (await forwarder.status()).parts_down
+
+
+async def received(topic: KafkaBox, expected: int) -> list[Received]:
+    return [as_received(record) for record in await topic.records(expected)]
+
+
+async def _is_dead(topic: KafkaBox) -> bool:
+    try:
+        return await led_partitions(topic.url, topic.name) == {0, 2, 3}
+    except KafkaError:
+        # It was asked of the dead server.
+        return False
+
+
+async def _is_left(table: Table, count: int) -> bool:
+    return await table.count() == count
