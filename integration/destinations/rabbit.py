@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from typing import Any, Self
 
 import aio_pika
@@ -15,6 +15,8 @@ from integration.servers.rabbitmq import MAX_MESSAGE_BYTES, RabbitServer
 
 from .base import SECONDS_TO_READ, Box, Shut
 from .received import Received
+
+SECONDS_FOR_A_PUSH = 5.0
 
 
 class QueueBox(Box):
@@ -114,18 +116,26 @@ class QueueBox(Box):
         """
         async with _channel(self.url) as channel:
             queue = await channel.get_queue(self.name)
+            there = len(self._received) + (queue.declaration_result.message_count or 0)
             news = asyncio.Event()
 
             async def receive(message: AbstractIncomingMessage) -> None:
                 self._received.append(message)
                 news.set()
 
+            async def are_here(count: int) -> None:
+                while len(self._received) < count:
+                    news.clear()
+                    await news.wait()
+
             tag = await queue.consume(receive, no_ack=True)
             try:
                 async with asyncio.timeout(timeout):
-                    while len(self._received) < expected:
-                        news.clear()
-                        await news.wait()
+                    await are_here(expected)
+                # To fetch thousands one by one takes long. A message whose time is over meanwhile does not come.
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(SECONDS_FOR_A_PUSH):
+                        await are_here(there)
             except TimeoutError:
                 found = len(self._received)
                 raise TimeoutError(f"{found} of {expected} messages in {self.name!r} after {timeout:g} s") from None
