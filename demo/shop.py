@@ -87,7 +87,7 @@ class OrderPlaced(OrderIn):
 async def place_order(
     order: OrderIn,
     broker: OutboxBroker,
-    # "function" commits before the response is sent: whoever reads 201 can rely on it. FastAPI's default commits after.
+    # "function" commits before the response is sent, so a client can rely on 201. FastAPI's default commits after it.
     session: Annotated[AsyncSession, Depends(get_session, scope="function")],
     *,
     slow: bool = False,
