@@ -812,3 +812,17 @@ async def test_a_forwarder_with_tee_gets_its_copy_beside_the_handler(broker: Out
         await until(lambda: not tester.store.rows)
     assert handled == ["tea"]
     assert consumed == [("tea", "orders", "i")]
+
+
+async def test_the_figures_of_queues_are_those_in_memory(broker: OutboxBroker) -> None:
+    @broker.subscriber("orders")
+    async def handle(body: int) -> None: ...
+
+    async with TestOutboxBroker(broker, run_loops=True):
+        await broker.publish(1, queue="orders", session=NO_SESSION)
+        await broker.publish(2, queue="others", session=NO_SESSION)
+        await broker.wait_until_drained("orders", timeout=10)
+        [figures] = await broker.admin.queues()
+        assert (figures.queue, figures.backlog.rows) == ("others", 1)
+        with pytest.raises(TimeoutError, match="'others' has 1 ready"):
+            await broker.wait_until_drained(timeout=0.05)

@@ -30,12 +30,13 @@ from faststream_outbox._store.storage import Storage
 from faststream_outbox._values.draft import DEFAULT_MAX_PAYLOAD_BYTES
 from faststream_outbox.admin.admin import OutboxAdmin
 from faststream_outbox.admin.dead_letters import DeadLetters
+from faststream_outbox.admin.drained import wait_until_drained
 from faststream_outbox.broker.logging import make_outbox_logger_state
 from faststream_outbox.broker.options import BrokerOptions
 from faststream_outbox.broker.publishing import OutboxPublishMixin
 from faststream_outbox.broker.registrator import OutboxRegistrator
 from faststream_outbox.broker_config import OutboxBrokerConfig
-from faststream_outbox.checks import check_options
+from faststream_outbox.checks import MIN_SECONDS, check_options, require_seconds
 from faststream_outbox.exceptions import ConfigError, SchemaError
 from faststream_outbox.message import Delivery, OutboxMessage
 from faststream_outbox.publisher.producer import OutboxProducer
@@ -262,6 +263,29 @@ class OutboxBroker(OutboxPublishMixin, OutboxRegistrator, BrokerUsecase[Delivery
                 return await self._storage.store.ping()
         except Exception:  # noqa: BLE001 - whatever it is, the database does not answer
             return False
+
+    async def wait_until_drained(self, queue: str | None = None, *, timeout: float = 30.0) -> None:  # noqa: ASYNC109 - it names what is left
+        """Wait until a queue has no row left that is ready, due, with a handler, or to be tried again.
+
+        It is for tests of applications on a real database, and for a stop after all work is done. When it returns, the
+        outcome of each message is in the table: it was delivered, or is a dead letter. Timers whose time has not come
+        are not waited for, nor are dead letters. Copies for forwarders with ``tee=True`` belong to their queue.
+
+        Args:
+            queue: Its name; None waits for all queues of the table.
+            timeout: Seconds to wait.
+
+        Raises:
+            ConfigError: ``timeout`` cannot be.
+            TimeoutError: Names the queues that have rows, and in which state these are.
+
+        Example::
+
+            await client.post("/orders", json=order)
+            await broker.wait_until_drained("orders", timeout=10)
+        """
+        require_seconds("timeout", timeout, at_least=MIN_SECONDS)
+        await wait_until_drained(self._storage.onlooker, queue, seconds=timeout)
 
     async def unconsumed_queues(self) -> Sequence[UnconsumedQueue] | None:
         """Find queues that have rows to be taken and no consumer, the longest wait first.
