@@ -142,7 +142,7 @@ class PostgresStore:
             "at_once": RESCUED_AT_ONCE,
             "longest_rest": LONGEST_REST_SECONDS,
         }
-        found = [tuple(record) for record in await self._upkeep.fetch(self._statements.rescue, parameters)]
+        found = [tuple(record) for record in await self._upkeep.fetch_quickly(self._statements.rescue, parameters)]
         return Rescue(
             freed_queues=frozenset(name for kind, name in found if kind == "freed"),
             absent=frozenset(name for kind, name in found if kind == "absent"),

@@ -1,6 +1,7 @@
 """The connection on which outcomes and leases are written."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
@@ -12,6 +13,9 @@ from faststream_outbox._store.postgres.driver import DriverStatement, Record
 from faststream_outbox._store.postgres.statement_runner import StatementRunner
 
 T = TypeVar("T")
+
+PATIENCE_SECONDS = 2.0
+"""How long renewals and outcomes wait for a rescue that takes longer than it should."""
 
 TOO_MANY_CONNECTIONS = ("53300", "08P01")
 """SQLSTATE too_many_connections; PgBouncer says protocol_violation instead."""
@@ -37,6 +41,8 @@ class Upkeep:
     def __init__(self, runner: StatementRunner) -> None:
         self._runner = runner
         self._is_reserved = False
+        self._is_slow = False
+        """Whether the last statement that had to be quick took long, on a connection of the pool."""
         self._turn = asyncio.Lock()
         self._connection: AsyncConnection | None = None
         self._engine: AsyncEngine | None = None
@@ -55,6 +61,26 @@ class Upkeep:
     async def fetch(self, statement: DriverStatement, parameters: dict[str, Any]) -> Sequence[Record]:
         """Run a statement and read its rows."""
         return await self.run(lambda connection: connection.run_sync(statement.execute, parameters))
+
+    async def fetch_quickly(self, statement: DriverStatement, parameters: dict[str, Any]) -> Sequence[Record]:
+        """Run a statement that takes milliseconds, and seconds after hours of an open snapshot, and read its rows.
+
+        Renewals and outcomes wait for it for ``PATIENCE_SECONDS`` at most: then it is cut off, and run on a connection
+        of the pool. The next ones run there too, until one is quick again or has failed.
+        """
+        if not self._is_slow:
+            patience = asyncio.timeout(PATIENCE_SECONDS)
+            try:
+                async with patience:
+                    return await self.fetch(statement, parameters)
+            except TimeoutError:
+                if not patience.expired():
+                    raise
+        self._is_slow = False
+        began = time.monotonic()
+        records = await self._runner.fetch(statement, parameters)
+        self._is_slow = time.monotonic() - began > PATIENCE_SECONDS
+        return records
 
     async def run(self, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
         """Run ``work`` as ``StatementRunner.run`` does."""
