@@ -1,1 +1,1 @@
-"""Forwarders carry rows on to other brokers. Each kind of destination has a folder; `general` serves all others."""
+"""Forwarders carry rows on to other brokers. Each kind of destination has a folder; `any_broker` serves all others."""
