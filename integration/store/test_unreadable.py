@@ -9,7 +9,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from faststream_outbox._values.dead_letter import Selection
-from faststream_outbox._values.draft import MAX_HEADERS_BYTES
+from faststream_outbox._values.limits import MAX_HEADERS_BYTES
 from faststream_outbox._values.outcome import DELIVERED, Dead, Released, Retry, Settlement
 from faststream_outbox.schema import CHECKS, MAX_STORED_HEADERS_BYTES, SHARDS
 from tests.store.suite import ME, OTHER, claim, draft, ids, put, settle, shards

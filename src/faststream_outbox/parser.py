@@ -4,8 +4,7 @@ from typing import Any
 
 from faststream.message import StreamMessage, decode_message
 
-from faststream_outbox._values.draft import CONTENT_TYPE, CORRELATION_ID
-from faststream_outbox._values.wire import wire_headers
+from faststream_outbox._values.wire import CONTENT_TYPE, CORRELATION_ID, wire_headers
 from faststream_outbox.message import Delivery, OutboxMessage
 
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from faststream_outbox._values import wire
-from faststream_outbox._values.draft import RESERVED_HEADERS
+from faststream_outbox._values.limits import RESERVED_HEADERS
 from faststream_outbox._values.row import OutboxRow
 from faststream_outbox._values.wire import rfc3339, wire_headers
 

@@ -14,6 +14,11 @@ QUEUE = "outbox-queue"
 CREATED_AT = "outbox-created-at"
 ROW_KEY = "outbox-key"
 
+CONTENT_TYPE = "content-type"
+CORRELATION_ID = "correlation_id"
+MESSAGE_ID = "message_id"
+"""FastStream's envelope for Redis carries the idempotency key under it."""
+
 REPLY_TO = "reply_to"
 """Where FastStream's consumers publish what their handler returns, with their own credentials."""
 REPLY_TO_SPELLINGS = frozenset(map("".join, product(*({letter, letter.upper()} for letter in REPLY_TO))))

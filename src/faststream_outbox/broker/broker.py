@@ -27,7 +27,7 @@ from faststream_outbox._faststream import (
 )
 from faststream_outbox._store.postgres.storage import PostgresStorage
 from faststream_outbox._store.storage import Storage
-from faststream_outbox._values.draft import DEFAULT_MAX_PAYLOAD_BYTES
+from faststream_outbox._values.limits import DEFAULT_MAX_PAYLOAD_BYTES
 from faststream_outbox.admin.admin import OutboxAdmin
 from faststream_outbox.admin.dead_letters import DeadLetters
 from faststream_outbox.admin.drained import wait_until_drained

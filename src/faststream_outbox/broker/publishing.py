@@ -10,7 +10,7 @@ from typing_extensions import Unpack, override
 
 from faststream_outbox._faststream import BrokerPublishMixin, SendableMessage
 from faststream_outbox._store.postgres.sessions import AnySession
-from faststream_outbox._values.draft import check_queue, check_timer_id
+from faststream_outbox._values.limits import check_queue, check_timer_id
 from faststream_outbox._values.row import OutboxRow
 from faststream_outbox.checks import check_options, require_count
 from faststream_outbox.message import Delivery

@@ -22,7 +22,7 @@ from faststream_outbox._engine.watching.reminder import Watched
 from faststream_outbox._faststream import has_broker
 from faststream_outbox._store.protocol import DEFAULT_BATCH_BYTES
 from faststream_outbox._values.copies import copy_queue
-from faststream_outbox._values.draft import check_copy_queue
+from faststream_outbox._values.limits import check_copy_queue
 from faststream_outbox._values.outcome import Dropped, Refused, describe
 from faststream_outbox._values.parcel import Parcel
 from faststream_outbox._values.row import OutboxRow

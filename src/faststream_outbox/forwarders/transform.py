@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
 from faststream_outbox._values import wire
-from faststream_outbox._values.draft import check_address, check_headers, check_key, is_reserved
 from faststream_outbox._values.forward import Forward, Unchanged
+from faststream_outbox._values.limits import check_address, check_headers, check_key, is_reserved
 from faststream_outbox._values.outcome import Dropped, Refused
 from faststream_outbox._values.parcel import Parcel
 from faststream_outbox._values.row import OutboxRow

@@ -9,7 +9,7 @@ from faststream_outbox._faststream import CodecProto, CustomCallable, ParserComp
 from faststream_outbox._store.protocol import Writer
 from faststream_outbox.exceptions import ConfigError, InvalidMessageError
 from faststream_outbox.parser import OutboxParser
-from faststream_outbox.publisher.drafting import Drafting
+from faststream_outbox.publisher.drafter import Drafter
 from faststream_outbox.publisher.finite import check_finite
 from faststream_outbox.response import OutboxPublishCommand, Outgoing
 
@@ -63,14 +63,15 @@ class OutboxProducer(ProducerProto[OutboxPublishCommand]):
     async def publish(self, cmd: OutboxPublishCommand) -> int | None:
         """Write one row; None where it is a live duplicate."""
         encoded = await self._encode(cmd.body, self._serializer())
-        draft = self._drafting(cmd).draft(Outgoing(cmd.body), *encoded)
+        draft = self._drafter(cmd).draft(*encoded)
         if cmd.session is OWN_TRANSACTION:
             return await self.writer.insert_alone(draft)
         return await self.writer.insert(cmd.session, draft)
 
     def publish_sync(self, cmd: OutboxPublishCommand) -> int | None:
         """Write one row as ``publish`` does, for a caller that cannot await."""
-        draft = self._drafting(cmd).draft(Outgoing(cmd.body), *self._encode_now(cmd.body))
+        encoded = self._encode_now(cmd.body)
+        draft = self._drafter(cmd).draft(*encoded)
         return self.writer.insert_sync(cmd.session, draft)
 
     async def publish_batch(self, cmd: OutboxPublishCommand) -> list[int]:
@@ -78,11 +79,15 @@ class OutboxProducer(ProducerProto[OutboxPublishCommand]):
         bodies = cmd.batch_bodies
         if not bodies:
             return []
-        drafting, serializer = self._drafting(cmd, expected=len(bodies)), self._serializer()
+        drafter, serializer = self._drafter(cmd, expected=len(bodies)), self._serializer()
         drafts = []
         for body in bodies:
             message = body if isinstance(body, Outgoing) else Outgoing(body)
-            drafts.append(drafting.draft(message, *await self._encode(message.body, serializer)))
+            encoded = await self._encode(message.body, serializer)
+            draft = drafter.draft(
+                *encoded, headers=message.headers, key=message.key, idempotency_key=message.idempotency_key
+            )
+            drafts.append(draft)
         return await self.writer.insert_many(cmd.session, drafts)
 
     async def cancel_timer(self, session: Any, *, queue: str, timer_id: str) -> bool:
@@ -117,5 +122,17 @@ class OutboxProducer(ProducerProto[OutboxPublishCommand]):
         msg = f"publish_sync cannot wait for the broker's codec {type(self.codec).__name__}, whose encode awaits"
         raise ConfigError(msg)
 
-    def _drafting(self, cmd: OutboxPublishCommand, *, expected: int = 1) -> Drafting:
-        return Drafting(cmd, max_payload_bytes=self._max_payload_bytes, copies=self._copies, expected=expected)
+    def _drafter(self, cmd: OutboxPublishCommand, *, expected: int = 1) -> Drafter:
+        return Drafter(
+            queue=cmd.destination,
+            max_payload_bytes=self._max_payload_bytes,
+            headers=cmd.headers,
+            key=cmd.key,
+            idempotency_key=cmd.idempotency_key,
+            correlation_id=cmd.correlation_id,
+            activate_in=cmd.activate_in,
+            activate_at=cmd.activate_at,
+            timer_id=cmd.timer_id,
+            copies=self._copies,
+            expected=expected,
+        )

@@ -6,7 +6,7 @@ from typing import Any
 from typing_extensions import Unpack
 
 from faststream_outbox._faststream import EMPTY
-from faststream_outbox._values.draft import check_queue
+from faststream_outbox._values.limits import check_queue
 from faststream_outbox.checks import check_options
 from faststream_outbox.exceptions import ConfigError, InvalidMessageError
 from faststream_outbox.retry import DEFAULT_RETRY, as_strategy

@@ -5,9 +5,9 @@ from typing import Any
 
 from faststream import BaseMiddleware, PublishCommand
 
-from faststream_outbox._values.draft import CONTENT_TYPE, is_reserved
+from faststream_outbox._values.limits import is_reserved
 from faststream_outbox._values.row import OutboxRow
-from faststream_outbox._values.wire import IDEMPOTENCY_KEY
+from faststream_outbox._values.wire import CONTENT_TYPE, IDEMPOTENCY_KEY
 from faststream_outbox.message import Delivery
 from faststream_outbox.response import OutboxPublishCommand
 

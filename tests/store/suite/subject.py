@@ -9,9 +9,11 @@ from typing import Any, Protocol, TypeVar
 import pytest
 
 from faststream_outbox._store.protocol import PRESENCE_PREFIX, DeadLetterStore, HandOver, Shard, Store, Writer
-from faststream_outbox._values.draft import DEFAULT_MAX_PAYLOAD_BYTES, Draft, DraftMaker
+from faststream_outbox._values.draft import Draft
+from faststream_outbox._values.limits import DEFAULT_MAX_PAYLOAD_BYTES
 from faststream_outbox._values.outcome import Dead, Delivered, Outcome, Released, Retry, Settlement
 from faststream_outbox._values.row import OutboxRow
+from faststream_outbox.publisher.drafter import Drafter
 from faststream_outbox.schema import SHARDS
 
 T = TypeVar("T")
@@ -78,9 +80,9 @@ async def failing(begun: AbstractAsyncContextManager[T]) -> AsyncIterator[T]:
 
 def draft(queue: str = "q", body: bytes = b"body", **options: Any) -> Draft:
     own = {name: options.pop(name) for name in ("key", "idempotency_key") if name in options}
-    headers, content_type = options.pop("headers", None), options.pop("content_type", "text/plain")
-    maker = DraftMaker(queue=queue, max_payload_bytes=DEFAULT_MAX_PAYLOAD_BYTES, **options)
-    return maker.make(body, maker.make_headers(headers, content_type), **own)
+    content_type = options.pop("content_type", "text/plain")
+    drafter = Drafter(queue=queue, max_payload_bytes=DEFAULT_MAX_PAYLOAD_BYTES, **options)
+    return drafter.draft(body, content_type, **own)
 
 
 def shards(*queues: str) -> list[Shard]:

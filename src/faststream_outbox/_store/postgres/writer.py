@@ -1,6 +1,7 @@
 """What publishers do with rows, in the caller's own transaction."""
 
-from collections.abc import Callable, Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, Table
@@ -13,9 +14,11 @@ from faststream_outbox._store.postgres.records import to_rows
 from faststream_outbox._store.postgres.sessions import run_in_session, run_in_sync_session
 from faststream_outbox._store.postgres.statements import Statements
 from faststream_outbox._store.postgres.target import Target
-from faststream_outbox._values.draft import Draft, headers_json, headers_json_of_each
+from faststream_outbox._values.draft import Draft
 from faststream_outbox._values.row import OutboxRow
 from faststream_outbox.exceptions import NotWrittenError
+
+_COMPACT_JSON = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 
 
 class PostgresWriter:
@@ -189,3 +192,21 @@ class PostgresWriter:
         if first.copies:
             parameters["copies"] = list(first.copies)
         return parameters
+
+
+def headers_json(headers: Mapping[str, str]) -> str:
+    """Write headers as the JSON text that the table keeps."""
+    return _COMPACT_JSON.encode(headers)
+
+
+def headers_json_of_each(drafts: Sequence[Draft]) -> tuple[str, list[str | None]]:
+    """Write the headers of the first draft, and of each draft: None where it has the mapping of the first."""
+    first = drafts[0].headers
+    written: dict[int, str | None] = {id(first): None}
+    texts = []
+    for draft in drafts:
+        headers = draft.headers
+        if id(headers) not in written:
+            written[id(headers)] = headers_json(headers)
+        texts.append(written[id(headers)])
+    return headers_json(first), texts

@@ -3,9 +3,8 @@
 import inspect
 from typing import Any
 
-from faststream_outbox._values.draft import CONTENT_TYPE, CORRELATION_ID
 from faststream_outbox._values.parcel import Parcel
-from faststream_outbox._values.wire import ROW_KEY, wire_headers
+from faststream_outbox._values.wire import CONTENT_TYPE, CORRELATION_ID, ROW_KEY, wire_headers
 
 ADDRESS_PARAMETERS = ("subject", "topic", "stream", "list", "channel", "routing_key")
 """How ``publish`` may call where a message goes; the first that it has is meant."""

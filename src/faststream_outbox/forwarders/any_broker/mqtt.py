@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 import zmqtt
 
 from faststream_outbox._faststream import connection_options
-from faststream_outbox._values.draft import CORRELATION_ID
 from faststream_outbox._values.outcome import Poison, Reason, Refused, Unsent, Verdict
 from faststream_outbox._values.parcel import Parcel
+from faststream_outbox._values.wire import CORRELATION_ID
 from faststream_outbox.exceptions import ConfigError
 from faststream_outbox.forwarders.any_broker import destination as any_broker
 from faststream_outbox.forwarders.any_broker.outlet import Answer, Outlet, invalid, outage, too_large

@@ -6,9 +6,9 @@ from typing import Any, Protocol
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from aiokafka.structs import TopicPartition
 
-from faststream_outbox._values.draft import CONTENT_TYPE
 from faststream_outbox._values.outcome import ACCEPTED, Poison, Reason, Unsent, Verdict
 from faststream_outbox._values.row import OutboxRow
+from faststream_outbox._values.wire import CONTENT_TYPE
 from faststream_outbox.forwarders.batches import Answer, BatchSender
 from faststream_outbox.forwarders.kafka.settings import KafkaSettings
 from faststream_outbox.forwarders.kafka.verdicts import classify, is_of_a_topic

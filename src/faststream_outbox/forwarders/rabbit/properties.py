@@ -7,9 +7,8 @@ from typing import Any
 from aiormq import spec
 from pamqp.encode import encode_table_value
 
-from faststream_outbox._values.draft import CONTENT_TYPE, CORRELATION_ID
 from faststream_outbox._values.row import OutboxRow
-from faststream_outbox._values.wire import ROW_KEY, HeadersOf
+from faststream_outbox._values.wire import CONTENT_TYPE, CORRELATION_ID, ROW_KEY, HeadersOf
 
 PERSISTENT = 2
 SENDER_SELECTED = ("CC", "BCC")

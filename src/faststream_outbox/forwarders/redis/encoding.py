@@ -6,9 +6,8 @@ from struct import Struct, pack
 
 from faststream.redis.parser import BinaryMessageFormatV1, MessageFormat
 
-from faststream_outbox._values.draft import CORRELATION_ID
 from faststream_outbox._values.row import OutboxRow
-from faststream_outbox._values.wire import ROW_KEY, wire_headers
+from faststream_outbox._values.wire import CORRELATION_ID, ROW_KEY, wire_headers
 
 MESSAGE_ID = "message_id"
 """FastStream's parser takes the message's id from there."""

@@ -9,7 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from faststream_outbox._values.draft import (
+from faststream_outbox._store.postgres.writer import headers_json, headers_json_of_each
+from faststream_outbox._values.draft import Draft
+from faststream_outbox._values.limits import (
     DEFAULT_MAX_PAYLOAD_BYTES,
     MAX_DELAY,
     MAX_HEADER_NAME_BYTES,
@@ -18,13 +20,10 @@ from faststream_outbox._values.draft import (
     MAX_KEY_BYTES,
     MAX_QUEUE_BYTES,
     RESERVED_HEADERS,
-    Draft,
-    DraftMaker,
     check_queue,
-    headers_json,
-    headers_json_of_each,
 )
 from faststream_outbox.exceptions import InvalidMessageError, OutboxError
+from faststream_outbox.publisher.drafter import Drafter
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 LONE_SURROGATE = "a\ud800"
@@ -32,9 +31,9 @@ LONE_SURROGATE = "a\ud800"
 
 def make(payload: bytes = b"body", **options: Any) -> Draft:
     own = {name: options.pop(name) for name in ("key", "idempotency_key") if name in options}
-    headers, content_type = options.pop("headers", None), options.pop("content_type", None)
-    maker = DraftMaker(**({"queue": "q", "max_payload_bytes": DEFAULT_MAX_PAYLOAD_BYTES} | options))
-    return maker.make(payload, maker.make_headers(headers, content_type), **own)
+    content_type = options.pop("content_type", None)
+    drafter = Drafter(**({"queue": "q", "max_payload_bytes": DEFAULT_MAX_PAYLOAD_BYTES} | options))
+    return drafter.draft(payload, content_type, **own)
 
 
 def refused(argument: str, **options: Any) -> str:
@@ -165,10 +164,10 @@ def test_the_callers_headers_are_copied() -> None:
 
 
 def test_headers_that_drafts_share_are_written_once() -> None:
-    maker = DraftMaker(queue="q", max_payload_bytes=DEFAULT_MAX_PAYLOAD_BYTES, correlation_id="c")
-    first, equal = maker.make_headers({"a": "b"}, None), maker.make_headers({"a": "b"}, None)
-    own = maker.make_headers({"ü": '"'}, "text/plain")
-    assert headers_json_of_each([maker.make(b"", headers) for headers in (first, own, first, equal, own)]) == (
+    drafter = Drafter(queue="q", max_payload_bytes=DEFAULT_MAX_PAYLOAD_BYTES, correlation_id="c")
+    first, equal = drafter.draft(b"", None, headers={"a": "b"}), drafter.draft(b"", None, headers={"a": "b"})
+    own = drafter.draft(b"", "text/plain", headers={"ü": '"'})
+    assert headers_json_of_each([first, own, first, equal, own]) == (
         '{"a":"b","correlation_id":"c"}',
         [
             None,
