@@ -19,7 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from faststream_outbox._store.postgres import floors
 from faststream_outbox._store.protocol import PRESENCE_PREFIX
-from faststream_outbox._values.outcome import Dead, Delivered, Outcome, Released, Retry, Settlement
+from faststream_outbox._values.outcome import Dead, Deferred, Delivered, Outcome, Released, Retry, Settlement
 from faststream_outbox.schema import SHARDS
 from integration.servers.postgres import PostgresServer
 from tests.store.suite import ME, draft, ids, put, shards
@@ -107,6 +107,7 @@ class Bench:
             "delivered": (self.subject, Delivered()),
             "retry": (self.subject, Retry(3600)),
             "released": (self.subject, Released()),
+            "deferred": (self.subject, Deferred(7)),
             "dead_moved": (self.subject, Dead("rejected")),
             "dead_parked": (self.parking, Dead("rejected")),
         }
@@ -126,6 +127,8 @@ class Bench:
                 await self.subject.store.unconsumed(consumed, limit=20)
         async with self.timed("seconds_to_next_due"):
             await self.subject.store.seconds_to_next_due(shards())
+        async with self.timed("make_due"):
+            await self.subject.store.make_due(shards(), slot=7, limit=10_000)
         async with self.subject.transaction() as session:
             await self.subject.writer.insert(session, draft("timers", timer_id="t", activate_in=timedelta(hours=1)))
             async with self.timed("cancel_timer"):
@@ -155,7 +158,7 @@ class Bench:
     async def check_that_all_was_planned_anew(self) -> None:
         async with self.engine.connect() as connection:
             plans = (await connection.execute(KEPT_AND_NEW_PLANS)).all()
-        assert len(plans) == 14
+        assert len(plans) == 17
         for statement, kept, new in plans:
             assert kept == 0, statement
             assert new > REPETITIONS, statement

@@ -9,7 +9,7 @@ from sqlalchemy import MetaData, Table, event, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-from faststream_outbox._values.outcome import Dead, Delivered, Outcome, Released, Retry, Settlement, Unwritten
+from faststream_outbox._values.outcome import Dead, Deferred, Delivered, Outcome, Released, Retry, Settlement, Unwritten
 from faststream_outbox._values.row import OutboxRow
 from integration.servers.postgres import PostgresServer
 from tests.store.suite import ME, claim, draft, ids, put, shards
@@ -45,6 +45,7 @@ CASES = {
     "delivered": Case(Delivered(), "DELETE"),
     "retry": Case(Retry(0.0, "ValueError: no"), "UPDATE"),
     "released": Case(Released(started=True), "UPDATE"),
+    "deferred": Case(Deferred(7), "UPDATE"),
     "dead, parked": Case(DEAD, "UPDATE"),
     "dead, moved": Case(DEAD, "DELETE OR UPDATE", "moved"),
     "dead, held": Case(Dead("rejected", "e", holds_key=True), "UPDATE", "moved"),

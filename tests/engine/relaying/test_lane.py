@@ -8,6 +8,7 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 from unittest import mock
+from zlib import crc32
 
 import pytest
 from tenacity.wait import wait_fixed
@@ -1027,6 +1028,59 @@ async def test_rows_of_a_part_that_is_back_are_made_due_although_that_fails_at_f
     parts.is_down = False
     await until(lambda: not store.rows)
     assert store.script.calls["make_due"] == 3
+
+
+async def test_all_rows_of_a_part_that_is_back_are_made_due_however_many_they_are(
+    make: Callable[..., Lane],
+    runtime: Runtime,
+    parts: FakeParts,
+    destination: ScriptedDestination,
+    store: ScriptedStore,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(lane_module, "MOST_MADE_DUE", SHARDS)
+    part = Unsent(Trouble("a part"), part="x")
+    destination.answer = lambda row: part if parts.is_down else Accepted()
+    for number in range(5 * SHARDS):
+        store.publish(key=f"x-{number}")
+    lane = make(batch_size=1)
+    runtime.start()
+    lane.start()
+    await until(lambda: all(row.last_attempt_at is not None for row in store.rows))
+    parts.is_down = False
+    await until(lambda: not store.rows)
+
+
+async def test_a_shard_whose_rows_are_deferred_is_looked_at_again_while_others_always_have_work(
+    make: Callable[..., Lane],
+    runtime: Runtime,
+    parts: FakeParts,
+    destination: ScriptedDestination,
+    store: ScriptedStore,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(rounds, "ROUND_SECONDS", 600.0)
+    part = Unsent(Trouble("a part"), part="x")
+    keys = [key for key in (f"key-{number}" for number in range(400)) if crc32(key.encode()) % SHARDS == 0][:7]
+
+    def answer(row: OutboxRow) -> Verdict:
+        if row.payload == b"x":
+            return part
+        if row.payload == b"busy":
+            store.publish(key=row.key, payload=b"busy")
+        return Accepted()
+
+    destination.answer = answer
+    for key in keys[:6]:
+        store.publish(key=key, payload=b"x")
+    fine = store.publish(key=keys[6])
+    for number in range(60):
+        if crc32(b"busy-%d" % number) % SHARDS != 0:
+            store.publish(key=f"busy-{number}", payload=b"busy")
+    lane = make(batch_size=1)
+    runtime.start()
+    lane.start()
+    await until(lambda: fine in destination.accepted)
 
 
 async def test_when_a_part_is_back_its_rows_wait_no_longer_than_their_shard_rests(

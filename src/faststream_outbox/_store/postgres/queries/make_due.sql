@@ -1,4 +1,3 @@
--- make_due
 -- Rows that were deferred until a part of their destination takes rows again are due now. They are found by the times at
 -- which they would be due, which are the part's own to the microsecond. A timer has not been tried, and is none of them.
 UPDATE {table} AS o

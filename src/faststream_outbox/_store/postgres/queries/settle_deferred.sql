@@ -1,4 +1,3 @@
--- settle_deferred
 -- A part of the destination is down; the row waits for it, and no attempt is counted. A row that was not tried before is
 -- stamped as if it had been: so it stands in the index of the rows that hold back the later ones of their key.
 WITH s AS MATERIALIZED (
@@ -16,7 +15,9 @@ SET last_attempt_at = COALESCE(o.last_attempt_at, statement_timestamp()),
             statement_timestamp() + INTERVAL '30 seconds',
             TIMESTAMPTZ 'epoch' + s.slot * INTERVAL '1 microsecond'
         ) + INTERVAL '1 minute'
-    )
+    ),
+    acquired_token = NULL,
+    acquired_at = NULL
 FROM s
 WHERE {planned_anew} AND o.id = ANY (ARRAY(SELECT id FROM s))
   AND o.id = s.id AND o.deliveries_count = s.delivery AND o.acquired_token IS NOT DISTINCT FROM s.token
