@@ -1,4 +1,4 @@
-"""The tables that users create: the outbox, the dead letters, and a consumer's inbox."""
+"""The tables that users create: the outbox, the dead letters, the positions of forwarders, and a consumer's inbox."""
 
 import hashlib
 
@@ -209,6 +209,51 @@ def make_inbox_table(metadata: MetaData, table_name: str = "inbox", *, schema: s
         Column("accepted_at", DateTime(timezone=True), nullable=False, server_default=text("clock_timestamp()")),
         # For pruning alone.
         Index(_name(table_name, "accepted_idx"), "consumer", "accepted_at"),
+        schema=schema,
+    )
+
+
+def make_position_table(metadata: MetaData, table_name: str = "outbox_position", *, schema: str | None = None) -> Table:
+    """Declare the position table, which forwarders with ``exactly_once=True`` need.
+
+    It has a few hundred rows at most for each of them, and keeps how far each shard has come in each partition of the
+    destination. It must be in the database of the outbox table, since both are written in one transaction. Several
+    outbox tables may share one. To delete its rows may repeat messages that are on their way.
+
+    Args:
+        metadata: Where the table is registered.
+        table_name: At most 63 bytes.
+        schema: The PostgreSQL schema; None is the connection's search path.
+
+    Returns:
+        The table, to be passed to ``OutboxBroker(engine, outbox_table=..., position_table=...)``.
+
+    Raises:
+        ConfigError: A name is empty or longer than PostgreSQL keeps.
+
+    Example:
+        >>> from sqlalchemy import MetaData
+        >>> make_position_table(MetaData()).name
+        'outbox_position'
+    """
+    _check_identifier("table_name", table_name)
+    _check_schema(schema)
+    return Table(
+        table_name,
+        metadata,
+        Column("outbox", Text, primary_key=True),
+        Column("forwarder", Text, primary_key=True),
+        Column("queue", Text, primary_key=True),
+        Column("shard", SmallInteger, primary_key=True, autoincrement=False),
+        # The shard itself has no topic: its row says under which name its batches are sent, and who wrote last.
+        Column("topic", Text(collation="C"), primary_key=True, server_default=text("''")),
+        Column("partition", Integer, primary_key=True, autoincrement=False, server_default=text("-1")),
+        Column("token", BigInteger),
+        Column("producer_id", BigInteger),
+        Column("producer_epoch", SmallInteger),
+        Column("next_sequence", Integer),
+        Column("last_offset", BigInteger),
+        Column("written_at", DateTime(timezone=True), nullable=False, server_default=func.statement_timestamp()),
         schema=schema,
     )
 

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -11,10 +11,11 @@ from typing import Any
 from faststream_outbox._engine.health import Health
 from faststream_outbox._store.memory.handing_over import MemoryHandOver
 from faststream_outbox._store.memory.store import MemoryStore
-from faststream_outbox._store.protocol import Announcement, Claim, Rescue, Shard
+from faststream_outbox._store.protocol import NO_MOVES, Announcement, Claim, Rescue, Shard
 from faststream_outbox._values.draft import Draft
 from faststream_outbox._values.outcome import Accepted, Poison, Refused, Settlement, Unsent, Unwritten, Verdict
 from faststream_outbox._values.parcel import Parcel
+from faststream_outbox._values.position import Move
 from faststream_outbox._values.row import OutboxRow
 
 TOKEN = "presence:test"
@@ -215,17 +216,20 @@ class ScriptedHandOver:
     def __init__(self, hand_over: MemoryHandOver, store: ScriptedStore) -> None:
         self.shards, self.vacant, self.has_more = hand_over.shards, hand_over.vacant, hand_over.has_more
         self.is_whole, self.rows = hand_over.is_whole, hand_over.rows
+        self.tokens = hand_over.tokens
         self._hand_over, self._store = hand_over, store
 
     def row_shards(self) -> Sequence[Shard]:
         return self._hand_over.row_shards()
 
-    async def settle(self, settlements: Sequence[Settlement]) -> Sequence[Unwritten]:
+    async def settle(
+        self, settlements: Sequence[Settlement], moves: Mapping[Shard, Move] = NO_MOVES
+    ) -> Sequence[Unwritten]:
         if settlements:
             self._store.attempted.append(settlements)
         await self._store.script.step("hand_over_settle")
         written, unwritten = self._store.judge(settlements)
-        return [*await self._hand_over.settle(written), *unwritten]
+        return [*await self._hand_over.settle(written, moves), *unwritten]
 
 
 class Line:

@@ -156,7 +156,7 @@ async def test_what_the_database_refuses_can_be_seen(
     arrived: list[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    async def refuse(self: MemoryHandOver, settlements: Sequence[Settlement]) -> Sequence[Unwritten]:
+    async def refuse(self: MemoryHandOver, settlements: Sequence[Settlement], moves: object) -> Sequence[Unwritten]:
         return [Unwritten(settlement, PermissionError("permission denied")) for settlement in settlements]
 
     monkeypatch.setattr(MemoryHandOver, "settle", refuse)

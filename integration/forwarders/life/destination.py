@@ -2,14 +2,15 @@
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
 from faststream_outbox._store.postgres.store import PostgresStore
-from faststream_outbox._store.protocol import HandOver, Shard
+from faststream_outbox._store.protocol import NO_MOVES, HandOver, Shard
 from faststream_outbox._values.outcome import Accepted, Poison, Reason, Refused, Settlement, Unsent, Unwritten, Verdict
 from faststream_outbox._values.parcel import Parcel
+from faststream_outbox._values.position import Move
 from faststream_outbox._values.row import OutboxRow
 
 from .model import Lost, Model, Record, Tracked
@@ -166,6 +167,7 @@ class StoppingHandOver:
     def __init__(self, hand_over: HandOver, stops: Stops, recall: Callable[[Sequence[OutboxRow]], None]) -> None:
         self.shards, self.vacant, self.has_more = hand_over.shards, hand_over.vacant, hand_over.has_more
         self.is_whole, self.rows = hand_over.is_whole, hand_over.rows
+        self.tokens = hand_over.tokens
         self._hand_over = hand_over
         self._stops = stops
         self._recall = recall
@@ -173,10 +175,12 @@ class StoppingHandOver:
     def row_shards(self) -> Sequence[Shard]:
         return self._hand_over.row_shards()
 
-    async def settle(self, settlements: Sequence[Settlement]) -> Sequence[Unwritten]:
+    async def settle(
+        self, settlements: Sequence[Settlement], moves: Mapping[Shard, Move] = NO_MOVES
+    ) -> Sequence[Unwritten]:
         written = {settlement.row.id for settlement in settlements}
         self._recall([row for row in self.rows if row.id in written])
         await self._stops.reach("before settling")
-        unwritten = await self._hand_over.settle(settlements)
+        unwritten = await self._hand_over.settle(settlements, moves)
         await self._stops.reach("before the commit")
         return unwritten

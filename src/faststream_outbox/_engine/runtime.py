@@ -19,6 +19,7 @@ from faststream_outbox._engine.pacer import Pacer
 from faststream_outbox._engine.receiver import Receiver
 from faststream_outbox._engine.relaying.destination import Destination
 from faststream_outbox._engine.relaying.lane import Lane
+from faststream_outbox._engine.relaying.positions import Positions
 from faststream_outbox._engine.relaying.sender import Prepare
 from faststream_outbox._engine.relaying.team import Team
 from faststream_outbox._engine.rounds import Rounds
@@ -209,11 +210,13 @@ class Runtime:
         batch_bytes: int = DEFAULT_BATCH_BYTES,
         send_timeout: float,
         prepare: Prepare | None = None,
+        positions: Positions | None = None,
         min_interval: float,
         max_interval: float,
     ) -> Lane:
         """Return a lane from these queues to a destination, not started."""
-        self._lanes += 1
+        # Positions are written beside a hand-over, which has a connection of its own.
+        self._lanes += 1 if positions is None else 2
         rounds, wakeup, pacer = self._watch(queues, min_interval, max_interval, team.bell)
         return Lane(
             name,
@@ -228,6 +231,7 @@ class Runtime:
             batch_bytes=batch_bytes,
             send_timeout=send_timeout,
             prepare=prepare,
+            positions=positions,
             health=self.health,
             log=self.log,
         )

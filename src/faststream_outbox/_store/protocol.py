@@ -1,6 +1,6 @@
 """What the loops need of a store. PostgreSQL and memory implement it and pass one shared suite."""
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime
@@ -19,6 +19,7 @@ from faststream_outbox._values.facts import (
 )
 from faststream_outbox._values.figures import DeadLetterGroups, QueueFigures, RowState, SeenRow
 from faststream_outbox._values.outcome import Settlement, Unwritten
+from faststream_outbox._values.position import Held, Mark, Move, Part, Producer
 from faststream_outbox._values.row import OutboxRow
 
 RESCUED_AT_ONCE = 3
@@ -39,12 +40,46 @@ DEFAULT_IDLE_SECONDS = 60.0
 """How long a hand-over may be without a sign of life."""
 
 
+NO_MOVES: Mapping["Shard", Move] = {}
+
+
 class Shard(NamedTuple):
     """One of the parts of a queue: what one lane works on at a time."""
 
     queue: str
     number: int
     """From 0 on; the column ``shard`` of its rows."""
+
+
+class Takeover(NamedTuple):
+    """A shard that a process wants to send rows of, while another one may have sent some."""
+
+    shard: Shard
+    seen: int | None
+    """The token that the position table has; None where it does not know the shard."""
+    token: int
+    """The one to be written."""
+    producer: Producer | None = None
+    """For a shard that it does not know."""
+
+
+class PositionStore(Protocol):
+    """Where forwarders stand that send exactly once. Every method is one transaction of its own."""
+
+    async def take_over(self, forwarder: str, takeovers: Sequence[Takeover]) -> Mapping[Shard, Held]:
+        """Write tokens, and return what was there of these shards.
+
+        A shard of which the token is not the one that was seen is left out: another process has written since.
+        """
+
+    async def open(self, forwarder: str, shard: Shard, token: int, ends: Mapping[Part, int]) -> Collection[Part]:
+        """Begin partitions of a shard, whose logs end there, and return those that were begun.
+
+        None are if the token is not that of the shard.
+        """
+
+    async def alive(self, marks: Collection[Mark]) -> Collection[Mark]:
+        """Return those of these messages that are still in the outbox table."""
 
 
 class LeftOut(NamedTuple):
@@ -114,11 +149,18 @@ class HandOver(Protocol):
     rows: Sequence[OutboxRow]
     """In the order of their ids."""
 
+    tokens: Mapping[Shard, int]
+    """Who has written the positions of these shards last, where that is kept and known."""
+
     def row_shards(self) -> Sequence[Shard]:
         """Return where each of the rows stands, in their order."""
 
-    async def settle(self, settlements: Sequence[Settlement]) -> Sequence[Unwritten]:
+    async def settle(
+        self, settlements: Sequence[Settlement], moves: Mapping[Shard, Move] = NO_MOVES
+    ) -> Sequence[Unwritten]:
         """Write the outcomes; they become final when the context ends without an error.
+
+        The positions move with the rows that are delivered: both, or neither.
 
         Returns:
             Outcomes that the database refuses. Their rows stay as they are; all other outcomes are written.
@@ -244,6 +286,10 @@ class Store(Protocol):
     """Rows and leases. Every method is one short transaction of its own."""
 
     @property
+    def positions(self) -> PositionStore | None:
+        """Where positions are kept; None where there is no table for them."""
+
+    @property
     def most_connections(self) -> int | None:
         """How many connections handlers, claims and hand-overs have together; None: no limit."""
 
@@ -326,6 +372,7 @@ class Store(Protocol):
         max_bytes: int = DEFAULT_BATCH_BYTES,
         idle_seconds: float = DEFAULT_IDLE_SECONDS,
         left_out: Sequence[LeftOut] = (),
+        forwarder: str | None = None,
     ) -> AbstractAsyncContextManager[HandOver | None]:
         """Take the first of ``shards`` that have work and no other taker, and lock some of their rows.
 
@@ -334,6 +381,8 @@ class Store(Protocol):
         up to ``max_bytes`` together; a single row may have more. Rows behind a waiting row of their key are not among
         them, nor are those in ``left_out``, so the rows may be none. The context yields None where no shard can be
         taken. Leaving it normally commits; leaving it with an error gives all rows back unchanged.
+
+        With a forwarder's name, its positions are read and written too.
 
         The store gives them back by itself when it hears nothing for ``idle_seconds``: a machine that lost its power,
         or whose process is stopped, does not say goodbye.

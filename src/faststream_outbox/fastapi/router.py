@@ -56,6 +56,7 @@ class OutboxRouter(StreamRouter[Delivery]):
     Args:
         engine: The caller's engine, ``postgresql+asyncpg``; it is used, and never disposed.
         outbox_table: Made by ``make_outbox_table``.
+        position_table: Made by ``make_position_table``; forwarders with ``exactly_once=True`` need it.
         dlq_table: Made by ``make_dlq_table``; None parks rows that failed for good in the outbox table.
         **options: See ``RouterOptions``.
 
@@ -83,6 +84,7 @@ class OutboxRouter(StreamRouter[Delivery]):
         *,
         outbox_table: Table,
         dlq_table: Table | None = None,
+        position_table: Table | None = None,
         **options: Unpack[RouterOptions],
     ) -> None:
         for option, reason in _NOT_EXPOSED.items():
@@ -92,7 +94,9 @@ class OutboxRouter(StreamRouter[Delivery]):
         check_options("OutboxRouter", options, RouterOptions)
         arguments: dict[str, Any] = {"context": None, **options}
         arguments["dependencies"] = _fastapi_dependencies(options.get("dependencies"))
-        super().__init__(engine, outbox_table=outbox_table, dlq_table=dlq_table, **arguments)
+        super().__init__(
+            engine, outbox_table=outbox_table, dlq_table=dlq_table, position_table=position_table, **arguments
+        )
         self.dependencies = [Depends(RouteBroker(self.broker)), *self.dependencies]
         self._applications = Applications(self.fastapi_config, start=self._start_broker, stop=self._stop_broker)
 

@@ -1,11 +1,11 @@
 """Finds the destinations that go with a publisher."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, cast, get_args
 
 from faststream_outbox._engine.health import Health, Log
 from faststream_outbox.exceptions import ConfigError
-from faststream_outbox.forwarders.kinds import Envelope, LaneDestination, Wishes, address_of
+from faststream_outbox.forwarders.kinds import Envelope, LaneDestination, PositionKeeper, Wishes, address_of
 from faststream_outbox.forwarders.outages import Outages
 
 MARGIN_SECONDS = 5.0
@@ -24,6 +24,8 @@ class Destinations(NamedTuple):
     lanes: Sequence[LaneDestination]
     outages: Outages
     """Which parts of it take no message now."""
+    maybe_repeated: Callable[[], int] = int
+    """Returns how often it could not be known whether messages were sent before."""
 
 
 def check_envelope(envelope: Any) -> Envelope | None:
@@ -45,6 +47,7 @@ def create_destinations(
     envelope: Envelope | None = None,
     tombstones: bool = False,
     count_nacks: bool = False,
+    exactly_once: PositionKeeper | None = None,
 ) -> Destinations:
     """Return the destinations for a FastStream publisher.
 
@@ -57,11 +60,19 @@ def create_destinations(
         envelope: How metadata travel beside the bridge's own headers.
         tombstones: Whether to send the body None as a null value.
         count_nacks: Whether what a RabbitMQ queue says of itself counts against the message.
+        exactly_once: Where the forwarder keeps how far it has come; None: a crash may repeat messages.
 
     Raises:
         ConfigError: There is no destination of that kind, or its settings are not safe.
     """
-    wishes = Wishes(log, allow_lossy=allow_lossy, envelope=envelope, tombstones=tombstones, count_nacks=count_nacks)
+    wishes = Wishes(
+        log,
+        allow_lossy=allow_lossy,
+        envelope=envelope,
+        tombstones=tombstones,
+        count_nacks=count_nacks,
+        exactly_once=exactly_once,
+    )
     address = address_of(publisher, wishes)
     if address is None:
         msg = (
@@ -78,4 +89,5 @@ def create_destinations(
         seconds,
         [address.lane(seconds) for _ in range(lanes)],
         Outages() if address.outages is None else address.outages,
+        address.maybe_repeated,
     )

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from typing_extensions import Unpack
@@ -14,6 +14,7 @@ from faststream_outbox._engine.relaying.deferrer import Deferrer
 from faststream_outbox._engine.relaying.lane import Lane
 from faststream_outbox._engine.relaying.patience import Patience
 from faststream_outbox._engine.relaying.pause import Pause
+from faststream_outbox._engine.relaying.positions import Positioned
 from faststream_outbox._engine.relaying.remembered import Remembered
 from faststream_outbox._engine.relaying.team import Tally, Team
 from faststream_outbox._engine.service import DATABASE_SECONDS
@@ -29,7 +30,7 @@ from faststream_outbox._values.row import OutboxRow
 from faststream_outbox.checks import MIN_SECONDS, check_options, require_count, require_flag, require_seconds
 from faststream_outbox.exceptions import ConfigError, InvalidMessageError
 from faststream_outbox.forwarders.factory import Destinations, check_envelope, create_destinations
-from faststream_outbox.forwarders.kinds import LaneDestination
+from faststream_outbox.forwarders.kinds import LaneDestination, PositionKeeper
 from faststream_outbox.forwarders.options import ForwarderOptions
 from faststream_outbox.forwarders.outages import Outages
 from faststream_outbox.forwarders.patient import PatientDestination
@@ -80,6 +81,8 @@ class OutboxForwarder:
         self._envelope = check_envelope(options.get("envelope"))
         self._tombstones = require_flag("tombstones", options.get("tombstones", False))
         self._count_nacks = require_flag("count_nacks", options.get("count_nacks", False))
+        self._exactly_once = require_flag("exactly_once", options.get("exactly_once", False))
+        self._maybe_repeated: Callable[[], int] = int
         retry = options.get("retry_strategy")
         self._failure = FailurePolicy(
             retry=DEFAULT_RETRY if retry is None else as_strategy(retry),
@@ -184,6 +187,7 @@ class OutboxForwarder:
             deduplicated=tally.deduplicated,
             set_aside=remembered.set_aside,
             set_aside_error=describe(remembered.last_error),
+            maybe_repeated=self._maybe_repeated(),
             blocked_by=() if self._guarded is None else tuple(self._config.runtime.blocked_by(self._guarded)),
         )
 
@@ -209,8 +213,8 @@ class OutboxForwarder:
         if self._lanes:
             return
         runtime = self._config.runtime
-        name, health, send_timeout, destinations, self._outages = self._create_destinations(
-            runtime.log, lanes=self._lane_count
+        name, health, send_timeout, destinations, self._outages, self._maybe_repeated = self._create_destinations(
+            runtime.log, lanes=self._lane_count, keeping=self._keeping()
         )
         patience = Patience(health, runtime.log, send_timeout)
         self._destinations = [PatientDestination(TracedDestination(one, name), patience) for one in destinations]
@@ -244,15 +248,28 @@ class OutboxForwarder:
                 # The destination keeps to the time-out itself, and then still gives the verdicts that it has.
                 send_timeout=send_timeout + SETTLE_SECONDS,
                 prepare=self._prepare,
+                positions=inner.positions if isinstance(inner, Positioned) else None,
                 min_interval=self._min_interval,
                 max_interval=self._max_interval,
             )
-            for number, destination in enumerate(self._destinations)
+            for number, (inner, destination) in enumerate(zip(destinations, self._destinations, strict=True))
         ]
         for lane in self._lanes:
             lane.start()
 
-    def _create_destinations(self, log: Log, *, lanes: int) -> Destinations:
+    def _keeping(self) -> PositionKeeper | None:
+        if not self._exactly_once:
+            return None
+        store = self._config.runtime.store.positions
+        if store is None:
+            msg = (
+                "exactly_once: there is no table for positions; write "
+                "OutboxBroker(engine, outbox_table=..., position_table=make_position_table(metadata)), and create it"
+            )
+            raise ConfigError(msg)
+        return PositionKeeper(lambda: self.name, store)
+
+    def _create_destinations(self, log: Log, *, lanes: int, keeping: PositionKeeper | None = None) -> Destinations:
         made = create_destinations(
             self.to,
             log,
@@ -262,6 +279,7 @@ class OutboxForwarder:
             envelope=self._envelope,
             tombstones=self._tombstones,
             count_nacks=self._count_nacks,
+            exactly_once=keeping,
         )
         destination_of = self._config.destination_of
         return made if destination_of is None else made._replace(lanes=[destination_of(self.to) for _ in made.lanes])

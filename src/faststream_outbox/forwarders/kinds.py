@@ -11,6 +11,7 @@ from typing import Any, Literal, NamedTuple, Protocol, TypeAlias, cast
 from faststream_outbox._engine.health import Log
 from faststream_outbox._engine.relaying.destination import Destination
 from faststream_outbox._faststream import PublisherUsecase
+from faststream_outbox._store.protocol import PositionStore
 from faststream_outbox.exceptions import ConfigError
 from faststream_outbox.forwarders.outages import Outages
 
@@ -28,6 +29,14 @@ class LaneDestination(Destination, Protocol):
 Envelope: TypeAlias = Literal["cloudevents"]
 
 
+class PositionKeeper(NamedTuple):
+    """Where a forwarder keeps how far it has come, to send exactly once."""
+
+    forwarder: Callable[[], str]
+    """Returns its name."""
+    store: PositionStore
+
+
 class Wishes(NamedTuple):
     """What a forwarder asks of its destination, beside the publisher's own settings."""
 
@@ -41,6 +50,8 @@ class Wishes(NamedTuple):
     """Whether to send the body None as a null value."""
     count_nacks: bool = False
     """Whether what a RabbitMQ queue says of itself counts against the message."""
+    exactly_once: PositionKeeper | None = None
+    """Whether each row is to be there once, also after a crash."""
 
     def refuse(self, kind: str, *names: str) -> None:
         """Raise a ConfigError for the first of these wishes that was made: a kind of destination cannot grant them."""
@@ -52,6 +63,7 @@ class Wishes(NamedTuple):
 _REFUSALS = {
     "envelope": "{wish!r} has no binding for {kind}; leave it out, or forward to Kafka or RabbitMQ",
     "tombstones": "a message to {kind} always has a value; leave it out, or forward to kafka.publisher(...)",
+    "exactly_once": "{kind} has no way to it; leave it out, or forward to kafka.publisher(...)",
     "count_nacks": "{kind} has no basic.nack; leave it out, or forward to rabbit.publisher(...)",
 }
 
@@ -67,6 +79,8 @@ class Address(NamedTuple):
     """Makes the destination of a lane, given the seconds for one hand-over."""
     outages: Outages | None = None
     """Which parts of it are down, where the kind has such."""
+    maybe_repeated: Callable[[], int] = int
+    """Returns how often it could not be known whether messages were sent before."""
 
 
 Reader: TypeAlias = Callable[[Any, Wishes], Address]

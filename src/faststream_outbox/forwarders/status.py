@@ -67,6 +67,9 @@ class ForwarderStatus:
     again while this process lives; the write is tried again. With 1,000 of them, the forwarder takes no others."""
     set_aside_error: str | None = None
     """Why the last of them was refused."""
+    maybe_repeated: int = 0
+    """With ``exactly_once=True``: how often it could not be known whether messages in doubt were sent; the log says
+    which, and why."""
     blocked_by: Sequence[str] = ()
     """Sessions of the database that have held the lock of a shard with rows for longer than a hand-over takes, each in
     words: process, user, since when. Rows there wait until the session releases the lock."""

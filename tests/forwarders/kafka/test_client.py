@@ -47,7 +47,7 @@ class FakeKafka:
         self.requests.append(request)
         if isinstance(request, MetadataRequest):
             return self._where(request._topics)
-        return SimpleNamespace(topics=[(TOPIC, [(0, self.answer())])])
+        return SimpleNamespace(topics=[(TOPIC, [(0, self.answer(), 17)])])
 
     async def ready(self, server: int) -> bool:
         self.asked.append(server)
@@ -80,7 +80,7 @@ async def client(kafka: FakeKafka) -> KafkaClient:
 
 
 async def test_all_replicas_have_to_acknowledge(client: KafkaClient, kafka: FakeKafka) -> None:
-    await client.produce(TOPIC, 0, b"batch")
+    assert await client.produce(TOPIC, 0, b"batch") == 17
 
     [sent] = [request for request in kafka.requests if isinstance(request, ProduceRequest)]
     assert sent.required_acks == -1

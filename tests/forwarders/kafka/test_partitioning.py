@@ -3,7 +3,7 @@ from collections import Counter
 from aiokafka.partitioner import DefaultPartitioner
 
 from faststream_outbox._values.outcome import Refused, Verdict
-from faststream_outbox.forwarders.kafka.partitioning import PartitionChooser
+from faststream_outbox.forwarders.kafka.partitioning import PartitionChooser, SteadyPartitionChooser
 
 from .rows import row, settings
 
@@ -66,3 +66,14 @@ def test_a_partitioner_that_fails_fails_all_rows_of_that_key() -> None:
     assert shares == {5: [rows[0], rows[3]]}
     assert set(verdicts) == {1, 2}
     assert all(isinstance(verdict, Refused) for verdict in verdicts.values())
+
+
+def test_where_each_row_keeps_to_a_partition_its_id_decides() -> None:
+    rows = [row(number) for number in range(600)]
+    shares = SteadyPartitionChooser(settings()).spread("topic", rows, ALL, [1, 2], {})
+    assert sorted(shares) == ALL, "also one without a leader: another process may have sent to it"
+    again = SteadyPartitionChooser(settings())
+    again.spread("topic", rows[:1], ALL, ALL, {})
+    assert again.spread("topic", rows[100:], ALL, ALL, {}) == {
+        partition: [one for one in share if one.id >= 100] for partition, share in shares.items()
+    }

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from faststream_outbox._engine.failure import FailurePolicy
 from faststream_outbox._engine.health import Health, Log
@@ -12,16 +12,19 @@ from faststream_outbox._engine.relaying.account import Account, Answer
 from faststream_outbox._engine.relaying.breaker import BreakerState
 from faststream_outbox._engine.relaying.connecting import Connector
 from faststream_outbox._engine.relaying.destination import Destination
+from faststream_outbox._engine.relaying.positions import Positions
 from faststream_outbox._engine.relaying.sender import Prepare, Sender, Sent
 from faststream_outbox._engine.relaying.team import Team
 from faststream_outbox._engine.rounds import Rounds
 from faststream_outbox._engine.service import DATABASE_SECONDS, Service
 from faststream_outbox._engine.wakeups import Wakeup
-from faststream_outbox._store.protocol import DEFAULT_BATCH_BYTES, HandOver, Shard, Store
+from faststream_outbox._store.protocol import DEFAULT_BATCH_BYTES, NO_MOVES, HandOver, Shard, Store
 from faststream_outbox._values.outcome import (
+    ACCEPTED,
     DELIVERED,
     Accepted,
     Dead,
+    Delivered,
     Dropped,
     Outcome,
     Poison,
@@ -32,6 +35,7 @@ from faststream_outbox._values.outcome import (
     describe,
     slot_of,
 )
+from faststream_outbox._values.position import Move
 from faststream_outbox._values.row import OutboxRow
 
 FULL_SECONDS = 1.0
@@ -59,6 +63,7 @@ class Lane(Service):
         batch_bytes: The most bytes of their payloads and headers; a single row may have more.
         send_timeout: Seconds after which a hand-over is given up; its rows are sent again later.
         prepare: Returns what is sent of each row; None sends rows as they are.
+        positions: Where the destination keeps how far it has come; None where it does not.
         health: The database's.
         log: Gets a line for each dead letter.
     """
@@ -78,6 +83,7 @@ class Lane(Service):
         batch_bytes: int = DEFAULT_BATCH_BYTES,
         send_timeout: float,
         prepare: Prepare | None = None,
+        positions: Positions | None = None,
         health: Health,
         log: Log,
     ) -> None:
@@ -86,6 +92,7 @@ class Lane(Service):
         self._breaker, self._pause, self._tally = team.breaker, team.pause, team.tally
         self._remembered, self._deferrer = team.remembered, team.deferrer
         self._connector = Connector(destination, send_timeout)
+        self._positions = positions
         self._sender = Sender(destination, send_timeout, prepare, singly=failure.hold_key)
         self._rounds = rounds
         self._wakeup = wakeup
@@ -192,6 +199,7 @@ class Lane(Service):
                     # By then this lane has given it up, if it is still there.
                     idle_seconds=seconds,
                     left_out=left_out,
+                    forwarder=None if self._positions is None else self._positions.forwarder,
                 ) as taken:
                     if taken is None:
                         return None, Sent()
@@ -200,14 +208,18 @@ class Lane(Service):
                     self._rounds.visited(taken.shards[-1])
                     self._remembered.begin(account, taken)
                     await self._carry(account)
-                    account.unwritten = await taken.settle(account.to_write())
+                    settlements = account.to_write()
+                    moves = self._moves(settlements)
+                    account.unwritten = await taken.settle(settlements, moves)
+        if self._positions is not None:
+            self._positions.written(moves)
         self._count(account)
         return taken, account.total()
 
     async def _carry(self, account: Account) -> None:
         """Send the rows without an answer, and note the outcomes that follow."""
         began = time.monotonic()
-        sent = await self._sender.send(account.to_send)
+        sent = await self._send(account)
         settlements = self._settlements(account.to_send, sent.verdicts, time.monotonic() - began)
         deferred = self._deferred(account, sent)
         account.answered(sent._replace(are_deferred=bool(deferred)), [*settlements, *deferred])
@@ -220,6 +232,25 @@ class Lane(Service):
         # Of several shards each gives a few rows only.
         is_full = taken.has_more and len(taken.shards) == 1
         return self._deferrer.settlements(account.to_send, sent.verdicts, is_full=is_full)
+
+    async def _send(self, account: Account) -> Sent:
+        """Send rows, but for those that are found to be delivered."""
+        rows = account.to_send
+        if self._positions is None or account.taken is None or not rows:
+            return await self._sender.send(rows)
+        delivered = {*await self._positions.look(account.taken)}
+        if not delivered:
+            return await self._sender.send(rows)
+        rest = [row for row in rows if row.id not in delivered]
+        sent = await self._sender.send(rest)
+        verdicts = dict(zip([row.id for row in rest], sent.verdicts, strict=True))
+        return sent._replace(verdicts=[verdicts.get(row.id, ACCEPTED) for row in rows], has_answer=True)
+
+    def _moves(self, settlements: Sequence[Settlement]) -> Mapping[Shard, Move]:
+        """Return what moves at the destination with these outcomes."""
+        if self._positions is None:
+            return NO_MOVES
+        return self._positions.moves([row for row, outcome in settlements if isinstance(outcome, Delivered)])
 
     def _count(self, account: Account) -> None:
         """Note what has become final."""

@@ -1,12 +1,13 @@
 """The rows of one hand-over."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
 from faststream_outbox._store.memory.records import Record
-from faststream_outbox._store.protocol import Shard
+from faststream_outbox._store.protocol import NO_MOVES, Shard
 from faststream_outbox._values.outcome import Settlement, Unwritten
+from faststream_outbox._values.position import Move
 from faststream_outbox._values.row import OutboxRow
 
 
@@ -20,6 +21,8 @@ class MemoryHandOver:
     is_whole: bool
     records: Sequence[Record]
     acquired_at: datetime
+    tokens: Mapping[Shard, int] = field(default_factory=dict)
+    moves: dict[Shard, Move] = field(default_factory=dict)
     settlements: list[Settlement] = field(default_factory=list)
     rows: Sequence[OutboxRow] = field(init=False)
 
@@ -29,6 +32,9 @@ class MemoryHandOver:
     def row_shards(self) -> Sequence[Shard]:
         return [record.shard for record in self.records]
 
-    async def settle(self, settlements: Sequence[Settlement]) -> Sequence[Unwritten]:
+    async def settle(
+        self, settlements: Sequence[Settlement], moves: Mapping[Shard, Move] = NO_MOVES
+    ) -> Sequence[Unwritten]:
         self.settlements.extend(settlements)
+        self.moves.update(moves)
         return []

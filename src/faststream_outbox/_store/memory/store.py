@@ -1,11 +1,13 @@
 """The store in memory, for tests of applications: the same protocol, one process, nothing kept."""
 
+import functools
 import itertools
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 
 from faststream_outbox._store.memory.handing_over import MemoryHandOver
+from faststream_outbox._store.memory.positions import MemoryPositions
 from faststream_outbox._store.memory.records import Record, deferred_until, fitting, in_turns, shared_out, utc_now
 from faststream_outbox._store.memory.table import MemoryListener
 from faststream_outbox._store.memory.writer import MemoryWriter
@@ -24,6 +26,7 @@ from faststream_outbox._store.protocol import (
 )
 from faststream_outbox._values.explanation import Explanation, unexplained
 from faststream_outbox._values.outcome import Released, Settlement, Unwritten
+from faststream_outbox._values.position import Mark
 from faststream_outbox._values.row import OutboxRow
 
 
@@ -99,6 +102,10 @@ class MemoryStore(MemoryWriter):
                 freed.add(record.row.queue)
         return Rescue(freed_queues=frozenset(freed), absent=frozenset())
 
+    @functools.cached_property
+    def positions(self) -> MemoryPositions:
+        return MemoryPositions(lambda: {Mark(id_, r.row.idempotency_key) for id_, r in self._records.items()})
+
     most_connections = None
 
     def reserve(self) -> None:
@@ -157,6 +164,7 @@ class MemoryStore(MemoryWriter):
         max_bytes: int = DEFAULT_BATCH_BYTES,
         idle_seconds: float = 0.0,
         left_out: Sequence[LeftOut] = (),
+        forwarder: str | None = None,
     ) -> AsyncIterator[MemoryHandOver | None]:
         now = utc_now()
         locked = list(itertools.islice((p for p in shards if self._has_work(p, now)), min(breadth, limit)))
@@ -174,12 +182,15 @@ class MemoryStore(MemoryWriter):
             is_whole=len(locked) < min(breadth, limit),
             records=sorted(taken, key=lambda record: record.row.id),
             acquired_at=now,
+            tokens={} if forwarder is None else self.positions.tokens(forwarder, locked),
         )
         self._locked.update(locked)
         for record in taken:
             record.locked = True
         try:
             yield hand_over
+            if forwarder is not None:
+                self.positions.move(forwarder, hand_over.moves)
             await self.settle(hand_over.settlements, token=None)
         finally:
             self._locked.difference_update(locked)

@@ -1,7 +1,7 @@
 """Locks shards and takes their rows, in the transaction of a hand-over."""
 
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -13,12 +13,14 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from faststream_outbox._store.halves import halves
 from faststream_outbox._store.postgres.driver import DriverStatement, Record
 from faststream_outbox._store.postgres.floors import Floors
+from faststream_outbox._store.postgres.positions import PostgresMover
 from faststream_outbox._store.postgres.records import all_bytes_of, id_of, shard_of, to_rows
 from faststream_outbox._store.postgres.settler import Settler
 from faststream_outbox._store.postgres.statement_runner import sqlstate
-from faststream_outbox._store.postgres.statements import Statements, quote_table
-from faststream_outbox._store.protocol import Holder, LeftOut, Shard
+from faststream_outbox._store.postgres.statements import PositionStatements, Statements, quote_table
+from faststream_outbox._store.protocol import NO_MOVES, Holder, LeftOut, Shard
 from faststream_outbox._values.outcome import Settlement, Unwritten
+from faststream_outbox._values.position import Move
 from faststream_outbox._values.row import OutboxRow
 from faststream_outbox._values.wire import rfc3339
 
@@ -43,13 +45,16 @@ class PostgresHandOver:
     has_more: bool
     is_whole: bool
     records: Sequence[Record]
-    write: Callable[[Sequence[Settlement]], Awaitable[Sequence[Unwritten]]]
+    tokens: Mapping[Shard, int]
+    write: Callable[[Sequence[Settlement], Mapping[Shard, Move]], Awaitable[Sequence[Unwritten]]]
 
     def row_shards(self) -> Sequence[Shard]:
         return [Shard(*shard_of(record)) for record in self.records]
 
-    async def settle(self, settlements: Sequence[Settlement]) -> Sequence[Unwritten]:
-        return await self.write(settlements)
+    async def settle(
+        self, settlements: Sequence[Settlement], moves: Mapping[Shard, Move] = NO_MOVES
+    ) -> Sequence[Unwritten]:
+        return await self.write(settlements, moves)
 
 
 class HandingOver:
@@ -78,6 +83,7 @@ class HandingOver:
         max_bytes: int,
         idle_seconds: float,
         left_out: Sequence[LeftOut] = (),
+        forwarder: str | None = None,
     ) -> PostgresHandOver | None:
         """Take rows as ``Store.hand_over`` says, in a transaction that the caller ends."""
 
@@ -94,9 +100,12 @@ class HandingOver:
                 "max_bytes": max_bytes,
                 "lock_timeout": locked.lock_timeout,
             }
-            statement = self._statements.take
+            statements = self._statements_of(forwarder)
+            if forwarder is not None:
+                wanted["forwarder"] = forwarder
+            statement = statements.take
             if (leaps := self._floors.leaps(locked.shards)) is not None:
-                statement, wanted = self._statements.take_leaping, wanted | leaps
+                statement, wanted = statements.take_leaping, wanted | leaps
             if waits:
                 # What this one finds may be from before it waited. The next one sees what the rows have become.
                 await connection.run_sync(statement.waiting.execute, wanted)
@@ -112,6 +121,14 @@ class HandingOver:
                 if hand_over is not None and breadth > 1:
                     hand_over.has_more = True
                 return hand_over
+
+    def _statements_of(self, forwarder: str | None) -> Statements | PositionStatements:
+        return self._statements if forwarder is None else self._position_statements
+
+    @property
+    def _position_statements(self) -> PositionStatements:
+        assert self._statements.positions is not None  # noqa: S101 - such a forwarder does not start without the table
+        return self._statements.positions
 
     async def _lock(
         self, connection: AsyncConnection, shards: Sequence[Shard], *, breadth: int, idle_seconds: float
@@ -145,8 +162,9 @@ class HandingOver:
         if records:
             self._floors.saw(id_of(records[-1]))
 
-        async def write(settlements: Sequence[Settlement]) -> Sequence[Unwritten]:
-            return await self._settler.write(connection, settlements, token=None)
+        async def write(settlements: Sequence[Settlement], moves: Mapping[Shard, Move]) -> Sequence[Unwritten]:
+            moving = PostgresMover(self._position_statements, wanted["forwarder"], moves) if moves else None
+            return await self._settler.write(connection, settlements, token=None, moving=moving)
 
         share_of = Counter(map(shard_of, records))
         is_cut = any(all_bytes_of(record) > wanted["max_bytes"] for record in records[:1])
@@ -158,6 +176,11 @@ class HandingOver:
             has_more=is_cut or wanted["share"] in share_of.values(),
             is_whole=is_whole,
             records=records,
+            tokens={
+                Shard(*shard_of(record)): record[-1]
+                for record in (records if "forwarder" in wanted else ())
+                if record[-1] is not None
+            },
             write=write,
         )
 

@@ -5,7 +5,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
@@ -43,6 +43,23 @@ class RowKeptError(Exception):
         )
 
 
+class PositionsLostError(Exception):
+    """Somebody else has written a shard's position while this process had the lock of the shard."""
+
+    def __init__(self) -> None:
+        super().__init__("the position table has changed during a hand-over, by another hand than a forwarder's")
+
+
+class Mover(Protocol):
+    """What moves with the rows that are delivered."""
+
+    def with_rows(self, way: "Way", connection: Connection) -> "Way":
+        """Return a way that writes both in one statement."""
+
+    def move(self, connection: Connection) -> None:
+        """Write it alone; raise a PositionsLostError if that is not possible."""
+
+
 class Way(NamedTuple):
     """Which outcomes a statement writes, and which of their parts it takes under which name."""
 
@@ -55,6 +72,10 @@ class Way(NamedTuple):
     """The same for a table that has not got its newest column yet."""
     otherwise: "Way | None" = None
     """How dead letters are kept that this statement cannot move."""
+    beside: Mapping[str, Any] = {}
+    """Parameters that are not of the outcomes."""
+    check: Callable[[], None] = lambda: None
+    """Called where rows were left out; raises if that is not due to the rows."""
 
 
 class Settler:
@@ -102,19 +123,26 @@ class Settler:
         return True
 
     async def write(
-        self, connection: AsyncConnection, settlements: Sequence[Settlement], *, token: str | None
+        self,
+        connection: AsyncConnection,
+        settlements: Sequence[Settlement],
+        *,
+        token: str | None,
+        moving: "Mover | None" = None,
     ) -> Sequence[Unwritten]:
         """Write outcomes, and return those that are refused.
 
-        A row that this token and delivery no longer hold is left alone.
+        A row that this token and delivery no longer hold is left alone. What is to be moved moves with the rows that
+        are delivered.
 
         Raises:
             DBAPIError: The connection, or its transaction, cannot be used any more.
+            PositionsLostError: Another process has written the positions. The transaction must not be committed.
         """
-        return await connection.run_sync(self._write, settlements, token)
+        return await connection.run_sync(self._write, settlements, token, moving)
 
     def _write(
-        self, connection: Connection, settlements: Sequence[Settlement], token: str | None
+        self, connection: Connection, settlements: Sequence[Settlement], token: str | None, moving: "Mover | None"
     ) -> Sequence[Unwritten]:
         by_kind: defaultdict[type[Outcome], list[Settlement]] = defaultdict(list)
         for settlement in settlements:
@@ -128,6 +156,7 @@ class Settler:
         for way in self._ways:
             chosen = [each for each in by_kind[way.kind] if way.is_meant(each.outcome)]
             if chosen:
+                mover = moving if way.kind is Delivered else None
                 is_usual = is_transaction and not is_careful and way.kind is Delivered
                 writer = _KindWriter(
                     connection,
@@ -136,6 +165,10 @@ class Settler:
                     saves=is_transaction and not is_usual,
                     unsettled=self._unsettled if token is None else None,
                 )
+                if mover is not None and is_usual:
+                    way = mover.with_rows(way, connection)  # noqa: PLW2901 - the same way, with more to carry
+                elif mover is not None:
+                    mover.move(connection)
                 refused += writer.write(way, chosen)
         if not refused:
             return refused
@@ -212,6 +245,7 @@ class _KindWriter:
             else:
                 in_a_row = 0
                 if written < len(batch):
+                    way.check()
                     refused += self._kept(batch)
         return refused
 
@@ -225,7 +259,7 @@ class _KindWriter:
         return [Unwritten(settlement, RowKeptError()) for settlement in settlements if settlement.row.id in kept]
 
     def _execute(self, way: Way, settlements: Sequence[Settlement]) -> int:
-        parameters: dict[str, Any] = {**fence([row for row, _ in settlements]), "token": self._token}
+        parameters: dict[str, Any] = {**fence([row for row, _ in settlements]), "token": self._token, **way.beside}
         for name, part in way.parts.items():
             parameters[name] = [getattr(outcome, part) for _, outcome in settlements]
         if not self._saves:

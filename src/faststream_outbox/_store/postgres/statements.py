@@ -1,8 +1,8 @@
 """Loads the statements in ``queries`` for one pair of tables."""
 
 import re
-from collections.abc import Mapping
-from functools import cache
+from collections.abc import Callable, Mapping
+from functools import cache, cached_property
 from importlib.resources import files
 from typing import NamedTuple
 
@@ -128,6 +128,13 @@ _ORIGIN = """(
     WHERE pg_class.oid = CAST(CAST(:outbox AS text) AS regclass)
 )"""
 
+# What a hand-over that keeps positions sees of its shards: who has written them last.
+_OF_POSITION = """
+        LEFT JOIN {position_table} AS held ON held.outbox = {origin} AND held.forwarder = CAST(:forwarder AS text)
+            AND held.queue = wanted.queue AND held.shard = wanted.shard AND held.topic = '' AND held.partition = -1"""
+
+_WITHOUT_POSITION = {"position_token": "", "shard_token": "", "of_position": ""}
+
 _DEAD_LETTER = """id, queue, key, idempotency_key, payload, headers, attempts_count, deliveries_count, created_at,
     first_attempt_at, last_attempt_at, timer_id, failed_at, failure_reason, last_exception"""
 
@@ -147,13 +154,22 @@ class Statements:
     Args:
         outbox_table: Made by ``make_outbox_table``.
         dlq_table: Made by ``make_dlq_table``, or None.
+        position_table: Made by ``make_position_table``, or None.
         notify: Whether publishing wakes consumers with NOTIFY.
     """
 
-    def __init__(self, outbox_table: Table, dlq_table: Table | None = None, *, notify: bool = False) -> None:
+    def __init__(
+        self,
+        outbox_table: Table,
+        dlq_table: Table | None = None,
+        position_table: Table | None = None,
+        *,
+        notify: bool = False,
+    ) -> None:
         self._clauses = {
             "table": _escaped(outbox_table),
             "dlq_table": "" if dlq_table is None else _escaped(dlq_table),
+            "position_table": "" if position_table is None else _escaped(position_table),
             "dead_letters": _both(outbox_table, dlq_table),
             "moved_letters": _NO_LETTERS if dlq_table is None else _moved(dlq_table),
             "origin": _ORIGIN,
@@ -169,6 +185,7 @@ class Statements:
             **_READABLE,
             "not_left_out": _NOT_LEFT_OUT,
             "given_back": _GIVEN_BACK,
+            **_WITHOUT_POSITION,
             "checks": " AND ".join(CHECKS.values()),
         }
         # Parameters that clauses bring along.
@@ -225,6 +242,13 @@ class Statements:
         self.listen_forever = self._load("listen_forever")
         self.ping = self._write("ping")
 
+    @cached_property
+    def positions(self) -> "PositionStatements | None":
+        """Those for the position table; None where there is none."""
+        if not self._clauses["position_table"]:
+            return None
+        return PositionStatements(self._write, self._take, self._clauses)
+
     def _take(self, **clauses: str) -> Take:
         return Take(*(self._write("take", unless_locked=word, **clauses) for word in (" NOWAIT", "")))
 
@@ -249,8 +273,41 @@ def load_for(table: Table, name: str) -> TextClause:
 
 def fill(name: str, **clauses: str) -> str:
     """Return the statement of a file with clauses in the place of their names."""
+    return _filled(_read(name), clauses)
+
+
+class PositionStatements:
+    """The statements for a position table.
+
+    Args:
+        write: Loads one.
+        take: Loads those that take rows.
+        clauses: What they have in common.
+    """
+
+    def __init__(
+        self, write: Callable[..., DriverStatement], take: Callable[..., Take], clauses: Mapping[str, str]
+    ) -> None:
+        tokens = {
+            "position_token": ", position_token",
+            "shard_token": ", held.token AS position_token",
+            "of_position": _filled(_OF_POSITION, clauses),
+        }
+        self.take = take(**tokens)
+        self.take_leaping = take(wanted=_EDGES, start=clauses["leap"], **tokens)
+        self.settle_delivered_moved = write("settle_delivered_moved")
+        self.move = write("position_move")
+        self.held = write("position_held")
+        self.claim = write("position_claim")
+        self.begin = write("position_begin")
+        self.list = write("position_list")
+        self.open = write("position_open")
+        self.alive = write("position_alive")
+
+
+def _filled(statement: str, clauses: Mapping[str, str]) -> str:
     # In one pass, since a table's name may look like a placeholder.
-    return re.sub(r"\{(\w+)\}", lambda placeholder: clauses[placeholder[1]], _read(name))
+    return re.sub(r"\{(\w+)\}", lambda placeholder: clauses[placeholder[1]], statement)
 
 
 def quote_name(name: str) -> str:

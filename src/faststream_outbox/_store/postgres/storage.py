@@ -21,6 +21,7 @@ class PostgresStorage:
         engine: The caller's engine.
         outbox_table: The declared table of rows.
         dlq_table: The declared dead-letter table; None parks rows that failed for good.
+        position_table: The declared position table; None where no forwarder sends exactly once.
         listen_engine: Where to listen, if not on ``engine``.
         notify: Whether an insert wakes listeners.
         waker: Returns what wakes consumers of this process after a commit; None where notifications do.
@@ -32,6 +33,7 @@ class PostgresStorage:
         engine: AsyncEngine,
         outbox_table: Table,
         dlq_table: Table | None,
+        position_table: Table | None = None,
         *,
         listen_engine: AsyncEngine | None,
         notify: bool,
@@ -41,7 +43,7 @@ class PostgresStorage:
         self._engine = engine
         self._tables = (outbox_table, dlq_table)
         self._listen_engine = listen_engine
-        self.store = PostgresStore(engine, outbox_table, dlq_table, listen_engine=listen_engine)
+        self.store = PostgresStore(engine, outbox_table, dlq_table, position_table, listen_engine=listen_engine)
         self.writer = PostgresWriter(engine, outbox_table, notify=notify, waker=waker, warn=warn)
         self.dead_letters = PostgresDeadLetters(engine, outbox_table, dlq_table)
 

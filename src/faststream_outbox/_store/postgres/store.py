@@ -16,6 +16,7 @@ from faststream_outbox._store.postgres.floors import Floors, columns_of
 from faststream_outbox._store.postgres.handing_over import HandingOver, PostgresHandOver, scope_of, to_holder
 from faststream_outbox._store.postgres.inspection import differences
 from faststream_outbox._store.postgres.listener import listen
+from faststream_outbox._store.postgres.positions import PostgresPositions
 from faststream_outbox._store.postgres.records import is_cut_of, to_rows
 from faststream_outbox._store.postgres.settler import Settler, fence
 from faststream_outbox._store.postgres.statement_runner import StatementRunner
@@ -53,6 +54,7 @@ class PostgresStore:
         outbox_table: Made by ``make_outbox_table``.
         dlq_table: Made by ``make_dlq_table``, or None: rows that failed for good are parked in the outbox table.
             Dead letters that hold their key are parked in any case.
+        position_table: Made by ``make_position_table``, or None: no forwarder sends exactly once.
         listen_engine: Where to listen, if not on ``engine``.
     """
 
@@ -61,23 +63,32 @@ class PostgresStore:
         engine: AsyncEngine,
         outbox_table: Table,
         dlq_table: Table | None = None,
+        position_table: Table | None = None,
         *,
         listen_engine: AsyncEngine | None = None,
     ) -> None:
         outbox_table = translated(outbox_table, engine)
         dlq_table = None if dlq_table is None else translated(dlq_table, engine)
-        self._tables = [outbox_table] if dlq_table is None else [outbox_table, dlq_table]
-        self._statements = Statements(outbox_table, dlq_table)
+        position_table = None if position_table is None else translated(position_table, engine)
+        self._tables = [table for table in (outbox_table, dlq_table, position_table) if table is not None]
+        self._statements = Statements(outbox_table, dlq_table, position_table)
         self._outbox_table = outbox_table
         self._engine = engine
         # The engine's own level may be higher, under which a lane would not see what the lane before it wrote.
         self._transactional = engine.execution_options(isolation_level="READ COMMITTED")
+        self._positions = None
+        if self._statements.positions is not None:
+            self._positions = PostgresPositions(self._transactional, self._statements.positions)
         self._runner = StatementRunner(engine, self._transactional)
         self._upkeep = Upkeep(self._runner)
         self._settler = Settler(self._statements)
         self._floors = Floors(outbox_table, self._statements)
         self._handing_over = HandingOver(outbox_table, self._statements, self._settler, self._floors)
         self._listen_engine = listen_engine or engine
+
+    @property
+    def positions(self) -> PostgresPositions | None:
+        return self._positions
 
     @property
     def most_connections(self) -> int | None:
@@ -196,6 +207,7 @@ class PostgresStore:
         max_bytes: int = DEFAULT_BATCH_BYTES,
         idle_seconds: float = DEFAULT_IDLE_SECONDS,
         left_out: Sequence[LeftOut] = (),
+        forwarder: str | None = None,
     ) -> AsyncIterator[PostgresHandOver | None]:
         async with self._transactional.connect() as connection:
             hand_over = await self._handing_over.take(
@@ -206,6 +218,7 @@ class PostgresStore:
                 max_bytes=max_bytes,
                 idle_seconds=idle_seconds,
                 left_out=left_out,
+                forwarder=forwarder,
             )
             try:
                 yield hand_over

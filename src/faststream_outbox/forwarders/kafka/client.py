@@ -17,7 +17,7 @@ from aiokafka.structs import TopicPartition
 from faststream_outbox.forwarders.kafka.answers import OF_A_TOPIC
 from faststream_outbox.forwarders.kafka.client_log import keep_lines_out_of_the_log
 from faststream_outbox.forwarders.kafka.settings import KafkaSettings
-from faststream_outbox.forwarders.kafka.verdicts import KafkaAnswerError
+from faststream_outbox.forwarders.kafka.verdicts import KafkaAnswerError, NotSentError
 from faststream_outbox.forwarders.socket_reset import reset
 from faststream_outbox.forwarders.suspects import ConnectionBrokenError
 
@@ -153,8 +153,8 @@ class KafkaClient:
         leader: int | None = self._client.cluster.leader_for_partition(partition)  # type: ignore[no-untyped-call]
         return None if leader is None or leader < 0 else leader
 
-    async def produce(self, topic: str, partition: int, batch: bytes) -> None:
-        """Send a record batch; returns when all in-sync replicas have it.
+    async def produce(self, topic: str, partition: int, batch: bytes) -> int:
+        """Send a record batch, and return its offset when all in-sync replicas have it.
 
         Raises:
             KafkaAnswerError: Kafka did not take the batch.
@@ -163,7 +163,7 @@ class KafkaClient:
         about = f"partition {partition} of {topic!r}"
         leader = self._leader(TopicPartition(topic, partition))
         if leader is None:
-            raise KafkaAnswerError(LEADER_NOT_AVAILABLE, about)
+            raise NotSentError(LEADER_NOT_AVAILABLE, about)
         request = ProduceRequest(None, ALL_REPLICAS, self._timeout_ms, [(topic, [(partition, batch)])])
         try:
             response = await self._client.send(leader, request)  # type: ignore[no-untyped-call]
@@ -178,11 +178,43 @@ class KafkaClient:
             self.broken_nodes.add(leader)
             msg = f"{about}: {error}"
             raise ConnectionBrokenError(msg) from error
-        [(_, [(_, code, *_)])] = response.topics
+        [(_, [(_, code, offset, *_)])] = response.topics
         if code in OF_A_TOPIC:
             self._doubtful.add(topic)
         if code:
             raise KafkaAnswerError(code, about)
+        return int(offset)
+
+    async def ask_any(self, request: Any) -> Any:
+        """Ask any server of the cluster, and return what it answers.
+
+        Raises:
+            ConnectionError: None does.
+        """
+        return await self._ask(request)
+
+    async def ask_leader(self, leader: int, request: Any) -> Any:
+        """Ask one server, and return what it answers.
+
+        Raises:
+            Exception: It does not.
+        """
+        try:
+            return await self._client.send(leader, request)  # type: ignore[no-untyped-call]
+        except KafkaError as error:
+            msg = f"server {leader}: {error!r}"
+            raise ConnectionError(msg) from error
+
+    def leader_of(self, topic: str, partition: int) -> int:
+        """Return the server that leads a partition.
+
+        Raises:
+            KafkaAnswerError: There is none now.
+        """
+        leader = self._leader(TopicPartition(topic, partition))
+        if leader is None:
+            raise NotSentError(LEADER_NOT_AVAILABLE, f"partition {partition} of {topic!r}")
+        return leader
 
     async def reaches(self, node: int, seconds: float = REACH_SECONDS) -> bool:
         """Return whether a server of the cluster can be connected to, in so many seconds."""

@@ -5,7 +5,7 @@ import math
 import re
 import time
 from collections import defaultdict
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, ClassVar
 
 from aiokafka.structs import TopicPartition
@@ -97,6 +97,12 @@ class KafkaDestination(ConnectedDestination[KafkaClient]):
         lost = await client.lost(shares.keys())
         for partition, problem in lost.items():
             self._note_down(self._part(client, partition, lost), shares.pop(partition), problem, verdicts)
+        await self._send_shares(client, shares, verdicts)
+
+    async def _send_shares(
+        self, client: KafkaClient, shares: Mapping[TopicPartition, Sequence[OutboxRow]], verdicts: Verdicts
+    ) -> None:
+        """Send rows to their partitions, to all of them at once."""
         async with asyncio.TaskGroup() as group:
             for partition, share in shares.items():
                 group.create_task(self._send_to(client, partition, share, verdicts))
@@ -173,6 +179,11 @@ def address_of(publisher: Any, wishes: Wishes) -> Address:
     headers_of = kafka_headers if wishes.envelope else wire_headers
     settings = KafkaSettings.of(publisher, headers_of, tombstones=wishes.tombstones)
     suspects, outages = Suspects(), Outages(RETRY_SECONDS)
+    if wishes.exactly_once is not None:
+        # It is a destination of this kind, and more.
+        from faststream_outbox.forwarders.kafka import exact  # noqa: PLC0415
+
+        return exact.address_of(settings, suspects, wishes.exactly_once, wishes.log)
     return Address(
         f"kafka:{settings.topic}",
         settings.request_timeout,

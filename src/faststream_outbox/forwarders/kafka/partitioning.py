@@ -8,6 +8,9 @@ from faststream_outbox._values.outcome import Refused, Verdict
 from faststream_outbox._values.row import OutboxRow
 from faststream_outbox.forwarders.kafka.settings import KafkaSettings
 
+RUN = 64
+"""Rows without a key, one behind the other, that go to the same partition where each has one of its own."""
+
 
 class PartitionChooser:
     """By key, like every other producer with this partitioner; rows without a key in equal runs, in turn."""
@@ -51,15 +54,41 @@ class PartitionChooser:
                     verdicts[row.id] = refused
                 case partition:
                     shares[partition].append(row)
+        self._share_keyless(keyless, partitions, available, shares)
+        return shares
+
+    def _share_keyless(
+        self,
+        rows: Sequence[OutboxRow],
+        partitions: list[int],
+        available: list[int],
+        shares: MutableMapping[int, list[OutboxRow]],
+    ) -> None:
         usable = available or partitions
-        for position, row in enumerate(keyless):
-            turn = self._turn + position * len(usable) // len(keyless)
+        for position, row in enumerate(rows):
+            turn = self._turn + position * len(usable) // len(rows)
             shares[usable[turn % len(usable)]].append(row)
         self._turn += 1
-        return shares
 
     def _choose(self, key: bytes, partitions: list[int], available: list[int]) -> int | Refused:
         try:
             return self._settings.partitioner(key, partitions, available)
         except Exception as error:  # noqa: BLE001 - the user's code
             return Refused(error)
+
+
+class SteadyPartitionChooser(PartitionChooser):
+    """The same partition for a row each time, also if it has no key: by its id.
+
+    A process that sends a row once more meets the first copy where it would put the second.
+    """
+
+    def _share_keyless(
+        self,
+        rows: Sequence[OutboxRow],
+        partitions: list[int],
+        available: list[int],
+        shares: MutableMapping[int, list[OutboxRow]],
+    ) -> None:
+        for row in rows:
+            shares[partitions[row.id // RUN % len(partitions)]].append(row)

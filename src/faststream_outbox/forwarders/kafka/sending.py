@@ -20,8 +20,8 @@ MAGIC = 2
 class Producer(Protocol):
     """What sending needs of a client."""
 
-    async def produce(self, topic: str, partition: int, batch: bytes) -> None:
-        """Send a record batch; raise unless Kafka has it."""
+    async def produce(self, topic: str, partition: int, batch: bytes) -> int:
+        """Send a record batch, and return its offset; raise unless Kafka has it."""
 
 
 class PartitionSender(BatchSender[OutboxRow, bytes]):
@@ -55,15 +55,18 @@ class PartitionSender(BatchSender[OutboxRow, bytes]):
         try:
             await self._client.produce(*self._partition, batch)
         except Exception as error:  # noqa: BLE001 - each becomes a verdict
-            verdicts = [verdict := self._read(error)] * len(members)
-            if isinstance(verdict, Unsent):
-                self.outage = error
-                return Answer(verdicts, behind=Unsent())
-            if is_of_a_topic(error):
-                return Answer(verdicts, behind=verdict)
-            # Kafka refuses a batch for any of its records.
-            return Answer(verdicts, is_for_one=True)
+            return self._answer_of(error, members)
         return Answer([ACCEPTED] * len(members))
+
+    def _answer_of(self, error: Exception, members: Sequence[OutboxRow]) -> Answer:
+        verdicts = [verdict := self._read(error)] * len(members)
+        if isinstance(verdict, Unsent):
+            self.outage = error
+            return Answer(verdicts, behind=Unsent())
+        if is_of_a_topic(error):
+            return Answer(verdicts, behind=verdict)
+        # Kafka refuses a batch for any of its records.
+        return Answer(verdicts, is_for_one=True)
 
     def _read(self, error: Exception) -> Verdict:
         return classify(error, elsewhere=self._partition.topic != self._settings.topic)

@@ -20,6 +20,10 @@ class KafkaAnswerError(Exception):
         self.code = code
 
 
+class NotSentError(KafkaAnswerError):
+    """Kafka was not even asked: there is nobody to be asked, as this side knows."""
+
+
 def classify(error: BaseException, *, elsewhere: bool = False) -> Verdict:
     """Read what sending has raised: the row is poison, or refused, or nothing can be sent now.
 

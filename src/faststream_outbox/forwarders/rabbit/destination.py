@@ -62,7 +62,7 @@ def address_of(publisher: Any, wishes: Wishes) -> Address:
     Raises:
         ConfigError: Its settings are not safe.
     """
-    wishes.refuse("RabbitMQ", "tombstones")
+    wishes.refuse("RabbitMQ", "tombstones", "exactly_once")
     headers_of = rabbit_headers if wishes.envelope else wire_headers
     settings = RabbitSettings.of(publisher, headers_of, allow_lossy=wishes.allow_lossy, count_nacks=wishes.count_nacks)
     suspects, outages = Suspects(), Outages()

@@ -64,7 +64,7 @@ def address_of(publisher: Any, wishes: Wishes) -> Address:
     Raises:
         ConfigError: Its settings are not safe.
     """
-    wishes.refuse("Redis", "envelope", "tombstones", "count_nacks")
+    wishes.refuse("Redis", "envelope", "tombstones", "count_nacks", "exactly_once")
     settings, suspects = RedisSettings.of(publisher, allow_lossy=wishes.allow_lossy), Suspects()
     eviction = EvictionWarning(wishes.log, settings.address)
     return Address(

@@ -11,13 +11,13 @@
 -- also behind a lock on the table.
 SELECT id, queue, key, idempotency_key, payload, {headers}, attempts_count, deliveries_count,
     {created_at}, {first_attempt_at}, {last_attempt_at}, statement_timestamp() AS acquired_at, timer_id, shard, all_bytes,
-    (SELECT set_config('lock_timeout', CAST(:lock_timeout AS text), true))
+    (SELECT set_config('lock_timeout', CAST(:lock_timeout AS text), true)){position_token}
 FROM (
     -- Both sizes are read without fetching what is stored out of line; that of the headers is the stored one.
-    SELECT taken.*, row_number() OVER in_turn AS turn,
+    SELECT taken.*{shard_token}, row_number() OVER in_turn AS turn,
         sum(octet_length(payload) + pg_column_size(headers)) OVER in_turn AS bytes,
         sum(octet_length(payload) + pg_column_size(headers)) OVER () AS all_bytes
-    FROM {wanted}
+    FROM {wanted}{of_position}
     CROSS JOIN LATERAL (
         WITH due AS MATERIALIZED (
             SELECT id, queue, shard, key, idempotency_key, payload, headers, attempts_count, deliveries_count,

@@ -1,0 +1,1 @@
+"""Exactly once into Kafka, on real servers: see docs/exactly-once.md."""

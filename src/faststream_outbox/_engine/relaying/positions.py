@@ -1,0 +1,38 @@
+"""What a lane needs of a destination that takes each row once."""
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Protocol, runtime_checkable
+
+from faststream_outbox._store.protocol import HandOver, Shard
+from faststream_outbox._values.position import Move
+from faststream_outbox._values.row import OutboxRow
+
+
+class Positions(Protocol):
+    """Where the shards of one lane's hand-over stand at its destination."""
+
+    @property
+    def forwarder(self) -> str:
+        """The name under which they are kept."""
+
+    async def look(self, taken: HandOver) -> Collection[int]:
+        """Find out which of the rows are delivered already, and return their ids.
+
+        Where that cannot be known now, the destination sends none of the rows in question.
+
+        Raises:
+            Exception: What the database raises.
+        """
+
+    def moves(self, delivered: Sequence[OutboxRow]) -> Mapping[Shard, Move]:
+        """Return what is to be written with these rows."""
+
+    def written(self, moves: Mapping[Shard, Move]) -> None:
+        """Note that the hand-over is committed. Without this call, all of it stays in doubt."""
+
+
+@runtime_checkable
+class Positioned(Protocol):
+    """A destination that has them."""
+
+    positions: Positions

@@ -1,0 +1,257 @@
+"""Takes shards over, and finds out what is in doubt, before rows are sent."""
+
+import asyncio
+import logging
+import secrets
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from faststream_outbox._engine.health import Log
+from faststream_outbox._store.protocol import HandOver, PositionStore, Shard, Takeover
+from faststream_outbox._values.position import Mark, Move, Part
+from faststream_outbox._values.row import OutboxRow
+from faststream_outbox.forwarders.kafka.exact.book import ShardBook
+from faststream_outbox.forwarders.kafka.exact.leaders import Leaders
+from faststream_outbox.forwarders.kafka.exact.look import Clear, Look, Read, Wait
+
+LOOK_SECONDS = 10.0
+"""How long one hand-over looks; the next one goes on where it has ended."""
+
+
+class InDoubtError(Exception):
+    """It is not known yet what has become of earlier batches."""
+
+
+@dataclass
+class Books:
+    """What the lanes of a forwarder know of its shards.
+
+    Args:
+        forwarder: Gives its name.
+        store: Where positions are kept.
+        log: Told where a repeat is possible.
+    """
+
+    forwarder: Callable[[], str]
+    store: PositionStore
+    log: Log
+    maybe_repeated: int = 0
+    """How often it could not be known whether a batch was in the topic."""
+    has_rights: bool = False
+    """Whether the user was seen to have what this takes."""
+    by_shard: dict[Shard, ShardBook] = field(default_factory=dict)
+    """Those that no hand-over has in hand. One that has none here is taken over."""
+
+
+class _Doubt(NamedTuple):
+    shard: Shard
+    part: Part
+    book: ShardBook
+    look: Look
+
+
+class LanePositions:
+    """The shards that a lane has in hand.
+
+    Args:
+        books: Of its forwarder.
+    """
+
+    def __init__(self, books: Books) -> None:
+        self._books = books
+        self._in_hand: dict[Shard, ShardBook] = {}
+        self._shards: Mapping[int, Shard] = {}
+        self._why: dict[Shard, Exception] = {}
+        """Why rows of a shard cannot be sent now."""
+        self.leaders: Leaders | None = None
+        """Over the connections that the lane has now."""
+
+    @property
+    def forwarder(self) -> str:
+        return self._books.forwarder()
+
+    async def look(self, taken: HandOver) -> Collection[int]:
+        self._in_hand, self._why = {}, {}
+        self._shards = {row.id: shard for row, shard in zip(taken.rows, taken.row_shards(), strict=True)}
+        strange = []
+        for shard in dict.fromkeys(self._shards.values()):
+            book = self._books.by_shard.pop(shard, None)
+            if book is not None and book.token == taken.tokens.get(shard):
+                self._in_hand[shard] = book
+            else:
+                strange.append(shard)
+        if strange:
+            await self._take_over(strange, taken.tokens)
+        try:
+            async with asyncio.timeout(LOOK_SECONDS):
+                await self._look()
+        except TimeoutError as error:
+            self._doubtful_shards(error)
+        return [row.id for row in taken.rows if self._is_found(row)]
+
+    def _is_found(self, row: OutboxRow) -> bool:
+        book = self._in_hand.get(self._shards[row.id])
+        return book is not None and bool(book.found) and mark_of(row) in book.found
+
+    async def _take_over(self, shards: Sequence[Shard], tokens: Mapping[Shard, int]) -> None:
+        takeovers = []
+        for shard in shards:
+            seen, producer = tokens.get(shard), None
+            if seen is None:
+                try:
+                    producer = await self._asking().new_producer()
+                except Exception as error:  # noqa: BLE001 - Kafka's
+                    self._why[shard] = error
+                    continue
+            takeovers.append(Takeover(shard, seen, new_token(), producer))
+        held = await self._books.store.take_over(self.forwarder, takeovers) if takeovers else {}
+        for takeover in takeovers:
+            if takeover.shard in held:
+                self._in_hand[takeover.shard] = ShardBook(held[takeover.shard])
+            else:
+                self._why[takeover.shard] = InDoubtError("another process has taken the shard over meanwhile")
+
+    async def _look(self) -> None:
+        """Ask and read until nothing is in doubt, but for what has to wait."""
+        waiting: set[tuple[Shard, Part]] = set()
+        while looks := self._looks(waiting):
+            told = await self._asking().tell(looks.keys())
+            cleared: list[tuple[_Doubt, Clear]] = []
+            for part, of_part in looks.items():
+                answer = told[part]
+                try:
+                    if isinstance(answer, Exception):
+                        raise answer  # noqa: TRY301 - as what reading raises
+                    findings = [(one, one.look.judge(answer.of(one.book.held.producer))) for one in of_part]
+                    cleared += [(one, found) for one, found in findings if isinstance(found, Clear)]
+                    for one, found in findings:
+                        if isinstance(found, Wait):
+                            problem = InDoubtError(f"partition {part.partition} of {part.topic!r}: {found.why}")
+                            self._cannot_tell(one, problem, waiting)
+                    if to_read := [one for one, found in findings if isinstance(found, Read)]:
+                        await self._read(part, to_read, answer.end)
+                except Exception as error:  # noqa: BLE001 - Kafka's
+                    for one in of_part:
+                        self._cannot_tell(one, error, waiting)
+            await self._clear(cleared)
+
+    def _looks(self, waiting: Collection[tuple[Shard, Part]]) -> dict[Part, list[_Doubt]]:
+        """Return what is in doubt, but for what has to wait, by partition: its log is read once for all shards."""
+        looks: defaultdict[Part, list[_Doubt]] = defaultdict(list)
+        for shard, book in self._in_hand.items():
+            for part, look in book.doubtful().items():
+                if (shard, part) not in waiting:
+                    looks[part].append(_Doubt(shard, part, book, look))
+        return looks
+
+    def _cannot_tell(self, one: "_Doubt", error: Exception, waiting: set[tuple[Shard, Part]]) -> None:
+        waiting.add((one.shard, one.part))
+        self._why[one.shard] = error
+
+    def _doubtful_shards(self, error: Exception) -> None:
+        for shard, book in self._in_hand.items():
+            if book.doubtful():
+                self._why.setdefault(shard, error)
+
+    async def _read(self, part: Part, looking: Sequence[_Doubt], end: int) -> None:
+        """Read a log up to what is its end now."""
+        of_producer = {one.book.held.producer.id: one.look for one in looking}
+        offset = min(one.look.offset for one in looking)
+        while offset < end:
+            found = await self._asking().read(part, offset, of_producer.keys())
+            # Where compaction has left nothing, nothing is given either.
+            offset = found[-1].end if found else end
+            for producer_id, look in of_producer.items():
+                ours = [one.batch for one in found if one.producer_id == producer_id and one.end > look.offset]
+                if offset > look.offset:
+                    look.read([batch for batch in ours if batch is not None], offset)
+
+    async def _clear(self, cleared: Sequence[tuple[_Doubt, Clear]]) -> None:
+        marks = {mark for _, clear in cleared for mark in clear.marks}
+        alive = {*await self._books.store.alive(marks)} if marks else set()
+        for one, clear in cleared:
+            one.book.cleared(one.part, clear, alive.intersection(clear.marks))
+            for problem in clear.problems:
+                self._books.maybe_repeated += 1
+                self._books.log(
+                    logging.WARNING,
+                    f"forwarder {self.forwarder!r}, shard {one.shard.number} of {one.shard.queue!r}, partition "
+                    f"{one.part.partition} of {one.part.topic!r}: messages that were in doubt may be there twice: "
+                    f"{problem}",
+                    None,
+                )
+
+    async def open_missing(
+        self, wanted: Collection[tuple[Shard, Part]], partitions: Callable[[str], Collection[int]]
+    ) -> None:
+        """Begin partitions that their shard has not sent to before, with all others of the topic.
+
+        Those for which that fails get no rows.
+        """
+        missing: defaultdict[Shard, set[Part]] = defaultdict(set)
+        for shard, part in wanted:
+            book = self._in_hand.get(shard)
+            # A partition may be new, and the last batch of a row in another one: nothing is to be in doubt then.
+            if book is not None and part not in book.entries and not book.doubtful():
+                of_topic = {part, *(Part(part.topic, partition) for partition in partitions(part.topic))}
+                missing[shard] |= of_topic - book.entries.keys()
+        for shard, parts in missing.items():
+            await self._open(shard, self._in_hand[shard], parts)
+
+    async def _open(self, shard: Shard, book: ShardBook, parts: Collection[Part]) -> None:
+        ends: dict[Part, int] = {}
+        for part, end in (await self._asking().ends(parts)).items():
+            if isinstance(end, Exception):
+                self._why[shard] = end
+            else:
+                ends[part] = end
+        begun = await self._books.store.open(self.forwarder, shard, book.token, ends) if ends else ()
+        book.opened({part: ends[part] for part in begun})
+
+    def shard_of(self, row_id: int) -> Shard:
+        """Return the shard of a row."""
+        return self._shards[row_id]
+
+    def book_of(self, shard: Shard) -> ShardBook | None:
+        """Return what is known of a shard; None where it could not be taken over."""
+        return self._in_hand.get(shard)
+
+    def why(self, shard: Shard) -> Exception:
+        """Return why rows of a shard cannot be sent now."""
+        return self._why.get(shard) or InDoubtError("it is not known yet what has become of an earlier batch")
+
+    def moves(self, delivered: Sequence[OutboxRow]) -> Mapping[Shard, Move]:
+        marks: defaultdict[Shard, list[Mark]] = defaultdict(list)
+        for row in delivered:
+            if (shard := self._shards.get(row.id)) in self._in_hand:
+                marks[shard].append(mark_of(row))
+        return {shard: self._in_hand[shard].move(new_token(), of_shard) for shard, of_shard in marks.items()}
+
+    def written(self, moves: Mapping[Shard, Move]) -> None:
+        for shard, move in moves.items():
+            self._in_hand[shard].moved(move)
+        self._books.by_shard.update(self._in_hand)
+        self._in_hand = {}
+
+    def _asking(self) -> Leaders:
+        if self.leaders is None:
+            msg = "not connected"
+            raise ConnectionError(msg)
+        return self.leaders
+
+
+def mark_of(row: OutboxRow) -> Mark:
+    """Return what the record of a row says of it."""
+    return Mark(row.id, row.idempotency_key)
+
+
+def marks_of(rows: Iterable[OutboxRow]) -> list[Mark]:
+    """Return what the records of rows say of them."""
+    return [mark_of(row) for row in rows]
+
+
+def new_token() -> int:
+    """Return a number that no other process writes: a database that has lost a commit does not count on from it."""
+    return secrets.randbits(63)

@@ -1,0 +1,99 @@
+import pytest
+
+from faststream_outbox._values.position import Held, Mark, Move, Part, Position, Producer
+from faststream_outbox.forwarders.kafka.exact.book import ShardBook, is_read_back
+from faststream_outbox.forwarders.kafka.exact.look import Clear
+
+ONE, OTHER = Part("orders", 0), Part("orders", 1)
+MARKS = [Mark(1, "a"), Mark(2, "b")]
+
+
+@pytest.fixture
+def book() -> ShardBook:
+    """A shard that was just taken over."""
+    return ShardBook(Held(1, Producer(7, 0), {ONE: Position(10, 99), OTHER: Position(0, 5)}))
+
+
+@pytest.fixture
+def clear_book(book: ShardBook) -> ShardBook:
+    for part, look in book.doubtful().items():
+        book.cleared(part, Clear(look.known), [])
+    return book
+
+
+def test_after_a_take_over_all_is_in_doubt(book: ShardBook) -> None:
+    assert book.doubtful().keys() == {ONE, OTHER}
+    book.cleared(ONE, Clear(Position(10, 99)), [])
+    assert not book.may_send(ONE), "another process may have sent its rows to the other partition"
+    book.cleared(OTHER, Clear(Position(0, 5)), [])
+    assert book.may_send(ONE)
+    assert book.may_send(OTHER)
+
+
+def test_what_is_found_moves_only_when_its_rows_are_settled(book: ShardBook) -> None:
+    book.cleared(ONE, Clear(Position(12, 101), MARKS), MARKS)
+    book.cleared(OTHER, Clear(Position(0, 5)), [])
+    assert book.found == {*MARKS}
+    move = book.move(2, MARKS[:1])
+    assert move == Move(1, 2, {})
+    book.moved(move)
+    assert book.found == {MARKS[1]}
+    assert book.move(3, MARKS[1:]) == Move(2, 3, {ONE: Position(12, 101)})
+
+
+def test_what_is_found_of_rows_that_are_gone_is_not_waited_for(book: ShardBook) -> None:
+    book.cleared(ONE, Clear(Position(12, 101), MARKS), [])
+    assert book.found == {*MARKS}, "this process may have taken them before they went"
+    assert book.move(2, []) == Move(1, 2, {ONE: Position(12, 101)})
+
+
+def test_a_batch_on_its_way_is_in_doubt(clear_book: ShardBook) -> None:
+    clear_book.sent(ONE)
+    assert not clear_book.may_send(ONE)
+    assert clear_book.may_send(OTHER), "its rows go there and nowhere else"
+    clear_book.accepted(ONE, 200, 3)
+    assert clear_book.may_send(ONE)
+    assert clear_book.move(2, []).positions == {ONE: Position(13, 202)}
+
+
+def test_a_batch_that_is_refused_leaves_no_doubt(clear_book: ShardBook) -> None:
+    clear_book.sent(ONE)
+    clear_book.refused(ONE)
+    assert clear_book.may_send(ONE)
+    assert clear_book.next_sequence(ONE) == 10
+
+
+def test_the_first_batch_after_a_doubt_is_read_back(clear_book: ShardBook) -> None:
+    assert clear_book.is_to_be_read_back(ONE, 200)
+    clear_book.sent(ONE)
+    clear_book.accepted(ONE, 200, 1)
+    assert not clear_book.is_to_be_read_back(ONE, 201)
+    clear_book.sent(ONE)
+    clear_book.cleared(ONE, Clear(Position(11, 200)), [])
+    assert clear_book.is_to_be_read_back(ONE, 201)
+
+
+def test_an_offset_of_before_is_read_back(clear_book: ShardBook) -> None:
+    clear_book.sent(ONE)
+    clear_book.accepted(ONE, 200, 1)
+    assert clear_book.is_to_be_read_back(ONE, 200)
+
+
+def test_a_contradiction_is_read_whatever_the_leader_says(clear_book: ShardBook) -> None:
+    clear_book.sent(ONE)
+    clear_book.contradicted(ONE)
+    assert clear_book.doubtful()[ONE].must_read
+
+
+def test_a_partition_that_this_process_has_begun_is_not_in_doubt() -> None:
+    book = ShardBook(Held(1, Producer(7, 0), {}))
+    book.opened({ONE: 50})
+    assert book.may_send(ONE)
+    assert not book.is_to_be_read_back(ONE, 50)
+    assert book.next_sequence(ONE) == 0
+
+
+def test_contents_are_compared() -> None:
+    assert is_read_back(MARKS, [*MARKS])
+    assert not is_read_back(MARKS, MARKS[::-1])
+    assert not is_read_back(MARKS, [MARKS[0], Mark(2, "another message with this id")])
