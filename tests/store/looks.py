@@ -75,6 +75,11 @@ class LooksSuite:
         assert before is not None
         assert after is not None
         assert after > before, "later rows make it no younger"
+        await put(looked_at, draft(activate_in=timedelta(milliseconds=1)))
+        while not (figures := await figures_of(looked_at)).due.rows:
+            pass
+        assert figures.oldest_seconds is not None
+        assert figures.oldest_seconds > after, "a timer that came due makes it no younger"
 
     async def test_leases_that_ran_out_are_seen(self, looked_at: LookedAt) -> None:
         await put(looked_at, draft(), draft())
@@ -85,6 +90,7 @@ class LooksSuite:
 
     async def test_queues_come_by_name_and_in_pages(self, looked_at: LookedAt) -> None:
         await put(looked_at, *(draft(name) for name in ("c", "a", "b", "a")))
+        await claim(looked_at, "b")
         pages = []
         behind = ""
         while page := await looked_at.onlooker.queues(limit=2, at_most=10, behind=behind):
