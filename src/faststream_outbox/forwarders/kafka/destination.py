@@ -87,11 +87,10 @@ class KafkaDestination(ConnectedDestination[KafkaClient]):
             if topic in problems:
                 self._note_missing(topic, rows, problems[topic], verdicts)
                 continue
-            available = [
-                partition
-                for partition in client.available_partitions(topic)
-                if not self._outages.is_down(_name(TopicPartition(topic, partition)))
-            ]
+            available = client.available_partitions(topic)
+            if self._outages:
+                down = self._outages.is_down
+                available = [each for each in available if not down(_name(TopicPartition(topic, each)))]
             spread = self._chooser.spread(topic, rows, client.partitions(topic), available, verdicts)
             shares |= {TopicPartition(topic, partition): share for partition, share in spread.items()}
         lost = await client.lost(shares.keys())
@@ -111,15 +110,19 @@ class KafkaDestination(ConnectedDestination[KafkaClient]):
         self, client: KafkaClient, partition: TopicPartition, rows: Sequence[OutboxRow], verdicts: Verdicts
     ) -> None:
         """Send rows to a partition, unless it is down and not to be tried now."""
-        part = self._part(client, partition)
-        if part is not None and (outage := self._outages.keeps_back(part)) is not None:
-            _note_waiting(rows, Unsent(outage, part), verdicts, self._has_way_around)
-            return
+        if self._outages and (part := self._part(client, partition)) is not None:
+            outage = self._outages.keeps_back(part)
+            if outage is not None:
+                _note_waiting(rows, Unsent(outage, part), verdicts, self._has_way_around)
+                return
         sender = PartitionSender(client, self._settings, partition, verdicts)
         await sender.send(rows)
         if sender.outage is None:
-            self._outages.over(_name(partition))
-        elif part is not None and await _is_of_a_partition(client, partition, sender.outage):
+            if self._outages:
+                self._outages.over(_name(partition))
+            return
+        part = self._part(client, partition)
+        if part is not None and await _is_of_a_partition(client, partition, sender.outage):
             unsent = [row for row in rows if isinstance(verdicts[row.id], Unsent)]
             self._note_down(part, unsent, sender.outage, verdicts)
 
