@@ -11,14 +11,16 @@ from uuid import uuid4
 
 import pytest
 from faststream.kafka import KafkaBroker
+from sqlalchemy import MetaData, make_url, text
 from sqlalchemy import Table as SqlTable
-from sqlalchemy import make_url, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 
-from faststream_outbox import OutboxBroker, Outgoing
+from faststream_outbox import OutboxBroker, Outgoing, make_position_table
 from faststream_outbox._store.postgres.store import PostgresStore
+from faststream_outbox._store.protocol import Takeover
 from faststream_outbox._values.outcome import Dead, Delivered, Outcome, Released, Retry, Settlement
+from faststream_outbox._values.position import Mark, Move, Part, Position, Producer
 from faststream_outbox._values.row import OutboxRow
 from faststream_outbox.schema import SHARDS
 from tests.store.suite import LONG, ME, OTHER, shards
@@ -30,6 +32,7 @@ BLOCK = re.compile(r"^```sql\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 GRANT = re.compile(r"GRANT (.*?)\s+ON (\w+) TO \w+;", re.DOTALL)
 PRIVILEGE = re.compile(r"(SELECT|INSERT|UPDATE|DELETE)(?: \((.*?)\))?", re.DOTALL)
 ROLE = "outbox_role_of_a_test"
+POSITIONS = make_position_table(MetaData())
 
 
 def granted_to(*headings: str) -> list[str]:
@@ -139,6 +142,26 @@ async def consume_with_dead_letters(site: Site) -> None:
     await consume(site, dlq=True)
 
 
+async def send_exactly_once(site: Site) -> None:
+    await fill(site, 2)
+    store = PostgresStore(site.engine, site.outbox, None, POSITIONS)
+    assert store.positions is not None
+    everywhere, part = shards("q"), Part("topic", 0)
+    first = [Takeover(shard, None, 1, Producer(7, 0)) for shard in everywhere]
+    assert len(await store.positions.take_over("relay", first)) == SHARDS
+    assert len(await store.positions.take_over("relay", [Takeover(shard, 1, 2) for shard in everywhere])) == SHARDS
+    for outcome in (Delivered(), Dead("rejected", "no")):
+        async with store.hand_over(everywhere, limit=1, forwarder="relay") as taken:
+            assert taken is not None
+            [row], [shard] = taken.rows, taken.row_shards()
+            token = taken.tokens[shard]
+            assert await store.positions.open("relay", shard, token, {part: 0})
+            assert await store.positions.alive({Mark(row.id, row.idempotency_key)})
+            moves = {shard: Move(token, 3, {part: Position(1, 0)})}
+            if refused := await taken.settle([Settlement(row, outcome)], moves):
+                raise Denied(refused)
+
+
 async def bury(site: Site) -> None:
     """Make dead letters of every kind."""
     for dlq in (None, site.dlq):
@@ -172,6 +195,7 @@ ROLES: dict[tuple[str, ...], Use] = {
     ("publisher", "publisher with timers"): publish_and_cancel,
     ("consumer",): consume,
     ("consumer", "consumer with a dead-letter table"): consume_with_dead_letters,
+    ("consumer", "consumer that sends exactly once"): send_exactly_once,
     ("dead letters",): support,
     ("onlooker",): look_on,
 }
@@ -181,7 +205,8 @@ ROLES: dict[tuple[str, ...], Use] = {
 async def site_of(owner: AsyncEngine, tables: Sequence[SqlTable], privileges: Sequence[str]) -> AsyncIterator[Site]:
     """A role with just these privileges, and empty tables."""
     async with owner.begin() as connection:
-        await connection.execute(text("TRUNCATE outbox, outbox_dlq"))
+        await connection.run_sync(POSITIONS.metadata.create_all)
+        await connection.execute(text("TRUNCATE outbox, outbox_dlq, outbox_position"))
         await connection.execute(text(f"CREATE ROLE {ROLE} LOGIN PASSWORD 'secret'"))
         for privilege in privileges:
             await connection.execute(text(f"GRANT {privilege} TO {ROLE}"))

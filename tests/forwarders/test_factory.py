@@ -11,10 +11,12 @@ from sqlalchemy import MetaData
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from faststream_outbox import OutboxBroker, make_outbox_table
+from faststream_outbox._store.memory.positions import MemoryPositions
 from faststream_outbox._values.cloudevents import kafka_headers, rabbit_headers
 from faststream_outbox._values.wire import wire_headers
 from faststream_outbox.exceptions import ConfigError
 from faststream_outbox.forwarders.factory import Destinations, create_destinations
+from faststream_outbox.forwarders.kinds import PositionKeeper
 
 PUBLISHERS = {
     "kafka:orders": (KafkaBroker(acks="all", logger=None).publisher("orders"), 45.0),
@@ -68,6 +70,24 @@ def test_null_values_are_for_kafka() -> None:
     for publisher in (PUBLISHERS["rabbit:orders"][0], PUBLISHERS["redis:orders"][0], confluent):
         with pytest.raises(ConfigError, match=r"tombstones: a message to .* always has a value"):
             create(publisher, tombstones=True)
+
+
+async def test_exactly_once_needs_a_table() -> None:
+    engine = create_async_engine("postgresql+asyncpg://localhost/none")
+    broker = OutboxBroker(engine, outbox_table=make_outbox_table(MetaData()), logger=None)
+    broker.forwarder("orders", to=PUBLISHERS["kafka:orders"][0], exactly_once=True)
+    with pytest.raises(ConfigError, match=r"exactly_once: there is no table for positions; write OutboxBroker\("):
+        await broker.start()
+    await broker.stop()
+
+
+def test_exactly_once_is_for_kafka() -> None:
+    keeper = PositionKeeper(lambda: "relay", MemoryPositions(set))
+    confluent = ConfluentBroker(config={"message.timeout.ms": 1000}).publisher("orders")
+    for publisher in (PUBLISHERS["rabbit:orders"][0], PUBLISHERS["redis:orders"][0], confluent):
+        with pytest.raises(ConfigError, match=r"exactly_once: .* has no way to it; leave it out"):
+            create(publisher, exactly_once=keeper)
+    assert create(PUBLISHERS["kafka:orders"][0], exactly_once=keeper).lanes
 
 
 def test_what_expires_at_once_goes_to_rabbitmq_where_losses_are_allowed() -> None:
