@@ -231,6 +231,6 @@ async def test_g13_calls_that_meet_a_pooler_at_the_same_time_all_run_again(
                 await connection.exec_driver_sql("EXECUTE prepared_elsewhere")
             return attempts
 
-        return await store._calls.run(work)
+        return await store._runner.run(work)
 
     assert await asyncio.gather(call(), call()) == [2, 2]
