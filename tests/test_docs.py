@@ -72,6 +72,15 @@ async def test_the_guide_to_operating(quickstart: dict[str, Any], tmp_path: Path
     quickstart["broker"].check_consumers()
 
 
+async def test_the_guide_to_exactly_once(quickstart: dict[str, Any], tmp_path: Path) -> None:
+    run_page("exactly-once", quickstart, tmp_path)
+
+    assert quickstart["position_table"].metadata is quickstart["Base"].metadata
+    [forwarder] = quickstart["broker"].forwarders
+    assert (forwarder.name, forwarder.queues) == ("kafka:orders.v1", ["orders"])
+    quickstart["broker"].check_consumers()
+
+
 async def test_the_guide_to_the_inbox(quickstart: dict[str, Any], tmp_path: Path) -> None:
     run_page("inbox", quickstart, tmp_path)
 

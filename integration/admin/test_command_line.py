@@ -253,13 +253,24 @@ def run_all(url: str, statements: list[str]) -> None:
                 connection.execute(command)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("options", [[], ["--table", 'odd "name:s', "--dlq-table", "graves"], ["--schema", "shop"]])
+@pytest.mark.parametrize(
+    "options",
+    [
+        [],
+        ["--table", 'odd "name:s', "--dlq-table", "graves"],
+        ["--table", "a" * 63, "--dlq-table", "graves"],
+        ["--schema", "shop"],
+    ],
+    ids=["plain", "odd", "long", "schema"],
+)
 def test_what_ddl_create_prints_is_what_check_wants(empty: Terminal, options: list[str]) -> None:
     run_all(empty.dsn, ["CREATE SCHEMA shop"])
     assert empty.run("check", *options).code == 1
     run_all(empty.dsn, empty.run("ddl", "create", *options, "--json").json)
     assert empty.run("check", *options).code == 0
     assert empty.run("status", *options, "--json").json["state"] == "flowing"
+    # Each table and sequence that it names is there.
+    run_all(empty.dsn, empty.run("ddl", "grants", "consumer", *options, "--role", "postgres", "--json").json)
 
 
 def test_what_ddl_upgrade_prints_mends_an_older_schema_and_may_run_twice(

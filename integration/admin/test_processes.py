@@ -32,7 +32,7 @@ def test_without_the_extra_it_says_what_to_install() -> None:
     assert done.returncode == 2
     assert done.stderr == (
         "faststream-outbox: typer and rich not installed; the command line needs the extra 'cli':\n"
-        "    pip install 'faststream-outbox[cli]'\n"
+        "    pip install '.[cli]'    # in a checkout of its repository; or the wheel's file name with [cli]\n"
     )
 
 

@@ -17,6 +17,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 
 from faststream_outbox import OutboxBroker, Outgoing, make_position_table
+from faststream_outbox._store.postgres import floors
 from faststream_outbox._store.postgres.store import PostgresStore
 from faststream_outbox._store.protocol import Takeover
 from faststream_outbox._values.outcome import Dead, Delivered, Outcome, Released, Retry, Settlement
@@ -29,7 +30,7 @@ from .observing import Table
 
 PAGE = Path(__file__).parents[2] / "docs" / "operating.md"
 BLOCK = re.compile(r"^```sql\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-GRANT = re.compile(r"GRANT (.*?)\s+ON (\w+) TO \w+;", re.DOTALL)
+GRANT = re.compile(r"GRANT (.*?)\s+ON ((?:SEQUENCE )?\w+) TO \w+;", re.DOTALL)
 PRIVILEGE = re.compile(r"(SELECT|INSERT|UPDATE|DELETE)(?: \((.*?)\))?", re.DOTALL)
 ROLE = "outbox_role_of_a_test"
 POSITIONS = make_position_table(MetaData())
@@ -92,10 +93,10 @@ async def publish_and_cancel(site: Site) -> None:
         assert await site.broker().cancel_timer(queue="q", timer_id="t", session=session)
 
 
-async def fill(site: Site, count: int) -> None:
+async def fill(site: Site, count: int, *, queue: str = "q") -> None:
     async with AsyncSession(site.owner) as session, session.begin():
         keys = [Outgoing(1, key=uuid4().hex) for _ in range(count)]
-        await site.broker(site.owner).publish_batch(*keys, queue="q", session=session)
+        await site.broker(site.owner).publish_batch(*keys, queue=queue, session=session)
 
 
 OUTCOMES: Sequence[Outcome] = (
@@ -105,6 +106,35 @@ OUTCOMES: Sequence[Outcome] = (
     Dead("rejected", "no"),
     Dead("rejected", "no", True),
 )
+
+
+CHOSEN = 10**12
+
+
+async def find_all_beside_a_chosen_id(site: Site) -> None:
+    """Raise `Denied` where a row that SQL wrote with a high id hides rows with ids of the sequence."""
+    chosen = f"INSERT INTO outbox (id, queue, idempotency_key, payload) VALUES ({CHOSEN}, 'chosen', 'i', '')"
+    await Table(site.owner).query(chosen)
+    store, both = PostgresStore(site.engine, site.outbox), shards("beside", "chosen")
+
+    async def deliver_others() -> int:
+        async with store.hand_over(both, limit=100, breadth=2 * SHARDS) as taken:
+            assert taken is not None
+            await taken.settle([Settlement(row, Delivered()) for row in taken.rows if row.id != CHOSEN])
+            return sum(row.id != CHOSEN for row in taken.rows)
+
+    with pytest.MonkeyPatch.context() as patch:
+        # A walk from the beginning finds these few rows at once.
+        patch.setattr(floors, "WALKS_APART", 1_000_000)
+        patch.setattr(floors, "LONGEST_APART", 1_000_000)
+        for _ in range(6):
+            await fill(site, 1, queue="beside")
+            await store.survey(both)
+            if await deliver_others() != 1:
+                raise Denied
+        await fill(site, 20, queue="beside")
+        if await deliver_others() != 20:
+            raise Denied
 
 
 async def consume(site: Site, *, dlq: bool = False) -> None:
@@ -136,6 +166,7 @@ async def consume(site: Site, *, dlq: bool = False) -> None:
         raise Denied(refused)
     if dlq and await Table(site.owner).count("true", "outbox_dlq") != 2:
         raise Denied
+    await find_all_beside_a_chosen_id(site)
 
 
 async def consume_with_dead_letters(site: Site) -> None:

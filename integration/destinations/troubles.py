@@ -29,7 +29,10 @@ def open_box(server: KafkaServer | RabbitServer | RedisServer) -> AbstractAsyncC
         return KafkaBox.open(server, is_limited=False)
     if isinstance(server, RabbitServer):
         return DirectBox.open(server)
-    return StreamBox.open(server)
+    if isinstance(server, RedisServer):
+        return StreamBox.open(server)
+    msg = f"server: there are no troubles for a {type(server).__name__}; add its box here, and what it refuses"
+    raise TypeError(msg)
 
 
 @asynccontextmanager

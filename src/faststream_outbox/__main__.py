@@ -13,7 +13,7 @@ def main() -> None:
     if missing:
         sys.stderr.write(
             f"faststream-outbox: {' and '.join(missing)} not installed; the command line needs the extra 'cli':\n"
-            "    pip install 'faststream-outbox[cli]'\n"
+            "    pip install '.[cli]'    # in a checkout of its repository; or the wheel's file name with [cli]\n"
         )
         sys.exit(USAGE)
     # Not before: what it needs may be missing.

@@ -50,6 +50,9 @@ def test_names_are_quoted() -> None:
     graves = make_dlq_table(MetaData(), "Graves", schema="Shop")
     quoted = '"Shop"."a""; DROP TABLE x; --"'
     assert f'ON {quoted} TO "the role"' in grants(Work.CONSUMER, odd, graves, role="the role")
+    assert 'ON SEQUENCE "Shop"."a""; DROP TABLE x; --_id_seq" TO "the role"' in grants(
+        Work.CONSUMER, odd, graves, role="the role"
+    )
     assert f"ALTER TABLE {quoted} SET" in autovacuum(odd)
     assert any(f"CREATE TABLE {quoted}" in statement for statement in creation([odd]))
     first, *others = upgrade(odd, graves)
@@ -64,6 +67,14 @@ def test_names_are_quoted() -> None:
 )
 def test_what_an_upgrade_is_needed_for(version: str | None, is_needed: bool) -> None:
     assert bool([*upgrade(OUTBOX, DLQ, from_version=version)]) == is_needed
+
+
+@pytest.mark.parametrize(
+    ("table", "sequence"),
+    [("a" * 56, f"{'a' * 56}_id_seq"), ("a" * 63, f"{'a' * 56}_id_seq"), ("é" * 31, f'"{"é" * 28}_id_seq"')],
+)
+def test_the_sequence_of_a_long_name_is_named_as_postgresql_names_it(table: str, sequence: str) -> None:
+    assert f"ON SEQUENCE {sequence} TO" in grants(Work.CONSUMER, make_outbox_table(MetaData(), table), None, role="app")
 
 
 def test_what_is_no_version() -> None:

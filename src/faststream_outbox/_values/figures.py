@@ -34,7 +34,7 @@ class RowState(StrEnum):
     TIMER = "timer"
     """It was published for a later time, and is no backlog yet."""
     RETRY = "retry"
-    """It failed, and waits for its next attempt."""
+    """It failed, or its part of the destination is down, and it waits for its next attempt."""
     LEASED = "leased"
     """A handler has it."""
     PARKED = "parked"

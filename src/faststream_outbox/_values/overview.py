@@ -17,7 +17,7 @@ class OutboxState(StrEnum):
     FLOWING = "flowing"
     """No row waits for long."""
     STANDING = "standing"
-    """A queue has a row that could have been taken a minute ago, or leases that nobody gives back."""
+    """A queue has a row that could have been taken for more than a minute, or leases that nobody gives back."""
     BROKEN = "broken"
     """The tables are not as they are declared, or the server takes no writes."""
 

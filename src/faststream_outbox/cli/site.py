@@ -71,7 +71,7 @@ class Site:
 
     def _engine(self) -> AsyncEngine:
         return create_async_engine(
-            # asyncpg reads the address itself, with all that libpq takes: several hosts, sslmode, ~/.pgpass, PG....
+            # asyncpg reads the address itself, with several hosts, sslmode, ~/.pgpass and variables such as PGPASSWORD.
             "postgresql+asyncpg://",
             pool_size=2,
             max_overflow=1,

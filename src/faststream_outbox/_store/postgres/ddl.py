@@ -10,6 +10,7 @@ from sqlalchemy.schema import CreateIndex, CreateTable
 
 from faststream_outbox._store.postgres.statements import fill, quote_name, quote_table
 from faststream_outbox.exceptions import ConfigError
+from faststream_outbox.schema import MAX_IDENTIFIER_BYTES
 
 _DIALECT = PGDialect_asyncpg(paramstyle="named")  # type: ignore[no-untyped-call]
 
@@ -86,7 +87,19 @@ def autovacuum(outbox_table: Table) -> str:
 
 
 def _clauses(outbox_table: Table, dlq_table: Table | None) -> dict[str, str]:
-    return {"table": quote_table(outbox_table), "dlq_table": "" if dlq_table is None else quote_table(dlq_table)}
+    return {
+        "table": quote_table(outbox_table),
+        "sequence": _sequence(outbox_table),
+        "dlq_table": "" if dlq_table is None else quote_table(dlq_table),
+    }
+
+
+def _sequence(table: Table) -> str:
+    """Return the name that PostgreSQL gives the sequence of a table's ids: it shortens the name of the table."""
+    ending = "_id_seq"
+    beginning = table.name.encode()[: MAX_IDENTIFIER_BYTES - len(ending)].decode(errors="ignore")
+    name = quote_name(f"{beginning}{ending}")
+    return name if table.schema is None else f"{quote_name(table.schema)}.{name}"
 
 
 def _checks(table: Table) -> list[CheckConstraint]:

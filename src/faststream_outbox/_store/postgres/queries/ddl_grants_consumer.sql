@@ -2,5 +2,7 @@
 GRANT SELECT, DELETE ON {table} TO {role};
 GRANT UPDATE (next_attempt_at, attempts_count, deliveries_count, first_attempt_at, last_attempt_at, acquired_at,
     acquired_token, failed_at, failure_reason, last_exception) ON {table} TO {role};
+-- Without this, a row that SQL wrote with a much higher id can hide other rows for minutes.
+GRANT SELECT ON SEQUENCE {sequence} TO {role};
 -- Where there is a dead-letter table.
 GRANT INSERT ON {dlq_table} TO {role};

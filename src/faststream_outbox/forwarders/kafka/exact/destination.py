@@ -26,7 +26,7 @@ NO_RIGHT = {29, 31}
 
 RIGHTS = (
     "exactly_once needs the rights to write to topic {topic!r}, to describe it and to read it (ACLs WRITE, DESCRIBE "
-    "and READ), and IDEMPOTENT_WRITE on the cluster where Kafka is older than 2.8: {error}"
+    "and READ): {error}"
 )
 
 
