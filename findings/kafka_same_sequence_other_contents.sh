@@ -130,5 +130,5 @@ with kafka(pathlib.Path(sys.argv[1])):
     as_found = asyncio.run(main())
 sys.exit(0 if as_found else 1)
 PY
-"$folder/venv/bin/python" "$folder/see.py" "$folder" || { echo "CHANGED: contents are compared, or are answered otherwise"; exit 1; }
+"$folder/venv/bin/python" "$folder/see.py" "$folder" || { echo "CHANGED: other contents are answered otherwise now"; exit 1; }
 echo "As found: other contents under the same sequence numbers are answered with success, and are not in the log."

@@ -63,8 +63,9 @@ own, prepared, gone = with_server(prepare)
 restarted = with_server(look)
 print(f"in the backend:        {own}")
 for when, held in {"once prepared": prepared, "backend gone": gone, "server restarted": restarted}.items():
-    print(f"{when + ':':22} {held['virtualtransaction']} (pid {held['pid']}, xid {held['xid']}, a virtual lock: {held['lives']})")
-as_found = prepared == gone and gone["virtualtransaction"] == own and gone["pid"] is None
+    rest = f"pid {held['pid']}, xid {held['xid']}, a lock of type virtualxid: {held['lives']}"
+    print(f"{when + ':':22} {held['virtualtransaction']} ({rest})")
+as_found = prepared == gone and gone["virtualtransaction"] == own and gone["pid"] is None and not gone["lives"]
 as_found &= restarted["virtualtransaction"] != own and restarted["xid"] == gone["xid"]
 sys.exit(0 if as_found else 1)
 PY
