@@ -10,6 +10,7 @@ from integration.destinations.base import Box
 from integration.destinations.troubles import NETWORK, REFUSALS, Trouble, open_box, unreachable
 from integration.relay import RelayPlan, running_relay
 from integration.servers.kafka import OwnKafka
+from integration.servers.nats import NatsServer
 from integration.servers.rabbitmq import OwnRabbit
 from integration.servers.redis import EmbeddedRedis
 
@@ -89,3 +90,8 @@ async def _endure(run: Run, box: Box, name: str, troubles: list[Trouble], plan: 
     )
     assert await run.table.count(name="outbox_dlq") == 0
     findings.check(repeats_at_most=plan.rounds * len(troubles) * GIVEN_UP_AT_MOST * LANES * BATCH_SIZE)
+
+
+def test_a_server_of_another_kind_has_no_box_of_troubles() -> None:
+    with pytest.raises(TypeError, match="there are no troubles for a NatsServer"):
+        open_box(NatsServer("nats://nowhere"))  # type: ignore[arg-type]

@@ -30,6 +30,8 @@ class OutboxRow(NamedTuple):
     created_at: datetime
     first_attempt_at: datetime | None = None
     last_attempt_at: datetime | None = None
+    """When the last attempt failed. A row that was deferred, as its part of the destination is down, has a time without
+    an attempt."""
     acquired_at: datetime | None = None
     """When the present lease began; None where no lease holds the row."""
     timer_id: str | None = None

@@ -30,9 +30,9 @@ class BreakerState(StrEnum):
 class Breaker:
     """The state of one destination, shared by the lanes of a forwarder.
 
-    It opens when as many attempts as there are lanes, and one more, have failed without an answer in between. So a part
-    of the destination that is down (a Kafka partition without a leader) does not keep rows from the others. It closes
-    when the destination has answered, or can be connected to and there is nothing to send.
+    It opens when as many attempts as there are lanes, and one more, have failed without an answer in between. So
+    trouble with the rows of one shard does not keep rows of the others back. It closes when the destination has
+    answered, or can be connected to and there is nothing to send.
 
     The log hears of an outage when the first attempt fails, and of its end when nothing that failed is left: where a
     part is down, successes of the others do not end it.

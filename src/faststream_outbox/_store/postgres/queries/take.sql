@@ -1,12 +1,13 @@
 -- The rows of locked shards. Each shard gives up to its share, in turns: a row whose time has come, in the order of these
 -- times, then a ready one. Neither waits for the end of the other; what one does not use the other gets. Before both come
--- rows that a handler has given back: they are due, and ready rows of their key may stand behind them. None is taken that stands behind a waiting row of its key. A row whose retry is due still holds back the later ones until it is
--- settled: the limit may have left it out. A held dead letter is such a row, with a time that never comes. A timer (not
--- tried yet) holds nothing back. Ready rows are waited for, not skipped, where a stranger has locked one: skipped, it
--- would be passed by the later ones of its key. What a row has become by then is seen by the next statement only. So this
--- one fails where a row is locked (NOWAIT); then the same without NOWAIT waits, and this one looks again. The comparison
--- of pairs starts at the floor, or behind rows of which it is known that they stand behind waiting ones, and pins the
--- index: see docs/inside/plans.md.
+-- rows that a handler has given back: they are due, and ready rows of their key may stand behind them.
+-- None is taken that stands behind a waiting row of its key. A row whose retry is due still holds back the later ones
+-- until it is settled: the limit may have left it out. A held dead letter is such a row, with a time that never comes. A
+-- timer (not tried yet) holds nothing back.
+-- Ready rows are waited for, not skipped, where a stranger has locked one: skipped, it would be passed by the later ones
+-- of its key. What a row has become by then is seen by the next statement only. So this one fails where a row is locked
+-- (NOWAIT); then the same without NOWAIT waits, and this one looks again. The comparison of pairs starts at the floor, or
+-- behind rows of which it is known that they stand behind waiting ones, and pins the index: see docs/inside/plans.md.
 -- The patience that was set for the look ends here, once and when all rows are locked: what is answered is to be settled,
 -- also behind a lock on the table.
 SELECT id, queue, key, idempotency_key, payload, {headers}, attempts_count, deliveries_count,
