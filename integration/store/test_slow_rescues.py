@@ -20,6 +20,7 @@ NOBODY: frozenset[str] = frozenset()
 WAITING = DriverStatement(
     text("SELECT 'absent', CAST(pg_backend_pid() AS text) FROM (SELECT pg_advisory_xact_lock(42) OFFSET 0) AS waited")
 )
+LOCK = text("SELECT pg_advisory_xact_lock(42)")
 BACKEND = DriverStatement(text("SELECT CAST(pg_backend_pid() AS text)"))
 
 
@@ -38,7 +39,7 @@ async def subject(
 @pytest.fixture
 async def stranger(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
     async with engine.connect() as connection:
-        await connection.execute(text("SELECT pg_advisory_xact_lock(42)"))
+        await connection.execute(LOCK)
         yield connection
 
 
@@ -81,7 +82,7 @@ async def test_the_next_one_is_out_of_the_way_from_the_start_until_one_is_quick_
     assert await rescue(subject) == own
 
 
-async def test_one_that_fails_on_the_pool_is_tried_on_its_own_connection_again(
+async def test_after_a_failure_on_the_pool_the_next_one_is_not_cut_off_on_its_own_connection(
     subject: PostgresSubject, stranger: AsyncConnection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Handlers may hold the whole pool for hours."""
@@ -90,9 +91,36 @@ async def test_one_that_fails_on_the_pool_is_tried_on_its_own_connection_again(
         msg = "no connection is left in the pool"
         raise ConnectionError(msg)
 
-    with monkeypatch.context() as full:
-        full.setattr(subject.store._runner, "fetch", fail)
+    monkeypatch.setattr(subject.store._runner, "fetch", fail)
+    async with asyncio.timeout(10):
         with pytest.raises(ConnectionError):
             await rescue(subject)
-    await stranger.rollback()
-    assert await rescue(subject) == await backend_of_upkeep(subject)
+        slow = asyncio.create_task(rescue(subject))
+        await asyncio.sleep(3 * upkeep.PATIENCE_SECONDS)
+        await stranger.rollback()
+        assert await slow == await backend_of_upkeep(subject)
+        # It has succeeded: patience is short again.
+        await stranger.execute(LOCK)
+        with pytest.raises(ConnectionError):
+            await rescue(subject)
+
+
+async def test_a_limit_that_ends_the_wait_for_the_pool_is_a_failure_too(
+    subject: PostgresSubject, stranger: AsyncConnection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits = asyncio.Event()
+
+    async def wait(*_: object) -> None:
+        waits.set()
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(subject.store._runner, "fetch", wait)
+    async with asyncio.timeout(10):
+        given_up = asyncio.create_task(rescue(subject))
+        await waits.wait()
+        given_up.cancel()
+        await asyncio.wait([given_up])
+        slow = asyncio.create_task(rescue(subject))
+        await asyncio.sleep(3 * upkeep.PATIENCE_SECONDS)
+        await stranger.rollback()
+        assert await slow == await backend_of_upkeep(subject)

@@ -43,6 +43,8 @@ class Upkeep:
         self._is_reserved = False
         self._is_slow = False
         """Whether the last statement that had to be quick took long, on a connection of the pool."""
+        self._has_failed = False
+        """Whether such a statement failed on a connection of the pool, and none has succeeded since."""
         self._turn = asyncio.Lock()
         self._connection: AsyncConnection | None = None
         self._engine: AsyncEngine | None = None
@@ -67,18 +69,28 @@ class Upkeep:
 
         Renewals and outcomes wait for it for ``PATIENCE_SECONDS`` at most: then it is cut off, and run on a connection
         of the pool. The next ones run there too, until one is quick again or has failed.
+
+        Handlers may hold the whole pool for hours. After a failure there, the next ones run on the own connection and
+        are not cut off, until one succeeds.
         """
         if not self._is_slow:
-            patience = asyncio.timeout(PATIENCE_SECONDS)
+            patience = asyncio.timeout(None if self._has_failed else PATIENCE_SECONDS)
             try:
                 async with patience:
-                    return await self.fetch(statement, parameters)
+                    records = await self.fetch(statement, parameters)
+                    self._has_failed = False
+                    return records
             except TimeoutError:
                 if not patience.expired():
                     raise
         self._is_slow = False
         began = time.monotonic()
-        records = await self._runner.fetch(statement, parameters)
+        try:
+            records = await self._runner.fetch(statement, parameters)
+        except BaseException:
+            # Its caller's limit, too, can end the wait for a connection.
+            self._has_failed = True
+            raise
         self._is_slow = time.monotonic() - began > PATIENCE_SECONDS
         return records
 
