@@ -27,6 +27,7 @@ class Server:
         self.killers: set[int] = set()
         self.misfits: set[int] = set()
         self.refused: set[int] = set()
+        self.too_large: set[int] = set()
         self.of_a_part_that_is_down: set[int] = set()
         self.is_up = True
         self.has_stayed = True
@@ -97,6 +98,8 @@ class Destination(ConnectedDestination[Connection]):
             elif row.id in self.server.of_a_part_that_is_down:
                 verdicts[row.id] = Unsent(ValueError("a part is down"), part="x")
                 held |= {row.key} - {None}
+            elif row.id in self.server.too_large:
+                verdicts[row.id] = TOO_LARGE
             elif row.id in self.server.refused:
                 verdicts[row.id] = Refused(ValueError())
                 held |= {row.key} - {None}
@@ -355,6 +358,15 @@ async def test_a_suspect_behind_a_refused_row_of_its_key_is_not_sent(destination
     assert isinstance(verdicts[0], Refused)
     assert verdicts[1:] == [Unsent(), Accepted(), Unsent(), Accepted()]
     assert server.flights == [[1, 5], [3]]
+
+
+async def test_a_suspect_behind_poison_of_its_key_is_sent(destination: Destination, server: Server) -> None:
+    server.killers = {2}
+    await carry(destination, [parcel(2, "a")], rounds=2)
+    server.killers = set()
+    server.too_large = {1}
+    await destination.connect()
+    assert await destination.send([parcel(1, "a"), parcel(2, "a")]) == [TOO_LARGE, Accepted()]
 
 
 @given(

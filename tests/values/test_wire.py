@@ -39,6 +39,10 @@ def test_the_callers_headers_come_with_those_of_the_row() -> None:
     }
 
 
+def test_a_copy_names_the_queue_that_was_published_to() -> None:
+    assert wire_headers(row(queue="orders=>redis:orders"))["outbox-queue"] == "orders"
+
+
 def test_the_rows_own_headers_win() -> None:
     assert wire_headers(row(headers={"outbox-id": "forged"}))["outbox-id"] == "7"
 
