@@ -62,6 +62,15 @@ def test_an_unknown_envelope_is_refused_at_registration(envelope: Any) -> None:
         broker.forwarder("orders", to=PUBLISHERS["kafka:orders"][0], envelope=envelope)
 
 
+def test_rows_are_divided_by_kafka_and_not_by_routing_keys() -> None:
+    """Of one routing key no row is in another one's way: to defer them would rewrite a whole backlog in vain."""
+    assert {name: create(publisher).is_divided for name, (publisher, _) in PUBLISHERS.items()} == {
+        "kafka:orders": True,
+        "rabbit:orders": False,
+        "redis:orders": False,
+    }
+
+
 def test_null_values_are_for_kafka() -> None:
     for tombstones in (True, False):
         [lane] = create(PUBLISHERS["kafka:orders"][0], lanes=1, tombstones=tombstones).lanes

@@ -5,7 +5,7 @@ from itertools import pairwise
 import pytest
 
 from faststream_outbox.forwarders import outages as module
-from faststream_outbox.forwarders.outages import GRANTED, HEALTHY, RETRY_SECONDS, Outages
+from faststream_outbox.forwarders.outages import FORGOTTEN_SECONDS, GRANTED, HEALTHY, RETRY_SECONDS, Outages
 from faststream_outbox.forwarders.rabbit.verdicts import QueueOutageError
 from faststream_outbox.forwarders.status import PartDown
 from tests.forwarders.rabbit.rows import Clock
@@ -62,6 +62,24 @@ def test_those_that_were_in_flight_together_put_nothing_off(clock: Clock) -> Non
     assert outages.keeps_back("k") is None
     [down] = outages.down()
     assert down.tries == 200
+
+
+def test_a_part_for_which_no_messages_come_any_more_is_forgotten(clock: Clock) -> None:
+    """Another process has sent them, or somebody has deleted them: nothing would ever say that the part is back."""
+    outages = Outages()
+    outages.failed("k", QueueOutageError("down"))
+    clock.now += FIRST + FORGOTTEN_SECONDS - 1.0
+    assert outages.is_down("k")
+    assert [part.name for part in outages.down()] == ["k"]
+    clock.now += 2.0
+    assert outages.down() == []
+    assert not outages.is_due
+    assert not outages
+    outages.failed("k", QueueOutageError("down"))
+    clock.now += FIRST + FORGOTTEN_SECONDS + 1.0
+    assert outages.seconds_to_next_try("k") is None
+    assert outages.keeps_back("k") is None
+    assert not outages
 
 
 def test_a_routing_key_is_no_matter_of_another(clock: Clock) -> None:

@@ -24,6 +24,8 @@ class Destinations(NamedTuple):
     lanes: Sequence[LaneDestination]
     outages: Outages
     """Which parts of it take no message now."""
+    is_divided: bool = False
+    """Whether rows go to several of these parts without a transform."""
     maybe_repeated: Callable[[], int] = int
     """Returns how often it could not be known whether messages were sent before."""
 
@@ -89,5 +91,6 @@ def create_destinations(
         seconds,
         [address.lane(seconds) for _ in range(lanes)],
         Outages() if address.outages is None else address.outages,
+        address.is_divided,
         address.maybe_repeated,
     )

@@ -213,20 +213,21 @@ class OutboxForwarder:
         if self._lanes:
             return
         runtime = self._config.runtime
-        name, health, send_timeout, destinations, self._outages, self._maybe_repeated = self._create_destinations(
-            runtime.log, lanes=self._lane_count, keeping=self._keeping()
-        )
+        made = self._create_destinations(runtime.log, lanes=self._lane_count, keeping=self._keeping())
+        name, health, send_timeout, destinations, outages, is_divided, self._maybe_repeated = made
+        self._outages = outages
         patience = Patience(health, runtime.log, send_timeout)
         self._destinations = [PatientDestination(TracedDestination(one, name), patience) for one in destinations]
         self._name = self._name or name
         more = ", ..." if len(self._queues) > _SHOWN else ""
         route = f"carries {', '.join(map(repr, self.taken_queues[:_SHOWN]))}{more} to {name}"
-        deferrer = Deferrer(self._outages)
+        # Where all rows are for one part, none is in another one's way.
+        deferrer = Deferrer(outages if is_divided or self._prepare is not None else None)
         breaker = Breaker(
             health,
             self._lane_count,
             on_reached=lambda: runtime.log(logging.INFO, f"forwarder {self.name!r} is connected: it {route}", None),
-            are_parts_down=lambda: deferrer.are_parts_down,
+            are_parts_down=lambda: deferrer.are_parts_down or bool(outages.down()),
         )
         remembered = Remembered(
             self.name, runtime.log, runtime.store.explain, in_flight=self._lane_count * self._batch_size

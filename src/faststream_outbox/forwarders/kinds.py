@@ -79,6 +79,8 @@ class Address(NamedTuple):
     """Makes the destination of a lane, given the seconds for one hand-over."""
     outages: Outages | None = None
     """Which parts of it are down, where the kind has such."""
+    is_divided: bool = False
+    """Whether rows go to several of these parts without a transform."""
     maybe_repeated: Callable[[], int] = int
     """Returns how often it could not be known whether messages were sent before."""
 

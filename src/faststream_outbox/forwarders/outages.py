@@ -1,7 +1,7 @@
 """The parts of a destination that take no messages at present, while the others do."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from faststream_outbox._engine.backoff import Backoff
@@ -15,6 +15,10 @@ GRANTED = 2
 
 HEALTHY = 256
 """So many that may follow are no limit: a hand-over has no more in flight."""
+
+FORGOTTEN_SECONDS = 120.0
+"""A part that no message has tried for so long after its time is forgotten: the messages for it are gone, or another
+process has sent them. If it is still down, its next message finds that out."""
 
 MOST_OUTAGES = 10_000
 """More parts than that are not remembered; each forgotten one is found out again by its next message."""
@@ -52,9 +56,23 @@ class Outages:
     def __bool__(self) -> bool:
         return bool(self._outages)
 
+    def _of(self, part: str) -> _Outage | None:
+        """Return the outage of a part, unless it is to be forgotten."""
+        outage = self._outages.get(part)
+        if outage is not None and time.monotonic() - outage.next_try > FORGOTTEN_SECONDS:
+            del self._outages[part]
+            return None
+        return outage
+
+    def _all(self) -> Mapping[str, _Outage]:
+        """Return the outages that are not to be forgotten."""
+        for part in [*self._outages]:
+            self._of(part)
+        return self._outages
+
     def keeps_back(self, part: str) -> Exception | None:
         """Return why the next message to a part must wait; None if it can be sent."""
-        outage = self._outages.get(part)
+        outage = self._of(part)
         if outage is None:
             return None
         if outage.granted > 0:
@@ -70,7 +88,7 @@ class Outages:
     def failed(self, part: str, error: Exception) -> None:
         """Note that a message was not taken, and why."""
         now = time.monotonic()
-        outage = self._outages.get(part)
+        outage = self._of(part)
         if outage is None:
             if len(self._outages) >= MOST_OUTAGES:
                 self._outages.pop(next(iter(self._outages)))
@@ -96,24 +114,28 @@ class Outages:
         if outage.granted >= HEALTHY:
             del self._outages[part]
 
+    def is_to_wait(self, part: str) -> bool:
+        """Return whether nothing may be sent to a part now."""
+        return (self.seconds_to_next_try(part) or 0.0) > 0.0
+
     def over(self, part: str) -> None:
         """Note that a part takes all messages again."""
         self._outages.pop(part, None)
 
     def is_down(self, part: str) -> bool:
         """Return whether nothing can be sent to a part, as far as is known."""
-        outage = self._outages.get(part)
+        outage = self._of(part)
         return outage is not None and not outage.is_over
 
     @property
     def is_due(self) -> bool:
         """Whether it is time that a message tries one of the parts."""
         now = time.monotonic()
-        return any(not outage.is_over and now >= outage.next_try for outage in self._outages.values())
+        return any(not outage.is_over and now >= outage.next_try for outage in self._all().values())
 
     def seconds_to_next_try(self, part: str) -> float | None:
         """Return how long until a message tries a part again; None where the part takes messages."""
-        outage = self._outages.get(part)
+        outage = self._of(part)
         if outage is None or outage.is_over:
             return None
         return max(0.0, outage.next_try - time.monotonic())
@@ -123,6 +145,6 @@ class Outages:
         now = time.monotonic()
         return [
             PartDown(name=part, error=str(outage.error), seconds=now - outage.since, tries=outage.tries)
-            for part, outage in self._outages.items()
+            for part, outage in self._all().items()
             if not outage.is_over
         ]

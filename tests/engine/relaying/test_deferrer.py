@@ -52,15 +52,15 @@ def test_of_each_key_the_first_row_is_deferred_and_one_of_the_part_tries_again()
     deferrer = Deferrer(FakeParts(p=0.3))
     verdicts: list[Verdict] = [DOWN, ACCEPTED, DOWN, DOWN, BEHIND, DOWN, DOWN]
     taken = rows("a", "x", "a", "b", "b", None, None)
-    found = deferrer.settlements(taken, verdicts, is_full=True)
+    found, parts = deferrer.settlements(taken, verdicts, is_full=True)
     assert delays(found) == {0: 0.3, 3: None, 5: None, 6: None}
     assert {outcome.slot for _, outcome in found if isinstance(outcome, Deferred)} == {slot_of("p")}
-    assert deferrer.are_parts_down
+    assert parts == {"p"}
 
 
 def test_each_part_has_a_row_that_tries_and_a_slot_of_its_own() -> None:
     deferrer = Deferrer(FakeParts(p=0.3, q=4.0))
-    found = deferrer.settlements(rows("a", "b", "c", "d"), [DOWN, OTHER, DOWN, OTHER], is_full=True)
+    found, _ = deferrer.settlements(rows("a", "b", "c", "d"), [DOWN, OTHER, DOWN, OTHER], is_full=True)
     assert delays(found) == {0: 0.3, 1: 4.0, 2: None, 3: None}
     assert len({outcome.slot for _, outcome in found if isinstance(outcome, Deferred)}) == 2
     assert 0 <= slot_of("p") < SLOTS
@@ -68,16 +68,15 @@ def test_each_part_has_a_row_that_tries_and_a_slot_of_its_own() -> None:
 
 def test_where_no_others_can_stand_behind_them_only_rows_that_waited_before_are_deferred() -> None:
     deferrer = Deferrer(FakeParts(p=0.3))
-    found = deferrer.settlements(rows("a", "b", "c", waited=[1]), [DOWN, DOWN, DOWN], is_full=False)
+    found, _ = deferrer.settlements(rows("a", "b", "c", waited=[1]), [DOWN, DOWN, DOWN], is_full=False)
     assert delays(found) == {1: 0.3}
 
 
 def test_nothing_is_deferred_that_is_no_matter_of_a_part_that_is_down() -> None:
     verdicts: list[Verdict] = [Unsent(OSError()), Refused(OSError()), BEHIND, ACCEPTED, OTHER]
     deferrer = Deferrer(FakeParts(p=0.3))
-    assert not deferrer.settlements(rows("a", "b", "c", "d", "e"), verdicts, is_full=True)
-    assert not deferrer.are_parts_down
-    assert not Deferrer().settlements(rows("a"), [DOWN], is_full=True)
+    assert not any(deferrer.settlements(rows("a", "b", "c", "d", "e"), verdicts, is_full=True))
+    assert not any(Deferrer().settlements(rows("a"), [DOWN], is_full=True))
 
 
 def test_a_part_is_back_when_it_takes_rows_and_until_its_rows_are_due() -> None:
@@ -85,6 +84,8 @@ def test_a_part_is_back_when_it_takes_rows_and_until_its_rows_are_due() -> None:
     deferrer = Deferrer(parts)
     assert not deferrer.back()
     deferrer.settlements(rows("a"), [DOWN], is_full=True)
+    assert not deferrer.are_parts_down, "this may be rolled back"
+    deferrer.note(["p"])
     assert not deferrer.back()
     parts.seconds.clear()
     assert deferrer.back() == ["p"]

@@ -298,7 +298,7 @@ async def test_an_outage_counts_no_attempt_and_ends_by_itself(
     destination.answer = lambda row: Accepted()
     await until(lambda: not store.rows)
     assert destination.accepted == ids
-    assert log.recoveries == ["destination test: works again"]
+    await until(lambda: log.recoveries == ["destination test: works again"])
 
 
 async def test_while_it_cannot_connect_no_row_is_touched(
@@ -1030,6 +1030,49 @@ async def test_rows_of_a_part_that_is_back_are_made_due_although_that_fails_at_f
     assert store.script.calls["make_due"] == 3
 
 
+async def test_rows_that_cannot_be_deferred_are_not_taken_again_at_once(
+    make: Callable[..., Lane],
+    runtime: Runtime,
+    parts: FakeParts,
+    team: Team,
+    destination: ScriptedDestination,
+    store: ScriptedStore,
+) -> None:
+    part = Unsent(Trouble("a part"), part="x")
+    destination.answer = lambda row: part if parts.is_down else Accepted()
+    ids = [store.publish(key="a") for _ in range(4)]
+    store.script.refused = dict.fromkeys(ids, Trouble("a trigger says no"))
+    runtime.start()
+    make(batch_size=2).start()
+    await until(lambda: len(destination.sent) == 2)
+    assert not team.deferrer.are_parts_down, "no row waits"
+    await asyncio.sleep(1.0)
+    assert len(destination.sent) < 10, "a shard whose rows are all for it rests"
+    store.script.refused.clear()
+    parts.is_down = False
+    await until(lambda: not store.rows)
+
+
+async def test_what_is_deferred_while_others_are_made_due_is_not_forgotten(
+    make: Callable[..., Lane],
+    runtime: Runtime,
+    parts: FakeParts,
+    team: Team,
+    store: ScriptedStore,
+) -> None:
+    lane = make()
+    team.deferrer.note(["x"])
+    parts.is_down = False
+    store.script.hanging.add("make_due")
+    making = asyncio.create_task(lane._make_due())
+    await until(lambda: store.script.calls["make_due"] == 1)
+    # Another lane has committed some.
+    team.deferrer.note(["x"])
+    await store.script.let_go("make_due")
+    await making
+    assert team.deferrer.back() == ["x"]
+
+
 async def test_all_rows_of_a_part_that_is_back_are_made_due_however_many_they_are(
     make: Callable[..., Lane],
     runtime: Runtime,
@@ -1041,9 +1084,11 @@ async def test_all_rows_of_a_part_that_is_back_are_made_due_however_many_they_ar
     monkeypatch.setattr(lane_module, "MOST_MADE_DUE", SHARDS)
     part = Unsent(Trouble("a part"), part="x")
     destination.answer = lambda row: part if parts.is_down else Accepted()
-    for number in range(5 * SHARDS):
-        store.publish(key=f"x-{number}")
-    lane = make(batch_size=1)
+    # In one shard, so that each hand-over is full: one of its rows tries again, and the others wait for the part.
+    keys = [key for key in (f"key-{number}" for number in range(2000)) if crc32(key.encode()) % SHARDS == 0][:80]
+    for key in keys:
+        store.publish(key=key)
+    lane = make(batch_size=4)
     runtime.start()
     lane.start()
     await until(lambda: all(row.last_attempt_at is not None for row in store.rows))

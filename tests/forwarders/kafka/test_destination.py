@@ -159,6 +159,8 @@ class Parted(Client):
         self.has_others = True
         self.refreshed = 0
         self.sent: list[int] = []
+        self.looked_for: list[int] = []
+        """Partitions whose leader was to be reached."""
 
     async def refresh(self) -> None:
         self.refreshed += 1
@@ -170,6 +172,7 @@ class Parted(Client):
         return self.led
 
     async def lost(self, partitions: Any) -> dict[Any, ConnectionError]:
+        self.looked_for += sorted(each.partition for each in partitions)
         return {each: ConnectionError("no way") for each in partitions if each.partition in self.unreachable}
 
     async def produce(self, topic: str, partition: int, batch: bytes) -> None:
@@ -301,3 +304,38 @@ async def test_a_partition_is_tried_again_after_it_was_asked_who_leads_it(parted
     assert (await handed_over(destination, KEYS[1]))[0] == Accepted()
     assert parted.refreshed == 2
     assert not known
+
+
+async def test_rows_without_a_key_try_a_partition_that_is_down_when_its_time_comes(
+    parted: Parted, clock: Clock
+) -> None:
+    """Perhaps there are no others: each hiccup of Kafka would take a partition away until the process ends."""
+    known = outages.Outages(module.RETRY_SECONDS)
+    destination = KafkaDestination(settings(), Suspects(), 5.0, known)
+    parted.errors[1] = KafkaAnswerError(6, "moved")
+    await handed_over(destination, *[None] * 12)
+    parted.sent.clear()
+    await handed_over(destination, *[None] * 12)
+    assert {*parted.sent} == {0, 2}
+    parted.errors.clear()
+    clock.now += 1.0
+    verdicts = await handed_over(destination, *[None] * 12)
+    assert {*parted.sent[-3:]} == {0, 1, 2}
+    assert {*verdicts.values()} == {Accepted()}
+    assert not known
+
+
+async def test_a_leader_that_cannot_be_reached_is_looked_for_when_it_is_tried_alone(
+    parted: Parted, clock: Clock
+) -> None:
+    """It costs seconds to find out, and the row that tries must wait for its time, however often there is a look."""
+    known = outages.Outages(module.RETRY_SECONDS)
+    destination = KafkaDestination(settings(), Suspects(), 5.0, known)
+    parted.unreachable = {1}
+    await handed_over(destination, KEYS[1])
+    assert parted.looked_for == [1]
+    clock.now += 1.0
+    for _ in range(3):
+        assert part_of((await handed_over(destination, KEYS[1], KEYS[2]))[0]) == "topic[1]"
+        assert known.seconds_to_next_try("topic[1]") != 0.0
+    assert parted.looked_for == [1, 1, 2, 2, 2], "once more, and for the other one each time"

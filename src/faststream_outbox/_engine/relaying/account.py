@@ -1,7 +1,7 @@
 """What one hand-over has come to, row by row."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from faststream_outbox._engine.backoff import Backoff
@@ -77,7 +77,17 @@ class Account:
     settlements: Sequence[Settlement] = ()
     """What follows from that."""
     answered_at: float = 0.0
+    deferred: Collection[str] = ()
+    """Parts of the destination for which rows are to be deferred."""
     unwritten: Sequence[Unwritten] = ()
+
+    @property
+    def are_deferred(self) -> bool:
+        """Whether rows are deferred with the commit: PostgreSQL has not refused to write all of it."""
+        if not self.deferred:
+            return False
+        refused = sum(isinstance(unwritten.settlement.outcome, Deferred) for unwritten in self.unwritten)
+        return refused < sum(isinstance(outcome, Deferred) for _, outcome in self.settlements)
 
     @property
     def shards(self) -> Sequence[Shard]:
@@ -88,9 +98,10 @@ class Account:
         """Whether there was anything to send or to write."""
         return bool(self.to_send or self.known)
 
-    def answered(self, sent: Sent, settlements: Sequence[Settlement]) -> None:
-        """Note what the destination has answered."""
+    def answered(self, sent: Sent, settlements: Sequence[Settlement], deferred: Collection[str] = ()) -> None:
+        """Note what the destination has answered, and for which parts of it rows are to be deferred."""
         self.sent, self.settlements, self.answered_at = sent, settlements, time.monotonic()
+        self.deferred = deferred
 
     def to_write(self) -> Sequence[Settlement]:
         """Return the settlements of this hand-over."""

@@ -40,24 +40,28 @@ class Deferrer:
         """Whether rows wait for a part."""
         return bool(self._deferred)
 
-    def settlements(self, rows: Sequence[OutboxRow], verdicts: Sequence[Verdict], *, is_full: bool) -> list[Settlement]:
-        """Return what becomes of rows whose part is down.
+    def settlements(
+        self, rows: Sequence[OutboxRow], verdicts: Sequence[Verdict], *, is_full: bool
+    ) -> tuple[list[Settlement], Collection[str]]:
+        """Return what becomes of rows whose part is down, and which parts these are.
 
         Args:
             rows: That a hand-over has tried to send, in order.
             verdicts: One for each.
             is_full: Whether others may stand behind them. Else they stay as they are, but for those that waited before.
         """
-        found = [*self._first_of_each_key(rows, verdicts, is_full=is_full)]
-        tried = set()
+        tried: set[str] = set()
         settlements = []
-        for row, part, seconds in found:
+        for row, part, seconds in self._first_of_each_key(rows, verdicts, is_full=is_full):
             # One row tries whether the part is back.
             delay = None if part in tried else seconds
             tried.add(part)
             settlements.append(Settlement(row, Deferred(slot_of(part), delay)))
-        self._deferred |= tried
-        return settlements
+        return settlements, tried
+
+    def note(self, parts: Collection[str]) -> None:
+        """Note that rows wait for these parts: they are written and committed."""
+        self._deferred.update(parts)
 
     def _first_of_each_key(
         self, rows: Sequence[OutboxRow], verdicts: Sequence[Verdict], *, is_full: bool

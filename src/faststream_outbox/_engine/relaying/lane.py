@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from faststream_outbox._engine.failure import FailurePolicy
 from faststream_outbox._engine.health import Health, Log
@@ -179,10 +179,15 @@ class Lane(Service):
     async def _make_due(self) -> None:
         """End the waiting of rows whose part of the destination takes rows again."""
         for part in self._deferrer.back():
-            async with asyncio.timeout(DATABASE_SECONDS):
-                count = await self._store.make_due(self._rounds.all, slot=slot_of(part), limit=MOST_MADE_DUE)
-            if count < MOST_MADE_DUE:
-                self._deferrer.forget(part)
+            # Before the statement: a lane may commit further rows for this part while it runs, and note them.
+            self._deferrer.forget(part)
+            count = MOST_MADE_DUE
+            try:
+                async with asyncio.timeout(DATABASE_SECONDS):
+                    count = await self._store.make_due(self._rounds.all, slot=slot_of(part), limit=MOST_MADE_DUE)
+            finally:
+                if count >= MOST_MADE_DUE:
+                    self._deferrer.note([part])
 
     async def _hand_over(self, shards: Sequence[Shard]) -> tuple[HandOver | None, Sent]:
         """Run one hand-over; return None for it if no shard has work for this lane."""
@@ -214,21 +219,23 @@ class Lane(Service):
         if self._positions is not None:
             self._positions.written(moves)
         self._count(account)
-        return taken, account.total()
+        if account.are_deferred:
+            self._deferrer.note(account.deferred)
+        return taken, account.total()._replace(are_deferred=account.are_deferred)
 
     async def _carry(self, account: Account) -> None:
         """Send the rows without an answer, and note the outcomes that follow."""
         began = time.monotonic()
         sent = await self._send(account)
         settlements = self._settlements(account.to_send, sent.verdicts, time.monotonic() - began)
-        deferred = self._deferred(account, sent)
-        account.answered(sent._replace(are_deferred=bool(deferred)), [*settlements, *deferred])
+        deferred, parts = self._deferred(account, sent)
+        account.answered(sent, [*settlements, *deferred], parts)
 
-    def _deferred(self, account: Account, sent: Sent) -> Sequence[Settlement]:
-        """Return what is to be put out of the way of other rows."""
+    def _deferred(self, account: Account, sent: Sent) -> tuple[Sequence[Settlement], Collection[str]]:
+        """Return what is to be put out of the way of other rows, and the parts that these rows are for."""
         taken = account.taken
         if taken is None or sent.partly is None or sent.trouble is not None:
-            return ()
+            return (), ()
         # Of several shards each gives a few rows only.
         is_full = taken.has_more and len(taken.shards) == 1
         return self._deferrer.settlements(account.to_send, sent.verdicts, is_full=is_full)

@@ -18,6 +18,7 @@ from faststream_outbox._store.postgres.inspection import differences
 from faststream_outbox._store.postgres.listener import listen
 from faststream_outbox._store.postgres.positions import PostgresPositions
 from faststream_outbox._store.postgres.records import is_cut_of, to_rows
+from faststream_outbox._store.postgres.refusals import refusal_in
 from faststream_outbox._store.postgres.settler import Settler, fence
 from faststream_outbox._store.postgres.statement_runner import StatementRunner
 from faststream_outbox._store.postgres.statements import Statements, quote_table
@@ -172,7 +173,13 @@ class PostgresStore:
 
     async def make_due(self, shards: Sequence[Shard], *, slot: int, limit: int) -> int:
         wanted = {**columns_of(shards), "slot": slot, "limit": limit}
-        return len(await self._runner.fetch(self._statements.make_due, wanted))
+        try:
+            return len(await self._runner.fetch(self._statements.make_due, wanted))
+        except DBAPIError as error:
+            if refusal_in(error) is None:
+                raise
+            # Then they are due at their own time: nothing else should wait for it.
+            return 0
 
     async def lag(self, shards: Sequence[Shard], *, at_most: int | None = None) -> Lag:
         wanted = {**columns_of(shards), "at_most": at_most}

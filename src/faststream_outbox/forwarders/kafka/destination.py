@@ -89,10 +89,14 @@ class KafkaDestination(ConnectedDestination[KafkaClient]):
                 continue
             available = client.available_partitions(topic)
             if self._outages:
-                down = self._outages.is_down
-                available = [each for each in available if not down(_name(TopicPartition(topic, each)))]
+                # When its time comes a partition has its share again: else rows without a key would never try it.
+                waits = self._outages.is_to_wait
+                available = [each for each in available if not waits(_name(TopicPartition(topic, each)))]
             spread = self._chooser.spread(topic, rows, client.partitions(topic), available, verdicts)
             shares |= {TopicPartition(topic, partition): share for partition, share in spread.items()}
+        if self._outages:
+            # First of all: whether a server can be reached costs seconds to find out, and is asked for a try alone.
+            self._keep_back(client, shares, verdicts)
         lost = await client.lost(shares.keys())
         for partition, problem in lost.items():
             self._note_down(self._part(client, partition, lost), shares.pop(partition), problem, verdicts)
@@ -106,15 +110,18 @@ class KafkaDestination(ConnectedDestination[KafkaClient]):
             for partition, share in shares.items():
                 group.create_task(self._send_to(client, partition, share, verdicts))
 
+    def _keep_back(
+        self, client: KafkaClient, shares: dict[TopicPartition, Sequence[OutboxRow]], verdicts: Verdicts
+    ) -> None:
+        """Take the shares of partitions out that are down and not to be tried now."""
+        for partition in [*shares]:
+            part = self._part(client, partition)
+            if part is not None and (outage := self._outages.keeps_back(part)) is not None:
+                _note_waiting(shares.pop(partition), Unsent(outage, part), verdicts, self._has_way_around)
+
     async def _send_to(
         self, client: KafkaClient, partition: TopicPartition, rows: Sequence[OutboxRow], verdicts: Verdicts
     ) -> None:
-        """Send rows to a partition, unless it is down and not to be tried now."""
-        if self._outages and (part := self._part(client, partition)) is not None:
-            outage = self._outages.keeps_back(part)
-            if outage is not None:
-                _note_waiting(rows, Unsent(outage, part), verdicts, self._has_way_around)
-                return
         sender = PartitionSender(client, self._settings, partition, verdicts)
         await sender.send(rows)
         if sender.outage is None:
@@ -192,6 +199,7 @@ def address_of(publisher: Any, wishes: Wishes) -> Address:
         settings.request_timeout,
         lambda seconds: KafkaDestination(settings, suspects, seconds, outages),
         outages,
+        is_divided=True,
     )
 
 
