@@ -147,3 +147,16 @@ async def test_the_only_server_is_not_asked_beforehand(client: KafkaClient, kafk
 async def test_closing_throws_away_what_has_not_left_this_machine(client: KafkaClient, kafka: FakeKafka) -> None:
     await client.close()
     assert kafka.transport.was_reset
+
+
+async def test_a_refresh_keeps_other_topics(client: KafkaClient, kafka: FakeKafka) -> None:
+    await client.look_up(["other"])
+    await client.refresh()
+    assert not await client.look_up(["other"])
+    assert kafka.looked_up == [[TOPIC], ["other", TOPIC], ["other", TOPIC]]
+
+
+async def test_a_topic_in_doubt_is_looked_up_again(client: KafkaClient, kafka: FakeKafka) -> None:
+    client.doubt(TOPIC)
+    await client.look_up([TOPIC])
+    assert kafka.looked_up == [[TOPIC], [TOPIC]]

@@ -73,13 +73,13 @@ class KafkaClient:
         return time.monotonic() - self._refreshed_at < self._max_age
 
     async def refresh(self) -> None:
-        """Connect if need be, and ask where the topic's partitions are; others are forgotten.
+        """Connect if need be, and ask where the partitions are of the topic, and of others that are known.
 
         Raises:
             KafkaAnswerError: There is no such topic (yet), or the user may not see it.
             ConnectionError: No server answers.
         """
-        await self._locate({self._topic})
+        await self._locate({self._topic, *self._client.cluster.topics()})  # type: ignore[no-untyped-call]
         if (problem := self._problems.get(self._topic)) is not None:
             raise problem
         self._refreshed_at = time.monotonic()
@@ -97,6 +97,10 @@ class KafkaClient:
         if not known.issuperset(topics):
             await self._locate({self._topic, *known, *topics})
         return {topic: self._problems[topic] for topic in topics if topic in self._problems}
+
+    def doubt(self, topic: str) -> None:
+        """Note that what is known of a topic may be old, so that it is looked up again."""
+        self._doubtful.add(topic)
 
     async def _locate(self, topics: Collection[str]) -> None:
         answer = await self._ask(MetadataRequest(list(topics)))

@@ -155,3 +155,15 @@ def test_a_log_that_is_read_as_a_whole_for_nothing_is_the_same_log() -> None:
     assert look.judge(Log(12, 0, 102)) == Read(100)
     look.read([batch(10, 1, 2, offset=100)], 102)
     assert look.judge(Log(12, 0, 102)) == Clear(Position(12, 101), marks(1, 2))
+
+
+def test_a_partition_that_stays_missing_is_given_up_and_counted() -> None:
+    look = Look(KNOWN)
+    findings = [look.missing() for _ in range(5)]
+    assert all(isinstance(finding, Wait) for finding in findings[:-1])
+    assert findings[-1] == Clear(Position(10, -1), (), (Problem.ANOTHER_LOG,))
+
+
+def test_a_partition_that_was_given_up_is_not_counted_again() -> None:
+    gone = Position(10, -1)
+    assert Look(gone).missing() == Clear(gone)

@@ -11,7 +11,7 @@ from aiokafka.protocol.offset import OffsetRequest
 from aiokafka.protocol.transaction import InitProducerIdRequest
 
 from faststream_outbox._values.position import Part, Producer
-from faststream_outbox.forwarders.kafka.client import KafkaClient
+from faststream_outbox.forwarders.kafka.client import UNKNOWN_TOPIC_OR_PARTITION, KafkaClient
 from faststream_outbox.forwarders.kafka.exact.look import Log
 from faststream_outbox.forwarders.kafka.exact.protocol import DescribeProducersRequest, Found, batches_of, next_sequence
 from faststream_outbox.forwarders.kafka.verdicts import KafkaAnswerError
@@ -26,6 +26,13 @@ NOT_YET = {14, 15, 16}
 """COORDINATOR_LOAD_IN_PROGRESS and its like: a server that has just started has no producer ids for a moment."""
 NOT_YET_SECONDS = 0.1
 TRIES = 50
+
+
+class MissingError(KafkaAnswerError):
+    """The cluster says that there is no such topic or partition."""
+
+    def __init__(self, part: Part) -> None:
+        super().__init__(UNKNOWN_TOPIC_OR_PARTITION, f"partition {part.partition} of {part.topic!r}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,9 +92,14 @@ class Leaders:
     async def _of_leaders(self, parts: Collection[Part], ask: Any) -> Mapping[Part, Any]:
         found: dict[Part, Any] = {}
         leaders: defaultdict[int, list[Part]] = defaultdict(list)
+        try:
+            # A transform may have named other topics, which a new connection does not know.
+            problems = await self._client.look_up({part.topic for part in parts})
+        except ConnectionError as error:
+            return dict.fromkeys(parts, error)
         for part in parts:
             try:
-                leaders[self._client.leader_of(*part)].append(part)
+                leaders[self._leader_of(part, problems)].append(part)
             except KafkaAnswerError as error:
                 found[part] = error
 
@@ -99,6 +111,16 @@ class Leaders:
 
         await asyncio.gather(*(one(leader, of_leader) for leader, of_leader in leaders.items()))
         return found
+
+    def _leader_of(self, part: Part, problems: Mapping[str, KafkaAnswerError]) -> int:
+        problem = problems.get(part.topic)
+        if problem is not None and problem.code != UNKNOWN_TOPIC_OR_PARTITION:
+            raise problem
+        if part.partition not in self._client.partitions(part.topic):
+            # It may be younger than what this client knows.
+            self._client.doubt(part.topic)
+            raise MissingError(part)
+        return self._client.leader_of(*part)
 
     async def _told(self, leader: int, parts: Sequence[Part]) -> Mapping[Part, Told | Exception]:
         # The end comes last: what a leader remembers of by then can be read, if it is replicated.

@@ -15,6 +15,11 @@ PATIENCE = 20
 deleted there. A new leader shows all that it has within a few looks."""
 
 
+TIMES_MISSING = 5
+"""Looks after which a partition that is missing is believed to be gone: a server that has just started may not know of
+all topics."""
+
+
 class Batch(NamedTuple):
     """A record batch of this producer, as the log has it."""
 
@@ -102,6 +107,7 @@ class Look:
     _batches: list[Batch] = field(default_factory=list)
     _problems: list[Problem] = field(default_factory=list)
     _waits: int = 0
+    _times_missing: int = 0
     _is_whole: bool = False
     """Whether it has begun again, with the first record of the log."""
 
@@ -125,6 +131,16 @@ class Look:
             self._is_whole, self._offset, self._batches = True, log.start, []
             return Read(log.start) if log.start < log.end else finding
         return finding
+
+    def missing(self) -> Clear | Wait:
+        """Return what follows where the cluster says that there is no such partition."""
+        if self.known.last_offset < 0:
+            return Clear(self.known)
+        self._times_missing += 1
+        if self._times_missing < TIMES_MISSING:
+            return Wait("the cluster does not know the partition")
+        # The topic may be made anew, and is then read from its beginning.
+        return Clear(Position(self.known.next_sequence, -1), problems=(Problem.ANOTHER_LOG,))
 
     def read(self, batches: Sequence[Batch], next_offset: int) -> None:
         """Note what was read: the batches of this producer before ``next_offset``."""

@@ -13,8 +13,8 @@ from faststream_outbox._store.protocol import HandOver, PositionStore, Shard, Ta
 from faststream_outbox._values.position import Mark, Move, Part
 from faststream_outbox._values.row import OutboxRow
 from faststream_outbox.forwarders.kafka.exact.book import ShardBook
-from faststream_outbox.forwarders.kafka.exact.leaders import Leaders
-from faststream_outbox.forwarders.kafka.exact.look import Clear, Look, Read, Wait
+from faststream_outbox.forwarders.kafka.exact.leaders import Leaders, MissingError, Told
+from faststream_outbox.forwarders.kafka.exact.look import Clear, Finding, Look, Read, Wait
 
 LOOK_SECONDS = 10.0
 """How long one hand-over looks; the next one goes on where it has ended."""
@@ -122,15 +122,14 @@ class LanePositions:
             for part, of_part in looks.items():
                 answer = told[part]
                 try:
-                    if isinstance(answer, Exception):
-                        raise answer  # noqa: TRY301 - as what reading raises
-                    findings = [(one, one.look.judge(answer.of(one.book.held.producer))) for one in of_part]
+                    findings = [(one, _finding(one, answer)) for one in of_part]
                     cleared += [(one, found) for one, found in findings if isinstance(found, Clear)]
                     for one, found in findings:
                         if isinstance(found, Wait):
                             problem = InDoubtError(f"partition {part.partition} of {part.topic!r}: {found.why}")
                             self._cannot_tell(one, problem, waiting)
                     if to_read := [one for one, found in findings if isinstance(found, Read)]:
+                        assert isinstance(answer, Told)  # noqa: S101 - it says what to read
                         await self._read(part, to_read, answer.end)
                 except Exception as error:  # noqa: BLE001 - Kafka's
                     for one in of_part:
@@ -240,6 +239,14 @@ class LanePositions:
             msg = "not connected"
             raise ConnectionError(msg)
         return self.leaders
+
+
+def _finding(one: _Doubt, answer: Told | Exception) -> Finding:
+    if isinstance(answer, MissingError):
+        return one.look.missing()
+    if isinstance(answer, Exception):
+        raise answer
+    return one.look.judge(answer.of(one.book.held.producer))
 
 
 def mark_of(row: OutboxRow) -> Mark:
