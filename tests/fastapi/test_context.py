@@ -13,6 +13,7 @@ from faststream.kafka import KafkaBroker, TestKafkaBroker
 from faststream.kafka.fastapi import Context as KafkaContext
 from faststream.kafka.fastapi import KafkaBroker as AnnotatedKafkaBroker
 from faststream.kafka.fastapi import KafkaRouter
+from faststream.message import StreamMessage
 from httpx import ASGITransport, AsyncClient
 
 from faststream_outbox import OutboxBroker as PlainBroker
@@ -311,10 +312,17 @@ async def test_a_message_means_nothing_in_a_route(router: OutboxRouter, serving:
     async def default(message: Annotated[Any, Context("message", default=None)]) -> bool:
         return message is None
 
+    @router.get("/headers-or-none")
+    async def headers_or_none(headers: Annotated[Any, Context("message.headers", default=None)]) -> bool:
+        return headers is None
+
     @router.get("/nothing")
     async def nothing(nothing: Annotated[Any, Context("nothing")]) -> None: ...
 
     async with serving(app_of(router), router) as client:
+        # As in a handler that asks a route of its own application.
+        with router.broker.context.scope("message", StreamMessage(b"", b"", headers={"a": "b"})):
+            assert (await client.get("/headers-or-none")).json() is True
         for path in ("/message", "/headers"):
             with pytest.raises(ConfigError, match=r"Context\('message.*'\) has no value.*a request has none"):
                 await client.get(path)

@@ -32,6 +32,8 @@ class Server:
         self.is_up = True
         self.has_stayed = True
         self.answer: Exception | None = None
+        self.looks = 0
+        self.is_loading = False
         self.connections: list[Connection] = []
         self.taken: list[int] = []
         self.flights: list[list[int]] = []
@@ -62,6 +64,7 @@ class Destination(ConnectedDestination[Connection]):
         return Connection(self.server)
 
     async def _look(self, client: Connection) -> None:
+        self.server.looks += 1
         if self.server.answer is not None:
             raise self.server.answer
 
@@ -82,6 +85,8 @@ class Destination(ConnectedDestination[Connection]):
         if not self.server.is_up or self.server.killers & set(ids):
             client.is_alive = False
             verdicts.update(dict.fromkeys(ids, Unsent(ConnectionBrokenError("reset"))))
+        elif self.server.is_loading:
+            verdicts.update(dict.fromkeys(ids, Unsent(AnswerError("loading"))))
         elif self.server.misfits & set(ids):
             client.is_alive = False
             verdict: Verdict = TOO_LARGE if len(ids) == 1 else Unsent(OneOfThemError(TOO_LARGE))
@@ -168,6 +173,18 @@ async def test_an_answer_keeps_the_connection_and_anything_else_does_not(
     server.answer = None
     await destination.connect()
     assert len(server.connections) == 2
+
+
+async def test_a_connection_that_is_kept_is_looked_at_again(destination: Destination, server: Server) -> None:
+    await destination.connect()
+    await destination.connect()
+    assert server.looks == 1
+
+    server.is_loading = True
+    await destination.send([parcel(1)])
+    assert not server.connections[0].is_closed
+    await destination.connect()
+    assert server.looks == 2
 
 
 async def test_a_part_that_is_down_says_nothing_of_the_connection(destination: Destination, server: Server) -> None:

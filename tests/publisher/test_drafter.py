@@ -1,7 +1,7 @@
 """Bad input is refused with one error that names the argument and its limit; what is accepted can be stored."""
 
 import json
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta, timezone, tzinfo
 from typing import Any
 from uuid import UUID
 
@@ -292,6 +292,17 @@ def test_a_naive_time_is_refused() -> None:
     message = refused("activate_at", activate_at=NOON.replace(tzinfo=None))
     assert "timezone-aware" in message
     assert "2026-01-01T12:00:00" in message
+
+
+class Nowhere(tzinfo):
+    """A time zone that does not know how far it is from UTC."""
+
+    def utcoffset(self, _moment: datetime | None) -> timedelta | None:
+        return None
+
+
+def test_a_time_whose_zone_has_no_offset_is_naive() -> None:
+    assert "timezone-aware" in refused("activate_at", activate_at=NOON.replace(tzinfo=Nowhere()))
 
 
 @pytest.mark.parametrize("moment", [NOON.date(), "2026-01-01T12:00:00Z", 1.0])
