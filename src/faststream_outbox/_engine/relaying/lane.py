@@ -212,6 +212,8 @@ class Lane(Service):
                     limit.reschedule(asyncio.get_running_loop().time() + seconds)
                     self._rounds.visited(taken.shards[-1])
                     self._remembered.begin(account, taken)
+                    if self._positions is not None:
+                        self._positions.begin()
                     await self._carry(account)
                     settlements = account.to_write()
                     moves = self._moves(settlements)

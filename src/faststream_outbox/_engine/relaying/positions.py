@@ -15,6 +15,9 @@ class Positions(Protocol):
     def forwarder(self) -> str:
         """The name under which they are kept."""
 
+    def begin(self) -> None:
+        """Begin a hand-over, which need not look: it may have no rows to send."""
+
     async def look(self, taken: HandOver) -> Collection[int]:
         """Find out which of the rows are delivered already, and return their ids.
 

@@ -1,7 +1,10 @@
 """Where the leaders of partitions are, of a forwarder's own topic and of others."""
 
 from collections.abc import Collection, Mapping, Sequence
+from types import SimpleNamespace
 from typing import Any, cast
+
+import pytest
 
 from faststream_outbox._values.position import Part
 from faststream_outbox.forwarders.kafka.exact.leaders import Leaders, MissingError, Told
@@ -29,6 +32,9 @@ class Client:
 
     def doubt(self, topic: str) -> None:
         self.doubtful.add(topic)
+
+    async def ask_leader(self, leader: int, request: Any) -> Any:
+        return SimpleNamespace(topics=[("topic", [(0, 0, 100, 100, [], b"")])])
 
     def leader_of(self, topic: str, partition: int) -> int:
         if topic not in self.known:
@@ -67,3 +73,11 @@ async def test_a_topic_is_missing_only_where_the_cluster_says_so() -> None:
 async def test_where_no_server_answers_nothing_is_told() -> None:
     part, error = Part("topic", 0), ConnectionError()
     assert (await leaders(Client(error)).tell([part]))[part] is error
+
+
+async def test_what_a_leader_does_not_show_is_not_taken_for_empty() -> None:
+    client = Client()
+    client.known.add("topic")
+    assert await leaders(client).read(Part("topic", 0), 99, {7}) == []
+    with pytest.raises(ConnectionError, match="up to offset 100 only"):
+        await leaders(client).read(Part("topic", 0), 100, {7})

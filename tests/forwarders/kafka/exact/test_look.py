@@ -167,3 +167,37 @@ def test_a_partition_that_stays_missing_is_given_up_and_counted() -> None:
 def test_a_partition_that_was_given_up_is_not_counted_again() -> None:
     gone = Position(10, -1)
     assert Look(gone).missing() == Clear(gone)
+
+
+def test_what_others_append_while_it_reads_is_not_read() -> None:
+    look, log = Look(KNOWN), Log(12, 0, 500)
+    assert look.judge(log) == Read(100)
+    look.read([batch(10, 1)], 300)
+    assert look.settle(log) is None
+    look.read([batch(11, 2)], 520)
+    assert look.settle(log) == Clear(Position(12, 499), marks(1, 2))
+
+
+def test_where_the_producer_is_forgotten_one_reading_is_enough() -> None:
+    look, log = Look(KNOWN), Log(None, 0, 500)
+    assert look.judge(log) == Read(100)
+    look.read([batch(10, 1)], 500)
+    assert look.settle(log) == Clear(Position(11, 499), marks(1))
+
+
+@pytest.mark.parametrize("told", [10, 13])
+def test_where_the_log_and_the_leader_differ_the_leader_is_asked_again(told: int) -> None:
+    look = Look(KNOWN, must_read=True)
+    log = Log(told, 0, 500)
+    assert look.judge(log) == Read(100)
+    look.read([batch(10, 1, 2)], 500)
+    assert look.settle(log) is None
+
+
+def test_retention_overtakes_it() -> None:
+    look = Look(KNOWN)
+    assert look.judge(Log(12, 0, 500)) == Read(100)
+    look.read([batch(10, 1)], 200)
+    assert look.judge(Log(None, 400, 500)) == Read(400)
+    look.read([], 500)
+    assert look.judge(Log(None, 400, 500)) == Clear(Position(11, 499), marks(1), (Problem.DELETED,))

@@ -1,12 +1,14 @@
 """What a lane does about shards whose last batches are in doubt."""
 
 from collections.abc import Collection, Mapping
+from typing import cast
 
-from faststream_outbox._values.position import Part, Position
+from faststream_outbox._store.protocol import HandOver
+from faststream_outbox._values.position import Move, Part, Position
 from faststream_outbox.forwarders.kafka.exact.leaders import MissingError, Told
 from tests.forwarders.kafka.rows import row
 
-from .lanes import SHARD, Lanes, Logs
+from .lanes import SHARD, Lanes, Logs, Taken
 
 ONE, OTHER = Part("orders", 0), Part("orders", 1)
 FOREIGN = Part("elsewhere", 0)
@@ -29,3 +31,81 @@ async def test_a_topic_that_is_gone_does_not_stop_a_shard_for_good() -> None:
         process.written({})
     assert book.may_send(ONE)
     assert len(lanes.log) == 1
+
+
+async def test_a_log_that_others_write_to_is_read_once() -> None:
+    logs = Logs(end=100, next_sequence=0)
+    lanes = Lanes(logs)
+    await lanes.has({ONE: Position(0, 99)})
+    logs.append(row(1))
+
+    def others_append() -> None:
+        assert logs.asked < 5, "it runs after the end"
+        logs.end += 1000
+
+    logs.after_telling = others_append
+    assert await lanes.look(lanes.process(), row(1)) == [1]
+    assert logs.asked == 1
+
+
+async def test_what_a_hand_over_was_cut_off_with_is_in_doubt() -> None:
+    logs = Logs()
+    lanes = Lanes(logs)
+    rows = [row(1), row(2)]
+    process = lanes.process()
+    await lanes.look(process, *rows)
+    await process.open_missing([(SHARD, ONE)])
+    book = process.book_of(SHARD)
+    assert book is not None
+    book.sent(ONE)
+    book.accepted(ONE, logs.append(*rows), len(rows))
+    # The hand-over is cut off. The next one has nothing to send, and settles one row whose answer is remembered.
+    process.begin()
+    assert process.moves(rows[:1]) == {}
+    process.written({})
+    assert await lanes.look(process, *rows) == [1, 2]
+
+
+async def test_two_processes_in_turn_come_to_an_end() -> None:
+    # The batch is deleted, and the leader still tells of it: a look that waits.
+    lanes = Lanes(Logs(start=500, end=500, next_sequence=3))
+    await lanes.has({ONE: Position(0, 99)})
+    processes = [lanes.process(), lanes.process()]
+    for number in range(60):
+        process = processes[number % 2]
+        await lanes.look(process, row(1))
+        book = process.book_of(SHARD)
+        assert book is not None
+        if book.may_send(ONE):
+            break
+        process.written({})
+    assert book.may_send(ONE)
+
+
+async def test_where_another_process_has_moved_on_a_look_begins_anew() -> None:
+    logs = Logs(start=500, end=500, next_sequence=3)
+    lanes = Lanes(logs)
+    await lanes.has({ONE: Position(0, 99)})
+    process, other = lanes.process(), lanes.process()
+    await lanes.look(process, row(1))
+    process.written({})
+    await lanes.look(other, row(1))
+    [token] = lanes.store.tokens("f", [SHARD]).values()
+    lanes.store.move("f", {SHARD: Move(token, 9, {ONE: Position(3, 499)})})
+    await lanes.look(process, row(1))
+    book = process.book_of(SHARD)
+    assert book is not None
+    assert book.may_send(ONE)
+    assert book.next_sequence(ONE) == 3
+
+
+async def test_a_partition_is_begun_when_it_is_sent_to() -> None:
+    logs = Logs()
+    process = Lanes(logs).process()
+    await process.look(cast("HandOver", Taken([row(1)], {})))
+    await process.open_missing([(SHARD, OTHER)])
+    assert logs.asked_for == [OTHER]
+    book = process.book_of(SHARD)
+    assert book is not None
+    assert book.may_send(OTHER)
+    assert not book.may_send(ONE)

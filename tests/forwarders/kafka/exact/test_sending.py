@@ -48,6 +48,16 @@ class Sender(ExactPartitionSender):
             return [Found(offset, offset + len(marks), 7, Batch(offset, 10, len(marks), marks))]
 
 
+class Unreadable:
+    """A leader that gives nothing to read."""
+
+    def __init__(self, error: Exception) -> None:
+        self._error = error
+
+    async def read(self, part: Part, offset: int, producer_ids: Collection[int]) -> Sequence[Found]:
+        raise self._error
+
+
 @pytest.fixture
 def book() -> ShardBook:
     book = ShardBook(Held(1, Producer(7, 0), {PART: Position(10, 99)}))
@@ -112,3 +122,13 @@ async def test_a_topic_that_is_not_permitted_is_not_in_doubt(book: ShardBook) ->
     verdicts = await send(book, KafkaAnswerError(29, "x"))
     assert all(isinstance(verdict, Unsent | Refused) for verdict in verdicts)
     assert book.may_send(PART)
+
+
+@pytest.mark.parametrize("error", [KafkaAnswerError(29, "Fetch"), KafkaAnswerError(76, "Fetch"), NotSentError(5, "x")])
+async def test_a_batch_that_cannot_be_read_back_is_in_doubt(book: ShardBook, error: Exception) -> None:
+    verdicts: dict[int, Verdict] = {}
+    sender = Sender(cast("Any", Client(100)), settings(), PART, verdicts, book)
+    sender._leaders = cast("Any", Unreadable(error))
+    await sender.send([row(1)])
+    assert isinstance(verdicts[1], Unsent)
+    assert not book.may_send(PART)

@@ -344,10 +344,18 @@ class World:
         for part, look in book.doubtful().items():
             while True:
                 yield "about to ask the leader"
-                match self._judge(look, self.partitions[part].describe(book.held.producer.id)):
-                    case Read(offset):
+                log = self.partitions[part].describe(book.held.producer.id)
+                finding: Finding | None = self._judge(look, log)
+                if log is not None and isinstance(finding, Read):
+                    while look.offset < log.end:
                         yield "about to read"
-                        look.read(*self.partitions[part].read(book.held.producer.id, offset))
+                        batches, until = self.partitions[part].read(book.held.producer.id, look.offset)
+                        if until <= look.offset:
+                            # Another leader, which does not know yet how far its log may be read, or has less.
+                            return False
+                        look.read(batches, until)
+                    finding = look.settle(log)
+                match finding:
                     case Wait():
                         return False
                     case Clear() as clear:

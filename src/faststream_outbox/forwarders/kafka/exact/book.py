@@ -52,7 +52,17 @@ class ShardBook:
         """Note partitions that this process has begun: nobody has sent to them before their ends of now."""
         for part, end in ends.items():
             position = Position(0, end - 1)
-            self.entries[part] = Entry(position, position, None, is_proven=True)
+            # Not proven: a database that fails over may have lost that another process had begun it.
+            self.entries[part] = Entry(position, position, None)
+
+    def go_on(self, before: "ShardBook") -> None:
+        """Take over the looks of an earlier book, where no other process has moved the position since."""
+        if before.held.producer != self.held.producer:
+            return
+        for part, entry in self.entries.items():
+            old = before.entries.get(part)
+            if old is not None and old.look is not None and old.look.known == entry.written:
+                entry.look = old.look
 
     def doubtful(self) -> Mapping[Part, Look]:
         """Return the looks that are not over."""

@@ -88,7 +88,7 @@ class ExactKafkaDestination(KafkaDestination):
         for (topic, partition), share in shares.items():
             for row in share:
                 rows[self.positions.shard_of(row.id), Part(topic, partition)].append(row)
-        await self.positions.open_missing(rows.keys(), client.partitions)
+        await self.positions.open_missing(rows.keys())
         async with asyncio.TaskGroup() as group:
             for (shard, part), of_part in rows.items():
                 book = self.positions.book_of(shard)

@@ -155,12 +155,16 @@ class Leaders:
 
         Raises:
             KafkaAnswerError: The server does not lead the partition, or the user may not read.
+            ConnectionError: The leader, which may be a new one, does not show this offset.
         """
         topics = [(part.topic, [(part.partition, offset, READ_BYTES)])]
         answer = await self._client.ask_leader(self._client.leader_of(*part), FetchRequest(0, 0, READ_BYTES, 0, topics))
-        [(_, [(_, code, *_, records)])] = answer.topics
+        [(_, [(_, code, end, *_, records)])] = answer.topics
         if (error := _error(code, part, "Fetch")) is not None:
             raise error
+        if end <= offset:
+            msg = f"partition {part.partition} of {part.topic!r}: its leader shows records up to offset {end} only"
+            raise ConnectionError(msg)
         return [found for found in batches_of(records or b"", producer_ids) if found.end > offset]
 
 

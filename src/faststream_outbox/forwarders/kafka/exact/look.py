@@ -123,6 +123,10 @@ class Look:
             if (finding := self._before_reading(log)) is not None:
                 return finding
             self._offset = self._begin(log)
+        if self._offset < log.start:
+            # Retention has gone past what was still to be read.
+            self._note(Problem.DELETED)
+            self._offset = log.start
         if self._offset < log.end:
             return Read(self._offset)
         finding = self._behind_the_end(log)
@@ -131,6 +135,29 @@ class Look:
             self._is_whole, self._offset, self._batches = True, log.start, []
             return Read(log.start) if log.start < log.end else finding
         return finding
+
+    def settle(self, log: Log) -> Clear | None:
+        """Return what follows from what was read; None if the leader is to be asked again.
+
+        In a log that others write to there is always more to read. What has come since the leader was asked cannot be
+        of an earlier process, or is met when the next batch is sent.
+
+        Args:
+            log: What the leader said before the reading.
+        """
+        if self.offset < log.end or log.next_sequence not in (None, self._expected()):
+            return None
+        finding = self._behind_the_end(log)
+        return finding if isinstance(finding, Clear) else None
+
+    def _expected(self) -> int:
+        if not self._batches:
+            return self.known.next_sequence
+        return (self._batches[-1].base_sequence + self._batches[-1].size) % SEQUENCES
+
+    def _note(self, problem: Problem) -> None:
+        if problem not in self._problems:
+            self._problems.append(problem)
 
     def missing(self) -> Clear | Wait:
         """Return what follows where the cluster says that there is no such partition."""
@@ -160,10 +187,10 @@ class Look:
 
     def _begin(self, log: Log) -> int:
         if log.end <= self.known.last_offset:
-            self._problems.append(Problem.ANOTHER_LOG)
+            self._note(Problem.ANOTHER_LOG)
             return log.start
         if log.start > self.known.last_offset + 1:
-            self._problems.append(Problem.DELETED)
+            self._note(Problem.DELETED)
         return max(log.start, self.known.last_offset + 1)
 
     def _is_deleted(self, log: Log) -> bool:

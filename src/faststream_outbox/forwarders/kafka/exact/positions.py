@@ -72,16 +72,20 @@ class LanePositions:
     def forwarder(self) -> str:
         return self._books.forwarder()
 
+    def begin(self) -> None:
+        # What an earlier hand-over has left was cut off: its shards are taken over again, and are in doubt.
+        self._in_hand, self._shards, self._why = {}, {}, {}
+
     async def look(self, taken: HandOver) -> Collection[int]:
-        self._in_hand, self._why = {}, {}
+        self.begin()
         self._shards = {row.id: shard for row, shard in zip(taken.rows, taken.row_shards(), strict=True)}
-        strange = []
+        strange: dict[Shard, ShardBook | None] = {}
         for shard in dict.fromkeys(self._shards.values()):
             book = self._books.by_shard.pop(shard, None)
             if book is not None and book.token == taken.tokens.get(shard):
                 self._in_hand[shard] = book
             else:
-                strange.append(shard)
+                strange[shard] = book
         if strange:
             await self._take_over(strange, taken.tokens)
         try:
@@ -95,7 +99,7 @@ class LanePositions:
         book = self._in_hand.get(self._shards[row.id])
         return book is not None and bool(book.found) and mark_of(row) in book.found
 
-    async def _take_over(self, shards: Sequence[Shard], tokens: Mapping[Shard, int]) -> None:
+    async def _take_over(self, shards: Mapping[Shard, ShardBook | None], tokens: Mapping[Shard, int]) -> None:
         takeovers = []
         for shard in shards:
             seen, producer = tokens.get(shard), None
@@ -109,7 +113,9 @@ class LanePositions:
         held = await self._books.store.take_over(self.forwarder, takeovers) if takeovers else {}
         for takeover in takeovers:
             if takeover.shard in held:
-                self._in_hand[takeover.shard] = ShardBook(held[takeover.shard])
+                book = self._in_hand[takeover.shard] = ShardBook(held[takeover.shard])
+                if (before := shards[takeover.shard]) is not None:
+                    book.go_on(before)
             else:
                 self._why[takeover.shard] = InDoubtError("another process has taken the shard over meanwhile")
 
@@ -131,6 +137,7 @@ class LanePositions:
                     if to_read := [one for one, found in findings if isinstance(found, Read)]:
                         assert isinstance(answer, Told)  # noqa: S101 - it says what to read
                         await self._read(part, to_read, answer.end)
+                        cleared += _settled(to_read, answer)
                 except Exception as error:  # noqa: BLE001 - Kafka's
                     for one in of_part:
                         self._cannot_tell(one, error, waiting)
@@ -182,10 +189,8 @@ class LanePositions:
                     None,
                 )
 
-    async def open_missing(
-        self, wanted: Collection[tuple[Shard, Part]], partitions: Callable[[str], Collection[int]]
-    ) -> None:
-        """Begin partitions that their shard has not sent to before, with all others of the topic.
+    async def open_missing(self, wanted: Collection[tuple[Shard, Part]]) -> None:
+        """Begin partitions that their shard has not sent to before.
 
         Those for which that fails get no rows.
         """
@@ -194,8 +199,7 @@ class LanePositions:
             book = self._in_hand.get(shard)
             # A partition may be new, and the last batch of a row in another one: nothing is to be in doubt then.
             if book is not None and part not in book.entries and not book.doubtful():
-                of_topic = {part, *(Part(part.topic, partition) for partition in partitions(part.topic))}
-                missing[shard] |= of_topic - book.entries.keys()
+                missing[shard].add(part)
         for shard, parts in missing.items():
             await self._open(shard, self._in_hand[shard], parts)
 
@@ -239,6 +243,11 @@ class LanePositions:
             msg = "not connected"
             raise ConnectionError(msg)
         return self.leaders
+
+
+def _settled(looking: Sequence[_Doubt], told: Told) -> Sequence[tuple[_Doubt, Clear]]:
+    settled = [(one, one.look.settle(told.of(one.book.held.producer))) for one in looking]
+    return [(one, clear) for one, clear in settled if clear is not None]
 
 
 def _finding(one: _Doubt, answer: Told | Exception) -> Finding:

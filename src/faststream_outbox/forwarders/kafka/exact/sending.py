@@ -97,7 +97,11 @@ class ExactPartitionSender(PartitionSender):
         return Answer([Unsent(error)] * len(members), behind=Unsent())
 
     async def _read_back(self, offset: int, members: Sequence[OutboxRow]) -> None:
-        found = await self._leaders.read(self._part, offset, {self._book.held.producer.id})
+        try:
+            found = await self._leaders.read(self._part, offset, {self._book.held.producer.id})
+        except KafkaAnswerError as error:
+            # It says nothing of the batch, which Kafka has taken, or another one in its place.
+            raise InDoubtError(str(error)) from error
         there = next((one.batch for one in found if one.offset == offset), None)
         if there is None or not is_read_back(marks_of(members), there.marks):
             msg = f"partition {self._part.partition} of {self._part.topic!r}: another batch came before this one"
