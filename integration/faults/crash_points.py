@@ -14,6 +14,7 @@ from typing import Any
 
 from faststream_outbox._store.postgres.handing_over import PostgresHandOver
 from faststream_outbox._store.postgres.store import PostgresStore
+from faststream_outbox._values.outcome import Unwritten
 
 CRASH_POINTS = ("before send", "after send", "before commit", "after commit")
 
@@ -37,10 +38,11 @@ def crash_at(point: str, number: int) -> None:
     def watch(taken: PostgresHandOver, this: int) -> None:
         write = taken.write
 
-        async def watched(settlements: Sequence[Any]) -> None:
+        async def watched(*outcomes: Any) -> Sequence[Unwritten]:
             reached("after send", this)
-            await write(settlements)
+            unwritten = await write(*outcomes)
             reached("before commit", this)
+            return unwritten
 
         taken.write = watched
 
