@@ -60,6 +60,22 @@ async def test_a_foreign_token_stops_the_whole_hand_over(
         assert await connection.scalar(text("SELECT next_sequence FROM outbox_position WHERE topic = 'orders'")) == 1
 
 
+@pytest.mark.parametrize("is_careful", [False, True])
+async def test_where_a_person_has_deleted_a_position_nothing_is_committed(
+    store: PostgresStore, shard: Shard, engine: AsyncEngine, is_careful: bool, monkeypatch: Any
+) -> None:
+    await begin(store, shard)
+    if is_careful:
+        monkeypatch.setattr(store._settler, "_careful_until", float("inf"))
+    async with engine.begin() as connection:
+        await connection.execute(text("DELETE FROM outbox_position WHERE topic = 'orders'"))
+    with pytest.raises(PositionsLostError):
+        await settle(store, shard, token=1)
+    async with engine.connect() as connection:
+        assert await connection.scalar(text("SELECT count(*) FROM outbox")) == 1
+        assert await connection.scalar(text("SELECT token FROM outbox_position WHERE topic = ''")) == 1
+
+
 async def test_a_missing_position_table_is_named(engine: AsyncEngine, tables: MetaData) -> None:
     broker = OutboxBroker(
         engine, outbox_table=tables.tables["outbox"], position_table=tables.tables["outbox_position"], logger=None

@@ -110,8 +110,10 @@ class PostgresMover:
             raise PositionsLostError
 
     def _check(self, connection: Connection) -> None:
-        [(count,)] = self.statements.held.execute(connection, self._shards())
-        if count != len(self.moves):
+        wanted = {**self._shards(), **self._parts()}
+        [counts] = self.statements.held.execute(connection, wanted)
+        # A person may have deleted positions.
+        if tuple(counts) != (len(self.moves), len(wanted["topics"])):
             raise PositionsLostError
 
     def _shards(self) -> dict[str, Any]:
@@ -122,21 +124,25 @@ class PostgresMover:
             "new_tokens": [move.new_token for move in self.moves.values()],
         }
 
+    def _parts(self) -> dict[str, Any]:
+        parts = [(shard, part) for shard, move in self.moves.items() for part in move.positions]
+        return {
+            "part_queues": [shard.queue for shard, _ in parts],
+            "part_shards": [shard.number for shard, _ in parts],
+            "topics": [part.topic for _, part in parts],
+            "partitions": [part.partition for _, part in parts],
+        }
+
     def _parameters(self) -> dict[str, Any]:
-        parts = [
-            (shard, part, position) for shard, move in self.moves.items() for part, position in move.positions.items()
-        ]
+        positions = [position for move in self.moves.values() for position in move.positions.values()]
         return {
             **self._shards(),
+            **self._parts(),
             "tokens": [move.token for move in self.moves.values()],
-            "part_queues": [shard.queue for shard, _, _ in parts],
-            "part_shards": [shard.number for shard, _, _ in parts],
-            "topics": [part.topic for _, part, _ in parts],
-            "partitions": [part.partition for _, part, _ in parts],
-            "next_sequences": [position.next_sequence for _, _, position in parts],
-            "last_offsets": [position.last_offset for _, _, position in parts],
+            "next_sequences": [position.next_sequence for position in positions],
+            "last_offsets": [position.last_offset for position in positions],
             "held": len(self.moves),
-            "moved": len(parts),
+            "moved": len(positions),
         }
 
 
