@@ -161,6 +161,13 @@ def test_the_time_for_jetstreams_answer() -> None:
 # ---------------------------------------------------------------------------------------------------------- Confluent
 
 
+def test_a_batch_that_is_too_large_says_nothing_of_each_of_its_records() -> None:
+    outlet = confluent_outlet()
+    assert outlet.is_doubtful(KafkaException(KafkaError(KafkaError.MSG_SIZE_TOO_LARGE)))
+    assert not outlet.is_doubtful(KafkaException(KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED)))
+    assert not outlet.is_doubtful(ValueError("10"))
+
+
 def test_what_errors_of_kafka_mean_through_confluents_client() -> None:
     outlet = confluent_outlet()
     for code, kind in KAFKA_ANSWERS.items():
