@@ -11,6 +11,7 @@ A server that cannot be had skips the tests that ask for it; with `OUTBOX_REQUIR
 Session fixtures are synchronous: they outlive the event loop of any test.
 """
 
+import signal
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AbstractContextManager, ExitStack
 from typing import TypeVar
@@ -39,6 +40,13 @@ def enter(stack: ExitStack, running_server: AbstractContextManager[S]) -> S:
         return stack.enter_context(running_server)
     except ServerUnavailable as unavailable:
         missing(str(unavailable))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def ctrl_c() -> None:
+    """A shell starts what runs in the background with Ctrl-C ignored, and programs of the tests would inherit that."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
