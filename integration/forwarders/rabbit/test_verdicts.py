@@ -13,8 +13,7 @@ from faststream.rabbit import ExchangeType, RabbitBroker, RabbitExchange
 from sqlalchemy import Table as SqlTable
 
 from faststream_outbox import ConstantRetry, OutboxBroker, Outgoing
-from faststream_outbox.forwarders import factory
-from faststream_outbox.forwarders.rabbit import properties
+from faststream_outbox.forwarders.rabbit import destination, properties
 from integration.broker.observing import LogLines, Table, eventually
 from integration.destinations.rabbit import QueueBox
 from integration.forwarders.carrying import Publishing
@@ -140,12 +139,12 @@ async def test_541_a_header_that_kills_the_connection_is_found_out(
     aiormq_log: pytest.LogCaptureFixture,
 ) -> None:
     """Strings cannot do that as far as known, so one row gets a value that is known to."""
-    wire_headers: Callable[..., dict[str, Any]] = factory.wire_headers
+    wire_headers: Callable[..., dict[str, Any]] = destination.wire_headers
 
     def with_a_killer(row: Any) -> dict[str, Any]:
         return wire_headers(row) | ({"x": float("nan")} if row.idempotency_key == "killer" else {})
 
-    monkeypatch.setattr(factory, "wire_headers", with_a_killer)
+    monkeypatch.setattr(destination, "wire_headers", with_a_killer)
     # Else such a value is not sent.
     monkeypatch.setattr(properties, "math", SimpleNamespace(isfinite=lambda _: True))
     broker = make_broker(logger=log)
