@@ -74,7 +74,7 @@ class Box(ABC):
     @classmethod
     @abstractmethod
     def open(cls, server: Any) -> AbstractAsyncContextManager[Self]:
-        """Make one on a server, with a proxy before it."""
+        """Return a box on a server, with a proxy before it."""
 
     @classmethod
     @abstractmethod

@@ -28,7 +28,7 @@ class KafkaBox(Box):
     @classmethod
     @asynccontextmanager
     async def open(cls, server: KafkaServer, *, is_limited: bool = True) -> AsyncIterator[Self]:
-        """Make one that takes no message beyond `LIMIT`, unless it is to take what Kafka does by itself."""
+        """Return a topic that takes no message beyond `LIMIT`, or as large a message as Kafka takes by default."""
         with server.topic(6, **({"max_message_bytes": str(LIMIT)} if is_limited else {})) as name:
             if not isinstance(server, OwnKafka):
                 # Its clients would go around a proxy.

@@ -24,7 +24,7 @@ BYTES_PER_SECOND = 3000
 
 
 def open_box(server: KafkaServer | RabbitServer | RedisServer) -> AbstractAsyncContextManager[Box]:
-    """Make a box that all troubles of its kind can happen to, and that takes what its server takes."""
+    """Return a box to which all troubles of its kind can happen, and which takes what its server takes."""
     if isinstance(server, KafkaServer):
         return KafkaBox.open(server, is_limited=False)
     if isinstance(server, RabbitServer):

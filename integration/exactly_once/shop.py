@@ -26,7 +26,7 @@ def make_tables() -> MetaData:
 
 
 def make_relay(engine: AsyncEngine, bootstrap: str, topic: str, **options: Any) -> tuple[OutboxBroker, OutboxForwarder]:
-    """Make a broker with one forwarder, which sends exactly once unless that is said otherwise."""
+    """Return a broker with one forwarder, which sends exactly once by default."""
     tables = make_tables().tables
     broker = OutboxBroker(
         engine, outbox_table=tables["outbox"], position_table=tables["outbox_position"], logger=None, graceful_timeout=5
