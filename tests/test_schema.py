@@ -11,9 +11,14 @@ from sqlalchemy.schema import CreateTable
 
 from faststream_outbox._store.postgres.listener import channel_of
 from faststream_outbox.exceptions import ConfigError
-from faststream_outbox.schema import MAX_IDENTIFIER_BYTES, make_dlq_table, make_outbox_table
+from faststream_outbox.schema import (
+    MAX_IDENTIFIER_BYTES,
+    make_dlq_table,
+    make_outbox_control_table,
+    make_outbox_table,
+)
 
-FACTORIES = [make_outbox_table, make_dlq_table]
+FACTORIES = [make_outbox_table, make_dlq_table, make_outbox_control_table]
 
 names = st.text(st.characters(codec="utf-8", exclude_characters="\x00"), min_size=1).filter(
     lambda name: len(name.encode()) <= MAX_IDENTIFIER_BYTES

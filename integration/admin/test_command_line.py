@@ -260,8 +260,10 @@ def run_all(url: str, statements: list[str]) -> None:
         ["--table", 'odd "name:s', "--dlq-table", "graves"],
         ["--table", "a" * 63, "--dlq-table", "graves"],
         ["--schema", "shop"],
+        ["--position-table", "outbox_position", "--control-table", "outbox_control", "--inbox-table", "inbox"],
+        ["--schema", "shop", "--position-table", "Where", "--control-table", 'odd "name:s', "--inbox-table", "a" * 63],
     ],
-    ids=["plain", "odd", "long", "schema"],
+    ids=["plain", "odd", "long", "schema", "optional", "optional-odd"],
 )
 def test_what_ddl_create_prints_is_what_check_wants(empty: Terminal, options: list[str]) -> None:
     run_all(empty.dsn, ["CREATE SCHEMA shop"])
@@ -270,7 +272,43 @@ def test_what_ddl_create_prints_is_what_check_wants(empty: Terminal, options: li
     assert empty.run("check", *options).code == 0
     assert empty.run("status", *options, "--json").json["state"] == "flowing"
     # Each table and sequence that it names is there.
-    run_all(empty.dsn, empty.run("ddl", "grants", "consumer", *options, "--role", "postgres", "--json").json)
+    works = ["consumer", "onlooker", "dead-letters"]
+    works += ["pauses", "consumer-with-inbox", "inbox-pruner"] if "--inbox-table" in options else []
+    run_all(empty.dsn, empty.run("ddl", "grants", *works, *options, "--role", "postgres", "--json").json)
+
+
+def test_check_knows_optional_tables_by_their_names_or_by_that_of_the_outbox(terminal: Terminal, sql: Run) -> None:
+    absent = terminal.run("check", "--inbox-table", "inbox", "--control-table", "controls", "--json")
+    assert absent.code == 1
+    assert absent.json["differences"] == {
+        "controls": ["there is no such table"],
+        "inbox": ["there is no such table"],
+    }
+    named = ["--position-table", "outbox_position", "--control-table", "outbox_control", "--inbox-table", "inbox"]
+    creation = [each for each in terminal.run("ddl", "create", *named, "--json").json if "outbox_dlq" not in each]
+    run_all(terminal.dsn, [each for each in creation if " outbox (" not in each and " ON outbox (" not in each])
+    assert terminal.run("check", "--inbox-table", "inbox").code == 0
+    sql("ALTER TABLE outbox_position DROP COLUMN token")
+    sql("DROP INDEX outbox_control_pauses_idx")
+    sql("ALTER TABLE inbox DROP CONSTRAINT inbox_pkey")
+    differences = terminal.run("check", "--inbox-table", "inbox", "--json").json["differences"]
+    assert differences == {
+        "outbox_position": ["column 'token' is missing"],
+        "outbox_control": ["index 'outbox_control_pauses_idx' is missing"],
+        "inbox": ["the primary key is not (consumer, queue, idempotency_key), so repeats cannot be known"],
+    }
+    problems = [each["text"] for each in terminal.run("doctor", "--json").json if each["grade"] == "problem"]
+    assert "outbox_position: column 'token' is missing" in problems
+    assert "outbox_control: index 'outbox_control_pauses_idx' is missing" in problems
+
+
+def test_a_name_for_two_tables_is_refused(terminal: Terminal) -> None:
+    for command in (["check"], ["ddl", "create"]):
+        said = terminal.run(*command, "--control-table", "outbox")
+        assert (said.code, said.err) == (2, "error: --control-table: 'outbox' is the name of another of these tables\n")
+    assert terminal.run("ddl", "grants", "pauses", "--role", "app").err == (
+        "error: --control-table: the work pauses is done with this table; give its name\n"
+    )
 
 
 def test_what_ddl_upgrade_prints_mends_an_older_schema_and_may_run_twice(

@@ -26,7 +26,13 @@ from faststream_outbox.inbox.inbox import Inbox
 from faststream_outbox.message import OutboxMessage
 from faststream_outbox.response import OutboxResponse, Outgoing
 from faststream_outbox.retry import ConstantRetry, ExponentialRetry, LinearRetry, NoRetry, RetryStrategy
-from faststream_outbox.schema import make_dlq_table, make_inbox_table, make_outbox_table, make_position_table
+from faststream_outbox.schema import (
+    make_dlq_table,
+    make_inbox_table,
+    make_outbox_control_table,
+    make_outbox_table,
+    make_position_table,
+)
 
 if TYPE_CHECKING:
     from faststream_outbox.testing import TestInbox, TestOutboxBroker
@@ -64,6 +70,7 @@ __all__ = (
     "UnconsumedQueue",
     "make_dlq_table",
     "make_inbox_table",
+    "make_outbox_control_table",
     "make_outbox_table",
     "make_position_table",
 )

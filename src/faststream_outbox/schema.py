@@ -1,4 +1,4 @@
-"""The tables that users create: the outbox, the dead letters, the positions of forwarders, and a consumer's inbox."""
+"""The tables that users create: outbox, dead letters, positions of forwarders, pauses with the audit log, and inbox."""
 
 import hashlib
 
@@ -44,6 +44,7 @@ _READY = "next_attempt_at IS NULL AND failed_at IS NULL"
 _WAITING = "next_attempt_at IS NOT NULL AND acquired_token IS NULL AND failed_at IS NULL"
 _LEASED = "acquired_token IS NOT NULL"
 _PARKED = "failed_at IS NOT NULL"
+_IN_FORCE = "action = 'pause' AND ended_at IS NULL"
 _HOLDING = "last_attempt_at IS NOT NULL AND key IS NOT NULL AND next_attempt_at IS NOT NULL"
 
 
@@ -254,6 +255,52 @@ def make_position_table(metadata: MetaData, table_name: str = "outbox_position",
         Column("next_sequence", Integer),
         Column("last_offset", BigInteger),
         Column("written_at", DateTime(timezone=True), nullable=False, server_default=func.statement_timestamp()),
+        schema=schema,
+    )
+
+
+def make_outbox_control_table(
+    metadata: MetaData, table_name: str = "outbox_control", *, schema: str | None = None
+) -> Table:
+    """Declare the control table: pauses that count for all processes, and the audit log of what people did.
+
+    It is optional, and small: a row for each pause, resume, replay and discard. It must be in the database of the
+    outbox table. Several outbox tables may share one; each row says in ``outbox`` which of them it is about.
+
+    Args:
+        metadata: Where the table is registered.
+        table_name: At most 63 bytes.
+        schema: The PostgreSQL schema; None is the connection's search path.
+
+    Returns:
+        The table, to be passed to ``OutboxBroker(engine, outbox_table=..., control_table=...)``.
+
+    Raises:
+        ConfigError: A name is empty or longer than PostgreSQL keeps.
+
+    Example:
+        >>> from sqlalchemy import MetaData
+        >>> make_outbox_control_table(MetaData()).name
+        'outbox_control'
+    """
+    _check_identifier("table_name", table_name)
+    _check_schema(schema)
+    return Table(
+        table_name,
+        metadata,
+        Column("id", BigInteger, Identity(), primary_key=True),
+        Column("outbox", Text, nullable=False),
+        Column("at", DateTime(timezone=True), nullable=False, server_default=func.statement_timestamp()),
+        Column("who", Text, nullable=False),
+        Column("action", Text, nullable=False),
+        Column("what", JSONB, nullable=False),
+        Column("why", Text),
+        Column("affected", BigInteger, nullable=False, server_default=text("0")),
+        # Of a pause alone.
+        Column("until", DateTime(timezone=True)),
+        Column("ended_at", DateTime(timezone=True)),
+        # What every process reads: the log beside it may be long.
+        Index(_name(table_name, "pauses_idx"), "outbox", postgresql_where=text(_IN_FORCE)),
         schema=schema,
     )
 

@@ -6,14 +6,26 @@ from pathlib import Path
 import pytest
 from sqlalchemy import MetaData
 
-from faststream_outbox import ConfigError, make_dlq_table, make_outbox_table
+from faststream_outbox import (
+    ConfigError,
+    make_dlq_table,
+    make_inbox_table,
+    make_outbox_control_table,
+    make_outbox_table,
+    make_position_table,
+)
 from faststream_outbox._store.postgres.ddl import Work, autovacuum, creation, grants, upgrade
 
-PAGE = Path(__file__).parents[2] / "docs" / "operating.md"
+DOCS = Path(__file__).parents[2] / "docs"
 BLOCK = re.compile(r"^```sql\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 GRANT = re.compile(r"GRANT .*?;", re.DOTALL)
 OUTBOX = make_outbox_table(MetaData())
 DLQ = make_dlq_table(MetaData())
+OTHERS = {
+    "position_table": make_position_table(MetaData()),
+    "control_table": make_outbox_control_table(MetaData()),
+    "inbox_table": make_inbox_table(MetaData()),
+}
 
 
 def statements(sql: str) -> list[str]:
@@ -26,23 +38,49 @@ def statements(sql: str) -> list[str]:
         (Work.PUBLISHER, ["publisher"]),
         (Work.PUBLISHER_WITH_TEE, ["publisher with tee"]),
         (Work.PUBLISHER_WITH_TIMERS, ["publisher with timers"]),
-        (Work.CONSUMER, ["consumer", "consumer with a dead-letter table"]),
-        (Work.DEAD_LETTERS, ["dead letters"]),
+        (
+            Work.CONSUMER,
+            [
+                "consumer",
+                "consumer with a dead-letter table",
+                "consumer that sends exactly once",
+                "consumer that heeds pauses",
+            ],
+        ),
+        (Work.CONSUMER_WITH_INBOX, ["handler"]),
+        (Work.INBOX_PRUNER, ["pruning"]),
+        (Work.DEAD_LETTERS, ["dead letters", "dead letters with an audit log"]),
+        (Work.PAUSES, ["pauses"]),
     ],
 )
 def test_grants_are_those_of_the_page(work: Work, headings: list[str]) -> None:
-    blocks = BLOCK.findall(PAGE.read_text(encoding="utf-8"))
+    blocks = [
+        block
+        for page in ("operating.md", "inbox.md")
+        for block in BLOCK.findall((DOCS / page).read_text(encoding="utf-8"))
+        if "GRANT" in block
+    ]
     parts = re.split(r"^-- (.*)\n", "".join(blocks), flags=re.MULTILINE)
     printed = dict(zip(parts[1::2], parts[2::2], strict=True))
     on_the_page = [statement for heading in headings for statement in statements(printed[heading])]
     role = on_the_page[0].rpartition(" ")[2].rstrip(";")
-    assert statements(grants(work, OUTBOX, DLQ, role=role)) == on_the_page
+    assert statements(grants(work, OUTBOX, DLQ, role=role, **OTHERS)) == on_the_page
 
 
-@pytest.mark.parametrize("work", Work)
-def test_without_a_dead_letter_table_nothing_is_said_of_one(work: Work) -> None:
-    assert "dead-letter" not in grants(work, OUTBOX, None, role="app").partition("\n")[2]
-    assert "outbox_dlq" not in grants(work, OUTBOX, None, role="app")
+@pytest.mark.parametrize("work", set(Work) - {Work.PAUSES, Work.CONSUMER_WITH_INBOX, Work.INBOX_PRUNER})
+def test_nothing_is_said_of_tables_that_are_not_there(work: Work) -> None:
+    alone = grants(work, OUTBOX, None, role="app")
+    assert "Where there is" not in alone
+    for name in ("outbox_dlq", "outbox_position", "outbox_control", "inbox TO"):
+        assert name not in alone
+
+
+@pytest.mark.parametrize(
+    ("work", "table"), [(Work.PAUSES, "control"), (Work.CONSUMER_WITH_INBOX, "inbox"), (Work.INBOX_PRUNER, "inbox")]
+)
+def test_a_work_on_a_table_that_is_not_named(work: Work, table: str) -> None:
+    with pytest.raises(ConfigError, match=f"--{table}-table: the work {work} is done with this table; give its name"):
+        grants(work, OUTBOX, DLQ, role="app")
 
 
 def test_names_are_quoted() -> None:

@@ -41,6 +41,9 @@ def make_admin(
     *,
     outbox_table: Table,
     dlq_table: Table | None = None,
+    position_table: Table | None = None,
+    control_table: Table | None = None,
+    inbox_table: Table | None = None,
     listen_engine: AsyncEngine | None = None,
 ) -> OutboxAdmin:
     """Return what ``broker.admin`` is, where there is no broker.
@@ -49,6 +52,9 @@ def make_admin(
         engine: On ``postgresql+asyncpg``; it is used, and never disposed.
         outbox_table: Made by ``make_outbox_table``.
         dlq_table: Made by ``make_dlq_table``; None where dead letters stay in the outbox table.
+        position_table: Made by ``make_position_table``; to be looked at with the others.
+        control_table: Made by ``make_outbox_control_table``; pauses that are stored, and the audit log, need it.
+        inbox_table: Made by ``make_inbox_table``, if it is in this database; to be looked at with the others.
         listen_engine: Where to listen, if not on ``engine``.
 
     Example::
@@ -57,9 +63,12 @@ def make_admin(
         for figures in await admin.queues():
             print(figures.queue, figures.backlog, figures.oldest_seconds)
     """
+    others = [table for table in (position_table, control_table) if table is not None]
     return OutboxAdmin(
         PostgresOnlooker(engine, outbox_table, dlq_table),
-        PostgresExaminer(engine, outbox_table, dlq_table, listen_engine=listen_engine),
+        PostgresExaminer(
+            engine, outbox_table, dlq_table, others=others, inbox_table=inbox_table, listen_engine=listen_engine
+        ),
         PostgresDeadLetters(engine, outbox_table, dlq_table),
         explain,
     )

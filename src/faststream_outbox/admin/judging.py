@@ -81,7 +81,8 @@ def advice_for(difference: str) -> str:
     """Return which command prints what mends a difference."""
     if difference == "there is no such table":
         return (
-            "faststream-outbox ddl create prints the statements that create it; or correct the table's name or schema"
+            "faststream-outbox ddl create prints the statements that create it (--position-table, --control-table and "
+            "--inbox-table name the optional ones); or correct the table's name or schema"
         )
     return "faststream-outbox ddl upgrade prints the statements for a table of an earlier release"
 

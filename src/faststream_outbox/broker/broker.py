@@ -40,7 +40,7 @@ from faststream_outbox.checks import MIN_SECONDS, check_options, require_seconds
 from faststream_outbox.exceptions import ConfigError, SchemaError
 from faststream_outbox.message import Delivery, OutboxMessage
 from faststream_outbox.publisher.producer import OutboxProducer
-from faststream_outbox.schema import make_dlq_table, make_outbox_table, make_position_table
+from faststream_outbox.schema import make_dlq_table, make_outbox_control_table, make_outbox_table, make_position_table
 
 DEFAULT_GRACEFUL_TIMEOUT = 15.0
 
@@ -55,6 +55,7 @@ class OutboxBroker(OutboxPublishMixin, OutboxRegistrator, BrokerUsecase[Delivery
         engine: The caller's engine, ``postgresql+asyncpg``; it is used, and never disposed.
         outbox_table: Made by ``make_outbox_table``.
         position_table: Made by ``make_position_table``; forwarders with ``exactly_once=True`` need it.
+        control_table: Made by ``make_outbox_control_table``; pauses that are stored, and the audit log, need it.
         dlq_table: Made by ``make_dlq_table``; None parks rows that failed for good in the outbox table.
         **options: See ``BrokerOptions``.
 
@@ -81,6 +82,7 @@ class OutboxBroker(OutboxPublishMixin, OutboxRegistrator, BrokerUsecase[Delivery
         outbox_table: Table,
         dlq_table: Table | None = None,
         position_table: Table | None = None,
+        control_table: Table | None = None,
         **options: Unpack[BrokerOptions],
     ) -> None:
         check_options("OutboxBroker", options, BrokerOptions)
@@ -90,6 +92,8 @@ class OutboxBroker(OutboxPublishMixin, OutboxRegistrator, BrokerUsecase[Delivery
             _check_table("dlq_table", dlq_table, made_by=make_dlq_table)
         if position_table is not None:
             _check_table("position_table", position_table, made_by=make_position_table)
+        if control_table is not None:
+            _check_table("control_table", control_table, made_by=make_outbox_control_table)
         listen_engine = options.get("listen_engine")
         if listen_engine is not None:
             _check_engine("listen_engine", listen_engine)
@@ -133,6 +137,7 @@ class OutboxBroker(OutboxPublishMixin, OutboxRegistrator, BrokerUsecase[Delivery
                     outbox_table,
                     dlq_table,
                     position_table,
+                    control_table=control_table,
                     listen_engine=listen_engine,
                     notify=self._notify,
                     waker=self._waker,

@@ -81,6 +81,42 @@ _OPTIONS: Mapping[str, tuple[Any, Any]] = {
         ],
         None,
     ),
+    "position_table": (
+        Annotated[
+            str | None,
+            typer.Option(
+                envvar="OUTBOX_POSITION_TABLE",
+                help="The position table; without it, TABLE_position if there is one.",
+                rich_help_panel=_PANEL,
+                show_default=False,
+            ),
+        ],
+        None,
+    ),
+    "control_table": (
+        Annotated[
+            str | None,
+            typer.Option(
+                envvar="OUTBOX_CONTROL_TABLE",
+                help="The control table; without it, TABLE_control if there is one.",
+                rich_help_panel=_PANEL,
+                show_default=False,
+            ),
+        ],
+        None,
+    ),
+    "inbox_table": (
+        Annotated[
+            str | None,
+            typer.Option(
+                envvar="OUTBOX_INBOX_TABLE",
+                help="The inbox table, if there is one in this database.",
+                rich_help_panel=_PANEL,
+                show_default=False,
+            ),
+        ],
+        None,
+    ),
     "timeout": (
         Annotated[
             float,

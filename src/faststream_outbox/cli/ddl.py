@@ -5,15 +5,15 @@ from collections.abc import Iterable
 from typing import Annotated
 
 import typer
-from sqlalchemy import MetaData, Table
+from sqlalchemy import Table
 
 from faststream_outbox._store.postgres.ddl import Work, creation
 from faststream_outbox._store.postgres.ddl import autovacuum as autovacuum_sql
 from faststream_outbox._store.postgres.ddl import grants as grants_sql
 from faststream_outbox._store.postgres.ddl import upgrade as upgrade_sql
-from faststream_outbox.cli.exits import Exit, report
+from faststream_outbox.cli.exits import CommandError, Exit, report
+from faststream_outbox.cli.site import CONTROL, DLQ, INBOX, POSITION, declare
 from faststream_outbox.exceptions import ConfigError
-from faststream_outbox.schema import make_dlq_table, make_outbox_table
 
 TableName = Annotated[str, typer.Option("--table", envvar="OUTBOX_TABLE", help="The outbox table.")]
 Schema = Annotated[str | None, typer.Option("--schema", envvar="OUTBOX_SCHEMA", help="Its schema.", show_default=False)]
@@ -26,6 +26,18 @@ DlqTable = Annotated[
         show_default=False,
     ),
 ]
+PositionTable = Annotated[
+    str | None,
+    typer.Option("--position-table", envvar="OUTBOX_POSITION_TABLE", help="The position table, if there is to be one."),
+]
+ControlTable = Annotated[
+    str | None,
+    typer.Option("--control-table", envvar="OUTBOX_CONTROL_TABLE", help="The control table, if there is to be one."),
+]
+InboxTable = Annotated[
+    str | None,
+    typer.Option("--inbox-table", envvar="OUTBOX_INBOX_TABLE", help="The inbox table, if there is to be one."),
+]
 NoDlq = Annotated[bool, typer.Option("--no-dlq-table", help="There is no dead-letter table.")]
 Json = Annotated[bool, typer.Option("--json", help="Print a JSON list of statements.")]
 
@@ -36,11 +48,18 @@ def create(
     schema: Schema = None,
     dlq_table: DlqTable = None,
     no_dlq: NoDlq = False,
+    position_table: PositionTable = None,
+    control_table: ControlTable = None,
+    inbox_table: InboxTable = None,
     as_json: Json = False,
 ) -> None:
-    """Print the statements that create the tables with their indexes and checks."""
-    outbox, dlq = _tables(table, schema, dlq_table, no_dlq=no_dlq, as_json=as_json)
-    _print(creation([outbox] if dlq is None else [outbox, dlq]), as_json=as_json)
+    """Print the statements that create the tables with their indexes and checks.
+
+    Tables for positions, for pauses with the audit log, and for an inbox are printed where they are named.
+    """
+    others = {POSITION: position_table, CONTROL: control_table, INBOX: inbox_table}
+    tables = _tables(table, schema, dlq_table, no_dlq=no_dlq, as_json=as_json, **others)
+    _print(creation([*tables.values()]), as_json=as_json)
 
 
 def upgrade(
@@ -59,11 +78,11 @@ def upgrade(
 
     Run each outside a transaction (psql does so, without --single-transaction).
     """
-    outbox, dlq = _tables(table, schema, dlq_table, no_dlq=no_dlq, as_json=as_json)
+    tables = _tables(table, schema, dlq_table, no_dlq=no_dlq, as_json=as_json)
     try:
-        statements = [*upgrade_sql(outbox, dlq, from_version=from_version)]
+        statements = [*upgrade_sql(tables["outbox_table"], tables.get(DLQ), from_version=from_version)]
     except ConfigError as error:
-        raise _refused(str(error).replace("from_version", "from-version", 1), as_json=as_json) from error
+        raise _refused(str(error).replace("from_version", "--from-version", 1), as_json=as_json) from error
     _print(statements or ["-- Nothing has changed since then."], as_json=as_json)
 
 
@@ -75,33 +94,43 @@ def grants(
     schema: Schema = None,
     dlq_table: DlqTable = None,
     no_dlq: NoDlq = False,
+    position_table: PositionTable = None,
+    control_table: ControlTable = None,
+    inbox_table: InboxTable = None,
     as_json: Json = False,
 ) -> None:
-    """Print the privileges that a role needs for its work, and no more."""
-    outbox, dlq = _tables(table, schema, dlq_table, no_dlq=no_dlq, as_json=as_json)
-    _print([grants_sql(each, outbox, dlq, role=role) for each in dict.fromkeys(work)], as_json=as_json)
+    """Print the privileges that a role needs for its work, and no more.
+
+    What is about the tables for positions, for pauses with the audit log, and for an inbox is printed where they are
+    named.
+    """
+    others = {POSITION: position_table, CONTROL: control_table, INBOX: inbox_table}
+    tables = _tables(table, schema, dlq_table, no_dlq=no_dlq, as_json=as_json, **others)
+    try:
+        statements = [grants_sql(each, role=role, **tables) for each in dict.fromkeys(work)]
+    except ConfigError as error:
+        raise _refused(str(error), as_json=as_json) from error
+    _print(statements, as_json=as_json)
 
 
 def autovacuum(*, table: TableName = "outbox", schema: Schema = None, as_json: Json = False) -> None:
     """Print settings with which autovacuum keeps up with the outbox table."""
-    outbox, _ = _tables(table, schema, None, no_dlq=True, as_json=as_json)
-    _print([autovacuum_sql(outbox)], as_json=as_json)
+    tables = _tables(table, schema, None, no_dlq=True, as_json=as_json)
+    _print([autovacuum_sql(tables["outbox_table"])], as_json=as_json)
 
 
 def _tables(
-    table: str, schema: str | None, dlq_table: str | None, *, no_dlq: bool, as_json: bool
-) -> tuple[Table, Table | None]:
-    metadata = MetaData()
+    table: str, schema: str | None, dlq_table: str | None, *, no_dlq: bool, as_json: bool, **others: str | None
+) -> dict[str, Table]:
+    named = {DLQ: None if no_dlq else dlq_table or f"{table}_dlq", **others}
     try:
-        outbox = make_outbox_table(metadata, table, schema=schema)
-        dlq = None if no_dlq else make_dlq_table(metadata, dlq_table or f"{table}_dlq", schema=schema)
-    except ConfigError as error:
-        raise _refused(str(error).replace("table_name", "table", 1), as_json=as_json) from error
-    return outbox, dlq
+        return declare(table, schema, {option: name for option, name in named.items() if name is not None})
+    except CommandError as error:
+        raise _refused(str(error), as_json=as_json) from error
 
 
 def _refused(message: str, *, as_json: bool) -> typer.Exit:
-    report(f"--{message}", as_json=as_json)
+    report(message, as_json=as_json)
     return typer.Exit(Exit.USAGE)
 
 

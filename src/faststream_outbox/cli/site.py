@@ -1,6 +1,6 @@
 """The outbox that a command is about: a database, and the names of its tables."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,9 +13,48 @@ from faststream_outbox.admin import OutboxAdmin, make_admin
 from faststream_outbox.cli.dsn import read_dsn, without_secrets
 from faststream_outbox.cli.exits import CommandError, Exit
 from faststream_outbox.exceptions import ConfigError
-from faststream_outbox.schema import make_dlq_table, make_outbox_table
+from faststream_outbox.schema import (
+    MAX_IDENTIFIER_BYTES,
+    make_dlq_table,
+    make_inbox_table,
+    make_outbox_control_table,
+    make_outbox_table,
+    make_position_table,
+)
 
 CONNECT_SECONDS = 10.0
+
+DLQ, POSITION, CONTROL, INBOX = "dlq_table", "position_table", "control_table", "inbox_table"
+FACTORIES = {
+    DLQ: make_dlq_table,
+    POSITION: make_position_table,
+    CONTROL: make_outbox_control_table,
+    INBOX: make_inbox_table,
+}
+"""The tables beside the outbox table, by the names of the options that name them."""
+
+
+def declare(table: str, schema: str | None, others: Mapping[str, str]) -> dict[str, Table]:
+    """Declare the outbox table, as ``outbox_table``, and tables beside it, by the names of their options.
+
+    Raises:
+        CommandError: A name cannot be; or two tables have one.
+    """
+    metadata = MetaData()
+    makers = {"outbox_table": (make_outbox_table, table)} | {
+        option: (FACTORIES[option], name) for option, name in others.items()
+    }
+    declared: dict[str, Table] = {}
+    for option, (make, name) in makers.items():
+        shown = f"--{'table' if option == 'outbox_table' else option.replace('_', '-')}"
+        if any(other.name == name for other in declared.values()):
+            raise CommandError(f"{shown}: {name!r} is the name of another of these tables", Exit.USAGE)
+        try:
+            declared[option] = make(metadata, name, schema=schema)
+        except ConfigError as error:
+            told = str(error).replace("table_name", shown, 1)
+            raise CommandError(told if told.startswith("--") else f"--{told}", Exit.USAGE) from error
+    return declared
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,23 +66,28 @@ class Site:
     table: str
     schema: str | None
     dlq_table: str | None
+    position_table: str | None
+    control_table: str | None
+    inbox_table: str | None
     timeout: float
     as_json: bool
 
-    def tables(self) -> tuple[Table, Table]:
-        """Return the declarations of the outbox table and of its dead-letter table.
+    def tables(self) -> dict[str, Table]:
+        """Return the declarations of the tables that are named, and of those that may be there.
 
         Raises:
             CommandError: A name cannot be.
         """
-        metadata = MetaData()
-        try:
-            return (
-                make_outbox_table(metadata, self.table, schema=self.schema),
-                make_dlq_table(metadata, self.dlq_table or f"{self.table}_dlq", schema=self.schema),
-            )
-        except ConfigError as error:
-            raise CommandError(f"--{str(error).replace('table_name', 'table', 1)}", Exit.USAGE) from error
+        # An inbox is called after nothing, and a table of that name may be anything.
+        guessed = {DLQ: f"{self.table}_dlq", POSITION: f"{self.table}_position", CONTROL: f"{self.table}_control"}
+        # No table has a name that is too long.
+        guessed = {
+            option: name
+            for option, name in guessed.items()
+            if len(name.encode(errors="surrogatepass")) <= MAX_IDENTIFIER_BYTES
+        }
+        named = {option: name for option in FACTORIES if (name := getattr(self, option)) is not None}
+        return declare(self.table, self.schema, guessed | named)
 
     def without_secrets(self, text: str) -> str:
         """Return a text without the password, should it be in it."""
@@ -56,16 +100,26 @@ class Site:
     async def open(self) -> AsyncIterator[OutboxAdmin]:
         """Connect, and yield the admin API; the connections are closed at the end.
 
-        A dead-letter table that is not named is used if there is one called after the outbox table.
+        A table that is not named is used if there is one called after the outbox table.
         """
-        outbox_table, dlq_table = self.tables()
+        tables = self.tables()
         engine = self._engine()
         try:
             # It waits for no lock on a table, and where nothing can be asked at all, it says so at once.
-            is_there = await make_admin(engine, outbox_table=outbox_table).has_table(dlq_table)
-            # One that is named and not there is an error of its own.
-            used = dlq_table if is_there or self.dlq_table is not None else None
-            yield make_admin(engine, outbox_table=outbox_table, dlq_table=used)
+            has_table = make_admin(engine, outbox_table=tables["outbox_table"]).has_table
+            for option in [*tables]:
+                # One that is named and not there is an error of its own.
+                is_guessed = option != "outbox_table" and getattr(self, option) is None
+                if is_guessed and not await has_table(tables[option]):
+                    del tables[option]
+            yield make_admin(
+                engine,
+                outbox_table=tables["outbox_table"],
+                dlq_table=tables.get(DLQ),
+                position_table=tables.get(POSITION),
+                control_table=tables.get(CONTROL),
+                inbox_table=tables.get(INBOX),
+            )
         finally:
             await engine.dispose()
 

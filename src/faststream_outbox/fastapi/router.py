@@ -57,6 +57,7 @@ class OutboxRouter(StreamRouter[Delivery]):
         engine: The caller's engine, ``postgresql+asyncpg``; it is used, and never disposed.
         outbox_table: Made by ``make_outbox_table``.
         position_table: Made by ``make_position_table``; forwarders with ``exactly_once=True`` need it.
+        control_table: Made by ``make_outbox_control_table``; pauses that are stored, and the audit log, need it.
         dlq_table: Made by ``make_dlq_table``; None parks rows that failed for good in the outbox table.
         **options: See ``RouterOptions``.
 
@@ -85,6 +86,7 @@ class OutboxRouter(StreamRouter[Delivery]):
         outbox_table: Table,
         dlq_table: Table | None = None,
         position_table: Table | None = None,
+        control_table: Table | None = None,
         **options: Unpack[RouterOptions],
     ) -> None:
         for option, reason in _NOT_EXPOSED.items():
@@ -95,7 +97,12 @@ class OutboxRouter(StreamRouter[Delivery]):
         arguments: dict[str, Any] = {"context": None, **options}
         arguments["dependencies"] = _fastapi_dependencies(options.get("dependencies"))
         super().__init__(
-            engine, outbox_table=outbox_table, dlq_table=dlq_table, position_table=position_table, **arguments
+            engine,
+            outbox_table=outbox_table,
+            dlq_table=dlq_table,
+            position_table=position_table,
+            control_table=control_table,
+            **arguments,
         )
         self.dependencies = [Depends(RouteBroker(self.broker)), *self.dependencies]
         self._applications = Applications(self.fastapi_config, start=self._start_broker, stop=self._stop_broker)

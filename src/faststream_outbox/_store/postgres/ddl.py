@@ -27,8 +27,15 @@ class Work(StrEnum):
     PUBLISHER_WITH_TEE = "publisher-with-tee"
     PUBLISHER_WITH_TIMERS = "publisher-with-timers"
     CONSUMER = "consumer"
+    CONSUMER_WITH_INBOX = "consumer-with-inbox"
+    INBOX_PRUNER = "inbox-pruner"
     DEAD_LETTERS = "dead-letters"
+    PAUSES = "pauses"
     ONLOOKER = "onlooker"
+
+
+_NEEDED = {Work.CONSUMER_WITH_INBOX: "inbox", Work.INBOX_PRUNER: "inbox", Work.PAUSES: "control"}
+_WHERE = re.compile(r"^(-- Where there is an? ([a-z-]+) table\.\n)", re.MULTILINE)
 
 
 def creation(tables: Sequence[Table]) -> Iterator[str]:
@@ -67,18 +74,47 @@ def upgrade(outbox_table: Table, dlq_table: Table | None, *, from_version: str |
         yield fill("ddl_upgrade_check", table=quote_table(outbox_table), **clauses).strip()
 
 
-def grants(work: Work, outbox_table: Table, dlq_table: Table | None, *, role: str) -> str:
+def grants(
+    work: Work,
+    outbox_table: Table,
+    dlq_table: Table | None = None,
+    *,
+    role: str,
+    position_table: Table | None = None,
+    control_table: Table | None = None,
+    inbox_table: Table | None = None,
+) -> str:
     """Return the statements that give a role what it needs for a work, and no more.
 
     Args:
         work: What it is to do.
         outbox_table: Where.
-        dlq_table: The dead-letter table; None leaves out what is about it.
+        dlq_table: The dead-letter table; None leaves out what is about it, as for the tables below.
         role: Its name.
+        position_table: The position table, or None.
+        control_table: The control table, or None.
+        inbox_table: The inbox table, or None.
+
+    Raises:
+        ConfigError: The work is about a table alone that is not named.
     """
-    clauses = _clauses(outbox_table, dlq_table) | {"role": quote_name(role)}
-    text = fill(f"ddl_grants_{work.replace('-', '_')}", **clauses).strip()
-    return text if dlq_table is not None else text.partition("\n-- Where there is a dead-letter table.")[0]
+    optional = {"dead-letter": dlq_table, "position": position_table, "control": control_table, "inbox": inbox_table}
+    clauses = {
+        "table": quote_table(outbox_table),
+        "sequence": _sequence(outbox_table),
+        "role": quote_name(role),
+        **{f"{kind.replace('-', '_')}_table": _quoted(table) for kind, table in optional.items()},
+    }
+    needed = _NEEDED.get(work)
+    if needed is not None and optional[needed] is None:
+        msg = f"--{needed}-table: the work {work} is done with this table; give its name"
+        raise ConfigError(msg)
+    # What comes before the first table that is optional; then, in turns, such a table and what is about it.
+    text, *parts = _WHERE.split(fill(f"ddl_grants_{work.replace('-', '_')}", **clauses))
+    for heading, kind, part in zip(parts[::3], parts[1::3], parts[2::3], strict=True):
+        if optional[kind] is not None:
+            text += heading + part
+    return text.strip()
 
 
 def autovacuum(outbox_table: Table) -> str:
@@ -86,12 +122,8 @@ def autovacuum(outbox_table: Table) -> str:
     return fill("ddl_autovacuum", table=quote_table(outbox_table)).strip()
 
 
-def _clauses(outbox_table: Table, dlq_table: Table | None) -> dict[str, str]:
-    return {
-        "table": quote_table(outbox_table),
-        "sequence": _sequence(outbox_table),
-        "dlq_table": "" if dlq_table is None else quote_table(dlq_table),
-    }
+def _quoted(table: Table | None) -> str:
+    return "" if table is None else quote_table(table)
 
 
 def _sequence(table: Table) -> str:

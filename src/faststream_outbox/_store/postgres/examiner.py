@@ -12,6 +12,8 @@ from sqlalchemy import Index, Row, Table, TextClause
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from faststream_outbox._store.halves import halves
+from faststream_outbox._store.postgres.entries import PostgresEntries
+from faststream_outbox._store.postgres.inspection import differences
 from faststream_outbox._store.postgres.listener import listen
 from faststream_outbox._store.postgres.people import PeopleStatements
 from faststream_outbox._store.postgres.statements import quote_table
@@ -46,6 +48,8 @@ class PostgresExaminer:
         engine: Gives the connections.
         outbox_table: Made by ``make_outbox_table``.
         dlq_table: Made by ``make_dlq_table``, or None.
+        others: The position table and the control table, where there are such.
+        inbox_table: Made by ``make_inbox_table``, or None.
         listen_engine: Where to listen, if not on ``engine``.
     """
 
@@ -55,14 +59,19 @@ class PostgresExaminer:
         outbox_table: Table,
         dlq_table: Table | None = None,
         *,
+        others: Sequence[Table] = (),
+        inbox_table: Table | None = None,
         listen_engine: AsyncEngine | None = None,
     ) -> None:
         self._engine = engine
         self._listen_engine = listen_engine or engine
         self._outbox_table = translated(outbox_table, engine)
-        self._declared = [self._outbox_table, *([] if dlq_table is None else [translated(dlq_table, engine)])]
+        of_rows = [self._outbox_table, *([] if dlq_table is None else [translated(dlq_table, engine)])]
+        self._others = [translated(table, engine) for table in others]
+        self._inbox_table = None if inbox_table is None else translated(inbox_table, engine)
+        self._declared = [*of_rows, *self._others, *([] if self._inbox_table is None else [self._inbox_table])]
         self._tables = {"tables": [quote_table(table) for table in self._declared]}
-        self._statements = PeopleStatements(*self._declared)
+        self._statements = PeopleStatements(*of_rows)
         self._store = PostgresStore(engine, outbox_table, dlq_table)
 
     async def server(self) -> ServerFacts:
@@ -131,7 +140,12 @@ class PostgresExaminer:
         return frozenset(heard)
 
     async def differences(self) -> Mapping[str, Sequence[str]]:
-        return await self._store.differences()
+        found = await self._store.differences()
+        async with self._engine.connect() as connection:
+            found |= {quote_table(table): await connection.run_sync(differences, table) for table in self._others}
+        if self._inbox_table is not None:
+            found[quote_table(self._inbox_table)] = await PostgresEntries(self._inbox_table).differences(self._engine)
+        return {table: problems for table, problems in found.items() if problems}
 
     async def _fetch(self, statement: TextClause, wanted: Mapping[str, Any]) -> Sequence[Row[Any]]:
         async with self._engine.connect() as connection:

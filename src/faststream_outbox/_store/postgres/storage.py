@@ -22,6 +22,7 @@ class PostgresStorage:
         outbox_table: The declared table of rows.
         dlq_table: The declared dead-letter table; None parks rows that failed for good.
         position_table: The declared position table; None where no forwarder sends exactly once.
+        control_table: The declared control table; None where no pause is stored and no audit log kept.
         listen_engine: Where to listen, if not on ``engine``.
         notify: Whether an insert wakes listeners.
         waker: Returns what wakes consumers of this process after a commit; None where notifications do.
@@ -35,6 +36,7 @@ class PostgresStorage:
         dlq_table: Table | None,
         position_table: Table | None = None,
         *,
+        control_table: Table | None = None,
         listen_engine: AsyncEngine | None,
         notify: bool,
         waker: Callable[[], Callable[[str], None] | None],
@@ -42,6 +44,7 @@ class PostgresStorage:
     ) -> None:
         self._engine = engine
         self._tables = (outbox_table, dlq_table)
+        self._others = [table for table in (position_table, control_table) if table is not None]
         self._listen_engine = listen_engine
         self.store = PostgresStore(engine, outbox_table, dlq_table, position_table, listen_engine=listen_engine)
         self.writer = PostgresWriter(engine, outbox_table, notify=notify, waker=waker, warn=warn)
@@ -55,4 +58,4 @@ class PostgresStorage:
     @cached_property
     def examiner(self) -> PostgresExaminer:
         """What reads the facts that findings are made of."""
-        return PostgresExaminer(self._engine, *self._tables, listen_engine=self._listen_engine)
+        return PostgresExaminer(self._engine, *self._tables, others=self._others, listen_engine=self._listen_engine)

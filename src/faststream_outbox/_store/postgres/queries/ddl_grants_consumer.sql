@@ -5,4 +5,8 @@ GRANT UPDATE (next_attempt_at, attempts_count, deliveries_count, first_attempt_a
 -- Without this, a row that SQL wrote with a much higher id can hide other rows for minutes.
 GRANT SELECT ON SEQUENCE {sequence} TO {role};
 -- Where there is a dead-letter table.
-GRANT INSERT ON {dlq_table} TO {role};
+GRANT INSERT ON {dead_letter_table} TO {role};
+-- Where there is a position table.
+GRANT SELECT, INSERT, UPDATE (token, next_sequence, last_offset, written_at) ON {position_table} TO {role};
+-- Where there is a control table.
+GRANT SELECT ON {control_table} TO {role};
