@@ -109,7 +109,7 @@ async def test_messages_reach_their_destinations_and_are_counted(
     assert {value for _, value in samples["outbox_forwarder_lag_seconds"]} == {0.0}
     assert {value for _, value in samples["outbox_forwarder_dead_total"]} == {0.0}
     states = {labels["forwarder"]: labels["state"] for labels, value in samples["outbox_forwarder_state"] if value}
-    assert states == dict.fromkeys(forwarders, "closed")
+    assert states == dict.fromkeys(forwarders, "flowing")
 
 
 async def test_foreign_hosts_are_refused(relay: httpx.AsyncClient) -> None:

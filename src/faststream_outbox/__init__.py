@@ -10,6 +10,7 @@ from faststream_outbox._values.forward import Forward
 from faststream_outbox._values.row import OutboxRow
 from faststream_outbox.broker import trying_out as trying_out  # FastStream is to find it
 from faststream_outbox.broker.broker import OutboxBroker
+from faststream_outbox.broker.health import BrokerHealth, HealthState
 from faststream_outbox.broker.router import OutboxRoute, OutboxRoutePublisher, OutboxRouter
 from faststream_outbox.exceptions import (
     ConfigError,
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 
 __all__ = (
     "AckPolicy",
+    "BrokerHealth",
     "ConfigError",
     "ConstantRetry",
     "DeadLetter",
@@ -46,6 +48,7 @@ __all__ = (
     "Forward",
     "ForwarderState",
     "ForwarderStatus",
+    "HealthState",
     "Inbox",
     "InvalidMessageError",
     "InvalidSessionError",

@@ -577,3 +577,41 @@ async def test_is_cancelled_tells_the_task_from_what_it_awaits() -> None:
 
 async def test_nothing_to_stop() -> None:
     assert await stop_tasks([], None) == set()
+
+
+class Hanging(Service):
+    """Works until it is let go, then rests."""
+
+    def __init__(self) -> None:
+        super().__init__("hanging", Health("database", Lines()))
+        self.gate = asyncio.Event()
+
+    async def run_once(self) -> None:
+        await self.gate.wait()
+        await self.sleep(3600)
+
+
+async def test_a_loop_that_works_for_too_long_hangs_and_one_that_rests_does_not() -> None:
+    service = Hanging()
+    assert service.stalled == (), "it has not begun"
+    service.start()
+    await asyncio.sleep(0.01)
+    assert service.stalled == ()
+    service.longest_work = 0.0
+    assert service.stalled == ("hanging hangs for 0 s",)
+    service.gate.set()
+    await asyncio.sleep(0.01)
+    assert service.stalled == (), "it rests"
+    await service.stop()
+    assert service.stalled == ()
+
+
+async def test_a_loop_that_others_have_ended_has_ended() -> None:
+    service = Hanging()
+    service.start()
+    assert service._task is not None
+    service._task.cancel()
+    await asyncio.wait([service._task])
+    assert service.stalled == ("hanging has ended",)
+    await service.stop()
+    assert service.stalled == ()

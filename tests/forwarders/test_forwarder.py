@@ -114,7 +114,7 @@ async def test_from_the_start_to_the_stop(
         assert 0.0 <= status.lag_seconds < 5.0
         assert status.last_error == "ConnectionError: the test does not run the destination's broker"
         async with TestKafkaBroker(kafka):
-            status = await state_is(forwarder, "closed")
+            status = await state_is(forwarder, "flowing")
             await until(lambda: arrived == ["tea"])
             async with asyncio.timeout(5):
                 # The other lane connects again a moment later.
@@ -122,7 +122,7 @@ async def test_from_the_start_to_the_stop(
                     await asyncio.sleep(0.001)
             assert status == ForwarderStatus(
                 name="kafka:orders.v1",
-                state=ForwarderState.CLOSED,
+                state=ForwarderState.FLOWING,
                 lag_rows=0,
                 lag_seconds=0.0,
                 last_error=None,
@@ -141,9 +141,9 @@ async def test_an_outage_can_be_seen(
     forwarder = make()
     async with TestOutboxBroker(broker, run_loops=True), AsyncExitStack() as stack:
         await stack.enter_async_context(TestKafkaBroker(kafka))
-        await state_is(forwarder, "closed")
+        await state_is(forwarder, "flowing")
         await broker.publish("unwelcome", queue="orders", session=NO_SESSION)
-        status = await state_is(forwarder, "open")
+        status = await state_is(forwarder, "down")
         assert status.lag_rows == 1
         assert status.last_error is not None
         assert "unwelcome" in status.last_error
@@ -163,7 +163,7 @@ async def test_what_the_database_refuses_can_be_seen(
     forwarder = make()
     assert (await forwarder.status()).set_aside == 0
     async with TestOutboxBroker(broker, run_loops=True), TestKafkaBroker(kafka):
-        await state_is(forwarder, "closed")
+        await state_is(forwarder, "flowing")
         for body in ("tea", "milk"):
             await broker.publish(body, queue="orders", session=NO_SESSION)
         async with asyncio.timeout(5):

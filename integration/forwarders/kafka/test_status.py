@@ -40,17 +40,17 @@ async def test_through_an_outage(
     assert 0.0 < status.lag_seconds < 30.0
     await kafka_proxy.restore()
     status = await status_when(forwarder, lambda status: status.sent == 20)
-    status = await status_when(forwarder, lambda status: status.state == "closed" and not status.last_error)
+    status = await status_when(forwarder, lambda status: status.state == "flowing" and not status.last_error)
     assert (status.lag_rows, status.lag_seconds) == (0, 0.0)
     kafka_proxy.refuse()
     kafka_proxy.reset()
     await publishing.many([Outgoing(b"", key="k")] * 3)
-    status = await status_when(forwarder, lambda status: status.state == "open")
+    status = await status_when(forwarder, lambda status: status.state == "down")
     assert (status.lag_rows, status.refused, status.dead) == (3, 0, 0)
     assert status.last_error is not None
     assert "ConnectionError" in status.last_error
     await kafka_proxy.restore()
-    await status_when(forwarder, lambda status: status.sent == 23 and status.state == "closed")
+    await status_when(forwarder, lambda status: status.sent == 23 and status.state == "flowing")
     await broker.stop()
     assert (await forwarder.status()).state == "stopped"
 

@@ -13,7 +13,7 @@ from faststream_outbox._engine.service import DATABASE_SECONDS, Service
 from faststream_outbox._engine.token import Token
 from faststream_outbox._engine.wakeups import Wakeups
 from faststream_outbox._engine.watching.consumed import Consumed
-from faststream_outbox._store.protocol import PRESENCE_PREFIX, Announcement, Store
+from faststream_outbox._store.protocol import PRESENCE_PREFIX, Announcement, Listener, Store
 
 STEADY_SECONDS = 10.0
 """After the line was down: by then every other living process has its own back too, with all its backoff."""
@@ -59,6 +59,11 @@ class Receiver(Service):
         """Whether what is committed now wakes this process."""
         return self._hears
 
+    @property
+    def is_enabled(self) -> bool:
+        """Whether it listens, or tries to."""
+        return self._enabled
+
     def is_steady(self) -> bool:
         """Return whether the line has been up for a while since it was last down."""
         return time.monotonic() >= self._steady_from
@@ -70,7 +75,8 @@ class Receiver(Service):
     async def run_once(self) -> None:
         if not self._enabled:
             self._decide(f"lease:{self._holder}")
-            await self._stopping.wait()
+            with self.resting():
+                await self._stopping.wait()
             return
         try:
             await self._listen(f"{PRESENCE_PREFIX}{self._holder}")
@@ -93,11 +99,8 @@ class Receiver(Service):
             self._hears = True
             self._consumed.begin()
             try:
-                async for heard in line:
-                    if isinstance(heard, Announcement):
-                        self._consumed.heard(heard.queues)
-                    else:
-                        self._wakeups.wake(heard)
+                with self.resting():
+                    await self._hear(line)
             finally:
                 # Before the line is closed, which may take a moment. What was committed since it broke rang no bell.
                 self._hears = False
@@ -105,6 +108,13 @@ class Receiver(Service):
                 self._wakeups.wake_all()
             msg = "the connection that listens for new rows ended"
             raise ConnectionError(msg)
+
+    async def _hear(self, line: Listener) -> None:
+        async for heard in line:
+            if isinstance(heard, Announcement):
+                self._consumed.heard(heard.queues)
+            else:
+                self._wakeups.wake(heard)
 
     def _fall_back_to_polling(self) -> None:
         if self._token.value:

@@ -5,6 +5,7 @@ import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
+from weakref import WeakSet
 
 from faststream_outbox._engine.failure import FailurePolicy
 from faststream_outbox._engine.handling.completer import Completer
@@ -23,7 +24,7 @@ from faststream_outbox._engine.relaying.positions import Positions
 from faststream_outbox._engine.relaying.sender import Prepare
 from faststream_outbox._engine.relaying.team import Team
 from faststream_outbox._engine.rounds import Rounds
-from faststream_outbox._engine.service import CANCEL_SECONDS, DATABASE_SECONDS
+from faststream_outbox._engine.service import CANCEL_SECONDS, DATABASE_SECONDS, Service
 from faststream_outbox._engine.surveyor import Surveyor
 from faststream_outbox._engine.token import Token
 from faststream_outbox._engine.wakeups import TeamBell, Wakeup, Wakeups
@@ -64,6 +65,8 @@ class Runtime:
         self.wakeups = Wakeups()
         token = Token()
         self.leases = Leases(token)
+        self._consumers_and_lanes: WeakSet[Consumer | Lane] = WeakSet()
+        """Their owners start them, and let go of them when they have stopped."""
         self._workers = self._lanes = 0
         """Each may hold a connection."""
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -106,12 +109,29 @@ class Runtime:
             with contextlib.suppress(RuntimeError):  # the loop is closed
                 self._loop.call_soon_threadsafe(self.wakeups.wake, queue)
 
+    @property
+    def stalled(self) -> Sequence[str]:
+        """What is wrong with the loops of this process: one has ended by itself, or hangs; empty if all of them beat.
+
+        A loop that cannot reach the database, or its destination, beats.
+        """
+        return [problem for each in (*self._services, *self._consumers_and_lanes) for problem in each.stalled]
+
+    @property
+    def listens(self) -> bool:
+        """Whether new rows are listened for, or would be if the connection were up; False: polling is all there is."""
+        return self._receiver.is_enabled
+
+    @property
+    def _services(self) -> Sequence[Service]:
+        upkeep = (self._completer, self._renewer, self._rescuer)
+        watchers = (self._reminder, self._queue_watcher, self._obstructions)
+        return (self._receiver, *upkeep, *watchers, self._surveyor)
+
     def start(self) -> None:
         """Start listening and the upkeep of leases."""
         self._loop = asyncio.get_running_loop()
-        upkeep = (self._completer, self._renewer, self._rescuer)
-        watchers = (self._reminder, self._queue_watcher, self._obstructions)
-        for service in (self._receiver, *upkeep, *watchers, self._surveyor):
+        for service in self._services:
             service.start()
 
     def check_connections(self) -> None:
@@ -187,7 +207,7 @@ class Runtime:
             lease_seconds=lease_seconds,
             health=self.health,
         )
-        return Consumer(
+        consumer = Consumer(
             name,
             execute=execute,
             workers=workers,
@@ -197,6 +217,8 @@ class Runtime:
             completer=self._completer,
             log=self.log,
         )
+        self._consumers_and_lanes.add(consumer)
+        return consumer
 
     def lane(
         self,
@@ -218,7 +240,7 @@ class Runtime:
         # Positions are written beside a hand-over, which has a connection of its own.
         self._lanes += 1 if positions is None else 2
         rounds, wakeup, pacer = self._watch(queues, min_interval, max_interval, team.bell)
-        return Lane(
+        lane = Lane(
             name,
             store=self.store,
             destination=destination,
@@ -235,6 +257,8 @@ class Runtime:
             health=self.health,
             log=self.log,
         )
+        self._consumers_and_lanes.add(lane)
+        return lane
 
     async def lag(self, queues: Sequence[str], *, at_most: int | None = None) -> Lag:
         """Ask how many rows of these queues could be taken now, and how long they could have been.

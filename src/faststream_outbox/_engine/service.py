@@ -1,9 +1,11 @@
 """The one way in which every loop starts, fails and stops."""
 
 import asyncio
+import math
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Collection
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from faststream_outbox._engine.backoff import Backoff
@@ -15,6 +17,9 @@ CANCEL_SECONDS = 3.0
 DATABASE_SECONDS = 30.0
 """When a call of the store is given up. In a network that drops packets, a connection can stay silent for many minutes;
 half of the default lease is left to renew over another one."""
+
+STALLED_SECONDS = 10 * DATABASE_SECONDS
+"""A loop that works for so long without a rest hangs: each of its calls has a time-out, and a round makes a few."""
 
 LONG_ROUND_SECONDS = 5.0
 """A round that lasted this long before it failed had worked: its failure is the first of its kind, not the next."""
@@ -70,6 +75,10 @@ class Service(ABC):
         self._backoff = Backoff()
         self._stopping = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+        self._busy_since = math.inf
+        """When it has begun to work after its last rest; infinity while it rests."""
+        self.longest_work = STALLED_SECONDS
+        """Seconds that it works at most between two rests."""
 
     @abstractmethod
     async def run_once(self) -> None:
@@ -81,6 +90,25 @@ class Service(ABC):
     @property
     def is_stopping(self) -> bool:
         return self._stopping.is_set()
+
+    @property
+    def stalled(self) -> Sequence[str]:
+        """What is wrong with the loop: it has ended and nobody has stopped it, or it hangs; empty if it beats."""
+        if self._task is None or self.is_stopping:
+            return ()
+        if self._task.done():
+            return (f"{self.name} has ended",)
+        busy = time.monotonic() - self._busy_since
+        return (f"{self.name} hangs for {busy:.0f} s",) if busy > self.longest_work else ()
+
+    @contextmanager
+    def resting(self) -> Iterator[None]:
+        """Wait inside of it for what may take any time: it is no sign that the loop hangs."""
+        self._busy_since = math.inf
+        try:
+            yield
+        finally:
+            self._busy_since = time.monotonic()
 
     def start(self) -> None:
         """Run the loop in a task of its own.
@@ -112,11 +140,12 @@ class Service(ABC):
 
     async def sleep(self, seconds: float) -> None:
         """Sleep, but not through a stop."""
-        try:
-            async with asyncio.timeout(seconds):
-                await self._stopping.wait()
-        except TimeoutError:
-            pass
+        with self.resting():
+            try:
+                async with asyncio.timeout(seconds):
+                    await self._stopping.wait()
+            except TimeoutError:
+                pass
 
     def has_more(self) -> bool:
         """Return whether a stopping service still has work that it must finish."""
@@ -124,7 +153,7 @@ class Service(ABC):
 
     async def _loop(self) -> None:
         while not self.is_stopping or self.has_more():
-            began = time.monotonic()
+            began = self._busy_since = time.monotonic()
             try:
                 await self.run_once()
             except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - a loop outlives every error of its work

@@ -5,12 +5,11 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import Any
 
 from fast_depends import dependency_provider
 from faststream.message import gen_cor_id
 from faststream.specification.schema import BrokerSpec
-from sqlalchemy import URL, MetaData, Table
+from sqlalchemy import Table
 from sqlalchemy.ext.asyncio import AsyncEngine
 from typing_extensions import Unpack, override
 
@@ -27,22 +26,21 @@ from faststream_outbox._faststream import (
 )
 from faststream_outbox._store.postgres.storage import PostgresStorage
 from faststream_outbox._store.storage import Storage
-from faststream_outbox._values.limits import DEFAULT_MAX_PAYLOAD_BYTES
 from faststream_outbox.admin.admin import OutboxAdmin
 from faststream_outbox.admin.dead_letters import DeadLetters
 from faststream_outbox.admin.drained import wait_until_drained
+from faststream_outbox.broker.arguments import check_engine, check_table, graceful_timeout, payload_limit, public_url
+from faststream_outbox.broker.health import BrokerHealth, HealthJudge
 from faststream_outbox.broker.logging import make_outbox_logger_state
 from faststream_outbox.broker.options import BrokerOptions
 from faststream_outbox.broker.publishing import OutboxPublishMixin
 from faststream_outbox.broker.registrator import OutboxRegistrator
 from faststream_outbox.broker_config import OutboxBrokerConfig
 from faststream_outbox.checks import MIN_SECONDS, check_options, require_seconds
-from faststream_outbox.exceptions import ConfigError, SchemaError
+from faststream_outbox.exceptions import SchemaError
 from faststream_outbox.message import Delivery, OutboxMessage
 from faststream_outbox.publisher.producer import OutboxProducer
 from faststream_outbox.schema import make_dlq_table, make_outbox_control_table, make_outbox_table, make_position_table
-
-DEFAULT_GRACEFUL_TIMEOUT = 15.0
 
 
 class OutboxBroker(OutboxPublishMixin, OutboxRegistrator, BrokerUsecase[Delivery, AsyncEngine, OutboxBrokerConfig]):
@@ -86,27 +84,28 @@ class OutboxBroker(OutboxPublishMixin, OutboxRegistrator, BrokerUsecase[Delivery
         **options: Unpack[BrokerOptions],
     ) -> None:
         check_options("OutboxBroker", options, BrokerOptions)
-        _check_engine("engine", engine)
-        _check_table("outbox_table", outbox_table, made_by=make_outbox_table)
+        check_engine("engine", engine)
+        check_table("outbox_table", outbox_table, made_by=make_outbox_table)
         if dlq_table is not None:
-            _check_table("dlq_table", dlq_table, made_by=make_dlq_table)
+            check_table("dlq_table", dlq_table, made_by=make_dlq_table)
         if position_table is not None:
-            _check_table("position_table", position_table, made_by=make_position_table)
+            check_table("position_table", position_table, made_by=make_position_table)
         if control_table is not None:
-            _check_table("control_table", control_table, made_by=make_outbox_control_table)
+            check_table("control_table", control_table, made_by=make_outbox_control_table)
         listen_engine = options.get("listen_engine")
         if listen_engine is not None:
-            _check_engine("listen_engine", listen_engine)
+            check_engine("listen_engine", listen_engine)
         self._engine = engine
         self._listen = options.get("listen", True)
         self._notify = options.get("notify", True)
         self._lifecycle = asyncio.Lock()
+        self._judge = HealthJudge()
         super().__init__(
             routers=options.get("routers", ()),
             config=OutboxBrokerConfig(
                 producer=OutboxProducer(
                     writer=lambda: self._storage.writer,
-                    max_payload_bytes=_payload_limit(options),
+                    max_payload_bytes=payload_limit(options),
                     codec=options.get("codec") or DefaultCodec(),
                     serializer=lambda: serializer_of(self.config),
                     parser=options.get("parser"),
@@ -128,7 +127,7 @@ class OutboxBroker(OutboxPublishMixin, OutboxRegistrator, BrokerUsecase[Delivery
                     provider=options.get("provider") or dependency_provider,
                     context=options.get("context") or ContextRepo(),
                 ),
-                graceful_timeout=_graceful_timeout(options),
+                graceful_timeout=graceful_timeout(options),
                 ack_policy=options.get("ack_policy") or EMPTY,
                 id_generator=options.get("id_generator", gen_cor_id),
                 extra_context={"broker": self},
@@ -149,7 +148,7 @@ class OutboxBroker(OutboxPublishMixin, OutboxRegistrator, BrokerUsecase[Delivery
                 },
             ),
             specification=BrokerSpec(
-                url=[options.get("specification_url") or _public_url(engine)],
+                url=[options.get("specification_url") or public_url(engine)],
                 protocol=options.get("protocol") or "postgresql",
                 protocol_version=options.get("protocol_version"),
                 description=options.get("description"),
@@ -190,6 +189,16 @@ class OutboxBroker(OutboxPublishMixin, OutboxRegistrator, BrokerUsecase[Delivery
         """
         runtime = self.config.broker_config.current_runtime
         return 0 if runtime is None else runtime.set_aside
+
+    @property
+    def stalled(self) -> Sequence[str]:
+        """Loops of this broker that have ended by themselves, or hang; empty while all of them beat.
+
+        A loop that cannot reach the database, or its destination, beats: it tries again. So this is for liveness: if it
+        is not empty, only a restart of the process helps. The database is not asked.
+        """
+        runtime = self.config.broker_config.current_runtime
+        return () if runtime is None else runtime.stalled
 
     @override
     async def _connect(self) -> AsyncEngine:
@@ -274,6 +283,34 @@ class OutboxBroker(OutboxPublishMixin, OutboxRegistrator, BrokerUsecase[Delivery
         except Exception:  # noqa: BLE001 - whatever it is, the database does not answer
             return False
 
+    async def health(self, *, timeout: float = 2.0) -> BrokerHealth:  # noqa: ASYNC109 - as ``ping`` has it
+        """Return whether this process lives, is ready, and what does not work: what probes ask for.
+
+        Live means that all loops beat; ready, that the database takes writes and has the tables as they are declared.
+        A destination that is down makes the broker *degraded*: it still accepts messages, and no restart helps.
+
+        Args:
+            timeout: Seconds to wait for the database.
+
+        Raises:
+            ConfigError: ``timeout`` cannot be.
+
+        Example::
+
+            health = await broker.health()
+            if not health.is_ready:
+                print(health.state, health.problems)
+        """
+        require_seconds("timeout", timeout, at_least=MIN_SECONDS)
+        config: OutboxBrokerConfig = self.config.broker_config
+        return await self._judge.judge(
+            self._storage.store,
+            config.current_runtime,
+            self.forwarders,
+            is_started=config.is_open or config.is_in_test or not self.consumers,
+            seconds=timeout,
+        )
+
     async def wait_until_drained(self, queue: str | None = None, *, timeout: float = 30.0) -> None:  # noqa: ASYNC109 - it names what is left
         """Wait until a queue has no row left that is ready, due, with a handler, or to be tried again.
 
@@ -349,47 +386,3 @@ class OutboxBroker(OutboxPublishMixin, OutboxRegistrator, BrokerUsecase[Delivery
     def _log(self, level: int, message: str, error: BaseException | None) -> None:
         exception = error if isinstance(error, Exception) else None
         self.config.logger.log(message, level, exc_info=exception if level >= logging.ERROR else None)
-
-
-def _check_engine(argument: str, engine: Any) -> None:
-    if not isinstance(engine, AsyncEngine):
-        msg = f"{argument}: must be an AsyncEngine, as create_async_engine makes it, got {type(engine).__name__}"
-        raise ConfigError(msg)
-    if (engine.dialect.name, engine.dialect.driver) != ("postgresql", "asyncpg"):
-        msg = f"{argument}: must be on postgresql+asyncpg, got {engine.dialect.name}+{engine.dialect.driver}"
-        raise ConfigError(msg)
-
-
-def _check_table(argument: str, table: Any, *, made_by: Callable[[MetaData], Table]) -> None:
-    if not isinstance(table, Table):
-        msg = f"{argument}: must be a Table, as {made_by.__name__} makes it, got {type(table).__name__}"
-        raise ConfigError(msg)
-    missing = [column.name for column in made_by(MetaData()).columns if column.name not in table.columns]
-    if missing:
-        msg = f"{argument}: {table.fullname!r} lacks {', '.join(missing)}; make it with {made_by.__name__}"
-        raise ConfigError(msg)
-
-
-def _payload_limit(options: BrokerOptions) -> int:
-    limit: Any = options.get("max_payload_bytes", DEFAULT_MAX_PAYLOAD_BYTES)
-    if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
-        msg = f"max_payload_bytes: must be an integer of 1 or more, got {limit!r}"
-        raise ConfigError(msg)
-    return limit
-
-
-def _graceful_timeout(options: BrokerOptions) -> float | None:
-    timeout: Any = options.get("graceful_timeout", DEFAULT_GRACEFUL_TIMEOUT)
-    if timeout is None:
-        return None
-    if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not 0 <= timeout < float("inf"):
-        msg = f"graceful_timeout: must be a number of seconds of 0 or more, or None, got {timeout!r}"
-        raise ConfigError(msg)
-    return timeout
-
-
-def _public_url(engine: AsyncEngine) -> str:
-    """Show where the database is, and nothing of how to get in."""
-    url = engine.url
-    public = URL.create("postgresql", host=url.host or "localhost", port=url.port or 5432, database=url.database)
-    return public.render_as_string()

@@ -17,6 +17,7 @@ from faststream_outbox.fastapi.context import (
     OutboxMessage,
     OutboxProducer,
 )
+from faststream_outbox.fastapi.probes import make_health_router
 from faststream_outbox.fastapi.router import OutboxRouter
 from faststream_outbox.response import OutboxResponse
 
@@ -29,4 +30,5 @@ __all__ = (
     "OutboxProducer",
     "OutboxResponse",
     "OutboxRouter",
+    "make_health_router",
 )

@@ -9,7 +9,7 @@ from typing_extensions import Unpack
 
 from faststream_outbox._engine.failure import FailurePolicy
 from faststream_outbox._engine.health import Log
-from faststream_outbox._engine.relaying.breaker import Breaker
+from faststream_outbox._engine.relaying.breaker import Breaker, BreakerState
 from faststream_outbox._engine.relaying.deferrer import Deferrer
 from faststream_outbox._engine.relaying.lane import Lane
 from faststream_outbox._engine.relaying.patience import Patience
@@ -42,6 +42,12 @@ from faststream_outbox.schema import SHARDS
 
 SETTLE_SECONDS = 2.0
 """For writing the outcomes of a hand-over that has just ended; then its lane is cut off, and gives all rows back."""
+
+_STATES = {
+    BreakerState.CLOSED: ForwarderState.FLOWING,
+    BreakerState.OPEN: ForwarderState.DOWN,
+    BreakerState.HALF_OPEN: ForwarderState.PROBING,
+}
 
 _SHOWN = 5
 """Queues that one line of the log names."""
@@ -166,10 +172,10 @@ class OutboxForwarder:
         Example::
 
             status = await forwarder.status()
-            if status.state == "open" or (status.lag_seconds or 0) > 60:
+            if status.state == "down" or (status.lag_seconds or 0) > 60:
                 alert(status.last_error)
         """
-        state = self._state()
+        state = self.state
         lag = None if state is ForwarderState.STOPPED else await self._config.runtime.lag(self.taken_queues)
         tally = Tally() if self._team is None else self._team.tally
         remembered = Remembered() if self._team is None else self._team.remembered
@@ -191,14 +197,26 @@ class OutboxForwarder:
             blocked_by=() if self._guarded is None else tuple(self._config.runtime.blocked_by(self._guarded)),
         )
 
-    def _state(self) -> ForwarderState:
+    @property
+    def state(self) -> ForwarderState:
+        """Its state in this process; the database is not asked."""
         if self._team is None or not self._lanes:
             return ForwarderState.STOPPED
         if self._pause.is_on:
             return ForwarderState.PAUSED
         if not self._team.breaker.was_reached:
             return ForwarderState.CONNECTING
-        return ForwarderState(self._team.breaker.state)
+        return _STATES[self._team.breaker.state]
+
+    @property
+    def has_parts_down(self) -> bool:
+        """Whether a part of its destination takes no messages, as far as this process knows."""
+        return self.state is not ForwarderState.STOPPED and bool(self._outages.down())
+
+    @property
+    def set_aside(self) -> int:
+        """How many messages it has sent whose outcome the database refuses; see ``status``."""
+        return 0 if self._team is None else self._team.remembered.set_aside
 
     def prepare(self, row: OutboxRow) -> Parcel | Dropped | Refused:
         """Return what is sent of a row, as ``transform`` decides; an error of ``transform`` is the row's failure."""

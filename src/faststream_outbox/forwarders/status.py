@@ -14,11 +14,11 @@ class ForwarderState(StrEnum):
     """``pause()`` was called."""
     CONNECTING = "connecting"
     """The destination has not been reached since the start."""
-    CLOSED = "closed"
-    """Rows flow. With a ``last_error``: to a part of the destination, as when a Kafka partition has no leader."""
-    OPEN = "open"
+    FLOWING = "flowing"
+    """The destination takes rows. With a ``last_error``: but for a part, as a Kafka partition without a leader."""
+    DOWN = "down"
     """The destination is down; rows stay, and no attempt is counted."""
-    HALF_OPEN = "half-open"
+    PROBING = "probing"
     """The destination was down, and one lane tries now if it works again."""
 
 

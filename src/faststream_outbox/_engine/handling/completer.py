@@ -89,7 +89,7 @@ class Completer(Service):
 
     async def _has_work(self) -> bool:
         """Wait for an outcome, or until those that are set aside are due."""
-        with suppress(TimeoutError):
+        with self.resting(), suppress(TimeoutError):
             async with asyncio.timeout(self._set_aside.seconds_to_next_try()):
                 await self._work.wait()
         if not self._pending:

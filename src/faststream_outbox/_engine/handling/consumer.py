@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 from faststream_outbox._engine.failure import FailurePolicy
 from faststream_outbox._engine.handling.completer import Completer
@@ -65,6 +65,12 @@ class Consumer:
                 asyncio.create_task(self._work(), name=f"outbox-worker-{self._name}-{number}")
                 for number in range(self._workers)
             ]
+
+    @property
+    def stalled(self) -> Sequence[str]:
+        """What is wrong with its loops; empty if they beat. A handler may take as long as it likes."""
+        ended = () if self._fetcher.is_stopping else [task.get_name() for task in self._tasks if task.done()]
+        return (*self._fetcher.stalled, *(f"{name} has ended" for name in ended))
 
     async def stop(self, grace: float | None) -> None:
         """Claim nothing more, let workers finish for up to ``grace`` seconds (None: for ever), give the rest back.

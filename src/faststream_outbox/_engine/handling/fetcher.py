@@ -71,10 +71,12 @@ class Fetcher(Service):
 
     async def run_once(self) -> None:
         if not self._leases.token.value:
-            await self._wakeup.wait(None)
+            with self.resting():
+                await self._wakeup.wait(None)
             self._wakeup.clear()
             return
-        room = await self._stock.room()
+        with self.resting():
+            room = await self._stock.room()
         if room == 0:
             return
         if self._completer.is_behind:
@@ -96,7 +98,8 @@ class Fetcher(Service):
         self._leases.hold(rows, self._lease_seconds)
         self._stock.add(rows)
         if not has_more:
-            await self._pacer.rest(found=bool(rows))
+            with self.resting():
+                await self._pacer.rest(found=bool(rows))
 
     def _shards(self) -> Sequence[Shard]:
         """Return the shards to claim from, without queues of whose rows very many are set aside."""

@@ -88,6 +88,8 @@ class Lane(Service):
         log: Log,
     ) -> None:
         super().__init__(f"outbox-lane-{name}", health)
+        # In one round it connects, sends for the time-out of a wave or two, and asks the database a few times.
+        self.longest_work += 4 * send_timeout
         self._store = store
         self._breaker, self._pause, self._tally = team.breaker, team.pause, team.tally
         self._remembered, self._deferrer = team.remembered, team.deferrer
@@ -128,13 +130,15 @@ class Lane(Service):
             return
         self._rounds.finish()
         found, self._found = self._found, False
-        await self._pacer.rest(found=found, at_most=self._rounds.seconds_of_rest)
+        with self.resting():
+            await self._pacer.rest(found=found, at_most=self._rounds.seconds_of_rest)
 
     async def _sit_out(self) -> None:
         """Wait for the end of the pause, without a connection."""
         await self._connector.let_go()
         if self._pause.is_on and not self.is_stopping:
-            await self._pause.change()
+            with self.resting():
+                await self._pause.change()
 
     async def _use_turn(self) -> float | None:
         """Run one hand-over; return the seconds to rest from the destination, or None if nothing is left to take."""
