@@ -15,8 +15,8 @@ from benchmarks.messages import BODY_BYTES, QUEUE
 from benchmarks.workloads.relay import backlog, connection
 from faststream_outbox import make_outbox_table
 from faststream_outbox._store.postgres.store import PostgresStore
-from faststream_outbox._store.protocol import Shard
 from faststream_outbox._values.outcome import Delivered, Released, Settlement
+from faststream_outbox._values.shard import Shard
 from faststream_outbox.schema import SHARDS
 
 SHORT = "1,000 ready"

@@ -17,9 +17,9 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 
 from faststream_outbox import OutboxBroker, Outgoing, make_position_table
+from faststream_outbox._store.positions import Takeover
 from faststream_outbox._store.postgres import floors
 from faststream_outbox._store.postgres.store import PostgresStore
-from faststream_outbox._store.protocol import Takeover
 from faststream_outbox._values.outcome import Dead, Delivered, Outcome, Released, Retry, Settlement
 from faststream_outbox._values.position import Mark, Move, Part, Position, Producer
 from faststream_outbox._values.row import OutboxRow

@@ -55,10 +55,11 @@ class Shop:
         self._brokers: list[OutboxBroker] = []
 
     async def publish(self, count: int, *, keys: int = KEYS) -> None:
-        """Publish messages, every fifth of them without a key."""
+        """Publish messages, every fifth of them without a key, unless there is one key only."""
         numbers = range(self.published, self.published + count)
         messages = [
-            Outgoing({"number": number}, key=None if number % 5 == 0 else f"key-{number % keys}") for number in numbers
+            Outgoing({"number": number}, key=None if number % 5 == 0 and keys > 1 else f"key-{number % keys}")
+            for number in numbers
         ]
         async with self.engine.begin() as connection:
             await self._publisher.publish_batch(*messages, queue=QUEUE, session=connection)

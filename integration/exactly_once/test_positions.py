@@ -9,9 +9,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from faststream_outbox import OutboxBroker, SchemaError
 from faststream_outbox._store.postgres.settler import PositionsLostError
 from faststream_outbox._store.postgres.store import PostgresStore
-from faststream_outbox._store.protocol import Shard
 from faststream_outbox._values.outcome import DELIVERED, Settlement
 from faststream_outbox._values.position import Move, Position
+from faststream_outbox._values.shard import Shard
 from tests.store.suite.positions import FORWARDER, ONE, Positions, begin
 from tests.store.suite.subject import shards
 

@@ -1,12 +1,10 @@
 """G2, G3, G4, G9: PostgreSQL is restarted, read-only, full, or another, under load."""
 
 import asyncio
-import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 import asyncpg
 import pytest
@@ -21,7 +19,7 @@ from integration.destinations.redis import StreamBox
 from integration.faults.proxy import TcpProxy
 from integration.ledger.ledger import Findings
 from integration.relay import RelayPlan, running_relay
-from integration.servers.postgres import EmbeddedPostgres
+from integration.servers.postgres import EmbeddedPostgres, running_embedded
 from integration.servers.process import LOOPBACK
 from integration.servers.standby import EmbeddedStandby
 
@@ -35,24 +33,12 @@ LANES = 2
 MAX_CONNECTIONS = 30
 
 
-@contextmanager
-def _embedded(make: Callable[[Path], EmbeddedPostgres]) -> Iterator[EmbeddedPostgres]:
-    with tempfile.TemporaryDirectory(prefix="faststream-outbox-postgres-") as folder:
-        server = make(Path(folder))
-        try:
-            server.start()
-            yield server
-        finally:
-            server.process.stop()
-            server.port.release()
-
-
 @pytest.fixture
 def primary(metadata: MetaData) -> Iterator[EmbeddedPostgres]:
     """A PostgreSQL for this test alone."""
     with ExitStack() as stack:
         make = lambda folder: EmbeddedPostgres(folder, max_connections=str(MAX_CONNECTIONS))  # noqa: E731 - one line
-        server = enter(stack, _embedded(make))
+        server = enter(stack, running_embedded(make))
         stack.enter_context(server.template(metadata))
         yield server
 
@@ -184,7 +170,7 @@ async def test_a_switch_to_a_promoted_standby(
 ) -> None:
     """A commit waits for the standby, as where nothing may be lost: so the book there has what was promised."""
     async with _place(primary, outbox_table, stream) as place:
-        copying = _embedded(lambda folder: EmbeddedStandby(folder, primary))
+        copying = running_embedded(lambda folder: EmbeddedStandby(folder, primary))
         with ExitStack() as stack:
             standby = await asyncio.to_thread(stack.enter_context, copying)
             await place.execute("ALTER SYSTEM SET synchronous_standby_names = '*'", "SELECT pg_reload_conf()")
@@ -214,7 +200,7 @@ async def test_a_switch_to_a_promoted_standby(
 
 
 async def test_ping_says_no_on_a_standby_until_it_is_promoted(primary: EmbeddedPostgres, outbox_table: Table) -> None:
-    with primary.database() as url, _embedded(lambda folder: EmbeddedStandby(folder, primary)) as standby:
+    with primary.database() as url, running_embedded(lambda folder: EmbeddedStandby(folder, primary)) as standby:
         there = make_url(url).set(host=LOOPBACK, port=standby.port.number)
         engine = create_async_engine(there, poolclass=NullPool)
         broker = OutboxBroker(engine, outbox_table=outbox_table)

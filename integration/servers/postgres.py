@@ -13,7 +13,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -210,6 +210,19 @@ def running_postgres() -> Iterator[PostgresServer]:
             yield server
         finally:
             server.close()
+
+
+@contextmanager
+def running_embedded(make: Callable[[Path], EmbeddedPostgres]) -> Iterator[EmbeddedPostgres]:
+    """A server for one test alone, which `make` makes in a folder for it."""
+    with tempfile.TemporaryDirectory(prefix="faststream-outbox-postgres-") as folder:
+        server = make(Path(folder))
+        try:
+            server.start()
+            yield server
+        finally:
+            server.process.stop()
+            server.port.release()
 
 
 def _installed_bin() -> Path:

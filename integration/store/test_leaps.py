@@ -12,10 +12,10 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
 from faststream_outbox._store.postgres import floors, leaps
 from faststream_outbox._store.postgres.store import PostgresStore
-from faststream_outbox._store.protocol import Shard
 from faststream_outbox._values.dead_letter import Selection
 from faststream_outbox._values.outcome import DELIVERED, Dead, Outcome, Released, Retry, Settlement
 from faststream_outbox._values.row import OutboxRow
+from faststream_outbox._values.shard import Shard
 from faststream_outbox.schema import SHARDS
 from tests.store.suite import (
     LONG,

@@ -11,7 +11,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from faststream_outbox._store.postgres import floors, leaps
 from faststream_outbox._store.postgres.handing_over import PostgresHandOver
 from faststream_outbox._store.postgres.store import PostgresStore
-from faststream_outbox._store.protocol import Claim, Shard
+from faststream_outbox._store.protocol import Claim
+from faststream_outbox._values.shard import Shard
 from tests.store.suite.fairness import Fairness
 from tests.store.suite.hand_overs import HandOvers
 from tests.store.suite.held_keys import HeldKeys

@@ -11,12 +11,14 @@ from typing import Any
 from faststream_outbox._engine.health import Health
 from faststream_outbox._store.memory.handing_over import MemoryHandOver
 from faststream_outbox._store.memory.store import MemoryStore
-from faststream_outbox._store.protocol import NO_MOVES, Announcement, Claim, Rescue, Shard
+from faststream_outbox._store.positions import NO_MOVES
+from faststream_outbox._store.protocol import Announcement, Claim, Rescue
 from faststream_outbox._values.draft import Draft
 from faststream_outbox._values.outcome import Accepted, Poison, Refused, Settlement, Unsent, Unwritten, Verdict
 from faststream_outbox._values.parcel import Parcel
 from faststream_outbox._values.position import Move
 from faststream_outbox._values.row import OutboxRow
+from faststream_outbox._values.shard import Shard
 
 TOKEN = "presence:test"
 
@@ -216,7 +218,7 @@ class ScriptedHandOver:
     def __init__(self, hand_over: MemoryHandOver, store: ScriptedStore) -> None:
         self.shards, self.vacant, self.has_more = hand_over.shards, hand_over.vacant, hand_over.has_more
         self.is_whole, self.rows = hand_over.is_whole, hand_over.rows
-        self.tokens = hand_over.tokens
+        self.run, self.tokens = hand_over.run, hand_over.tokens
         self._hand_over, self._store = hand_over, store
 
     def row_shards(self) -> Sequence[Shard]:

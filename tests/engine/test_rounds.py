@@ -14,7 +14,7 @@ from faststream_outbox._engine.rounds import (
     ROUND_SECONDS,
     Rounds,
 )
-from faststream_outbox._store.protocol import Shard
+from faststream_outbox._values.shard import Shard
 from tests.engine.fakes import Clock
 
 

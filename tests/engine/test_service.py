@@ -29,8 +29,9 @@ from faststream_outbox._engine.wakeups import Wakeups
 from faststream_outbox._engine.watching.consumed import Consumed
 from faststream_outbox._engine.watching.reminder import Reminder, Watched
 from faststream_outbox._engine.watching.unconsumed import QueueWatcher
-from faststream_outbox._store.protocol import Lag, Shard
+from faststream_outbox._store.protocol import Lag
 from faststream_outbox._values.outcome import Delivered, Settlement
+from faststream_outbox._values.shard import Shard
 from faststream_outbox.retry import NoRetry
 from tests.engine.fakes import (
     TOKEN,

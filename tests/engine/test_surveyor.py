@@ -9,9 +9,9 @@ from faststream_outbox._engine import surveyor
 from faststream_outbox._engine.health import Health
 from faststream_outbox._engine.runtime import Runtime
 from faststream_outbox._engine.surveyor import Surveyor
-from faststream_outbox._store.protocol import Shard
 from faststream_outbox._values.outcome import DELIVERED, Outcome
 from faststream_outbox._values.row import OutboxRow
+from faststream_outbox._values.shard import Shard
 from faststream_outbox.schema import SHARDS
 from tests.engine.fakes import Lines, ScriptedDestination, ScriptedStore, Trouble, until
 

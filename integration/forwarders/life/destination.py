@@ -6,12 +6,14 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
+from faststream_outbox._store.positions import NO_MOVES
 from faststream_outbox._store.postgres.store import PostgresStore
-from faststream_outbox._store.protocol import NO_MOVES, HandOver, Shard
+from faststream_outbox._store.protocol import HandOver
 from faststream_outbox._values.outcome import Accepted, Poison, Reason, Refused, Settlement, Unsent, Unwritten, Verdict
 from faststream_outbox._values.parcel import Parcel
 from faststream_outbox._values.position import Move
 from faststream_outbox._values.row import OutboxRow
+from faststream_outbox._values.shard import Shard
 
 from .model import Lost, Model, Record, Tracked
 
@@ -167,7 +169,7 @@ class StoppingHandOver:
     def __init__(self, hand_over: HandOver, stops: Stops, recall: Callable[[Sequence[OutboxRow]], None]) -> None:
         self.shards, self.vacant, self.has_more = hand_over.shards, hand_over.vacant, hand_over.has_more
         self.is_whole, self.rows = hand_over.is_whole, hand_over.rows
-        self.tokens = hand_over.tokens
+        self.run, self.tokens = hand_over.run, hand_over.tokens
         self._hand_over = hand_over
         self._stops = stops
         self._recall = recall

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from faststream_outbox._store.protocol import Shard
+from faststream_outbox._values.shard import Shard
 
 ROUND_SECONDS = 1.0
 """How long a shard without result is left out while others always have work."""

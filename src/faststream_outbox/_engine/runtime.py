@@ -32,9 +32,10 @@ from faststream_outbox._engine.watching.consumed import Consumed
 from faststream_outbox._engine.watching.obstructions import Guarded, Obstructions
 from faststream_outbox._engine.watching.reminder import MOST_COUNTED, Reminder, Watched
 from faststream_outbox._engine.watching.unconsumed import QueueWatcher, UnconsumedQueue
-from faststream_outbox._store.protocol import DEFAULT_BATCH_BYTES, Lag, Shard, Store
+from faststream_outbox._store.protocol import DEFAULT_BATCH_BYTES, Lag, Store
 from faststream_outbox._values.outcome import Outcome
 from faststream_outbox._values.row import OutboxRow
+from faststream_outbox._values.shard import Shard
 from faststream_outbox.schema import SHARDS
 
 LOOKS_PER_LEASE = 6

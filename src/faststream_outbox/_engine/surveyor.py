@@ -4,7 +4,8 @@ from collections.abc import Callable, Sequence
 
 from faststream_outbox._engine.chore import Chore
 from faststream_outbox._engine.health import Health, Log, quiet
-from faststream_outbox._store.protocol import Shard, Store
+from faststream_outbox._store.protocol import Store
+from faststream_outbox._values.shard import Shard
 
 INTERVAL_SECONDS = 5.0
 """How often floors are raised."""

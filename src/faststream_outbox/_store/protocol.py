@@ -1,11 +1,12 @@
 """What the loops need of a store. PostgreSQL and memory implement it and pass one shared suite."""
 
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple, Protocol
 
+from faststream_outbox._store.positions import NO_MOVES, PositionStore
 from faststream_outbox._values.dead_letter import DeadLetter, Selection
 from faststream_outbox._values.draft import Draft
 from faststream_outbox._values.explanation import Explanation
@@ -19,8 +20,10 @@ from faststream_outbox._values.facts import (
 )
 from faststream_outbox._values.figures import DeadLetterGroups, QueueFigures, RowState, SeenRow
 from faststream_outbox._values.outcome import Settlement, Unwritten
-from faststream_outbox._values.position import Held, Mark, Move, Part, Producer
+from faststream_outbox._values.position import Move
 from faststream_outbox._values.row import OutboxRow
+from faststream_outbox._values.run import Run
+from faststream_outbox._values.shard import Shard
 
 RESCUED_AT_ONCE = 3
 """A row whose holder is gone is due at once, up to so many deliveries. After more it may be the row that ends its
@@ -38,48 +41,6 @@ sends; a consumer too, with what is claimed ahead."""
 
 DEFAULT_IDLE_SECONDS = 60.0
 """How long a hand-over may be without a sign of life."""
-
-
-NO_MOVES: Mapping["Shard", Move] = {}
-
-
-class Shard(NamedTuple):
-    """One of the parts of a queue: what one lane works on at a time."""
-
-    queue: str
-    number: int
-    """From 0 on; the column ``shard`` of its rows."""
-
-
-class Takeover(NamedTuple):
-    """A shard that a process wants to send rows of, while another one may have sent some."""
-
-    shard: Shard
-    seen: int | None
-    """The token that the position table has; None where it does not know the shard."""
-    token: int
-    """The one to be written."""
-    producer: Producer | None = None
-    """For a shard that it does not know."""
-
-
-class PositionStore(Protocol):
-    """Where forwarders stand that send exactly once. Every method is one transaction of its own."""
-
-    async def take_over(self, forwarder: str, takeovers: Sequence[Takeover]) -> Mapping[Shard, Held]:
-        """Write tokens, and return what was there of these shards.
-
-        A shard of which the token is not the one that was seen is left out: another process has written since.
-        """
-
-    async def open(self, forwarder: str, shard: Shard, token: int, ends: Mapping[Part, int]) -> Collection[Part]:
-        """Begin partitions of a shard, whose logs end there, and return those that were begun.
-
-        None are if the token is not that of the shard.
-        """
-
-    async def alive(self, marks: Collection[Mark]) -> Collection[Mark]:
-        """Return those of these messages that are still in the outbox table."""
 
 
 class LeftOut(NamedTuple):
@@ -149,6 +110,8 @@ class HandOver(Protocol):
     rows: Sequence[OutboxRow]
     """In the order of their ids."""
 
+    run: Run
+    """Of the server that has given them."""
     tokens: Mapping[Shard, int]
     """Who has written the positions of these shards last, where that is kept and known."""
 

@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple, Protocol, TypeAlias, cast
 from faststream_outbox._engine.health import Log
 from faststream_outbox._engine.relaying.destination import Destination
 from faststream_outbox._faststream import PublisherUsecase
-from faststream_outbox._store.protocol import PositionStore
+from faststream_outbox._store.positions import PositionStore
 from faststream_outbox.exceptions import ConfigError
 from faststream_outbox.forwarders.outages import Outages
 

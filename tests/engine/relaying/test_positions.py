@@ -4,9 +4,10 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 
 from faststream_outbox._engine.relaying.lane import Lane
 from faststream_outbox._engine.runtime import Runtime
-from faststream_outbox._store.protocol import HandOver, Shard
+from faststream_outbox._store.protocol import HandOver
 from faststream_outbox._values.position import Move
 from faststream_outbox._values.row import OutboxRow
+from faststream_outbox._values.shard import Shard
 from tests.engine.fakes import ScriptedDestination, ScriptedStore, until
 
 

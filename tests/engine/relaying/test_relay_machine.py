@@ -26,10 +26,10 @@ from faststream_outbox._engine.relaying.team import Team
 from faststream_outbox._engine.rounds import Rounds
 from faststream_outbox._engine.wakeups import Wakeup
 from faststream_outbox._store.memory import records, store, table
-from faststream_outbox._store.protocol import Shard
 from faststream_outbox._values.outcome import Accepted, Dropped, Poison, Reason, Refused, Unsent, Verdict
 from faststream_outbox._values.parcel import Parcel
 from faststream_outbox._values.row import OutboxRow
+from faststream_outbox._values.shard import Shard
 from faststream_outbox.retry import ConstantRetry
 from faststream_outbox.schema import SHARDS
 from tests.engine.fakes import Clock, Lines, ScriptedStore, Trouble, keep_order

@@ -18,7 +18,6 @@ from faststream_outbox._engine.relaying.team import Tally, Team
 from faststream_outbox._engine.runtime import Runtime
 from faststream_outbox._store.memory.handing_over import MemoryHandOver
 from faststream_outbox._store.memory.records import Record, utc_now
-from faststream_outbox._store.protocol import Shard
 from faststream_outbox._values.outcome import (
     DELIVERED,
     Accepted,
@@ -31,6 +30,7 @@ from faststream_outbox._values.outcome import (
 )
 from faststream_outbox._values.parcel import Parcel
 from faststream_outbox._values.row import OutboxRow
+from faststream_outbox._values.shard import Shard
 from faststream_outbox.retry import ConstantRetry, NoRetry
 from tests.engine.fakes import Clock, Lines, ScriptedDestination, ScriptedStore, Trouble, outage, poison, refuse, until
 from tests.rows import make_row

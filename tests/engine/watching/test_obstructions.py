@@ -7,7 +7,8 @@ import pytest
 from faststream_outbox._engine.health import Health
 from faststream_outbox._engine.watching import obstructions as module
 from faststream_outbox._engine.watching.obstructions import LOOK_SECONDS, Guarded, Obstructions
-from faststream_outbox._store.protocol import Holder, Shard
+from faststream_outbox._store.protocol import Holder
+from faststream_outbox._values.shard import Shard
 from tests.engine.fakes import Clock, Lines, ScriptedStore, Trouble
 
 HERE, THERE = Shard("orders", 1), Shard("orders", 2)

@@ -11,7 +11,8 @@ from faststream_outbox._engine.watching import consumed as consumed_module
 from faststream_outbox._engine.watching import unconsumed as unconsumed_module
 from faststream_outbox._engine.watching.consumed import HEARING_SECONDS, Consumed
 from faststream_outbox._engine.watching.unconsumed import UNCONSUMED_SECONDS, QueueWatcher, UnconsumedQueue
-from faststream_outbox._store.protocol import Announcement, Lag, Shard
+from faststream_outbox._store.protocol import Announcement, Lag
+from faststream_outbox._values.shard import Shard
 from tests.engine.fakes import Clock, Lines, ScriptedStore, Trouble, until
 
 Look = Callable[..., Awaitable[None]]

@@ -3,7 +3,7 @@
 import pytest
 
 from faststream_outbox._store.memory.store import MemoryStore
-from faststream_outbox._store.protocol import Shard
+from faststream_outbox._values.shard import Shard
 from tests.store.suite.positions import Positions
 from tests.store.suite.subject import draft, shards
 

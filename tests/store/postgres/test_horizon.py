@@ -5,7 +5,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from faststream_outbox._store.postgres.horizon import LARGEST_ID, Horizon, Run, Writer
+from faststream_outbox._store.postgres.horizon import LARGEST_ID, Horizon, Writer
+from faststream_outbox._values.run import Run
 
 RUN = Run(datetime(2026, 1, 1, tzinfo=UTC), None)
 

@@ -4,8 +4,9 @@ import asyncio
 
 import pytest
 
-from faststream_outbox._store.protocol import LeftOut, Shard
+from faststream_outbox._store.protocol import LeftOut
 from faststream_outbox._values.outcome import Dead, Delivered, Released, Retry, Settlement
+from faststream_outbox._values.shard import Shard
 from faststream_outbox.schema import SHARDS
 
 from .subject import LONG, PAST, Subject, draft, fail_once, failing, ids, keys_apart, parts, put, shards, shards_of

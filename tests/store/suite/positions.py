@@ -1,8 +1,10 @@
 """Where forwarders stand: who has written last, and that positions move with the rows or not at all."""
 
-from faststream_outbox._store.protocol import HandOver, Shard, Store, Takeover
+from faststream_outbox._store.positions import Takeover
+from faststream_outbox._store.protocol import HandOver, Store
 from faststream_outbox._values.outcome import DELIVERED, Settlement
 from faststream_outbox._values.position import Mark, Move, Part, Position, Producer
+from faststream_outbox._values.shard import Shard
 
 from .subject import failing
 

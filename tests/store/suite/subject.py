@@ -8,11 +8,12 @@ from typing import Any, Protocol, TypeVar
 
 import pytest
 
-from faststream_outbox._store.protocol import PRESENCE_PREFIX, DeadLetterStore, HandOver, Shard, Store, Writer
+from faststream_outbox._store.protocol import PRESENCE_PREFIX, DeadLetterStore, HandOver, Store, Writer
 from faststream_outbox._values.draft import Draft
 from faststream_outbox._values.limits import DEFAULT_MAX_PAYLOAD_BYTES
 from faststream_outbox._values.outcome import Dead, Delivered, Outcome, Released, Retry, Settlement
 from faststream_outbox._values.row import OutboxRow
+from faststream_outbox._values.shard import Shard
 from faststream_outbox.publisher.drafter import Drafter
 from faststream_outbox.schema import SHARDS
 

@@ -11,7 +11,8 @@ from faststream_outbox._engine.pacer import Pacer
 from faststream_outbox._engine.rounds import Rounds
 from faststream_outbox._engine.service import DATABASE_SECONDS, Service
 from faststream_outbox._engine.wakeups import Wakeup
-from faststream_outbox._store.protocol import Claim, Shard, Store
+from faststream_outbox._store.protocol import Claim, Store
+from faststream_outbox._values.shard import Shard
 
 CATCH_UP_SECONDS = 0.1
 """How long to leave the completer alone with a backlog."""

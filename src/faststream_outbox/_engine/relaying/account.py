@@ -6,9 +6,10 @@ from dataclasses import dataclass, field, replace
 
 from faststream_outbox._engine.backoff import Backoff
 from faststream_outbox._engine.relaying.sender import Sent
-from faststream_outbox._store.protocol import HandOver, Shard
+from faststream_outbox._store.protocol import HandOver
 from faststream_outbox._values.outcome import Dead, Deferred, Retry, Settlement, Unsent, Unwritten, Verdict
 from faststream_outbox._values.row import OutboxRow
+from faststream_outbox._values.shard import Shard
 
 RETRY_SECONDS = (1.0, 60.0)
 """Between two attempts to write the outcome of a row that is set aside: at first, and in the end."""

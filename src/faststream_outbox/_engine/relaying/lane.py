@@ -18,7 +18,8 @@ from faststream_outbox._engine.relaying.team import Team
 from faststream_outbox._engine.rounds import Rounds
 from faststream_outbox._engine.service import DATABASE_SECONDS, Service
 from faststream_outbox._engine.wakeups import Wakeup
-from faststream_outbox._store.protocol import DEFAULT_BATCH_BYTES, NO_MOVES, HandOver, Shard, Store
+from faststream_outbox._store.positions import NO_MOVES
+from faststream_outbox._store.protocol import DEFAULT_BATCH_BYTES, HandOver, Store
 from faststream_outbox._values.outcome import (
     ACCEPTED,
     DELIVERED,
@@ -37,6 +38,7 @@ from faststream_outbox._values.outcome import (
 )
 from faststream_outbox._values.position import Move
 from faststream_outbox._values.row import OutboxRow
+from faststream_outbox._values.shard import Shard
 
 FULL_SECONDS = 1.0
 """How long a lane sleeps at most while so many rows are set aside that it may send no others."""

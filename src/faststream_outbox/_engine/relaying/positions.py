@@ -3,9 +3,10 @@
 from collections.abc import Collection, Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
-from faststream_outbox._store.protocol import HandOver, Shard
+from faststream_outbox._store.protocol import HandOver
 from faststream_outbox._values.position import Move
 from faststream_outbox._values.row import OutboxRow
+from faststream_outbox._values.shard import Shard
 
 
 class Positions(Protocol):

@@ -8,9 +8,10 @@ from contextlib import contextmanager
 
 from faststream_outbox._engine.health import Log
 from faststream_outbox._engine.relaying.account import Account, Answer
-from faststream_outbox._store.protocol import HandOver, LeftOut, Shard
+from faststream_outbox._store.protocol import HandOver, LeftOut
 from faststream_outbox._values.explanation import Explanation, unexplained
 from faststream_outbox._values.row import OutboxRow
+from faststream_outbox._values.shard import Shard
 
 DEFAULT_IN_FLIGHT = 1000
 """Two lanes with 500 rows each."""

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from faststream_outbox._engine.health import Health, Log, in_words
 from faststream_outbox._engine.service import DATABASE_SECONDS, Service
-from faststream_outbox._store.protocol import Holder, Shard, Store
+from faststream_outbox._store.protocol import Holder, Store
+from faststream_outbox._values.shard import Shard
 
 LOOK_SECONDS = 30.0
 """How often the holders of shards that have work are looked for."""

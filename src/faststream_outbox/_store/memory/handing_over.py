@@ -5,10 +5,12 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from faststream_outbox._store.memory.records import Record
-from faststream_outbox._store.protocol import NO_MOVES, Shard
+from faststream_outbox._store.positions import NO_MOVES
 from faststream_outbox._values.outcome import Settlement, Unwritten
 from faststream_outbox._values.position import Move
 from faststream_outbox._values.row import OutboxRow
+from faststream_outbox._values.run import NO_RUN
+from faststream_outbox._values.shard import Shard
 
 
 @dataclass
@@ -25,6 +27,7 @@ class MemoryHandOver:
     moves: dict[Shard, Move] = field(default_factory=dict)
     settlements: list[Settlement] = field(default_factory=list)
     rows: Sequence[OutboxRow] = field(init=False)
+    run = NO_RUN
 
     def __post_init__(self) -> None:
         self.rows = [record.row._replace(acquired_at=self.acquired_at) for record in self.records]

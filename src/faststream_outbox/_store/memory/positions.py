@@ -3,8 +3,9 @@
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 
-from faststream_outbox._store.protocol import Shard, Takeover
+from faststream_outbox._store.positions import Takeover
 from faststream_outbox._values.position import Held, Mark, Move, Part, Position
+from faststream_outbox._values.shard import Shard
 
 
 class MemoryPositions:

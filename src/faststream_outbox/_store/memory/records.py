@@ -7,10 +7,10 @@ from datetime import UTC, datetime, timedelta
 from zlib import crc32
 
 from faststream_outbox._store.halves import halves
-from faststream_outbox._store.protocol import Shard
 from faststream_outbox._values.draft import Draft
 from faststream_outbox._values.outcome import Dead
 from faststream_outbox._values.row import OutboxRow
+from faststream_outbox._values.shard import Shard
 from faststream_outbox.schema import SHARDS
 
 LONG_AGO = datetime.min.replace(tzinfo=UTC)

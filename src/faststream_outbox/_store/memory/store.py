@@ -22,12 +22,12 @@ from faststream_outbox._store.protocol import (
     LeftOut,
     Listener,
     Rescue,
-    Shard,
 )
 from faststream_outbox._values.explanation import Explanation, unexplained
 from faststream_outbox._values.outcome import Released, Settlement, Unwritten
 from faststream_outbox._values.position import Mark
 from faststream_outbox._values.row import OutboxRow
+from faststream_outbox._values.shard import Shard
 
 
 class MemoryStore(MemoryWriter):

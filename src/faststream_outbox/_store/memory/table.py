@@ -8,10 +8,11 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from faststream_outbox._store.memory.records import LONG_AGO, Record, deferred_until, failed, to_record, utc_now
-from faststream_outbox._store.protocol import Announcement, Shard
+from faststream_outbox._store.protocol import Announcement
 from faststream_outbox._values.draft import Draft
 from faststream_outbox._values.outcome import Dead, Deferred, Delivered, Released, Retry
 from faststream_outbox._values.row import OutboxRow
+from faststream_outbox._values.shard import Shard
 
 
 class MemoryTransaction:

@@ -25,7 +25,6 @@ from faststream_outbox._store.protocol import (
     PRESENCE_PREFIX,
     RESCUED_AT_ONCE,
     Announcement,
-    Shard,
 )
 from faststream_outbox._values.facts import (
     BlockerFacts,
@@ -35,6 +34,7 @@ from faststream_outbox._values.facts import (
     SnapshotFacts,
     TableFacts,
 )
+from faststream_outbox._values.shard import Shard
 from faststream_outbox.schema import SHARDS
 
 _ROWS = 100

@@ -8,10 +8,11 @@ from typing import Any
 from sqlalchemy import Table
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from faststream_outbox._store.postgres.horizon import Horizon, Run, Writer
+from faststream_outbox._store.postgres.horizon import Horizon, Writer
 from faststream_outbox._store.postgres.leaps import Leaps
 from faststream_outbox._store.postgres.statements import Statements, quote_table
-from faststream_outbox._store.protocol import Shard
+from faststream_outbox._values.run import Run
+from faststream_outbox._values.shard import Shard
 
 WALKS_APART = 100
 """A walk through shards from their beginning may take seconds: the next one waits this many times as long."""

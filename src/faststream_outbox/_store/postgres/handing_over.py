@@ -11,6 +11,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from faststream_outbox._store.halves import halves
+from faststream_outbox._store.positions import NO_MOVES
 from faststream_outbox._store.postgres.driver import DriverStatement, Record
 from faststream_outbox._store.postgres.floors import Floors
 from faststream_outbox._store.postgres.positions import PostgresMover
@@ -18,10 +19,12 @@ from faststream_outbox._store.postgres.records import all_bytes_of, id_of, shard
 from faststream_outbox._store.postgres.settler import Settler
 from faststream_outbox._store.postgres.statement_runner import sqlstate
 from faststream_outbox._store.postgres.statements import PositionStatements, Statements, quote_table
-from faststream_outbox._store.protocol import NO_MOVES, Holder, LeftOut, Shard
+from faststream_outbox._store.protocol import Holder, LeftOut
 from faststream_outbox._values.outcome import Settlement, Unwritten
 from faststream_outbox._values.position import Move
 from faststream_outbox._values.row import OutboxRow
+from faststream_outbox._values.run import NO_RUN, Run
+from faststream_outbox._values.shard import Shard
 from faststream_outbox._values.wire import rfc3339
 
 LOCK_NOT_AVAILABLE = "55P03"
@@ -45,6 +48,7 @@ class PostgresHandOver:
     has_more: bool
     is_whole: bool
     records: Sequence[Record]
+    run: Run
     tokens: Mapping[Shard, int]
     write: Callable[[Sequence[Settlement], Mapping[Shard, Move]], Awaitable[Sequence[Unwritten]]]
 
@@ -110,7 +114,7 @@ class HandingOver:
                 # What this one finds may be from before it waited. The next one sees what the rows have become.
                 await connection.run_sync(statement.waiting.execute, wanted)
             is_whole = len(locked.shards) < breadth
-            return await self._take(connection, locked.shards, statement.at_once, wanted, is_whole=is_whole)
+            return await self._take(connection, locked, statement.at_once, wanted, is_whole=is_whole)
 
         with suppress(RowLockedError):
             return await take(min(breadth, limit))
@@ -141,13 +145,15 @@ class HandingOver:
             "patience": _milliseconds(PATIENCE_SECONDS) if breadth > 1 else None,
         }
         records = await connection.run_sync(self._statements.lock_shards.execute, wanted)
+        if not records:
+            return _Locked([], "", NO_RUN)
         # Only the first one has what was set before.
-        return _Locked([Shard(*record[:2]) for record in records], records[0][2] if records else "")
+        return _Locked([Shard(*record[:2]) for record in records], records[0][2], Run(*records[0][3:5]))
 
     async def _take(
         self,
         connection: AsyncConnection,
-        shards: Sequence[Shard],
+        locked: "_Locked",
         statement: DriverStatement,
         wanted: dict[str, Any],
         *,
@@ -169,13 +175,14 @@ class HandingOver:
         share_of = Counter(map(shard_of, records))
         is_cut = any(all_bytes_of(record) > wanted["max_bytes"] for record in records[:1])
         return PostgresHandOver(
-            shards=shards,
+            shards=locked.shards,
             rows=to_rows(records),
             # Where bytes were the limit, a shard may have had rows that are not among these.
-            vacant=[] if is_cut else [shard for shard in shards if shard not in share_of],
+            vacant=[] if is_cut else [shard for shard in locked.shards if shard not in share_of],
             has_more=is_cut or wanted["share"] in share_of.values(),
             is_whole=is_whole,
             records=records,
+            run=locked.run,
             tokens={
                 Shard(*shard_of(record)): record[-1]
                 for record in (records if "forwarder" in wanted else ())
@@ -202,10 +209,14 @@ def to_holder(record: Record) -> Holder:
 
 
 class _Locked(NamedTuple):
-    """Shards that this transaction has locked, and the role's own ``lock_timeout``."""
+    """What the look for shards has found."""
 
     shards: Sequence[Shard]
+    """Those that this transaction has locked."""
     lock_timeout: str
+    """The role's own one."""
+    run: Run
+    """Of the server."""
 
 
 def _columns_of(left_out: Sequence[LeftOut], shards: Sequence[Shard]) -> dict[str, Any]:

@@ -1,19 +1,11 @@
 """Up to which id all rows are there that will ever be."""
 
 from collections.abc import Iterable
-from datetime import datetime
 from typing import NamedTuple
 
+from faststream_outbox._values.run import NO_RUN, Run
+
 LARGEST_ID = 2**63 - 1
-
-
-class Run(NamedTuple):
-    """For how long a server has been running without losing anything."""
-
-    started: datetime | None
-    """Its first process."""
-    recovered: datetime | None
-    """Its statistics, which it begins anew when it recovers from the crash of one of its processes."""
 
 
 class Writer(NamedTuple):
@@ -35,7 +27,7 @@ class Horizon:
     """
 
     def __init__(self) -> None:
-        self.run = Run(None, None)
+        self.run = NO_RUN
         """That all this was learned from."""
         self.forget()
 

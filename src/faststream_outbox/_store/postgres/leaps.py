@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from faststream_outbox._store.postgres.driver import Record
-from faststream_outbox._store.postgres.horizon import Run
 from faststream_outbox._store.postgres.statements import Statements
-from faststream_outbox._store.protocol import Shard
+from faststream_outbox._values.run import Run
+from faststream_outbox._values.shard import Shard
 
 MOST_BARRIERS = 100
 """Of one shard: each hand-over looks whether they still wait. Rows behind further ones are walked through."""

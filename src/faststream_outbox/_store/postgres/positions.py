@@ -9,11 +9,12 @@ from typing import Any
 from sqlalchemy import Connection
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from faststream_outbox._store.positions import Takeover
 from faststream_outbox._store.postgres.driver import Record
 from faststream_outbox._store.postgres.settler import PositionsLostError, Way
 from faststream_outbox._store.postgres.statements import PositionStatements
-from faststream_outbox._store.protocol import Shard, Takeover
 from faststream_outbox._values.position import Held, Mark, Move, Part, Position, Producer
+from faststream_outbox._values.shard import Shard
 
 
 class PostgresPositions:

@@ -133,6 +133,32 @@ _OF_POSITION = """
         LEFT JOIN {position_table} AS held ON held.outbox = {origin} AND held.forwarder = CAST(:forwarder AS text)
             AND held.queue = wanted.queue AND held.shard = wanted.shard AND held.topic = '' AND held.partition = -1"""
 
+# What a hand-over writes of its shards: a token for each, and how far they have come. A shard
+# that has another token than the expected one is left out, and the count says so.
+_MOVES = """held AS (
+    UPDATE {position_table} AS p
+    SET token = u.new_token, written_at = statement_timestamp()
+    FROM unnest(
+        CAST(:moved_queues AS text[]), CAST(:moved_shards AS smallint[]),
+        CAST(:tokens AS bigint[]), CAST(:new_tokens AS bigint[])
+    ) AS u(queue, shard, token, new_token)
+    WHERE p.outbox = {origin} AND p.forwarder = CAST(:forwarder AS text)
+      AND p.queue = u.queue AND p.shard = u.shard AND p.topic = '' AND p.partition = -1
+      AND p.token = u.token
+    RETURNING p.shard
+),
+moved AS (
+    UPDATE {position_table} AS p
+    SET next_sequence = u.next_sequence, last_offset = u.last_offset, written_at = statement_timestamp()
+    FROM unnest(
+        CAST(:part_queues AS text[]), CAST(:part_shards AS smallint[]), CAST(:topics AS text[]),
+        CAST(:partitions AS integer[]), CAST(:next_sequences AS integer[]), CAST(:last_offsets AS bigint[])
+    ) AS u(queue, shard, topic, partition, next_sequence, last_offset)
+    WHERE p.outbox = {origin} AND p.forwarder = CAST(:forwarder AS text)
+      AND p.queue = u.queue AND p.shard = u.shard AND p.topic = u.topic AND p.partition = u.partition
+    RETURNING p.shard
+)"""
+
 _WITHOUT_POSITION = {"position_token": "", "shard_token": "", "of_position": ""}
 
 _DEAD_LETTER = """id, queue, key, idempotency_key, payload, headers, attempts_count, deliveries_count, created_at,
@@ -295,8 +321,9 @@ class PositionStatements:
         }
         self.take = take(**tokens)
         self.take_leaping = take(wanted=_EDGES, start=clauses["leap"], **tokens)
-        self.settle_delivered_moved = write("settle_delivered_moved")
-        self.move = write("position_move")
+        moves = _filled(_MOVES, clauses)
+        self.settle_delivered_moved = write("settle_delivered_moved", moves=moves)
+        self.move = write("position_move", moves=moves)
         self.held = write("position_held")
         self.claim = write("position_claim")
         self.begin = write("position_begin")

@@ -36,11 +36,11 @@ from faststream_outbox._store.protocol import (
     LeftOut,
     Listener,
     Rescue,
-    Shard,
 )
 from faststream_outbox._values.explanation import Explanation
 from faststream_outbox._values.outcome import Settlement, Unwritten
 from faststream_outbox._values.row import OutboxRow
+from faststream_outbox._values.shard import Shard
 from faststream_outbox.schema import SHARDS
 
 

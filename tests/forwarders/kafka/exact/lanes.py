@@ -4,9 +4,12 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, cast
 
 from faststream_outbox._store.memory.positions import MemoryPositions
-from faststream_outbox._store.protocol import HandOver, Shard, Takeover
+from faststream_outbox._store.positions import Takeover
+from faststream_outbox._store.protocol import HandOver
 from faststream_outbox._values.position import Mark, Part, Position, Producer
 from faststream_outbox._values.row import OutboxRow
+from faststream_outbox._values.run import NO_RUN, Run
+from faststream_outbox._values.shard import Shard
 from faststream_outbox.forwarders.kafka.exact.leaders import Leaders, Told
 from faststream_outbox.forwarders.kafka.exact.look import SEQUENCES, Batch
 from faststream_outbox.forwarders.kafka.exact.positions import Books, LanePositions, mark_of
@@ -19,8 +22,8 @@ PRODUCER = Producer(7, 0)
 class Taken:
     """A hand-over of rows of one shard."""
 
-    def __init__(self, rows: Sequence[OutboxRow], tokens: Mapping[Shard, int]) -> None:
-        self.rows, self.tokens, self.shards = rows, tokens, [SHARD]
+    def __init__(self, rows: Sequence[OutboxRow], tokens: Mapping[Shard, int], run: Run = NO_RUN) -> None:
+        self.rows, self.tokens, self.run, self.shards = rows, tokens, run, [SHARD]
 
     def row_shards(self) -> Sequence[Shard]:
         return [SHARD] * len(self.rows)
@@ -68,6 +71,7 @@ class Lanes:
     def __init__(self, logs: Leaders) -> None:
         self.logs = logs
         self.alive: set[Mark] = set()
+        self.run = NO_RUN
         self.store = MemoryPositions(lambda: self.alive)
         self.log: list[str] = []
 
@@ -83,4 +87,4 @@ class Lanes:
 
     async def look(self, process: LanePositions, *rows: OutboxRow) -> Collection[int]:
         """Let a process begin a hand-over of these rows."""
-        return await process.look(cast("HandOver", Taken(rows, self.store.tokens("f", [SHARD]))))
+        return await process.look(cast("HandOver", Taken(rows, self.store.tokens("f", [SHARD]), self.run)))

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from itertools import count
 from typing import NamedTuple
 
-from .world import KEYS, PARTS, TIMED_OUT, Partition, Process, Rules, World, key_of
+from .world import KEYS, MOST_LOST, PARTS, TIMED_OUT, Partition, Process, Rules, World, key_of
 
 PROCESSES = 3
 TRIES = 150
@@ -138,10 +138,21 @@ class Play:
     def pass_a_day(self, chance: Chance) -> None:
         # Rarely: it ends all that is on its way.
         if chance.steps == 0:
+            # Also of those that have looked, and have sent nothing yet.
+            for process in self.processes:
+                self.world.cut(process)
             self.world.pass_a_day()
 
     def fail_over_the_database(self, chance: Chance) -> None:
-        self.world.forget_a_commit()
+        self.world.fail_over(lost=1 + chance.index % MOST_LOST)
+
+    def fail_over_behind_another(self, chance: Chance) -> None:
+        """Let another process take over what this one has, and lose its take-over and its commit."""
+        self.hand_all_over(chance)
+        self.publish(chance)
+        self.hand_all_over(chance._replace(number=(chance.number + 1) % PROCESSES, waiting_key=chance.index % KEYS))
+        self.world.fail_over(lost=2)
+        self.hand_all_over(chance)
 
     # What damages a log
 
@@ -234,6 +245,7 @@ ACTIONS: list[Action] = [
     Play.check_for_expired_producers,
     Play.pass_a_day,
     Play.fail_over_the_database,
+    Play.fail_over_behind_another,
 ]
 DAMAGES: list[Action] = [Play.make_the_topic_anew, Play.elect_an_unclean_leader, Play.delete_records]
 

@@ -1,6 +1,7 @@
 import pytest
 
 from faststream_outbox._values.position import Held, Mark, Move, Part, Position, Producer
+from faststream_outbox._values.run import NO_RUN
 from faststream_outbox.forwarders.kafka.exact.book import ShardBook, is_read_back
 from faststream_outbox.forwarders.kafka.exact.look import Clear
 
@@ -11,7 +12,7 @@ MARKS = [Mark(1, "a"), Mark(2, "b")]
 @pytest.fixture
 def book() -> ShardBook:
     """A shard that was just taken over."""
-    return ShardBook(Held(1, Producer(7, 0), {ONE: Position(10, 99), OTHER: Position(0, 5)}))
+    return ShardBook(Held(1, Producer(7, 0), {ONE: Position(10, 99), OTHER: Position(0, 5)}), NO_RUN)
 
 
 @pytest.fixture
@@ -86,7 +87,7 @@ def test_a_contradiction_is_read_whatever_the_leader_says(clear_book: ShardBook)
 
 
 def test_a_partition_that_this_process_has_begun_is_not_in_doubt() -> None:
-    book = ShardBook(Held(1, Producer(7, 0), {}))
+    book = ShardBook(Held(1, Producer(7, 0), {}), NO_RUN)
     book.opened({ONE: 50})
     assert book.may_send(ONE)
     assert book.is_to_be_read_back(ONE, 50), "what another process has begun may be lost in a fail-over"

@@ -71,6 +71,7 @@ CARELESS = {
     "the take-over is not written before the send": Rules(claims_first=False),
     "the take-over does not ask who was last": Rules(claims_what_it_saw=False),
     "the producer is written with the outcomes only": Rules(keeps_the_producer=False),
+    "a database that fails over is taken for the one before": Rules(heeds_the_run=False),
     "rows that are gone are not remembered": Rules(remembers_the_dead=False),
     "positions pass records whose rows are not settled": Rules(waits_for_found_rows=False),
     "time stamps of the past": Rules(stamp=lambda _now, created: created),

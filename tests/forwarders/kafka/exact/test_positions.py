@@ -1,10 +1,12 @@
 """What a lane does about shards whose last batches are in doubt."""
 
 from collections.abc import Collection, Mapping
+from datetime import UTC, datetime
 from typing import cast
 
 from faststream_outbox._store.protocol import HandOver
 from faststream_outbox._values.position import Move, Part, Position
+from faststream_outbox._values.run import Run
 from faststream_outbox.forwarders.kafka.exact.leaders import MissingError, Told
 from tests.forwarders.kafka.rows import row
 
@@ -109,3 +111,18 @@ async def test_a_partition_is_begun_when_it_is_sent_to() -> None:
     assert book is not None
     assert book.may_send(OTHER)
     assert not book.may_send(ONE)
+
+
+async def test_a_database_that_has_failed_over_is_not_the_one_that_was_written_to() -> None:
+    logs = Logs(end=100, next_sequence=0)
+    lanes = Lanes(logs)
+    process = lanes.process()
+    await lanes.look(process, row(1))
+    await process.open_missing([(SHARD, ONE)])
+    process.written({})
+    [token] = lanes.store.tokens("f", [SHARD]).values()
+    # Another process takes the shard over, and sends a batch. The database loses both.
+    logs.append(row(1))
+    assert lanes.store.tokens("f", [SHARD]) == {SHARD: token}
+    lanes.run = Run(datetime(2026, 1, 1, tzinfo=UTC), None)
+    assert await lanes.look(process, row(1)) == [1]

@@ -8,6 +8,7 @@ import pytest
 from faststream_outbox._values.outcome import Accepted, Poison, Refused, Unsent, Verdict
 from faststream_outbox._values.position import Held, Part, Position, Producer
 from faststream_outbox._values.row import OutboxRow
+from faststream_outbox._values.run import NO_RUN
 from faststream_outbox.forwarders.kafka.exact.book import ShardBook
 from faststream_outbox.forwarders.kafka.exact.look import Batch, Clear
 from faststream_outbox.forwarders.kafka.exact.positions import marks_of
@@ -60,7 +61,7 @@ class Unreadable:
 
 @pytest.fixture
 def book() -> ShardBook:
-    book = ShardBook(Held(1, Producer(7, 0), {PART: Position(10, 99)}))
+    book = ShardBook(Held(1, Producer(7, 0), {PART: Position(10, 99)}), NO_RUN)
     book.cleared(PART, Clear(Position(10, 99)), [])
     return book
 

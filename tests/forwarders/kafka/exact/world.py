@@ -8,9 +8,11 @@ import copy
 from collections import defaultdict, deque
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import TypeAlias
 
 from faststream_outbox._values.position import Held, Mark, Move, Part, Position, Producer
+from faststream_outbox._values.run import NO_RUN, Run
 from faststream_outbox.forwarders.kafka.exact.book import ShardBook, is_read_back
 from faststream_outbox.forwarders.kafka.exact.look import (
     SEQUENCES,
@@ -30,6 +32,8 @@ FIRST_SEQUENCE = SEQUENCES - 3
 KEYS = 4
 DAY = 24 * 60
 REMEMBERED_BATCHES = 5
+MOST_LOST = 3
+"""Transactions that a database may lose when it fails over: a take-over, a commit, and one more."""
 OUT_OF_ORDER = -45
 TIMED_OUT = -7
 CUT = -1000
@@ -189,6 +193,7 @@ class Rules:
     claims_first: bool = True
     claims_what_it_saw: bool = True
     keeps_the_producer: bool = True
+    heeds_the_run: bool = True
     remembers_the_dead: bool = True
     waits_for_found_rows: bool = True
     stamp: Callable[[int, int], int] = lambda now, _created: now
@@ -213,7 +218,11 @@ class World:
         self.rules = rules
         self.now = 10 * DAY
         self.partitions = {part: Partition() for part in PARTS}
-        self.table, self.before = Table(), Table()
+        self.table = Table()
+        self.before: deque[Table] = deque(maxlen=MOST_LOST)
+        """What it was before each of the last transactions of processes."""
+        self.run = Run(datetime.fromtimestamp(0, UTC), None)
+        """Of the database server."""
         self.holder: Process | None = None
         self.network: list[Request] = []
         self.problems: list[Problem] = []
@@ -243,16 +252,18 @@ class World:
             return Held(saw, self.table.producer or Producer(1, 0), dict(self.table.positions))
         if self.rules.claims_what_it_saw and saw != self.table.token:
             return None
+        self.before.append(copy.deepcopy(self.table))
         self.table.token = self._next()
         if self.rules.keeps_the_producer and self.table.producer is None:
             # What has lost the producer's id cannot find its batches. That is bounded to the first hand-over of all.
-            self.table.producer = self.before.producer = producer
+            for table in (self.table, *self.before):
+                table.producer = producer
         return Held(self.table.token, producer, dict(self.table.positions))
 
     def commit(self, process: Process, delivered: Sequence[int], move: Move) -> bool:
         if self.holder is not process or move.token != self.table.token:
             return False
-        self.before = copy.deepcopy(self.table)
+        self.before.append(copy.deepcopy(self.table))
         visible = {mark for partition in self.partitions.values() for _, mark in partition.visible()}
         for row_id in delivered:
             assert self.is_damaged or mark_of(row_id) in visible | {*self.seen.values()}, f"{row_id} is in no log"
@@ -261,12 +272,14 @@ class World:
         self.table.positions.update(move.positions)
         return True
 
-    def forget_a_commit(self) -> None:
-        """Fail over to a standby that has not got the last transaction."""
-        before = copy.deepcopy(self.before)
-        fresh = {row_id: at for row_id, at in self.table.rows.items() if row_id not in before.rows}
-        self.table, self.holder = before, None
-        self.table.rows.update(fresh)
+    def fail_over(self, lost: int) -> None:
+        """Go on with a standby that has not got the last transactions."""
+        self.run = Run(datetime.fromtimestamp(self._next(), UTC), None)
+        self.holder = None
+        rows = self.table.rows
+        for _ in range(min(lost, len(self.before))):
+            self.table = self.before.pop()
+        self.table.rows.update({row_id: at for row_id, at in rows.items() if row_id not in self.table.rows})
 
     # The network
 
@@ -287,10 +300,8 @@ class World:
         process.answer = CUT
 
     def pass_a_day(self) -> None:
-        """No connection and no transaction outlives that."""
+        """No transaction outlives that, and nothing that is on its way."""
         self.now += 2 * DAY
-        for request in self.network:
-            self.cut(request.sender)
         self.network.clear()
         self.holder = None
         for partition in self.partitions.values():
@@ -308,14 +319,14 @@ class World:
         connection = process.connection
         free = [row_id for row_id in sorted(self.table.rows) if key_of(row_id) != waiting_key]
         rows = {row_id: self.table.rows[row_id] for row_id in free[:limit]}
-        saw = self.table.token
+        saw, run = self.table.token, self.run if self.rules.heeds_the_run else NO_RUN
         book, process.book = process.book, None
-        if book is None or book.token != saw:
+        if book is None or not book.is_last(saw, run):
             yield "about to take over"
             if (held := self.claim(saw)) is None:
                 self._let_go(process)
                 return
-            book = ShardBook(held)
+            book = ShardBook(held, run)
             yield "has taken over"
         if not (yield from self._look(book)):
             process.book = book

@@ -5,7 +5,9 @@
 -- they would stay locked for hours when a machine loses its power. That is limit enough: the role's own one for whole
 -- transactions (17 and newer) would end a hand-over whose destination is slow. Nor may a lock on the table hold up many
 -- shards: after a moment they are given back. All settings go with the transaction.
+-- Which run of which server this is tells those who remember what it has committed whether it may have lost that since.
 SELECT wanted.queue, wanted.shard, current_setting('lock_timeout'),
+    pg_postmaster_start_time(), pg_stat_get_bgwriter_stat_reset_time(),
     set_config('idle_in_transaction_session_timeout', CAST(:idle AS text), true),
     CASE
         WHEN current_setting('transaction_timeout', true) IS NOT NULL

@@ -4,6 +4,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from faststream_outbox._values.position import Held, Mark, Move, Part, Position
+from faststream_outbox._values.run import Run
 from faststream_outbox.forwarders.kafka.exact.look import SEQUENCES, Clear, Look
 
 
@@ -28,9 +29,11 @@ class ShardBook:
 
     Args:
         held: What the take-over has found. All of it is in doubt: another process may have sent since it wrote that.
+        run: Of the database server that has given the rows.
     """
 
     held: Held
+    run: Run
     entries: dict[Part, Entry] = field(init=False)
     found: set[Mark] = field(default_factory=set)
     """Records that looks have found in the log: their rows are not sent."""
@@ -47,6 +50,17 @@ class ShardBook:
     @property
     def token(self) -> int:
         return self.held.token
+
+    def is_last(self, token: int | None, run: Run) -> bool:
+        """Return whether nobody has written the shard since this book was.
+
+        A database that fails over may have lost what others have written, and then has the token of this book again.
+
+        Args:
+            token: The one that the table has; None where it does not know the shard.
+            run: Of the server that says so.
+        """
+        return token == self.held.token and run == self.run
 
     def opened(self, ends: Mapping[Part, int]) -> None:
         """Note partitions that this process has begun: nobody has sent to them before their ends of now."""

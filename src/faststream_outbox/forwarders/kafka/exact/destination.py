@@ -6,10 +6,10 @@ from collections.abc import Collection, Mapping, Sequence
 
 from aiokafka.structs import TopicPartition
 
-from faststream_outbox._store.protocol import Shard
 from faststream_outbox._values.outcome import Unsent
 from faststream_outbox._values.position import Part
 from faststream_outbox._values.row import OutboxRow
+from faststream_outbox._values.shard import Shard
 from faststream_outbox.forwarders.connected_destination import Verdicts
 from faststream_outbox.forwarders.kafka.client import KafkaClient
 from faststream_outbox.forwarders.kafka.destination import KafkaDestination

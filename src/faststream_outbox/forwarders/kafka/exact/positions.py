@@ -9,9 +9,11 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from faststream_outbox._engine.health import Log
-from faststream_outbox._store.protocol import HandOver, PositionStore, Shard, Takeover
+from faststream_outbox._store.positions import PositionStore, Takeover
+from faststream_outbox._store.protocol import HandOver
 from faststream_outbox._values.position import Mark, Move, Part
 from faststream_outbox._values.row import OutboxRow
+from faststream_outbox._values.shard import Shard
 from faststream_outbox.forwarders.kafka.exact.book import ShardBook
 from faststream_outbox.forwarders.kafka.exact.leaders import Leaders, MissingError, Told
 from faststream_outbox.forwarders.kafka.exact.look import Clear, Finding, Look, Read, Wait
@@ -82,12 +84,12 @@ class LanePositions:
         strange: dict[Shard, ShardBook | None] = {}
         for shard in dict.fromkeys(self._shards.values()):
             book = self._books.by_shard.pop(shard, None)
-            if book is not None and book.token == taken.tokens.get(shard):
+            if book is not None and book.is_last(taken.tokens.get(shard), taken.run):
                 self._in_hand[shard] = book
             else:
                 strange[shard] = book
         if strange:
-            await self._take_over(strange, taken.tokens)
+            await self._take_over(strange, taken)
         try:
             async with asyncio.timeout(LOOK_SECONDS):
                 await self._look()
@@ -99,10 +101,10 @@ class LanePositions:
         book = self._in_hand.get(self._shards[row.id])
         return book is not None and bool(book.found) and mark_of(row) in book.found
 
-    async def _take_over(self, shards: Mapping[Shard, ShardBook | None], tokens: Mapping[Shard, int]) -> None:
+    async def _take_over(self, shards: Mapping[Shard, ShardBook | None], taken: HandOver) -> None:
         takeovers = []
         for shard in shards:
-            seen, producer = tokens.get(shard), None
+            seen, producer = taken.tokens.get(shard), None
             if seen is None:
                 try:
                     producer = await self._asking().new_producer()
@@ -113,7 +115,7 @@ class LanePositions:
         held = await self._books.store.take_over(self.forwarder, takeovers) if takeovers else {}
         for takeover in takeovers:
             if takeover.shard in held:
-                book = self._in_hand[takeover.shard] = ShardBook(held[takeover.shard])
+                book = self._in_hand[takeover.shard] = ShardBook(held[takeover.shard], taken.run)
                 if (before := shards[takeover.shard]) is not None:
                     book.go_on(before)
             else:
