@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from faststream_outbox.cli.dsn import read_dsn, without_secrets
+from faststream_outbox._values.dsn import without_secrets
+from faststream_outbox.cli.dsn import read_dsn
 from faststream_outbox.cli.exits import CommandError
 
 

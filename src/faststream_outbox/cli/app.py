@@ -8,6 +8,7 @@ import typer
 
 from faststream_outbox.cli import checks, ddl, dead, looks
 from faststream_outbox.cli.command import Command, command
+from faststream_outbox.cli.relay import relay
 
 EXIT_CODES = (
     "Exit codes: 0 done, and the answer is yes; 1 the answer is no (tables differ, a problem, no such letter); "
@@ -69,5 +70,6 @@ for name, print_sql in (
     ("autovacuum", ddl.autovacuum),
 ):
     _ddl.command(name)(print_sql)
+app.command("relay")(relay)
 app.add_typer(_dead, name="dead")
 app.add_typer(_ddl, name="ddl")

@@ -1,15 +1,12 @@
 """Where the database is: from an option, the environment or a file. What lets in is never shown."""
 
-import re
 from pathlib import Path
-from urllib.parse import parse_qsl, unquote, urlencode, urlsplit, urlunsplit
 
+from faststream_outbox._values.dsn import as_asyncpg_reads
 from faststream_outbox.cli.exits import CommandError, Exit
 
 VARIABLE = "OUTBOX_DSN"
 FILE_VARIABLE = "OUTBOX_DSN_FILE"
-
-_SCHEME = re.compile(r"^postgres(?:ql)?(?:\+\w+)?://")
 
 
 def read_dsn(dsn: str | None, dsn_file: Path | None) -> str:
@@ -31,24 +28,7 @@ def read_dsn(dsn: str | None, dsn_file: Path | None) -> str:
     if not dsn:
         msg = f"where is the database? Give --dsn postgresql://user@host/database, {VARIABLE}, or --dsn-file"
         raise CommandError(msg, Exit.USAGE)
-    if not _SCHEME.match(dsn):
+    read = as_asyncpg_reads(dsn)
+    if read is None:
         raise CommandError("--dsn: must begin with postgresql:// or postgresql+asyncpg://", Exit.USAGE)
-    return _for_asyncpg(_SCHEME.sub("postgresql://", dsn))
-
-
-def _for_asyncpg(dsn: str) -> str:
-    parts = urlsplit(dsn)
-    # SQLAlchemy's dialect of asyncpg calls it ssl, where libpq and asyncpg itself call it sslmode.
-    query = [("sslmode" if name == "ssl" else name, value) for name, value in parse_qsl(parts.query)]
-    return urlunsplit(parts._replace(query=urlencode(query)))
-
-
-def without_secrets(text: str, dsn: str) -> str:
-    """Return a text in which the address's password, if it has one, is replaced."""
-    try:
-        password = urlsplit(dsn).password
-    except ValueError:
-        password = None
-    for shown in (password, unquote(password)) if password else ():
-        text = text.replace(shown, "***")
-    return text
+    return read

@@ -9,8 +9,9 @@ from uuid import uuid4
 from sqlalchemy import MetaData, Table
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
+from faststream_outbox._values.dsn import without_secrets
 from faststream_outbox.admin import OutboxAdmin, make_admin
-from faststream_outbox.cli.dsn import read_dsn, without_secrets
+from faststream_outbox.cli.dsn import read_dsn
 from faststream_outbox.cli.exits import CommandError, Exit
 from faststream_outbox.exceptions import ConfigError
 from faststream_outbox.schema import (

@@ -21,7 +21,7 @@ from faststream_outbox._engine.service import DATABASE_SECONDS
 from faststream_outbox._engine.watching.obstructions import Guarded
 from faststream_outbox._engine.watching.reminder import Watched
 from faststream_outbox._faststream import has_broker
-from faststream_outbox._store.protocol import DEFAULT_BATCH_BYTES
+from faststream_outbox._store.protocol import DEFAULT_BATCH_BYTES, PositionStore
 from faststream_outbox._values.copies import copy_queue
 from faststream_outbox._values.limits import check_copy_queue
 from faststream_outbox._values.outcome import Dropped, Refused, describe
@@ -87,7 +87,8 @@ class OutboxForwarder:
         self._envelope = check_envelope(options.get("envelope"))
         self._tombstones = require_flag("tombstones", options.get("tombstones", False))
         self._count_nacks = require_flag("count_nacks", options.get("count_nacks", False))
-        self._exactly_once = require_flag("exactly_once", options.get("exactly_once", False))
+        self.exactly_once = require_flag("exactly_once", options.get("exactly_once", False))
+        """Whether it keeps how far it has come, to send each message once."""
         self._maybe_repeated: Callable[[], int] = int
         retry = options.get("retry_strategy")
         self._failure = FailurePolicy(
@@ -143,6 +144,12 @@ class OutboxForwarder:
         except InvalidMessageError as error:
             raise ConfigError(str(error)) from None
         return copies
+
+    @property
+    def most_connections(self) -> int:
+        """The most connections to the database that its lanes hold at once."""
+        # Positions are written beside a hand-over.
+        return self._lane_count * (2 if self.exactly_once else 1)
 
     @property
     def is_paused(self) -> bool:
@@ -222,6 +229,15 @@ class OutboxForwarder:
         """Return what is sent of a row, as ``transform`` decides; an error of ``transform`` is the row's failure."""
         return Parcel(row) if self._prepare is None else self._prepare(row)
 
+    def check(self) -> None:
+        """Check the destination's settings as ``start`` does. Nothing is opened, and nothing begins.
+
+        Raises:
+            ConfigError: They are not safe; the message says what to write instead.
+        """
+        store = self._config.broker_config.storage.store
+        self._create_destinations(lambda *_: None, lanes=0, keeping=self._keeping(store.positions))
+
     def start(self) -> None:
         """Check the destination's settings and begin to carry; the broker calls it.
 
@@ -231,7 +247,9 @@ class OutboxForwarder:
         if self._lanes:
             return
         runtime = self._config.runtime
-        made = self._create_destinations(runtime.log, lanes=self._lane_count, keeping=self._keeping())
+        made = self._create_destinations(
+            runtime.log, lanes=self._lane_count, keeping=self._keeping(runtime.store.positions)
+        )
         name, health, send_timeout, destinations, outages, is_divided, self._maybe_repeated = made
         self._outages = outages
         patience = Patience(health, runtime.log, send_timeout)
@@ -276,10 +294,9 @@ class OutboxForwarder:
         for lane in self._lanes:
             lane.start()
 
-    def _keeping(self) -> PositionKeeper | None:
-        if not self._exactly_once:
+    def _keeping(self, store: PositionStore | None) -> PositionKeeper | None:
+        if not self.exactly_once:
             return None
-        store = self._config.runtime.store.positions
         if store is None:
             msg = (
                 "exactly_once: there is no table for positions; write "

@@ -1,0 +1,36 @@
+"""Addresses of databases: as asyncpg reads them, and without what lets in."""
+
+import re
+from urllib.parse import parse_qsl, unquote, urlencode, urlsplit, urlunsplit
+
+_SCHEME = re.compile(r"^postgres(?:ql)?(?:\+\w+)?://")
+
+
+def as_asyncpg_reads(dsn: str) -> str | None:
+    """Return an address of PostgreSQL as asyncpg reads it; None if it is no such address.
+
+    Args:
+        dsn: ``postgresql://user:password@host/database``; a driver's name, as SQLAlchemy has it, is left out.
+    """
+    if not _SCHEME.match(dsn):
+        return None
+    parts = urlsplit(_SCHEME.sub("postgresql://", dsn))
+    # SQLAlchemy's dialect of asyncpg calls it ssl, where libpq and asyncpg itself call it sslmode.
+    query = [("sslmode" if name == "ssl" else name, value) for name, value in parse_qsl(parts.query)]
+    return urlunsplit(parts._replace(query=urlencode(query)))
+
+
+def passwords_of(url: str) -> list[str]:
+    """Return the password in a URL as it stands there, and as it is meant; nothing if there is none."""
+    try:
+        password = urlsplit(url).password
+    except ValueError:
+        return []
+    return [password, unquote(password)] if password else []
+
+
+def without_secrets(text: str, url: str) -> str:
+    """Return a text in which the address's password, if it has one, is replaced."""
+    for shown in passwords_of(url):
+        text = text.replace(shown, "***")
+    return text

@@ -1,0 +1,200 @@
+"""Runs the forwarders of a file, follows its changes, and finds out when nothing is left."""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from faststream_outbox.relay.connections import Budget
+from faststream_outbox.relay.databases import RelayedDatabase, make_databases
+from faststream_outbox.relay.loading import load
+from faststream_outbox.relay.problems import SettingsError
+from faststream_outbox.relay.settings import RelaySettings
+
+SHORTEST_PAUSE = 0.1
+LONGEST_PAUSE = 1.0
+"""Between two looks whether all queues are empty."""
+
+MOST_COUNTED = 1000
+"""Rows of each shard that are counted to say how many are left."""
+
+
+class Relay:
+    """The databases of a file, and what is done in all of them.
+
+    Args:
+        file: The file.
+        log: Where it writes, and its brokers do.
+
+    Raises:
+        SettingsError: The file cannot be used.
+
+    Example::
+
+        relay = Relay(Path("relay.toml"), logging.getLogger("relay"))
+        await relay.start()
+        ...
+        await relay.stop()
+    """
+
+    def __init__(self, file: Path, log: logging.Logger) -> None:
+        self.file = file
+        """The file."""
+        self._log = log
+        self.settings: RelaySettings = load(file)
+        self._databases = {each.name: each for each in self._make(self.settings)}
+        self.budget = Budget(self.settings.connections.most)
+        self._sweeping: asyncio.Task[None] | None = None
+        self._changing = asyncio.Lock()
+
+    @property
+    def databases(self) -> Sequence[RelayedDatabase]:
+        """The databases as they run now."""
+        return list(self._databases.values())
+
+    @property
+    def secrets(self) -> Sequence[str]:
+        """What must not be shown, the longest first: one may be a part of another."""
+        return sorted({secret for database in self.databases for secret in database.secrets}, key=len, reverse=True)
+
+    @property
+    def summary(self) -> str:
+        """How much it runs, in words."""
+        forwarders = sum(len(database.broker.forwarders) for database in self.databases)
+        return f"{forwarders} forwarders of {len(self.databases)} databases"
+
+    async def start(self) -> None:
+        """Start all forwarders. No database and no destination has to be up."""
+        self._sweeping = asyncio.create_task(self._sweep(), name="relay-connections")
+        async with self._changing:
+            await asyncio.gather(*map(self._start, self.databases))
+
+    async def stop(self) -> None:
+        """Stop all forwarders; see ``OutboxBroker.stop``."""
+        async with self._changing:
+            await asyncio.gather(*map(self._stop, self.databases))
+        if self._sweeping is not None:
+            self._sweeping.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._sweeping
+
+    async def reload(self) -> bool:
+        """Read the file and its secrets again, and follow it.
+
+        A database that is as before goes on. One that has changed is stopped, cleanly, and started anew; what has gone
+        is stopped, and what is new is started. If the file cannot be used, everything goes on as before.
+
+        Returns:
+            Whether the file could be used.
+        """
+        async with self._changing:
+            try:
+                settings = load(self.file)
+                made = {each.name: each for each in self._make(settings)}
+            except SettingsError as error:
+                for problem in error.problems:
+                    self._log.error("%s: %s", error.file, problem)
+                self._log.error("the relay goes on as before; correct %s, and send SIGHUP again", self.file)
+                return False
+            self._warn_of_what_stays(settings)
+            kept = {
+                name for name, each in made.items() if name in self._databases and each.is_like(self._databases[name])
+            }
+            ending = [each for name, each in self._databases.items() if name not in kept]
+            beginning = [each for name, each in made.items() if name not in kept]
+            await asyncio.gather(*map(self._stop, ending))
+            self._databases = {name: self._databases[name] if name in kept else each for name, each in made.items()}
+            self.settings = settings
+            await asyncio.gather(*map(self._start, beginning))
+        self._log.info(
+            "%s was read again: %s; %d databases stopped, %d started, %d left as they were",
+            self.file,
+            self.summary,
+            len(ending),
+            len(beginning),
+            len(kept),
+        )
+        return True
+
+    async def problems_of_databases(self) -> list[str]:
+        """Ask each database, one after the other, and return what keeps it from being used; nothing is started."""
+        found: list[str] = []
+        for database in self.databases:
+            database.bound(self.budget)
+            try:
+                differences = await database.broker.admin.differences()
+                found += [
+                    f"databases.{database.name}: {table}: {problem}"
+                    for table, problems in differences.items()
+                    for problem in problems
+                ]
+            except Exception as error:  # noqa: BLE001 - whatever it is, the database cannot be used
+                found.append(f"databases.{database.name}: {database.broker.admin.explain(error).text}")
+            finally:
+                await database.dispose()
+        return [self.without_secrets(text) for text in found]
+
+    def without_secrets(self, text: str) -> str:
+        """Return a text in which what is secret is replaced."""
+        for secret in self.secrets:
+            text = text.replace(secret, "***")
+        return text
+
+    async def wait_until_drained(self) -> None:
+        """Return when no queue of its forwarders has a row that is ready, due, or to be tried again.
+
+        Timers whose time has not come are not waited for, nor are dead letters.
+        """
+        await asyncio.gather(*map(self._drained, self.databases))
+
+    async def left(self) -> list[str]:
+        """Return, in words, which queues of its forwarders have rows left."""
+        return [line for database in self.databases for line in await self._left(database)]
+
+    async def _drained(self, database: RelayedDatabase) -> None:
+        pause = SHORTEST_PAUSE
+        while await self._left(database):
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, LONGEST_PAUSE)
+
+    async def _left(self, database: RelayedDatabase) -> list[str]:
+        wanted = {queue for forwarder in database.broker.forwarders for queue in forwarder.taken_queues}
+        try:
+            found = await database.broker.admin.queues(at_most=MOST_COUNTED)
+        except Exception as error:  # noqa: BLE001 - whatever it is, nobody knows that it is empty
+            return [f"{database.name}: {database.broker.admin.explain(error).text}"]
+        return [
+            f"{database.name}: {figures.queue!r} has {figures.backlog} rows to be sent, and "
+            f"{figures.retries} to be tried again"
+            for figures in found
+            if figures.queue in wanted and (figures.backlog.rows or figures.retries.rows)
+        ]
+
+    def _make(self, settings: RelaySettings) -> list[RelayedDatabase]:
+        return make_databases(settings, str(self.file), self._log)
+
+    async def _start(self, database: RelayedDatabase) -> None:
+        database.bound(self.budget)
+        await database.broker.start()
+
+    async def _stop(self, database: RelayedDatabase) -> None:
+        try:
+            await database.broker.stop()
+        finally:
+            await database.dispose()
+
+    def _warn_of_what_stays(self, settings: RelaySettings) -> None:
+        for section in ("http", "connections"):
+            if getattr(settings, section) != getattr(self.settings, section):
+                self._log.warning("%s: [%s] has changed, and needs a restart", self.file, section)
+
+    async def _sweep(self) -> None:
+        """Close connections that nobody uses, again and again."""
+        seconds = self.settings.connections.idle_seconds
+        while True:
+            await asyncio.sleep(max(seconds / 2, 0.1))
+            try:
+                await self.budget.close_idle(seconds)
+            except Exception:  # noqa: BLE001 - the next one may be closed
+                self._log.warning("a connection that nobody uses could not be closed", exc_info=True)
