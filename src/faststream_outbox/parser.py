@@ -25,11 +25,12 @@ class OutboxParser:
 def message_of(delivery: Delivery) -> OutboxMessage:
     """Return the message of a delivery's row, as local code sees it."""
     row = delivery.row
+    headers = wire_headers(row)
     return OutboxMessage(
         raw_message=delivery,
         body=row.payload,
-        headers=wire_headers(row),
-        content_type=row.headers.get(CONTENT_TYPE),
+        headers=headers,
+        content_type=headers.get(CONTENT_TYPE),
         correlation_id=row.headers.get(CORRELATION_ID),
         message_id=row.idempotency_key,
     )

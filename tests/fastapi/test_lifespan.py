@@ -186,7 +186,8 @@ async def test_the_broker_runs_until_the_last_application_ends(
         assert not router.broker.running
         assert events[:2] == [("started", "shop"), ("started", "admin")]
         assert sorted(events[2:]) == [("stopping", "admin"), ("stopping", "shop")]
-    assert not recwarn.list
+    # FastStream's own wrapper of handlers, since Python 3.14.
+    assert not [each for each in recwarn.list if not each.filename.endswith("faststream/_internal/fastapi/route.py")]
 
 
 async def test_applications_that_start_and_end_at_the_same_time(router: OutboxRouter, app_of: AppOf) -> None:

@@ -50,15 +50,20 @@ def test_an_envelope_is_for_those_who_have_a_binding() -> None:
         for envelope, expected in (("cloudevents", headers_of), (None, wire_headers)):
             [lane] = create(PUBLISHERS[name][0], lanes=1, envelope=envelope).lanes
             assert lane._settings.headers_of is expected  # type: ignore[attr-defined]
-    with pytest.raises(ConfigError, match="'cloudevents' has no binding for Redis; leave it out"):
-        create(PUBLISHERS["redis:orders"][0], envelope="cloudevents")
+    for name, envelope, others in (
+        ("redis:orders", "cloudevents", "Redis; leave it out, or forward to Kafka or RabbitMQ"),
+        ("kafka:orders", "plain", "Kafka; leave it out, or forward to redis.publisher"),
+        ("rabbit:orders", "plain", "RabbitMQ; leave it out, or forward to redis.publisher"),
+    ):
+        with pytest.raises(ConfigError, match=f"'{envelope}' is not for {others}"):
+            create(PUBLISHERS[name][0], envelope=envelope)
 
 
 @pytest.mark.parametrize("envelope", ["", "CloudEvents", "avro", True, 1])
 def test_an_unknown_envelope_is_refused_at_registration(envelope: Any) -> None:
     engine = create_async_engine("postgresql+asyncpg://localhost/none")
     broker = OutboxBroker(engine, outbox_table=make_outbox_table(MetaData()), logger=None)
-    with pytest.raises(ConfigError, match="envelope: must be 'cloudevents', or left out, got"):
+    with pytest.raises(ConfigError, match="envelope: must be 'cloudevents' or 'plain', or left out, got"):
         broker.forwarder("orders", to=PUBLISHERS["kafka:orders"][0], envelope=envelope)
 
 

@@ -1,16 +1,18 @@
 """What every consumer gets beside the body."""
 
+import contextlib
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import pytest
+from faststream.message import decode_message
 from hypothesis import given
 from hypothesis import strategies as st
 
 from faststream_outbox._values import wire
 from faststream_outbox._values.limits import RESERVED_HEADERS
 from faststream_outbox._values.row import OutboxRow
-from faststream_outbox._values.wire import rfc3339, wire_headers
+from faststream_outbox._values.wire import beside, rfc3339, wire_headers
 
 
 def row(**options: Any) -> OutboxRow:
@@ -95,3 +97,32 @@ def test_times_that_come_again_and_others_between_them() -> None:
 def test_a_written_time_reads_back_as_the_same_moment(moment: datetime) -> None:
     assert datetime.fromisoformat(rfc3339(moment)) == moment.astimezone(UTC)
     assert rfc3339(moment).endswith("Z")
+
+
+BYTES = [
+    (b"\x00\xff", "application/octet-stream"),
+    (b"{", "application/octet-stream"),
+    (b"1" * 5000, "application/octet-stream"),  # Python reads no number of so many digits
+    (b"[" * 200_000, "application/octet-stream"),
+    (b'{"a": [1, null]}', "application/json"),
+    (b" 3.5\n", "application/json"),
+    (b"", None),
+]
+
+
+@pytest.mark.parametrize(("payload", "expected"), BYTES, ids=lambda value: repr(value)[:20])
+def test_bytes_have_the_type_that_faststream_reads_them_by(payload: bytes, expected: str | None) -> None:
+    assert wire_headers(row(payload=payload)).get("content-type") == expected
+    assert wire_headers(row(payload=payload, headers={"content-type": "a/b"}))["content-type"] == "a/b"
+    with contextlib.suppress(ValueError, RecursionError):  # as a handler there would fail
+        is_json = decode_message(payload) is not payload  # type: ignore[arg-type]
+        assert is_json == (expected == "application/json")
+
+
+def test_the_publishers_type_is_for_rows_without_one() -> None:
+    publishers = {"content-type": "application/x-protobuf"}
+    headers_of = beside(publishers, wire_headers)
+    assert "content-type" not in headers_of(row(payload=b"\x08\x07"))
+    assert "content-type" not in headers_of(row(payload=b"7"))
+    assert headers_of(row(payload=b"7", headers={"content-type": "a/b"}))["content-type"] == "a/b"
+    assert beside({"team": "shop"}, wire_headers)(row(payload=b"7"))["content-type"] == "application/json"

@@ -57,5 +57,5 @@ async def test_rows_arrive_as_events_of_which_the_bodies_are_unchanged(
 async def test_a_kind_without_a_binding_says_so_when_the_broker_starts(broker: OutboxBroker) -> None:
     to = RedisBroker("redis://localhost:1", logger=None).publisher(stream="orders")
     broker.forwarder("orders", to=to, envelope="cloudevents")
-    with pytest.raises(ConfigError, match="no binding for Redis"):
+    with pytest.raises(ConfigError, match="'cloudevents' is not for Redis"):
         await broker.start()

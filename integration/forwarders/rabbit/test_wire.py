@@ -87,7 +87,7 @@ async def test_the_publisher_says_what_messages_carry(
         user_id="guest",
     )
     broker.forwarder("orders", to=publisher)
-    await publishing.many([Outgoing(b"1", headers={"content-type": "text/x-own", "x": "message"}), Outgoing(b"2")])
+    await publishing.many([Outgoing(b"1", headers={"content-type": "text/x-own", "x": "message"}), Outgoing(b"2\xff")])
     await broker.start()
     own, fallback = sorted(await mailbox.messages(2), key=lambda message: message.body)
     assert (own.content_type, fallback.content_type) == ("text/x-own", "application/x-fallback")

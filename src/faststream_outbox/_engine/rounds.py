@@ -107,8 +107,17 @@ class Rounds:
         self._shards.rotate(-1)
 
     def visited(self, shard: Shard) -> None:
-        """Begin behind this shard the next time."""
-        self._shards.rotate(-1 - self._shards.index(shard))
+        """Begin behind this shard the next time.
+
+        Raises:
+            ValueError: It is of no queue of these rounds.
+        """
+        try:
+            position = self._shards.index(shard)
+        except ValueError:
+            msg = f"{shard} is of no queue of these rounds"
+            raise ValueError(msg) from None
+        self._shards.rotate(-1 - position)
 
     def widen(self) -> None:
         """Take more shards the next time: these had no more than they gave."""

@@ -1,6 +1,7 @@
 """A row as its consumer sees it, here or behind a broker."""
 
-from collections.abc import Callable, Mapping
+import json
+from collections.abc import Callable, Container, Mapping
 from datetime import UTC, datetime
 from itertools import product
 from typing import TypeAlias
@@ -15,6 +16,9 @@ CREATED_AT = "outbox-created-at"
 ROW_KEY = "outbox-key"
 
 CONTENT_TYPE = "content-type"
+JSON = "application/json"
+OCTETS = "application/octet-stream"
+"""Of bytes about which nobody has said anything."""
 CORRELATION_ID = "correlation_id"
 MESSAGE_ID = "message_id"
 """FastStream's envelope for Redis carries the idempotency key under it."""
@@ -52,6 +56,8 @@ rfc3339 = _Rfc3339()
 def wire_headers(row: OutboxRow) -> dict[str, str]:
     """Return the caller's headers, and those that carry the row's identity. Every consumer gets the same ones.
 
+    A row without a content type, which was published as bytes, gets the one that fits; see ``type_of_bytes``.
+
     A row that SQL has written may say where to reply. That is left out: whose consumers answer, and to whom, is said by
     the destination's publisher alone.
     """
@@ -59,10 +65,45 @@ def wire_headers(row: OutboxRow) -> dict[str, str]:
     # So rare that to look for all spellings at once costs less than to look at each name.
     if not REPLY_TO_SPELLINGS.isdisjoint(headers):
         headers = {name: value for name, value in headers.items() if name not in REPLY_TO_SPELLINGS}
-    return {
+    made = {
         **headers,
         IDEMPOTENCY_KEY: row.idempotency_key,
         ROW_ID: str(row.id),
         QUEUE: origin_of(row.queue),
         CREATED_AT: rfc3339(row.created_at),
     }
+    if CONTENT_TYPE not in made and row.payload:
+        made[CONTENT_TYPE] = type_of_bytes(row.payload)
+    return made
+
+
+def beside(publishers: Container[str], headers_of: HeadersOf) -> HeadersOf:
+    """Return what gives the headers of rows beside those of a publisher, whose content type is for rows without one.
+
+    Args:
+        publishers: The names of the headers that the publisher itself sets.
+        headers_of: Gives the row's own, if the publisher sets no content type.
+    """
+    if CONTENT_TYPE not in publishers:
+        return headers_of
+
+    def untyped(row: OutboxRow) -> dict[str, str]:
+        made = headers_of(row)
+        if CONTENT_TYPE not in row.headers:
+            made.pop(CONTENT_TYPE, None)
+        return made
+
+    return untyped
+
+
+def type_of_bytes(payload: bytes) -> str:
+    """Return ``application/json`` for bytes that are JSON, and ``application/octet-stream`` for others.
+
+    FastStream's consumers read bytes without a content type as JSON, if they are JSON. With the right type they read
+    the same, and all other consumers know what they have.
+    """
+    try:
+        json.loads(payload)
+    except (ValueError, RecursionError):  # also JSON that Python cannot read: a number too long, brackets too deep
+        return OCTETS
+    return JSON

@@ -59,7 +59,7 @@ def create_destinations(
         lanes: How many are wanted.
         send_timeout: Seconds for one hand-over; None: a little more than the client's own time-out.
         allow_lossy: Whether to accept a destination that drops messages without a listener.
-        envelope: How metadata travel beside the bridge's own headers.
+        envelope: How the message and its headers are put together; None: in the kind's usual way.
         tombstones: Whether to send the body None as a null value.
         count_nacks: Whether what a RabbitMQ queue says of itself counts against the message.
         exactly_once: Where the forwarder keeps how far it has come; None: a crash may repeat messages.

@@ -26,7 +26,7 @@ class LaneDestination(Destination, Protocol):
         """End what is in flight after ``grace`` seconds at most, with the verdicts that are known by then."""
 
 
-Envelope: TypeAlias = Literal["cloudevents"]
+Envelope: TypeAlias = Literal["cloudevents", "plain"]
 
 
 class PositionKeeper(NamedTuple):
@@ -45,7 +45,7 @@ class Wishes(NamedTuple):
     allow_lossy: bool = False
     """Whether to accept a destination that drops messages without a listener."""
     envelope: Envelope | None = None
-    """How metadata travel beside the bridge's own headers."""
+    """How the message and its headers are put together, where that is not the kind's usual way."""
     tombstones: bool = False
     """Whether to send the body None as a null value."""
     count_nacks: bool = False
@@ -59,9 +59,18 @@ class Wishes(NamedTuple):
             if wish := getattr(self, name):
                 raise ConfigError(f"{name}: {_REFUSALS[name].format(wish=wish, kind=kind)}")
 
+    def refuse_envelopes(self, kind: str, *, but: Envelope | None = None) -> None:
+        """Raise a ConfigError for an envelope that a kind of destination does not have."""
+        if self.envelope not in (None, but):
+            where = _ENVELOPES[self.envelope]
+            msg = f"envelope: {self.envelope!r} is not for {kind}; leave it out, or forward to {where}"
+            raise ConfigError(msg)
+
+
+_ENVELOPES: dict[Envelope, str] = {"cloudevents": "Kafka or RabbitMQ", "plain": "redis.publisher(stream=...)"}
+"""Where each is for."""
 
 _REFUSALS = {
-    "envelope": "{wish!r} has no binding for {kind}; leave it out, or forward to Kafka or RabbitMQ",
     "tombstones": "a message to {kind} always has a value; leave it out, or forward to kafka.publisher(...)",
     "exactly_once": "{kind} has no way to it; leave it out, or forward to kafka.publisher(...)",
     "count_nacks": "{kind} has no basic.nack; leave it out, or forward to rabbit.publisher(...)",

@@ -51,13 +51,18 @@ class ForwarderOptions(TypedDict, total=False):
     """True: accept a Redis channel, NATS without a stream, MQTT with QoS 0 or RabbitMQ with ``expiration=0``. They lose
     a message if no consumer listens at that moment. Default: False."""
 
-    envelope: Literal["cloudevents"] | None
-    """``"cloudevents"``: rows to Kafka and RabbitMQ are CloudEvents 1.0 in binary mode. The payload and the package's
+    envelope: Literal["cloudevents", "plain"] | None
+    """How a message and its headers are put together. Default: None, as FastStream's consumers read them.
+
+    ``"plain"``: an entry of a Redis stream has the payload in the field ``body`` and each header in a field of its own,
+    so that any client reads it. FastStream's own subscribers do not. A message with a header ``body`` is a dead letter.
+
+    ``"cloudevents"``: rows to Kafka and RabbitMQ are CloudEvents 1.0 in binary mode. The payload and the package's
     own headers stay as they are. These attributes are added: ``ce_id`` is the idempotency key,
     ``ce_type`` the queue, ``ce_source`` ``/outbox/<queue>``, ``ce_time`` the time of publishing, ``ce_partitionkey``
     the row's key. Headers of the caller replace them (``ce_type``, ``ce_source``, ``ce_subject``, ...), except
     ``ce_id`` and ``ce_specversion``. RabbitMQ has two bindings, so each attribute is there twice, as ``ce-id`` and
-    ``cloudEvents_id``. Default: None, only the package's own headers."""
+    ``cloudEvents_id``."""
 
     tombstones: bool
     """True: a message to Kafka whose body is None is sent with a null value if its record has a key. A compacted topic

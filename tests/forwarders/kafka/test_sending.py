@@ -65,6 +65,7 @@ async def test_a_record_carries_the_row() -> None:
     assert dict(record.headers) == {
         "x": b"y",
         "team": b"shop",
+        "content-type": b"application/octet-stream",
         "idempotency-key": b"i-7",
         "outbox-id": b"7",
         "outbox-queue": b"orders",

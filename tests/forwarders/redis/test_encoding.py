@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from faststream_outbox._values.row import OutboxRow
-from faststream_outbox.forwarders.redis.encoding import encode
+from faststream_outbox._values.wire import type_of_bytes
+from faststream_outbox.forwarders.redis.encoding import encode, fields_of
 from tests.rows import make_row
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x00"), max_size=30)
@@ -45,6 +46,8 @@ async def test_everything_that_a_row_can_hold_is_read_back(
         "outbox-queue": "orders",
         "outbox-created-at": "2026-01-02T00:00:00Z",
     }
+    if payload:
+        expected["content-type"] = type_of_bytes(payload)
     assert read == expected | ({} if key is None else {"outbox-key": key})
 
 
@@ -88,3 +91,29 @@ async def test_a_format_of_the_users_own() -> None:
     assert written["headers"]["outbox-id"] == "7"
     with pytest.raises(UnicodeDecodeError):
         await encode(row(b"\xff"), {}, Shouting)
+
+
+@given(
+    headers=st.dictionaries(TEXT.filter(len).map("x-{}".format), TEXT, max_size=8),
+    key=st.none() | TEXT.filter(len),
+)
+def test_a_plain_entry_has_each_header_in_a_field(headers: dict[str, str], key: str | None) -> None:
+    fields = [field.decode() for field in fields_of(row(b"", headers, key), {"x": "publisher"})]
+    read = dict(zip(fields[::2], fields[1::2], strict=True))
+    assert len(read) == len(fields) / 2
+    own = {"idempotency-key": "i", "outbox-id": "7", "outbox-queue": "orders"}
+    own["outbox-created-at"] = "2026-01-02T00:00:00Z"
+    assert read == {"x": "publisher"} | headers | own | ({} if key is None else {"outbox-key": key})
+
+
+def test_a_header_cannot_take_the_field_of_the_body() -> None:
+    with pytest.raises(ValueError, match="a header 'body' cannot stand beside the field of this name"):
+        fields_of(row(headers={"body": "x"}), {})
+
+
+async def test_the_publishers_content_type_is_for_rows_without_one() -> None:
+    publishers = {"content-type": "application/x-protobuf"}
+    for its_row, expected in ((row(b"\x08"), "application/x-protobuf"), (row(b"7", {"content-type": "a/b"}), "a/b")):
+        _, read = BinaryMessageFormatV1.parse(await encode(its_row, publishers, BinaryMessageFormatV1))
+        fields = fields_of(its_row, publishers)
+        assert read["content-type"] == fields[fields.index(b"content-type") + 1].decode() == expected

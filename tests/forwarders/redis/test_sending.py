@@ -190,3 +190,30 @@ async def test_no_row_is_taken_after_an_earlier_one_of_its_key_was_refused(
         else:
             assert verdict == Accepted()
     assert server.taken == [row.id for row, verdict in zip(sent, verdicts, strict=True) if verdict == Accepted()]
+
+
+class PlainServer(Server):
+    """Takes entries of a stream with fields of their own."""
+
+    async def transact(self, commands: Sequence[Sequence[Any]]) -> list[Any]:
+        for command in commands:
+            assert tuple(command[:3]) == ("XADD", "orders", "*")
+            assert command[-2] == "body"
+        self.transactions.append([int(command[command.index(b"outbox-id") + 1]) for command in commands])
+        self.bytes.append(sum(len(field) for command in commands for field in command[3:]))
+        return [b"1-0"] * len(commands)
+
+
+async def test_headers_count_as_bytes_and_a_header_named_body_is_poison() -> None:
+    server = PlainServer()
+    settings = RedisSettings.of(RedisBroker(logger=None).publisher(stream="orders"), is_plain=True)
+    sent = [row._replace(headers={"x": "y" * (TRANSACTION_BYTES // 4)}) for row in rows(*"ab" * 5)]
+    sent[2] = sent[2]._replace(headers={"body": "hides it"})
+    verdicts: dict[int, Verdict] = {}
+    await TransactionSender(server, settings, verdicts).send_parcels([Parcel(row) for row in sent])
+    poison = verdicts.pop(2)
+    assert isinstance(poison, Poison)
+    assert "header 'body'" in str(poison.exception)
+    assert set(verdicts.values()) == {Accepted()}
+    assert server.taken == [row.id for row in sent if row.id != 2]
+    assert max(server.bytes) <= TRANSACTION_BYTES + 100, "and the name of the body's field"

@@ -109,3 +109,18 @@ def test_time_outs(given: dict[str, float] | None, response: float | None, usual
     options = {"socket_timeout": None} if given is None else given
     settings = RedisSettings.of(RedisBroker(logger=None, **options).publisher(stream="orders"))
     assert (settings.response_timeout, settings.usual_timeout) == (response, usual)
+
+
+def test_a_plain_entry_has_fields_of_its_own(broker: RedisBroker) -> None:
+    settings = RedisSettings.of(broker.publisher(stream=StreamSub("orders", maxlen=10)), is_plain=True)
+    assert settings.message_format is None
+    assert settings.command_to(None) == ("XADD", "orders", "MAXLEN", "~", 10, "*", "body")
+    assert settings.command_to("other", (b"a", b"b"))[-4:] == ("*", b"a", b"b", "body")
+
+
+def test_only_a_stream_has_fields(broker: RedisBroker) -> None:
+    for publisher in (broker.publisher(list="orders"), broker.publisher(channel="orders")):
+        with pytest.raises(ConfigError, match="envelope: 'plain' is for the fields of a stream's entry"):
+            RedisSettings.of(publisher, allow_lossy=True, is_plain=True)
+    with pytest.raises(ConfigError, match="the field 'body' has the body"):
+        RedisSettings.of(broker.publisher(stream="orders", headers={"body": "x"}), is_plain=True)

@@ -4,7 +4,7 @@ import inspect
 from typing import Any
 
 from faststream_outbox._values.parcel import Parcel
-from faststream_outbox._values.wire import CONTENT_TYPE, CORRELATION_ID, ROW_KEY, wire_headers
+from faststream_outbox._values.wire import CONTENT_TYPE, CORRELATION_ID, ROW_KEY, beside, wire_headers
 
 ADDRESS_PARAMETERS = ("subject", "topic", "stream", "list", "channel", "routing_key")
 """How ``publish`` may call where a message goes; the first that it has is meant."""
@@ -20,6 +20,7 @@ class PublisherCaller:
     def __init__(self, publisher: Any) -> None:
         self._publisher = publisher
         parameters = inspect.signature(publisher.publish).parameters
+        self._headers_of = beside(getattr(publisher, "headers", ()), wire_headers)
         self._has_key = "key" in parameters
         # RabbitMQ has properties beside the headers.
         self._has_properties = "publish_kwargs" in parameters
@@ -56,7 +57,7 @@ class PublisherCaller:
 
     def headers_of(self, parcel: Parcel) -> dict[str, str]:
         """Return the headers with which a row is published; its key is among them if ``publish`` takes no key."""
-        headers = wire_headers(parcel.row)
+        headers = self._headers_of(parcel.row)
         if parcel.row.key is not None and not self._has_key:
             headers[ROW_KEY] = parcel.row.key
         return headers

@@ -80,5 +80,6 @@ def address_of(publisher: Any, wishes: Wishes, outlet_class: type[Outlet] = Outl
         ConfigError: Its settings are not safe.
     """
     outlet = outlet_class(publisher, allow_lossy=wishes.allow_lossy)
-    wishes.refuse(outlet.kind, "envelope", "tombstones", "count_nacks", "exactly_once")
+    wishes.refuse_envelopes(outlet.kind)
+    wishes.refuse(outlet.kind, "tombstones", "count_nacks", "exactly_once")
     return Address(outlet.name, outlet.usual_timeout, lambda seconds: PublisherDestination(outlet, seconds))

@@ -186,6 +186,7 @@ def address_of(publisher: Any, wishes: Wishes) -> Address:
         ConfigError: Its settings are not safe.
     """
     wishes.refuse("Kafka", "count_nacks")
+    wishes.refuse_envelopes("Kafka", but="cloudevents")
     headers_of = kafka_headers if wishes.envelope else wire_headers
     settings = KafkaSettings.of(publisher, headers_of, tombstones=wishes.tombstones)
     suspects, outages = Suspects(), Outages(RETRY_SECONDS)

@@ -9,7 +9,7 @@ from aiokafka.partitioner import DefaultPartitioner
 from faststream.kafka.publisher.usecase import BatchPublisher, LogicPublisher
 
 from faststream_outbox._faststream import broker_of, connection_options
-from faststream_outbox._values.wire import HeadersOf, wire_headers
+from faststream_outbox._values.wire import HeadersOf, beside, wire_headers
 from faststream_outbox.exceptions import ConfigError
 
 CLIENT_OPTIONS = (
@@ -95,7 +95,7 @@ class KafkaSettings:
             max_record_bytes=max_request_size,
             request_timeout=options["request_timeout_ms"] / 1000,
             metadata_max_age=options["metadata_max_age_ms"] / 1000,
-            headers_of=headers_of,
+            headers_of=beside(publisher.headers, headers_of),
             tombstones=tombstones,
             client_options={name: options[name] for name in CLIENT_OPTIONS if name in options},
         )

@@ -63,6 +63,7 @@ def address_of(publisher: Any, wishes: Wishes) -> Address:
         ConfigError: Its settings are not safe.
     """
     wishes.refuse("RabbitMQ", "tombstones", "exactly_once")
+    wishes.refuse_envelopes("RabbitMQ", but="cloudevents")
     headers_of = rabbit_headers if wishes.envelope else wire_headers
     settings = RabbitSettings.of(publisher, headers_of, allow_lossy=wishes.allow_lossy, count_nacks=wishes.count_nacks)
     suspects, outages = Suspects(), Outages()

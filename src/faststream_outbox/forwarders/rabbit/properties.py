@@ -80,7 +80,7 @@ def properties_of(
         its_headers[ROW_KEY] = row.key
     return Properties(
         headers=its_headers,
-        content_type=row.headers.get(CONTENT_TYPE) or content_type,
+        content_type=row.headers.get(CONTENT_TYPE) or content_type or its_headers.get(CONTENT_TYPE),
         correlation_id=row.headers.get(CORRELATION_ID),
         message_id=row.idempotency_key,
         timestamp=row.created_at,

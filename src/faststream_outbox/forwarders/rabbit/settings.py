@@ -12,7 +12,7 @@ from faststream.rabbit.publisher import RabbitPublisher
 from yarl import URL
 
 from faststream_outbox._faststream import broker_of, connection_options
-from faststream_outbox._values.wire import HeadersOf, wire_headers
+from faststream_outbox._values.wire import CONTENT_TYPE, HeadersOf, beside, wire_headers
 from faststream_outbox.exceptions import ConfigError
 from faststream_outbox.forwarders.rabbit.properties import SENDER_SELECTED, Properties
 
@@ -93,7 +93,7 @@ class RabbitSettings:
             headers=_check_headers(publisher.headers),
             properties=_as_properties(message_options, publisher.reply_to, allow_lossy=allow_lossy),
             content_type=content_type,
-            headers_of=headers_of,
+            headers_of=beside({CONTENT_TYPE} if content_type else publisher.headers, headers_of),
             count_nacks=count_nacks,
         )
         try:

@@ -11,6 +11,9 @@ says something of ``ssl`` itself: ``sentinel_kwargs={"ssl": False}`` for sentine
 Rows go in transactions (``MULTI`` … ``EXEC``). In a plain pipeline each command stands alone: when memory becomes free
 between two of them, the second is taken and the first is not, and the order of a key is broken.
 
+With ``envelope="plain"`` an entry of a stream has the payload in the field ``body`` and each header in a field of its
+own, which any client reads. FastStream's subscribers read only their own envelope.
+
 A row with an address of its own goes to the stream, list or channel of that name, as it is, without a router's prefix.
 A key that holds something else, or that is not permitted, refuses the rows that have named it; of the publisher's own
 it is an outage.

@@ -64,8 +64,10 @@ def address_of(publisher: Any, wishes: Wishes) -> Address:
     Raises:
         ConfigError: Its settings are not safe.
     """
-    wishes.refuse("Redis", "envelope", "tombstones", "count_nacks", "exactly_once")
-    settings, suspects = RedisSettings.of(publisher, allow_lossy=wishes.allow_lossy), Suspects()
+    wishes.refuse("Redis", "tombstones", "count_nacks", "exactly_once")
+    wishes.refuse_envelopes("Redis", but="plain")
+    is_plain = wishes.envelope == "plain"
+    settings, suspects = RedisSettings.of(publisher, allow_lossy=wishes.allow_lossy, is_plain=is_plain), Suspects()
     eviction = EvictionWarning(wishes.log, settings.address)
     return Address(
         f"redis:{settings.address}",

@@ -1,4 +1,4 @@
-"""The message as FastStream's Redis subscribers read it."""
+"""The message as FastStream's Redis subscribers read it, or as fields that any client reads."""
 
 from collections.abc import Mapping
 from functools import lru_cache
@@ -7,7 +7,8 @@ from struct import Struct, pack
 from faststream.redis.parser import BinaryMessageFormatV1, MessageFormat
 
 from faststream_outbox._values.row import OutboxRow
-from faststream_outbox._values.wire import CORRELATION_ID, ROW_KEY, wire_headers
+from faststream_outbox._values.wire import CORRELATION_ID, ROW_KEY, beside, wire_headers
+from faststream_outbox.forwarders.redis.settings import BODY_FIELD
 
 MESSAGE_ID = "message_id"
 """FastStream's parser takes the message's id from there."""
@@ -31,15 +32,37 @@ async def encode(row: OutboxRow, headers: Mapping[str, str], message_format: typ
     Raises:
         Exception: The format cannot carry the row; FastStream's own carries everything that a row can hold.
     """
-    merged = {**headers, **wire_headers(row), MESSAGE_ID: row.idempotency_key}
-    if row.key is not None:
-        merged[ROW_KEY] = row.key
+    merged = _merged(row, headers) | {MESSAGE_ID: row.idempotency_key}
     if message_format is BinaryMessageFormatV1:
         return _encode_binary(row.payload, merged)
     correlation_id = merged.get(CORRELATION_ID, row.idempotency_key)
     return await message_format.encode(
         message=row.payload, reply_to=None, headers=merged, correlation_id=correlation_id, serializer=None
     )
+
+
+def fields_of(row: OutboxRow, headers: Mapping[str, str]) -> tuple[bytes, ...]:
+    """Return the headers of a row as fields of a stream's entry: names and values in turn, UTF-8.
+
+    Args:
+        row: To be sent.
+        headers: The publisher's, beside the row's own.
+
+    Raises:
+        ValueError: One of them has the name of the field that has the payload.
+    """
+    merged = _merged(row, headers)
+    if BODY_FIELD in merged:
+        msg = f"a header {BODY_FIELD!r} cannot stand beside the field of this name, which has the body"
+        raise ValueError(msg)
+    return tuple(text.encode() for name_and_value in merged.items() for text in name_and_value)
+
+
+def _merged(row: OutboxRow, headers: Mapping[str, str]) -> dict[str, str]:
+    merged = {**headers, **beside(headers, wire_headers)(row)}
+    if row.key is not None:
+        merged[ROW_KEY] = row.key
+    return merged
 
 
 def _encode_binary(payload: bytes, headers: Mapping[str, str]) -> bytes:

@@ -7,7 +7,7 @@ from faststream_outbox._values.outcome import ACCEPTED, Poison, Reason, Unsent, 
 from faststream_outbox._values.parcel import Parcel
 from faststream_outbox._values.row import OutboxRow
 from faststream_outbox.forwarders.batches import Answer, BatchSender
-from faststream_outbox.forwarders.redis.encoding import encode
+from faststream_outbox.forwarders.redis.encoding import encode, fields_of
 from faststream_outbox.forwarders.redis.packing import Command
 from faststream_outbox.forwarders.redis.settings import RedisSettings
 from faststream_outbox.forwarders.redis.verdicts import classify
@@ -33,6 +33,12 @@ class _Packed(NamedTuple):
     address: str | None
     """Another than the publisher's."""
     message: bytes
+    fields: Sequence[bytes] = ()
+    """Beside the message, where it is a field of an entry."""
+
+    @property
+    def size(self) -> int:
+        return len(self.message) + sum(map(len, self.fields))
 
     def classify(self, error: BaseException) -> Verdict:
         return classify(error, elsewhere=self.address is not None)
@@ -78,29 +84,36 @@ class TransactionSender(BatchSender[_Packed, Sequence[Command]]):
         for row, address in parcels:
             elsewhere = None if address == self._settings.address else address
             try:
-                message = await encode(row, self._settings.headers, self._settings.message_format)
+                packed_row = await self._encode(row, elsewhere)
             except Exception as error:  # noqa: BLE001 - the user's format
                 self._note([row], [Poison(Reason.INVALID, error)])
                 continue
-            if len(message) > self._client.max_message_bytes:
-                self._note([row], [_over_limit(len(message), self._client.max_message_bytes)])
+            size = len(packed_row.message)
+            if size > self._client.max_message_bytes:
+                self._note([row], [_over_limit(size, self._client.max_message_bytes)])
                 continue
-            packed.append(_Packed(row, elsewhere, message))
+            packed.append(packed_row)
         return packed
+
+    async def _encode(self, row: OutboxRow, address: str | None) -> _Packed:
+        headers, message_format = self._settings.headers, self._settings.message_format
+        if message_format is None:
+            return _Packed(row, address, row.payload, fields_of(row, headers))
+        return _Packed(row, address, await encode(row, headers, message_format))
 
     def _pack(self, run: list[_Packed]) -> tuple[list[_Packed], Sequence[Command]]:
         members: list[_Packed] = []
         taken = size = 0
         for packed in run:
             if not self._is_held(packed.row):
-                size += len(packed.message)
+                size += packed.size
                 # The first is taken whatever its size.
                 if members and size > TRANSACTION_BYTES:
                     break
                 members.append(packed)
             taken += 1
         del run[:taken]
-        return members, [(*self._settings.command_to(each.address), each.message) for each in members]
+        return members, [(*self._settings.command_to(each.address, each.fields), each.message) for each in members]
 
 
 def _behind(verdicts: Sequence[Verdict]) -> Unsent | None:

@@ -25,6 +25,9 @@ DEFAULT_RESPONSE_SECONDS = 5.0
 ENDLESS_RESPONSE_SECONDS = 30.0
 """The base of the hand-over's time-out where the broker has ``socket_timeout=None``."""
 
+BODY_FIELD = "body"
+"""The field of a plain entry that has the payload; each other field is a header. It stands last."""
+
 NOT_TAKEN_OVER = frozenset({
     "decode_responses", "health_check_interval", "max_connections", "retry", "retry_on_error", "retry_on_timeout",
 })  # fmt: skip
@@ -43,7 +46,8 @@ class RedisSettings:
     """The type that the key must have if it exists, as Redis calls it; None for a channel, which is no key."""
     headers: Mapping[str, str] = field(repr=False)
     """Of every message, beside the row's own."""
-    message_format: type[MessageFormat]
+    message_format: type[MessageFormat] | None
+    """None: a stream's entry has the body and each header as a field of its own."""
     response_timeout: float | None
     """Seconds until a command without an answer has failed; None: the hand-over's time-out decides."""
     client_options: Mapping[str, Any] = field(repr=False)
@@ -51,12 +55,13 @@ class RedisSettings:
     sentinel: SentinelAddress | None
 
     @classmethod
-    def of(cls, publisher: LogicPublisher, *, allow_lossy: bool = False) -> "RedisSettings":
+    def of(cls, publisher: LogicPublisher, *, allow_lossy: bool = False, is_plain: bool = False) -> "RedisSettings":
         """Read and check the settings of a publisher and its broker.
 
         Args:
             publisher: Of a stream, a list or a channel.
             allow_lossy: Whether to accept a channel, which loses a message without a subscriber.
+            is_plain: Whether to write the body and the headers as fields, which only a stream has.
 
         Raises:
             ConfigError: One of them is not safe or cannot work; the message says what to write instead.
@@ -69,6 +74,9 @@ class RedisSettings:
             )
             raise ConfigError(msg)
         address, kind, command = _command(publisher, allow_lossy=allow_lossy)
+        headers = _check_headers(publisher)
+        if is_plain:
+            command = _plain_command(publisher, command, headers)
         options = {name: value for name, value in connection_options(broker).items() if name not in NOT_TAKEN_OVER}
         response_timeout = options.pop("socket_timeout", DEFAULT_RESPONSE_SECONDS)
         sentinel = sentinel_of(broker)
@@ -79,16 +87,22 @@ class RedisSettings:
             address=address,
             command=command,
             holds=kind,
-            headers=_check_headers(publisher),
-            message_format=publisher.config.message_format,
+            headers=headers,
+            message_format=None if is_plain else publisher.config.message_format,
             response_timeout=response_timeout,
             client_options=options,
             sentinel=sentinel,
         )
 
-    def command_to(self, address: str | None) -> Sequence[str | int]:
-        """Return the command that sends a message to another address, or to the publisher's own."""
-        return self.command if address is None else (self.command[0], address, *self.command[2:])
+    def command_to(self, address: str | None, fields: Sequence[bytes] = ()) -> Sequence[str | int | bytes]:
+        """Return the command that sends a message to another address, or to the publisher's own.
+
+        Args:
+            address: None: the publisher's own.
+            fields: Names and values in turn, before the field of the message itself.
+        """
+        command = self.command if address is None else (self.command[0], address, *self.command[2:])
+        return (*command[:-1], *fields, command[-1]) if fields else command
 
     @property
     def usual_timeout(self) -> float:
@@ -120,6 +134,21 @@ def _command(publisher: LogicPublisher, *, allow_lossy: bool) -> tuple[str, byte
         case _:
             msg = f"to: must be a publisher of a stream, a list or a channel, got {type(publisher).__name__}"
             raise ConfigError(msg)
+
+
+def _plain_command(
+    publisher: LogicPublisher, command: Sequence[str | int], headers: Mapping[str, str]
+) -> Sequence[str | int]:
+    """Return the command of a stream with the field of the payload in place of FastStream's."""
+    if not isinstance(publisher, StreamPublisher):
+        msg = "envelope: 'plain' is for the fields of a stream's entry; leave it out, or write stream=..."
+        raise ConfigError(msg)
+    if BODY_FIELD in headers:
+        msg = (
+            f"to: with envelope='plain' the field {BODY_FIELD!r} has the body; give the publisher's header another name"
+        )
+        raise ConfigError(msg)
+    return (*command[:-1], BODY_FIELD)
 
 
 def _check_headers(publisher: LogicPublisher) -> dict[str, str]:
