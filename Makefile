@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 
 # What the tests drive besides Python: a browser (its driver needs the library), and Java with Maven for a real Kafka.
 SYSTEM = chromium=chromium faketime=faketime libatomic.so.1=libatomic1 mosquitto=mosquitto \
-    nats-server=nats-server pgbouncer=pgbouncer $(BENCH_SYSTEM)
+    nats-server=nats-server pgbouncer=pgbouncer promtool=prometheus $(BENCH_SYSTEM)
 
 # What the benchmarks drive.
 BENCH_SYSTEM := java=default-jre-headless mvn=maven rabbitmq-server=rabbitmq-server redis-server=redis-server

@@ -1,47 +1,44 @@
 """``python -m demo.relay``: forwarders in a process of their own, which serves no shop.
 
 Any number of relays can run, beside shops that have forwarders themselves: each message is carried by one of them, and
-those of one customer in order. At PORT it says how its forwarders are doing (``/metrics``), and whether it can reach
-its table (``/healthz``).
+those of one customer in order. At PORT it says how all is doing (``/metrics``), whether it lives (``/livez``), and
+whether it is ready (``/healthz``).
 """
 
-import asyncio
 import os
-from typing import Any
 
 import uvicorn
-from faststream.asgi import AsgiFastStream, AsgiResponse, get, make_ping_asgi
+from faststream.asgi import AsgiFastStream
 from faststream.kafka import KafkaBroker
 from faststream.rabbit import RabbitBroker, RabbitQueue
 from faststream.redis import RedisBroker
+from prometheus_client import make_asgi_app
 from sqlalchemy import MetaData
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from demo.hosts import KnownHosts
-from demo.metrics import in_text_format
 from faststream_outbox import OutboxBroker, make_outbox_table
+from faststream_outbox.probes import make_live_asgi, make_ready_asgi
+from faststream_outbox.prometheus import OutboxMetrics
 
 kafka = KafkaBroker(os.environ["KAFKA_BOOTSTRAP"], acks="all")
 rabbit = RabbitBroker(os.environ["RABBITMQ_URL"])
 redis = RedisBroker(os.environ["REDIS_URL"])
 
 engine = create_async_engine(os.environ["DATABASE_URL"], hide_parameters=True)
-broker = OutboxBroker(engine, outbox_table=make_outbox_table(MetaData()))
-forwarders = [
-    broker.forwarder("orders", to=kafka.publisher("orders.v1")),
-    broker.forwarder("receipts", to=rabbit.publisher("receipts", persist=True)),
-    broker.forwarder("stock", to=redis.publisher(stream="stock")),
-]
-
-
-@get
-async def metrics(scope: Any) -> AsgiResponse:
-    text = in_text_format(await asyncio.gather(*(forwarder.status() for forwarder in forwarders)))
-    return AsgiResponse(text, 200, {"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
-
+broker = OutboxBroker(engine, outbox_table=make_outbox_table(MetaData()), metrics=OutboxMetrics(refresh_seconds=2.0))
+broker.forwarder("orders", to=kafka.publisher("orders.v1"))
+broker.forwarder("receipts", to=rabbit.publisher("receipts", persist=True))
+broker.forwarder("stock", to=redis.publisher(stream="stock"))
 
 app = AsgiFastStream(
-    broker, asgi_routes=[("/metrics", metrics), ("/healthz", make_ping_asgi(broker, timeout=2.0))], logger=None
+    broker,
+    asgi_routes=[
+        ("/metrics", make_asgi_app()),
+        ("/livez", make_live_asgi(broker)),
+        ("/healthz", make_ready_asgi(broker, timeout=2.0)),
+    ],
+    logger=None,
 )
 
 

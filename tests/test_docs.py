@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from prometheus_client import REGISTRY
 from sqlalchemy import MetaData
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from faststream_outbox import make_outbox_table
 from faststream_outbox.fastapi import OutboxRouter
+from faststream_outbox.metrics.instruments import ALL, Kind
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -72,6 +74,32 @@ async def test_the_guide_to_operating(quickstart: dict[str, Any], tmp_path: Path
     assert (health.is_live, health.is_ready) == (True, False)  # there is no such database
     assert not await quickstart["is_degraded"]()
     quickstart["broker"].check_consumers()
+
+
+async def test_the_guide_to_observing(quickstart: dict[str, Any], tmp_path: Path) -> None:
+    registered = [*REGISTRY._collector_to_names]
+    try:
+        run_page("observing", quickstart, tmp_path)
+        assert "outbox_published" in {name for names in REGISTRY._collector_to_names.values() for name in names}
+    finally:
+        for collector in {*REGISTRY._collector_to_names} - {*registered}:
+            REGISTRY.unregister(collector)
+
+
+def test_the_guide_to_observing_lists_each_metric() -> None:
+    listed = re.findall(
+        r"^\| `(outbox_\w+)` \| (\w+) \| ([\w, ]*) \| (.+) \|$", (DOCS / "observing.md").read_text(), re.MULTILINE
+    )
+    there = [
+        (
+            each.name + ("_total" if each.kind is Kind.COUNTER else ""),
+            each.kind.value,
+            ", ".join(each.labels),
+            each.text,
+        )
+        for each in ALL
+    ]
+    assert listed == there
 
 
 async def test_the_guide_to_exactly_once(quickstart: dict[str, Any], tmp_path: Path) -> None:

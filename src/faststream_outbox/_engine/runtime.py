@@ -16,6 +16,7 @@ from faststream_outbox._engine.handling.renewer import Renewer
 from faststream_outbox._engine.handling.rescuer import Rescuer
 from faststream_outbox._engine.handling.stock import Stock
 from faststream_outbox._engine.health import Health, Log, guarded
+from faststream_outbox._engine.meter import NO_METER, Meter
 from faststream_outbox._engine.pacer import Pacer
 from faststream_outbox._engine.receiver import Receiver
 from faststream_outbox._engine.relaying.destination import Destination
@@ -57,10 +58,12 @@ class Runtime:
         store: Where rows are.
         log: Where changes of state are written.
         listen: Whether to listen for new rows; False polls only.
+        meter: Told by all loops what becomes of rows.
     """
 
-    def __init__(self, store: Store, log: Log, *, listen: bool) -> None:
+    def __init__(self, store: Store, log: Log, *, listen: bool, meter: Meter = NO_METER) -> None:
         self.store = store
+        self._meter = meter
         self.log = guarded(log)
         self.health = Health("outbox database", self.log, store.explain)
         self.wakeups = Wakeups()
@@ -82,9 +85,11 @@ class Runtime:
         self._obstructions = Obstructions(store, self.health, self.log)
         self._queue_watcher = QueueWatcher(store, self._consumed, self.health, self.log)
         self._surveyor = Surveyor(store, self._shards, self.health, self.log)
-        self._completer = Completer(store, self.leases, self.wakeups, writes, self.health, log=self.log)
-        self._renewer = Renewer(store, self.leases, writes, self.health, self.log)
-        self._rescuer = Rescuer(store, self.leases, self.wakeups, self.health, can_judge=self._receiver.is_steady)
+        self._completer = Completer(store, self.leases, self.wakeups, writes, self.health, log=self.log, meter=meter)
+        self._renewer = Renewer(store, self.leases, writes, self.health, self.log, meter=meter)
+        self._rescuer = Rescuer(
+            store, self.leases, self.wakeups, self.health, can_judge=self._receiver.is_steady, meter=meter
+        )
 
     @property
     def hears(self) -> bool:
@@ -207,6 +212,7 @@ class Runtime:
             pacer=pacer,
             lease_seconds=lease_seconds,
             health=self.health,
+            meter=self._meter,
         )
         consumer = Consumer(
             name,
@@ -217,6 +223,7 @@ class Runtime:
             leases=self.leases,
             completer=self._completer,
             log=self.log,
+            meter=self._meter,
         )
         self._consumers_and_lanes.add(consumer)
         return consumer
@@ -257,6 +264,7 @@ class Runtime:
             positions=positions,
             health=self.health,
             log=self.log,
+            meter=self._meter,
         )
         self._consumers_and_lanes.add(lane)
         return lane

@@ -9,6 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from faststream_outbox._values.limits import DEFAULT_MAX_PAYLOAD_BYTES
 from faststream_outbox.broker.options import BrokerOptions
 from faststream_outbox.exceptions import ConfigError
+from faststream_outbox.metrics.metrics import Metrics
 
 DEFAULT_GRACEFUL_TIMEOUT = 15.0
 
@@ -32,6 +33,18 @@ def check_table(argument: str, table: Any, *, made_by: Callable[[MetaData], Tabl
     if missing:
         msg = f"{argument}: {table.fullname!r} lacks {', '.join(missing)}; make it with {made_by.__name__}"
         raise ConfigError(msg)
+
+
+def check_metrics(options: BrokerOptions) -> Metrics | None:
+    """Return the metrics that were asked for; raise a ConfigError for what is none."""
+    metrics: Any = options.get("metrics")
+    if metrics is None or isinstance(metrics, Metrics):
+        return metrics
+    msg = (
+        f"metrics: must be OutboxMetrics(...) of faststream_outbox.prometheus or faststream_outbox.opentelemetry, got "
+        f"{type(metrics).__name__}"
+    )
+    raise ConfigError(msg)
 
 
 def payload_limit(options: BrokerOptions) -> int:

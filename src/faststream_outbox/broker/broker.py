@@ -29,9 +29,17 @@ from faststream_outbox._store.storage import Storage
 from faststream_outbox.admin.admin import OutboxAdmin
 from faststream_outbox.admin.dead_letters import DeadLetters
 from faststream_outbox.admin.drained import wait_until_drained
-from faststream_outbox.broker.arguments import check_engine, check_table, graceful_timeout, payload_limit, public_url
+from faststream_outbox.broker.arguments import (
+    check_engine,
+    check_metrics,
+    check_table,
+    graceful_timeout,
+    payload_limit,
+    public_url,
+)
 from faststream_outbox.broker.health import BrokerHealth, HealthJudge
 from faststream_outbox.broker.logging import make_outbox_logger_state
+from faststream_outbox.broker.measured import Measured
 from faststream_outbox.broker.options import BrokerOptions
 from faststream_outbox.broker.publishing import OutboxPublishMixin
 from faststream_outbox.broker.registrator import OutboxRegistrator
@@ -100,6 +108,7 @@ class OutboxBroker(OutboxPublishMixin, OutboxRegistrator, BrokerUsecase[Delivery
         self._notify = options.get("notify", True)
         self._lifecycle = asyncio.Lock()
         self._judge = HealthJudge()
+        self._measured = Measured(check_metrics(options), outbox_table.fullname)
         super().__init__(
             routers=options.get("routers", ()),
             config=OutboxBrokerConfig(
@@ -111,6 +120,7 @@ class OutboxBroker(OutboxPublishMixin, OutboxRegistrator, BrokerUsecase[Delivery
                     parser=options.get("parser"),
                     decoder=options.get("decoder"),
                     copies=self.copies_of,
+                    meter=self._measured.meter,
                 ),
                 broker_middlewares=options.get("middlewares", ()),
                 broker_parser=options.get("parser"),
@@ -220,9 +230,10 @@ class OutboxBroker(OutboxPublishMixin, OutboxRegistrator, BrokerUsecase[Delivery
                 return
             self.check_consumers()
             await self.connect()
-            runtime = Runtime(self._storage.store, self._log, listen=self._listen)
+            runtime = Runtime(self._storage.store, self._log, listen=self._listen, meter=self._measured.meter)
             self.config.broker_config.set_runtime(runtime)
             runtime.start()
+            self._measured.start(runtime, self._storage, lambda: self.forwarders, self._engine)
             try:
                 for forwarder in self.forwarders:
                     forwarder.start()
@@ -262,6 +273,7 @@ class OutboxBroker(OutboxPublishMixin, OutboxRegistrator, BrokerUsecase[Delivery
             ended += await asyncio.gather(*(forwarder.close() for forwarder in forwarders), return_exceptions=True)
         finally:
             self.running = False
+            await self._measured.stop()
             runtime = self.config.broker_config.take_runtime()
             if runtime is not None:
                 await runtime.stop(None if deadline is None else max(0.0, deadline - time.monotonic()))

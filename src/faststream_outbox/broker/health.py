@@ -125,7 +125,7 @@ def _degraded(runtime: Runtime, forwarders: Sequence[OutboxForwarder]) -> Iterat
     for forwarder in forwarders:
         if (trouble := _TROUBLES.get(forwarder.state)) is not None:
             yield f"forwarder {forwarder.name!r} {trouble}"
-        elif forwarder.has_parts_down:
+        elif forwarder.parts_down:
             yield f"forwarder {forwarder.name!r} cannot use a part of its destination"
     if runtime.listens and not runtime.hears:
         yield "new rows are found by polling: there is no LISTEN connection now"

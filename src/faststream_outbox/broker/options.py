@@ -16,6 +16,7 @@ from faststream_outbox._faststream import (
     IdGenerator,
     LoggerProto,
 )
+from faststream_outbox.metrics.metrics import Metrics
 
 if TYPE_CHECKING:
     from fast_depends import Provider
@@ -44,6 +45,10 @@ class OutboxOptions(TypedDict, total=False):
     max_payload_bytes: int
     """The largest encoded body. Default: 1 MiB. Kafka's own limit of 1 MiB by default includes the key, the headers and
     some overhead, so a body just below it may still become a dead letter there."""
+
+    metrics: Metrics | None
+    """Where to show what happens: ``OutboxMetrics()`` of ``faststream_outbox.prometheus`` or ``.opentelemetry``. See
+    ``docs/observing.md``. Default: nowhere."""
 
     graceful_timeout: float | None
     """Seconds that a stop waits for what is in flight; None waits for ever. Default: 15.0."""

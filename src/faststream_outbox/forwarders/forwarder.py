@@ -216,9 +216,14 @@ class OutboxForwarder:
         return _STATES[self._team.breaker.state]
 
     @property
-    def has_parts_down(self) -> bool:
-        """Whether a part of its destination takes no messages, as far as this process knows."""
-        return self.state is not ForwarderState.STOPPED and bool(self._outages.down())
+    def parts_down(self) -> int:
+        """How many parts of its destination take no messages, as far as this process knows."""
+        return 0 if self.state is ForwarderState.STOPPED else len(self._outages.down())
+
+    @property
+    def maybe_repeated(self) -> int:
+        """How often it could not be known whether messages in doubt were sent; see ``status``."""
+        return self._maybe_repeated()
 
     @property
     def set_aside(self) -> int:
@@ -268,7 +273,7 @@ class OutboxForwarder:
         remembered = Remembered(
             self.name, runtime.log, runtime.store.explain, in_flight=self._lane_count * self._batch_size
         )
-        team = self._team = Team(breaker, self._pause, remembered=remembered, deferrer=deferrer)
+        team = self._team = Team(breaker, self._pause, remembered=remembered, deferrer=deferrer, name=self.name)
         # By then this lane, if it is still there, or PostgreSQL has given up a hand-over.
         patience_of_others = send_timeout + SETTLE_SECONDS + DATABASE_SECONDS
         self._guarded = runtime.guard(self.taken_queues, patience_of_others, is_wanted=lambda: not self._pause.is_on)

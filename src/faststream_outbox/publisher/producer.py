@@ -1,10 +1,12 @@
 """Where every published message becomes a row."""
 
+import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from faststream.exceptions import FeatureNotSupportedException
 
+from faststream_outbox._engine.meter import NO_METER, Meter
 from faststream_outbox._faststream import CodecProto, CustomCallable, ParserComposition, ProducerProto
 from faststream_outbox._store.protocol import Writer
 from faststream_outbox.exceptions import ConfigError, InvalidMessageError
@@ -34,6 +36,7 @@ class OutboxProducer(ProducerProto[OutboxPublishCommand]):
         parser: The broker's parser.
         decoder: The broker's decoder.
         copies: Names the queues that get a copy of what is published to a queue.
+        meter: Told what was written.
     """
 
     def __init__(
@@ -46,11 +49,13 @@ class OutboxProducer(ProducerProto[OutboxPublishCommand]):
         parser: CustomCallable | None = None,
         decoder: CustomCallable | None = None,
         copies: Callable[[str], Sequence[str]] = lambda _queue: (),
+        meter: Meter = NO_METER,
     ) -> None:
         self._writer = writer
         self.codec = codec
         self._max_payload_bytes = max_payload_bytes
         self._copies = copies
+        self._meter = meter
         self._serializer = serializer
         self._parser = ParserComposition(parser, OutboxParser.parse_message)
         self._decoder = ParserComposition(decoder, OutboxParser.decode_message)
@@ -62,23 +67,33 @@ class OutboxProducer(ProducerProto[OutboxPublishCommand]):
 
     async def publish(self, cmd: OutboxPublishCommand) -> int | None:
         """Write one row; None where it is a live duplicate."""
+        began = time.monotonic()
         encoded = await self._encode(cmd.body, self._serializer())
         draft = self._drafter(cmd).draft(*encoded)
         if cmd.session is OWN_TRANSACTION:
-            return await self.writer.insert_alone(draft)
-        return await self.writer.insert(cmd.session, draft)
+            return self._noted(cmd, began, await self.writer.insert_alone(draft))
+        return self._noted(cmd, began, await self.writer.insert(cmd.session, draft))
 
     def publish_sync(self, cmd: OutboxPublishCommand) -> int | None:
         """Write one row as ``publish`` does, for a caller that cannot await."""
+        began = time.monotonic()
         encoded = self._encode_now(cmd.body)
         draft = self._drafter(cmd).draft(*encoded)
-        return self.writer.insert_sync(cmd.session, draft)
+        return self._noted(cmd, began, self.writer.insert_sync(cmd.session, draft))
+
+    def _noted(self, cmd: OutboxPublishCommand, began: float, row_id: int | None) -> int | None:
+        duplicates = int(row_id is None)
+        self._meter.published(
+            cmd.destination, rows=1 - duplicates, duplicates=duplicates, seconds=time.monotonic() - began
+        )
+        return row_id
 
     async def publish_batch(self, cmd: OutboxPublishCommand) -> list[int]:
         """Write a row for each body, in their order; live duplicates are left out."""
         bodies = cmd.batch_bodies
         if not bodies:
             return []
+        began = time.monotonic()
         drafter, serializer = self._drafter(cmd, expected=len(bodies)), self._serializer()
         drafts = []
         for body in bodies:
@@ -88,7 +103,11 @@ class OutboxProducer(ProducerProto[OutboxPublishCommand]):
                 *encoded, headers=message.headers, key=message.key, idempotency_key=message.idempotency_key
             )
             drafts.append(draft)
-        return await self.writer.insert_many(cmd.session, drafts)
+        ids = await self.writer.insert_many(cmd.session, drafts)
+        self._meter.published(
+            cmd.destination, rows=len(ids), duplicates=len(drafts) - len(ids), seconds=time.monotonic() - began
+        )
+        return ids
 
     async def cancel_timer(self, session: Any, *, queue: str, timer_id: str) -> bool:
         """Take a message back, with its copies, as far as no consumer has taken them; tell of the message itself."""

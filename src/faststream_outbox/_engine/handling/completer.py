@@ -1,6 +1,7 @@
 """Writes the outcomes of all handlers of a process."""
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Collection, Sequence
 from contextlib import suppress
@@ -9,6 +10,7 @@ from itertools import islice
 from faststream_outbox._engine.handling.leases import Leases
 from faststream_outbox._engine.handling.set_aside import SetAside
 from faststream_outbox._engine.health import Health, Log
+from faststream_outbox._engine.meter import NO_METER, Meter
 from faststream_outbox._engine.service import DATABASE_SECONDS, Service
 from faststream_outbox._engine.wakeups import Wakeups
 from faststream_outbox._store.protocol import Store
@@ -36,10 +38,19 @@ class Completer(Service):
         writes: Held during a write, so that all upkeep of a process shares one connection.
         health: The database's.
         log: Gets a line for rows that are set aside.
+        meter: Told of each write.
     """
 
     def __init__(
-        self, store: Store, leases: Leases, wakeups: Wakeups, writes: asyncio.Lock, health: Health, *, log: Log
+        self,
+        store: Store,
+        leases: Leases,
+        wakeups: Wakeups,
+        writes: asyncio.Lock,
+        health: Health,
+        *,
+        log: Log,
+        meter: Meter = NO_METER,
     ) -> None:
         super().__init__("outbox-completer", health)
         self._store = store
@@ -49,6 +60,7 @@ class Completer(Service):
         self._pending: deque[Settlement] = deque()
         self._set_aside = SetAside(leases, log, store.explain)
         self._work = asyncio.Event()
+        self._meter = meter
 
     @property
     def set_aside(self) -> int:
@@ -116,7 +128,9 @@ class Completer(Service):
 
     async def _settle(self, batch: Sequence[Settlement]) -> Sequence[Unwritten]:
         async with self._writes, asyncio.timeout(DATABASE_SECONDS):
+            began = time.monotonic()
             unwritten = await self._store.settle(batch, token=self._leases.token.value)
+        self._meter.settled(batch, unwritten, time.monotonic() - began)
         self.health.recovered(self.name)
         return unwritten
 

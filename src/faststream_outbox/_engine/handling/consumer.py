@@ -11,6 +11,7 @@ from faststream_outbox._engine.handling.fetcher import Fetcher
 from faststream_outbox._engine.handling.leases import Leases
 from faststream_outbox._engine.handling.stock import Stock
 from faststream_outbox._engine.health import Log
+from faststream_outbox._engine.meter import NO_METER, Meter
 from faststream_outbox._engine.service import forget_cancellation, is_cancelled, stop_tasks
 from faststream_outbox._values.outcome import Outcome, Released, Settlement
 from faststream_outbox._values.row import OutboxRow
@@ -32,6 +33,7 @@ class Consumer:
         leases: Tells whether a row is still ours when its turn comes.
         completer: Writes outcomes.
         log: Gets a line for handlers that cannot be stopped, and for an ``execute`` that raised.
+        meter: Told how each handler ended.
     """
 
     def __init__(
@@ -45,6 +47,7 @@ class Consumer:
         leases: Leases,
         completer: Completer,
         log: Log,
+        meter: Meter = NO_METER,
     ) -> None:
         self._name = name
         self._execute = execute
@@ -54,6 +57,7 @@ class Consumer:
         self._leases = leases
         self._completer = completer
         self._log = log
+        self._meter = meter
         self._unexpected = FailurePolicy(retry=DEFAULT_RETRY)
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -125,6 +129,7 @@ class Consumer:
                 raise
         finally:
             self._completer.put(Settlement(row, outcome))
+            self._meter.handled(row, outcome, time.monotonic() - began)
 
     def _after_error(self, row: OutboxRow, error: BaseException, elapsed: float) -> Outcome:
         # Given back at once, the row would come again at once. As a failed attempt it waits, and is kept in the end.

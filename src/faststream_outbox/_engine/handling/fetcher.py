@@ -1,12 +1,14 @@
 """Claims rows for a consumer's workers."""
 
 import asyncio
+import time
 from collections.abc import Sequence
 
 from faststream_outbox._engine.handling.completer import Completer
 from faststream_outbox._engine.handling.leases import Leases
 from faststream_outbox._engine.handling.stock import Stock
 from faststream_outbox._engine.health import Health
+from faststream_outbox._engine.meter import NO_METER, Meter
 from faststream_outbox._engine.pacer import Pacer
 from faststream_outbox._engine.rounds import Rounds
 from faststream_outbox._engine.service import DATABASE_SECONDS, Service
@@ -35,6 +37,7 @@ class Fetcher(Service):
         pacer: Decides when to look again.
         lease_seconds: The length of a lease.
         health: The database's.
+        meter: Told of each claim.
     """
 
     def __init__(
@@ -50,8 +53,11 @@ class Fetcher(Service):
         pacer: Pacer,
         lease_seconds: float,
         health: Health,
+        meter: Meter = NO_METER,
     ) -> None:
         super().__init__(f"outbox-fetcher-{name}", health)
+        self._consumer = name
+        self._meter = meter
         self._store = store
         self._stock = stock
         self._leases = leases
@@ -88,9 +94,11 @@ class Fetcher(Service):
         if not shards:
             await self.sleep(FULL_SECONDS)
             return
+        began = time.monotonic()
         self._wakeup.clear()
         async with asyncio.timeout(DATABASE_SECONDS):
             rows, has_more = await self._claim(shards, room)
+        self._meter.claimed(self._consumer, rows, time.monotonic() - began)
         self.health.recovered(self.name)
         self._rounds.advance()
         if rows:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from faststream_outbox._engine.handling.leases import Leases
 from faststream_outbox._engine.health import Health, Log
+from faststream_outbox._engine.meter import NO_METER, Meter
 from faststream_outbox._engine.service import DATABASE_SECONDS, Service
 from faststream_outbox._store.protocol import Store
 from faststream_outbox._values.row import OutboxRow
@@ -26,9 +27,19 @@ class Renewer(Service):
         writes: Held during a write, so that all upkeep of a process shares one connection.
         health: The database's.
         log: Gets a line for lost leases.
+        meter: Told of lost leases.
     """
 
-    def __init__(self, store: Store, leases: Leases, writes: asyncio.Lock, health: Health, log: Log) -> None:
+    def __init__(
+        self,
+        store: Store,
+        leases: Leases,
+        writes: asyncio.Lock,
+        health: Health,
+        log: Log,
+        *,
+        meter: Meter = NO_METER,
+    ) -> None:
         super().__init__("outbox-renewer", health)
         self.interval = 5.0
         """Seconds between two looks; lowered by consumers with short leases."""
@@ -36,6 +47,7 @@ class Renewer(Service):
         self._leases = leases
         self._writes = writes
         self._log = log
+        self._meter = meter
 
     async def run_once(self) -> None:
         await self.sleep(self.interval)
@@ -57,6 +69,7 @@ class Renewer(Service):
         for row in lost:
             self._leases.let_go(row)
         if lost:
+            self._meter.leases_lost(lost)
             names = ", ".join(f"{row.id} in {row.queue!r}" for row in lost[:_SHOWN])
             more = f" and {len(lost) - _SHOWN} more" if len(lost) > _SHOWN else ""
             self._log(logging.WARNING, f"leases were lost, others may work on these rows: {names}{more}", None)

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from faststream_outbox._engine.chore import Chore
 from faststream_outbox._engine.handling.leases import Leases
 from faststream_outbox._engine.health import Health
+from faststream_outbox._engine.meter import NO_METER, Meter
 from faststream_outbox._engine.service import DATABASE_SECONDS
 from faststream_outbox._engine.wakeups import Wakeups
 from faststream_outbox._store.protocol import Store
@@ -28,6 +29,7 @@ class Rescuer(Chore):
         health: The database's.
         can_judge: Whether the absence of others means that they are dead. It does not just after the database came
             back: all have lost their presence then, and some are still on their way.
+        meter: Told which queues had leases to give back.
     """
 
     def __init__(
@@ -38,6 +40,7 @@ class Rescuer(Chore):
         health: Health,
         *,
         can_judge: Callable[[], bool],
+        meter: Meter = NO_METER,
     ) -> None:
         super().__init__(
             "outbox-rescuer",
@@ -50,6 +53,7 @@ class Rescuer(Chore):
         self._leases = leases
         self._wakeups = wakeups
         self._can_judge = can_judge
+        self._meter = meter
         self._suspects: frozenset[str] = frozenset()
 
     async def work(self) -> None:
@@ -62,5 +66,7 @@ class Rescuer(Chore):
         found = await self._store.rescue(token=self._leases.token.value, suspects=suspects)
         self.health.recovered(self.name)
         self._suspects = found.absent
+        if found.freed_queues:
+            self._meter.taken_over(found.freed_queues)
         for queue in found.freed_queues:
             self._wakeups.wake(queue)

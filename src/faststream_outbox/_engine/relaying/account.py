@@ -77,6 +77,8 @@ class Account:
     """Of the rows that were to be sent."""
     settlements: Sequence[Settlement] = ()
     """What follows from that."""
+    began: float = field(default_factory=time.monotonic)
+    taken_at: float = 0.0
     answered_at: float = 0.0
     deferred: Collection[str] = ()
     """Parts of the destination for which rows are to be deferred."""

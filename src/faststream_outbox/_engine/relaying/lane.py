@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from faststream_outbox._engine.failure import FailurePolicy
 from faststream_outbox._engine.health import Health, Log
+from faststream_outbox._engine.meter import NO_METER, HandedOver, Meter
 from faststream_outbox._engine.pacer import Pacer
 from faststream_outbox._engine.relaying.account import Account, Answer
 from faststream_outbox._engine.relaying.breaker import BreakerState
@@ -68,6 +69,7 @@ class Lane(Service):
         positions: Where the destination keeps how far it has come; None where it does not.
         health: The database's.
         log: Gets a line for each dead letter.
+        meter: Told of each hand-over that had rows.
     """
 
     def __init__(
@@ -88,6 +90,7 @@ class Lane(Service):
         positions: Positions | None = None,
         health: Health,
         log: Log,
+        meter: Meter = NO_METER,
     ) -> None:
         super().__init__(f"outbox-lane-{name}", health)
         # In one round it connects, sends for the time-out of a wave or two, and asks the database a few times.
@@ -106,6 +109,7 @@ class Lane(Service):
         self._batch_bytes = batch_bytes
         self._send_timeout = send_timeout
         self._log = log
+        self._meter, self._forwarder = meter, team.name
         self._found = False
 
     def interrupt(self) -> None:
@@ -214,6 +218,7 @@ class Lane(Service):
                 ) as taken:
                     if taken is None:
                         return None, Sent()
+                    account.taken_at = time.monotonic()
                     # However long it took to get the rows: what the destination answers is to be heard.
                     limit.reschedule(asyncio.get_running_loop().time() + seconds)
                     self._rounds.visited(taken.shards[-1])
@@ -271,6 +276,8 @@ class Lane(Service):
         """Note what has become final."""
         self._found = self._found or account.has_worked
         verdicts, settlements = account.written()
+        if account.taken is not None and account.taken.rows:
+            self._meter.handed_over(_measured(self._forwarder, account, verdicts, settlements))
         before = self._tally.dead
         self._tally.add(verdicts, settlements)
         if self._tally.dead > before:
@@ -331,6 +338,20 @@ class Lane(Service):
                 return self._failure.holding(row, Dead(reason, describe(exception)))
             case Unsent():
                 return None
+
+
+def _measured(
+    forwarder: str, account: Account, verdicts: Sequence[Verdict], settlements: Sequence[Settlement]
+) -> HandedOver:
+    return HandedOver(
+        forwarder=forwarder,
+        rows=() if account.taken is None else account.taken.rows,
+        verdicts=verdicts,
+        settlements=settlements,
+        taking_seconds=account.taken_at - account.began,
+        sending_seconds=account.answered_at - account.taken_at,
+        seconds=time.monotonic() - account.began,
+    )
 
 
 def _leaves_nothing(taken: HandOver, sent: Sent) -> bool:

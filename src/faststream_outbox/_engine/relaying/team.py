@@ -47,3 +47,5 @@ class Team:
     tally: Tally = field(default_factory=Tally)
     remembered: Remembered = field(default_factory=Remembered)
     deferrer: Deferrer = field(default_factory=Deferrer)
+    name: str = ""
+    """The forwarder's."""
