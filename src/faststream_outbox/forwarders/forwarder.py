@@ -21,7 +21,8 @@ from faststream_outbox._engine.service import DATABASE_SECONDS
 from faststream_outbox._engine.watching.obstructions import Guarded
 from faststream_outbox._engine.watching.reminder import Watched
 from faststream_outbox._faststream import has_broker
-from faststream_outbox._store.protocol import DEFAULT_BATCH_BYTES, PositionStore
+from faststream_outbox._store.positions import PositionStore
+from faststream_outbox._store.protocol import DEFAULT_BATCH_BYTES
 from faststream_outbox._values.copies import copy_queue
 from faststream_outbox._values.limits import check_copy_queue
 from faststream_outbox._values.outcome import Dropped, Refused, describe
