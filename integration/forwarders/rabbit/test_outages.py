@@ -41,6 +41,7 @@ async def test_a_restart_while_rows_flow(
         await publishing.one(1, queue="local")
         await eventually(lambda: handled)
 
+    embedded.write_down()
     await broker.start()
     ids = await restart_while_rows_flow(
         embedded, publishing, table, log, killed=killed, meanwhile=a_local_message_is_handled
