@@ -322,3 +322,103 @@ async def test_a_transaction_timeout_of_the_role_does_not_end_hand_overs(
     await engine.dispose()
     assert relay.copies == dict.fromkeys(ids, 1)
     assert relay.log.errors == []
+
+
+# While nothing is sent
+
+
+async def lose_the_answers(relay: Relay, publishing: Publishing, then: Callable[[], object]) -> list[int]:
+    """Let the database lose a hand-over behind the answers to its rows, and do something at that moment."""
+
+    async def cut() -> None:
+        relay.destination.before_answer = None
+        await publishing.execute(END_CONNECTIONS, name=LANES)
+        then()
+
+    relay.destination.before_answer = cut
+    return await publishing.publish("a", "a", "a", "a")
+
+
+async def test_what_was_answered_is_written_during_a_pause(make: Callable[..., Relay], publishing: Publishing) -> None:
+    relay = make()
+    ids = await lose_the_answers(relay, publishing, relay.team.pause.begin)
+    relay.start(lanes=2)
+    await until(lambda: relay.destination.sent)
+    [late] = await publishing.publish("a")
+
+    async def the_late_one_is_left() -> bool:
+        return [*await publishing.left()] == [late]
+
+    await until(the_late_one_is_left)
+    assert relay.copies == dict.fromkeys(ids, 1)
+    assert relay.team.tally.sent == len(ids)
+    assert relay.team.remembered.is_empty
+    relay.team.pause.end()
+    await until(lambda: late in relay.destination.accepted)
+
+
+async def test_what_was_answered_is_written_while_the_destination_is_down(
+    make: Callable[..., Relay], publishing: Publishing
+) -> None:
+    relay = make()
+
+    def go_down() -> None:
+        relay.destination.script.failing["connect"] = ConnectionError("no destination")
+
+    ids = await lose_the_answers(relay, publishing, go_down)
+    relay.start()
+
+    async def all_are_gone() -> bool:
+        return not await publishing.left()
+
+    await until(all_are_gone)
+    assert relay.copies == dict.fromkeys(ids, 1)
+
+
+async def test_what_was_answered_is_written_before_a_stop(make: Callable[..., Relay], publishing: Publishing) -> None:
+    relay = make()
+    ids = await lose_the_answers(relay, publishing, lambda: relay.lanes[0].begin_stop())
+    relay.start(batch_size=1)
+    await until(lambda: relay.lanes[0].is_stopping)
+    await relay.lanes[0].stop(20.0)
+    assert relay.copies == {ids[0]: 1}
+    assert [*await publishing.left()] == ids[1:]
+
+
+async def test_what_was_refused_is_tried_once_more_at_a_stop(
+    make: Callable[..., Relay], publishing: Publishing
+) -> None:
+    for statement in (REFUSE, DELIVERED):
+        await publishing.execute(statement)
+    relay = make()
+    await publishing.publish(*["bad"] * 3)
+    relay.start(batch_size=2)
+    await until(lambda: relay.team.remembered.set_aside == 3)
+    for answer in relay.team.remembered._answers.values():
+        # Far beyond this test: it stays left out.
+        answer.next_try += 3600.0
+    [late] = await publishing.publish("late")
+
+    async def the_late_one_is_gone() -> bool:
+        return late not in await publishing.left()
+
+    await until(the_late_one_is_gone)
+    assert len(await publishing.left()) == 3
+    await publishing.execute("DROP FUNCTION refuse() CASCADE")
+    await relay.lanes[0].stop(20.0)
+    assert await publishing.left() == {}
+    assert relay.copies.most_common(1)[0][1] == 1
+
+
+async def test_a_stop_tries_what_is_still_refused_just_once(make: Callable[..., Relay], publishing: Publishing) -> None:
+    for statement in (REFUSE, DELIVERED):
+        await publishing.execute(statement)
+    relay = make()
+    ids = await publishing.publish("bad", "b")
+    relay.start()
+    await until(lambda: relay.team.remembered.set_aside == 1)
+    # No time-out: it ends by itself.
+    async with asyncio.timeout(20):
+        await relay.lanes[0].stop(None)
+    assert [*await publishing.left()] == ids[:1]
+    assert relay.copies == dict.fromkeys(ids, 1)

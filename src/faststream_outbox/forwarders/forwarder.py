@@ -161,7 +161,8 @@ class OutboxForwarder:
         """Take no more rows in this process, until ``resume``; other processes go on.
 
         What is in flight is finished. A paused forwarder holds no connection, neither to the database nor to its
-        destination. It may be paused before it is started, and stays so when it is stopped and started again.
+        destination. Only where the database could not write an outcome before, it takes a connection to try again: a
+        pause is of sending. It may be paused before it is started, and stays so when it is stopped and started again.
         """
         self._pause.begin()
         for lane in self._lanes:
@@ -329,7 +330,8 @@ class OutboxForwarder:
     async def stop(self, grace: float) -> None:
         """Take no more rows, let hand-overs finish for up to ``grace`` seconds, give back what is cut off.
 
-        A hand-over that is cut off still writes what its destination has acknowledged.
+        A hand-over that is cut off still writes what its destination has acknowledged. Outcomes that the database could
+        not write before are tried again: until it answers, or the time is over.
         """
         for destination in self._destinations:
             destination.finish(grace)

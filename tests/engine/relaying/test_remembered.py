@@ -736,3 +736,137 @@ def test_a_forwarder_without_trouble_remembers_nothing() -> None:
     assert Remembered().is_empty
     assert Remembered().set_aside == 0
     assert Remembered().seconds_to_wait() == 0.0
+
+
+# While nothing is sent
+
+
+async def test_during_a_pause_outcomes_are_written_and_nothing_is_sent(
+    make: Make, destination: ScriptedDestination, store: ScriptedStore, team: Team
+) -> None:
+    row_id = store.publish(key="a")
+    store.script.failing["commit"] = Trouble("no database")
+    lane = quick(make)
+    lane.start()
+    await until(lambda: store.script.calls["commit"])
+    team.pause.begin()
+    lane.interrupt()
+    late = store.publish(key="a")
+    attempts = store.script.calls["commit"]
+    await until(lambda: store.script.calls["commit"] > attempts + 1)
+    store.script.failing.clear()
+    await until(lambda: [row.id for row in store.rows] == [late])
+    assert destination.sent == [[row_id]]
+    assert team.tally == Tally(sent=1)
+    team.pause.end()
+    await until(lambda: not store.rows)
+    assert destination.sent == [[row_id], [late]]
+
+
+async def test_during_a_pause_what_is_set_aside_is_tried_when_it_is_time(
+    make: Make, store: ScriptedStore, team: Team, clock: Clock
+) -> None:
+    bad = store.publish(key="a")
+    store.script.refused[bad] = Trouble("a trigger says no")
+    lane = quick(make)
+    await run(lane)
+    team.pause.begin()
+    looks = store.script.calls["hand_over"]
+    await pause_once(lane, team)
+    assert store.script.calls["hand_over"] == looks
+    clock.now += account.RETRY_SECONDS[1]
+    await pause_once(lane, team)
+    await pause_once(lane, team)
+    assert store.script.calls["hand_over"] == looks + 1
+    store.script.refused.clear()
+    clock.now += account.RETRY_SECONDS[1]
+    await pause_once(lane, team)
+    assert store.rows == []
+    assert team.remembered.is_empty
+
+
+async def test_during_a_pause_rows_that_another_process_has_do_not_make_a_busy_loop(
+    make: Make, store: ScriptedStore, team: Team, clock: Clock
+) -> None:
+    row_id = store.publish(key="a")
+    store.script.next_failures["commit"] = deque([Trouble("no database")])
+    lane = quick(make)
+    await fail(lane)
+    store._locked.add(store._records[row_id].shard)
+    team.pause.begin()
+    looks = store.script.calls["hand_over"]
+    assert team.remembered.seconds_to_next_write() == 0.0
+    for _ in range(3):
+        await pause_once(lane, team)
+    assert store.script.calls["hand_over"] == looks + 1
+    assert team.remembered.seconds_to_next_write() == remembered.WRITE_SECONDS
+
+
+async def pause_once(lane: Lane, team: Team) -> None:
+    """Run one round of a pause, and end its waiting."""
+    task = asyncio.create_task(lane.run_once())
+    while not task.done():
+        await asyncio.sleep(0)
+        team.pause.wake()
+    await task
+
+
+async def test_during_an_outage_outcomes_are_written(
+    make: Make, destination: ScriptedDestination, store: ScriptedStore
+) -> None:
+    row_id = store.publish(key="a")
+    store.script.next_failures["commit"] = deque([Trouble("no database")])
+    lane = quick(make)
+    await fail(lane)
+    destination.script.failing["connect"] = Trouble("no destination")
+    lane.start()
+    await until(lambda: not store.rows)
+    assert destination.sent == [[row_id]]
+
+
+async def test_a_stop_tries_outcomes_until_the_database_answers(
+    make: Make, destination: ScriptedDestination, store: ScriptedStore, team: Team
+) -> None:
+    ids = [store.publish(key="a") for _ in range(3)]
+    lane = quick(make, batch_size=1)
+    store.script.failing["commit"] = Trouble("no database")
+    lane.start()
+    await until(lambda: store.script.calls["commit"])
+    stop = asyncio.create_task(lane.stop(5.0))
+    attempts = store.script.calls["commit"]
+    await until(lambda: store.script.calls["commit"] > attempts + 2)
+    assert not stop.done()
+    store.script.failing.clear()
+    await stop
+    assert [row.id for row in store.rows] == ids[1:]
+    assert destination.sent == [[ids[0]]]
+    assert team.remembered.is_empty
+
+
+async def test_a_stop_tries_all_that_is_set_aside_just_once(
+    make: Make, destination: ScriptedDestination, store: ScriptedStore
+) -> None:
+    bad = [store.publish(key="a") for _ in range(5)]
+    store.script.refused.update(dict.fromkeys(bad, Trouble("a trigger says no")))
+    lane = quick(make, batch_size=2)
+    lane.start()
+    await until(lambda: copies(destination).keys() == {*bad})
+    await until(lambda: len(store.attempted) == 3)
+    for row_id in bad[:4]:
+        del store.script.refused[row_id]
+    await lane.stop(5.0)
+    assert [row.id for row in store.rows] == bad[4:]
+    assert copies(destination) == dict.fromkeys(bad, 1)
+
+
+async def test_a_stop_with_all_outcomes_written_asks_for_nothing(
+    make: Make, destination: ScriptedDestination, store: ScriptedStore
+) -> None:
+    store.publish(key="a")
+    lane = quick(make)
+    lane.start()
+    await until(lambda: not store.rows)
+    lane.begin_stop()
+    looks = store.script.calls["hand_over"]
+    await lane.stop(5.0)
+    assert store.script.calls["hand_over"] <= looks

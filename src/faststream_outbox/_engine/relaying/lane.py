@@ -20,7 +20,7 @@ from faststream_outbox._engine.rounds import Rounds
 from faststream_outbox._engine.service import DATABASE_SECONDS, Service
 from faststream_outbox._engine.wakeups import Wakeup
 from faststream_outbox._store.positions import NO_MOVES
-from faststream_outbox._store.protocol import DEFAULT_BATCH_BYTES, HandOver, Store
+from faststream_outbox._store.protocol import DEFAULT_BATCH_BYTES, HandOver, LeftOut, Store
 from faststream_outbox._values.outcome import (
     ACCEPTED,
     DELIVERED,
@@ -111,6 +111,12 @@ class Lane(Service):
         self._log = log
         self._meter, self._forwarder = meter, team.name
         self._found = False
+        self._has_tried_last = False
+        """Whether the outcomes that are remembered were tried for the last time, at a stop."""
+
+    def start(self) -> None:
+        self._has_tried_last = False
+        super().start()
 
     def interrupt(self) -> None:
         self._wakeup.ring()
@@ -118,10 +124,20 @@ class Lane(Service):
         self._breaker.wake()
         self._connector.give_up()
 
+    def has_more(self) -> bool:
+        return not (self._remembered.is_empty or self._has_tried_last)
+
     async def run_once(self) -> None:
+        if self.is_stopping:
+            # Where that fails, the loop tries it again until the stop's time is over.
+            await self._write_remembered(is_last=True)
+            self._has_tried_last = True
+            return
         if self._pause.is_on:
             await self._sit_out()
             return
+        if self._breaker.state is not BreakerState.CLOSED:
+            await self._write_remembered()
         if (wait := self._remembered.seconds_to_wait()) > 0:
             await self.sleep(min(wait, FULL_SECONDS))
             return
@@ -140,11 +156,24 @@ class Lane(Service):
             await self._pacer.rest(found=found, at_most=self._rounds.seconds_of_rest)
 
     async def _sit_out(self) -> None:
-        """Wait for the end of the pause, without a connection."""
+        """Wait for the end of the pause without a connection, but write outcomes that are remembered."""
         await self._connector.let_go()
+        await self._write_remembered()
         if self._pause.is_on and not self.is_stopping:
             with self.resting():
-                await self._pause.change()
+                await self._pause.change(self._remembered.seconds_to_next_write())
+
+    async def _write_remembered(self, *, is_last: bool = False) -> None:
+        """Write outcomes that are remembered, in hand-overs that send nothing."""
+        if not is_last:
+            await self._look_up()
+        for shard in self._remembered.shards_to_write(is_last=is_last):
+            has_more = True
+            while has_more:
+                left = len(self._remembered)
+                left_out = () if is_last else self._remembered.left_out()
+                taken, _ = await self._hand_over([shard], left_out, sends=False)
+                has_more = taken is not None and taken.has_more and len(self._remembered) < left
 
     async def _use_turn(self) -> float | None:
         """Run one hand-over; return the seconds to rest from the destination, or None if nothing is left to take."""
@@ -162,7 +191,7 @@ class Lane(Service):
             # Else it may have rung for a shard that this look leaves out.
             self._wakeup.clear()
         try:
-            taken, sent = await self._hand_over(asked)
+            taken, sent = await self._hand_over(asked, self._remembered.left_out())
         except BaseException:
             self._rounds.narrow()
             raise
@@ -199,10 +228,11 @@ class Lane(Service):
                 if count >= MOST_MADE_DUE:
                     self._deferrer.note([part])
 
-    async def _hand_over(self, shards: Sequence[Shard]) -> tuple[HandOver | None, Sent]:
+    async def _hand_over(
+        self, shards: Sequence[Shard], left_out: Sequence[LeftOut], *, sends: bool = True
+    ) -> tuple[HandOver | None, Sent]:
         """Run one hand-over; return None for it if no shard has work for this lane."""
         seconds = self._send_timeout + DATABASE_SECONDS
-        left_out = self._remembered.left_out()
         async with asyncio.timeout(seconds) as limit:
             with self._remembered.account(2 * seconds) as account:
                 async with self._store.hand_over(
@@ -223,6 +253,8 @@ class Lane(Service):
                     limit.reschedule(asyncio.get_running_loop().time() + seconds)
                     self._rounds.visited(taken.shards[-1])
                     self._remembered.begin(account, taken)
+                    if not sends:
+                        account.to_send = ()
                     if self._positions is not None:
                         self._positions.begin()
                     await self._carry(account)

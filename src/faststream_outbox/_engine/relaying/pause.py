@@ -22,6 +22,6 @@ class Pause:
         """End the waiting of all lanes: one of them has something else to look at."""
         self._changed.send()
 
-    async def change(self) -> None:
-        """Wait until it is switched, or there is something else to look at."""
-        await self._changed.wait()
+    async def change(self, seconds: float | None = None) -> None:
+        """Wait until it is switched, or there is something else to look at, but no longer than ``seconds``."""
+        await self._changed.wait(seconds)

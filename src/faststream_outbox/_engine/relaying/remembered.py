@@ -23,6 +23,9 @@ LOOK_UP_SECONDS = 5.0
 """How often it is asked whether the rows are still there. Of some the commit went through and only its answer was lost,
 others were settled by another process, or deleted by a person."""
 
+WRITE_SECONDS = 1.0
+"""How often outcomes are tried while the forwarder sends nothing."""
+
 LINE_SECONDS = 10.0
 """Between two lines of the log about rows that are set aside; those of the time between are named in the next one."""
 
@@ -35,7 +38,8 @@ class Remembered:
 
     A hand-over that fails behind the answer of its destination leaves its verdicts here. The next hand-over that takes
     such a row, locked and unchanged, writes the outcome and does not send the row. So a failure of the database repeats
-    nothing, however long it lasts, as long as the process lives.
+    nothing, however long it lasts, as long as the process lives. During a pause, an outage and at a stop there are
+    hand-overs that send nothing, and write these outcomes alone.
 
     Where the database refuses an outcome for good, its row is *set aside*: hand-overs leave it out, and now and then
     one of them tries to write it.
@@ -65,6 +69,7 @@ class Remembered:
         self._at_work: dict[Shard, Account] = {}
         """The hand-overs of this forwarder that are under way."""
         self._next_look_up = 0.0
+        self._next_write = 0.0
         self._is_full = False
         self._unnamed: list[Answer] = []
         self._last_line = -math.inf
@@ -81,6 +86,10 @@ class Remembered:
         """Whether all outcomes are written."""
         return not self._answers
 
+    def __len__(self) -> int:
+        """Return how many outcomes are not written."""
+        return len(self._answers)
+
     def seconds_to_wait(self) -> float:
         """Return for how long no rows should be taken, since so many are set aside that none may be sent."""
         if not self._is_full:
@@ -96,6 +105,27 @@ class Remembered:
             for row_id, answer in self._answers.items()
             if answer.is_left_out(now)
         ]
+
+    def shards_to_write(self, *, is_last: bool = False) -> Collection[Shard]:
+        """Return the shards of outcomes that it is time to try without sending anything.
+
+        Args:
+            is_last: Whether nobody tries them afterwards, so that it is time for all of them.
+        """
+        now = time.monotonic()
+        if now < self._next_write and not is_last:
+            return ()
+        shards = {answer.shard for answer in self._answers.values() if is_last or now >= answer.next_try}
+        if shards:
+            self._next_write = now + WRITE_SECONDS
+        return shards
+
+    def seconds_to_next_write(self) -> float | None:
+        """Return for how long ``shards_to_write`` is empty; None if all outcomes are written."""
+        if not self._answers:
+            return None
+        next_try = min(answer.next_try for answer in self._answers.values())
+        return max(0.0, max(next_try, self._next_write) - time.monotonic())
 
     @contextmanager
     def account(self, seconds: float) -> Iterator[Account]:
