@@ -7,24 +7,26 @@ from dataclasses import dataclass
 from typing import Any
 
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from faststream_outbox._store.protocol import RESCUED_AT_ONCE
 from faststream_outbox._values.dead_letter import Selection
 from faststream_outbox._values.draft import Draft
-from faststream_outbox._values.outcome import Dead, Delivered, Outcome, Released, Retry, Settlement
+from faststream_outbox._values.outcome import Dead, Deferred, Delivered, Outcome, Released, Retry, Settlement
 from faststream_outbox._values.row import OutboxRow
 from faststream_outbox.schema import SHARDS
 from tests.store.suite import LONG, ME, OTHER, PAST, Failed, Subject, draft, ids, shards
 
-QUEUES = st.sampled_from(["a", "b"])
+QUEUES = st.sampled_from(["a", "a", "b"])
 TOKENS = st.sampled_from([ME, OTHER])
 KEYS = st.sampled_from([None, "k", "l"])
 BREADTHS = st.sampled_from([1, 3, SHARDS])
+SLOTS = st.sampled_from([7, 8])
 OUTCOMES = st.sampled_from(
     [
         *(Delivered(), Retry(0), Retry(LONG), Dead("rejected"), Dead("rejected", holds_key=True)),
         *(Released(), Released(started=True)),
+        *(Deferred(7), Deferred(8), Deferred(7, 0.0), Deferred(7, LONG)),
     ]
 )
 
@@ -41,6 +43,8 @@ class Model:
     dead: bool = False
     holds_key: bool = False
     was_tried: bool = False
+    slot: int | None = None
+    """While it is deferred until its slot, or is made due with all of it."""
 
     @property
     def is_free(self) -> bool:
@@ -50,8 +54,8 @@ class Model:
     def holds_back(self) -> bool:
         return self.holds_key if self.dead else self.was_tried and self.due != ""
 
-    def free(self, due: str = "") -> None:
-        self.due, self.token = due, ""
+    def free(self, due: str = "", slot: int | None = None) -> None:
+        self.due, self.token, self.slot = due, "", slot
 
 
 class StoreMachine(RuleBasedStateMachine):
@@ -75,6 +79,12 @@ class StoreMachine(RuleBasedStateMachine):
         return self.runner.run(coroutine)
 
     # --- publishers
+
+    @initialize(keys=st.lists(KEYS, min_size=4, max_size=8))
+    def backlog(self, keys: list[str | None]) -> None:
+        """Begin with rows: else nearly all that happens happens to none."""
+        for key in keys:
+            self.publish(queue="a", key=key, options={}, due="", count=1, fails=False)
 
     @rule(
         queue=QUEUES,
@@ -199,6 +209,12 @@ class StoreMachine(RuleBasedStateMachine):
                 # A message without a key has none to hold; the engine asks for it only with a key.
                 model.holds_key = holds_key
                 model.free()
+            case Deferred(slot, delay):
+                model.was_tried = True
+                if delay is None:
+                    model.free("future", slot)
+                else:
+                    model.free("future" if delay else "past")
             case Released(started):
                 model.deliveries -= not started
                 model.free("past")
@@ -219,6 +235,14 @@ class StoreMachine(RuleBasedStateMachine):
     @rule(queue=QUEUES, outcomes=st.lists(OUTCOMES, max_size=6), breadth=BREADTHS)
     def hand_over_that_fails(self, queue: str, outcomes: list[Outcome], breadth: int) -> None:
         self._check_hand_over(queue, self.run(self._hand_over(queue, outcomes, breadth, fails=True)))
+
+    @precondition(lambda self: any(model.slot for model in self.model.values()))
+    @rule(queue=QUEUES, slot=SLOTS)
+    def make_due(self, queue: str, slot: int) -> None:
+        deferred = [m for m in self.model.values() if m.slot == slot and m.message.queue == queue]
+        assert self.run(self.subject.store.make_due(shards(queue), slot=slot, limit=100)) == len(deferred)
+        for model in deferred:
+            model.free("past")
 
     def _check_hand_over(self, queue: str, taken: list[OutboxRow]) -> None:
         of_queue = {row_id: model for row_id, model in self.model.items() if model.message.queue == queue}

@@ -4,10 +4,11 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 import aio_pika
 import pytest
-from faststream.rabbit import RabbitBroker
+from faststream.rabbit import ExchangeType, RabbitBroker, RabbitExchange, RabbitQueue
 
 from faststream_outbox import ConstantRetry, Forward, OutboxMessage, Outgoing
 from integration.broker.observing import LogLines, Table, eventually
@@ -80,6 +81,62 @@ async def test_the_node_of_a_queue_is_down_and_no_message_dies_of_it(
     assert len(log.at_least(logging.WARNING)) == 1
     async with await aio_pika.connect(other_node.url) as connection, connection.channel() as channel:
         await channel.queue_delete(name)
+
+
+async def test_the_node_of_a_queue_behind_an_exchange_is_down(
+    *,
+    make_broker: MakeBroker,
+    rabbit: RabbitBroker,
+    rabbit_server: EmbeddedRabbit,
+    other_node: EmbeddedRabbit,
+    publishing: Publishing,
+    table: Table,
+) -> None:
+    """Before 4.0 RabbitMQ says of such a message that no queue is bound; the publisher's queue can be asked about."""
+    name = rabbit_server.new_name()
+    async with await aio_pika.connect(other_node.url) as connection, connection.channel() as channel:
+        exchange = await channel.declare_exchange(name, "topic", durable=True)
+        for queue in (f"{name}-far", f"{name}-strange"):
+            await (await channel.declare_queue(queue, durable=True)).bind(exchange, f"{queue}-key")
+    other_node.process.kill()
+    broker = make_broker()
+    retry = ConstantRetry(delay_seconds=600)
+    shop = RabbitExchange(name, type=ExchangeType.TOPIC, durable=True)
+    to = rabbit.publisher(RabbitQueue(f"{name}-far", routing_key=f"{name}-far-key"), exchange=shop)
+
+    def strange(message: OutboxMessage) -> Forward:
+        return Forward(to=f"{name}-strange-key" if message.headers.get("goes") == "strange" else None)
+
+    forwarder = broker.forwarder("orders", to=to, retry_strategy=retry, transform=strange)
+    ids = await publishing.many(Outgoing(b"", key=f"key-{n % 5}") for n in range(10))
+    await broker.start()
+
+    async def is_down() -> bool:
+        return [part.name for part in (await forwarder.status()).parts_down] == [f"{name}-far-key"]
+
+    await eventually(is_down, within=10)
+    await nothing_is_counted(table)
+    # Its queue is called neither as the publisher's is nor as its routing key: RabbitMQ before 4.0 does not tell.
+    await publishing.many([Outgoing(b"", headers={"goes": "strange"})])
+    if (await _version(rabbit_server)) < 4:
+
+        async def is_refused() -> bool:
+            return await table.count("attempts_count = 1") == 1
+
+        await eventually(is_refused)
+    await asyncio.to_thread(other_node.start)
+    check_complete(await QueueBox(other_node, f"{name}-far").received(10, within=70), ids)
+    async with await aio_pika.connect(other_node.url) as connection, connection.channel() as channel:
+        await channel.queue_delete(f"{name}-far")
+        await channel.queue_delete(f"{name}-strange")
+        await channel.exchange_delete(name)
+
+
+async def _version(server: RabbitServer) -> int:
+    """RabbitMQ's major version."""
+    async with await aio_pika.connect(server.url) as connection:
+        told: Any = connection.transport
+        return int(told.connection.server_properties["version"].split(".")[0])
 
 
 async def test_a_queue_that_never_was_is_no_queue_whose_node_is_down(

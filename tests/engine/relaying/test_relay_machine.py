@@ -20,6 +20,7 @@ from faststream_outbox._engine.health import Health
 from faststream_outbox._engine.relaying import account, remembered
 from faststream_outbox._engine.relaying.account import Answer
 from faststream_outbox._engine.relaying.breaker import Breaker
+from faststream_outbox._engine.relaying.deferrer import Deferrer
 from faststream_outbox._engine.relaying.lane import Lane
 from faststream_outbox._engine.relaying.remembered import Remembered
 from faststream_outbox._engine.relaying.team import Team
@@ -36,6 +37,7 @@ from tests.engine.fakes import Clock, Lines, ScriptedStore, Trouble, keep_order
 
 MAX_ATTEMPTS = 3
 RETRY_SECONDS = 10.0
+PART_SECONDS = 5.0
 VERDICTS: dict[str, Verdict] = {
     "accept": Accepted(),
     "refuse": Refused(Trouble("refused")),
@@ -55,6 +57,11 @@ class Destination:
         self.crash = ""
         self.last_verdicts: list[tuple[OutboxRow, Verdict]] = []
         self.poisoned: set[int] = set()
+        self.parts_down: set[str] = set()
+        """Keys of rows whose part takes nothing."""
+
+    def seconds_to_next_try(self, part: str) -> float | None:
+        return PART_SECONDS if part in self.parts_down else None
 
     async def connect(self) -> None:
         if not self.is_reachable:
@@ -64,8 +71,7 @@ class Destination:
         rows = [parcel.row for parcel in parcels]
         if self.crash == "before":
             await _die()
-        verdicts = [self._verdict(row) for row in rows]
-        verdicts = keep_order(rows, [VERDICTS[verdict] for verdict in verdicts])
+        verdicts = keep_order(rows, [self._verdict(row) for row in rows])
         for row, verdict in zip(rows, verdicts, strict=True):
             # Another lane may come in between.
             await asyncio.sleep(0)
@@ -76,12 +82,15 @@ class Destination:
         self.last_verdicts += zip(rows, verdicts, strict=True)
         return verdicts
 
-    def _verdict(self, row: OutboxRow) -> str:
+    def _verdict(self, row: OutboxRow) -> Verdict:
         verdict = self.verdicts.pop(0) if self.verdicts else "accept"
         if verdict == "poison":
             # Poison is so for good; rows behind it need not wait, as behind a refused one, until that is written.
             self.poisoned.add(row.id)
-        return "poison" if row.id in self.poisoned else verdict
+        if row.id in self.poisoned:
+            return VERDICTS["poison"]
+        part = "" if row.key is None else row.key[:1]
+        return Unsent(Trouble("a part is down"), part) if part in self.parts_down else VERDICTS[verdict]
 
     async def close(self) -> None:
         """Nothing is open."""
@@ -132,7 +141,8 @@ class RelayMachine(RuleBasedStateMachine):
         self.begin()
 
     def begin(self) -> None:
-        self.team = Team(self.breaker, remembered=Remembered("orders", Lines(), in_flight=6))
+        remembered = Remembered("orders", Lines(), in_flight=6)
+        self.team = Team(self.breaker, remembered=remembered, deferrer=Deferrer(self.destination))
         self.lanes = [self._lane(number) for number in range(2)]
 
     def _lane(self, number: int) -> Lane:
@@ -201,10 +211,62 @@ class RelayMachine(RuleBasedStateMachine):
         self._run_lane(0, 2)
         self.destination.crash = ""
         self.crashes += 1
+        self._begin_anew()
+
+    def _begin_anew(self) -> None:
         for answer in self.unwritten.values():
             # Nobody is left who knows of it.
             self.refusals[answer.row.id] -= isinstance(answer.verdict, Refused | Poison)
         self.runner.run(self._begin())
+
+    @rule()
+    def stop(self) -> None:
+        """An orderly one, with a database that works."""
+
+        async def finish(lane: Lane) -> None:
+            lane.begin_stop()
+            while lane.has_more():
+                await lane.run_once()
+
+        sent = [*self.destination.received]
+        for lane in self.lanes:
+            self.runner.run(finish(lane))
+        assert self.destination.received == sent
+        # What stands behind rows of another process is not taken; there is none here.
+        assert self.unwritten.keys() <= self.store.script.refused.keys() | self._barred
+        self.crashes += bool(self.unwritten)
+        self._begin_anew()
+
+    @property
+    def _barred(self) -> set[int]:
+        """Rows that stand behind a waiting one of their key."""
+        waiting = [r.row for r in self.store._records.values() if r.next_attempt_at is not None and r.row.last_attempt_at]
+        return {row.id for row in self.store.rows for other in waiting if row.key == other.key and other.id < row.id}
+
+    @rule(rounds=st.integers(1, 3))
+    def pause(self, rounds: int) -> None:
+        """What was answered is still written, and nothing is sent."""
+        sent = [*self.destination.received]
+        self.team.pause.begin()
+        for _ in range(rounds):
+            self.runner.run(self._pass_a_round())
+        self.team.pause.end()
+        assert self.destination.received == sent
+
+    async def _pass_a_round(self) -> None:
+        task = asyncio.create_task(self.lanes[0].run_once())
+        while not task.done():
+            await asyncio.sleep(0)
+            self.team.pause.wake()
+        await task
+
+    @rule(key=st.sampled_from(["a", "b"]))
+    def a_part_goes_down(self, key: str) -> None:
+        self.destination.parts_down.add(key)
+
+    @rule()
+    def all_parts_come_back(self) -> None:
+        self.destination.parts_down.clear()
 
     @rule(
         verdicts=verdicts,
@@ -325,6 +387,7 @@ class RelayMachine(RuleBasedStateMachine):
         try:
             self.destination.verdicts = []
             self.destination.is_reachable = True
+            self.destination.parts_down.clear()
             self.cannot_prepare = False
             self.refuse_none()
             for _ in range(len(self.published) + 2 * SHARDS):

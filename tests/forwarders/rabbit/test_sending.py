@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from aiormq import exceptions as amqp
 from aiormq.abc import DeliveredMessage
-from faststream.rabbit import RabbitBroker
+from faststream.rabbit import RabbitBroker, RabbitQueue, RabbitRouter
 from pamqp import commands as spec
 from pamqp.header import ContentHeader
 
@@ -328,13 +328,60 @@ async def test_a_message_that_is_returned_because_the_node_of_its_queue_is_down_
     assert [part.name for part in outages.down()] == ["q"]
 
 
-async def test_what_an_exchange_returns_is_refused_without_a_question() -> None:
+@pytest.mark.parametrize(
+    ("publisher", "queue"),
+    [
+        ({"queue": "q", "exchange": "e"}, "q"),
+        ({"routing_key": "r", "exchange": "e"}, "r"),
+        ({"queue": RabbitQueue("q", routing_key="r"), "exchange": "e"}, "q"),
+        ({"queue": "q", "routing_key": "r", "exchange": "e"}, "q"),
+        ({"queue": RabbitQueue("q", routing_key="r")}, "r"),
+    ],
+)
+async def test_what_an_exchange_returns_is_not_refused_if_the_queue_of_the_publisher_is_down(
+    publisher: dict[str, Any], queue: str
+) -> None:
+    settings = RabbitSettings.of(RabbitBroker(logger=None).publisher(**publisher))
+    client, outages = FakeClient(lambda _: returned()), Outages()
+    client.queues_down.add(queue)
+    _, verdicts = await send(client, rows("a"), outages, settings)
+    assert isinstance(verdicts[0], Unsent)
+    assert client.asked == [queue]
+    assert [part.name for part in outages.down()] == [settings.routing_key]
+
+
+async def test_the_queue_of_a_publisher_on_a_router_has_its_prefix() -> None:
+    router = RabbitRouter(prefix="shop-")
+    publisher = router.publisher(RabbitQueue("q", routing_key="r"), exchange="e")
+    RabbitBroker(logger=None).include_router(router)
+    settings = RabbitSettings.of(publisher)
+    assert (settings.routing_key, settings.queue) == ("shop-r", "shop-q")
+
+
+async def test_what_an_exchange_returns_is_refused_if_the_queue_of_the_publisher_is_there() -> None:
     settings = RabbitSettings.of(RabbitBroker(logger=None).publisher("q", exchange="e"))
     client = FakeClient(lambda _: returned())
-    client.queues_down.add("q")
+    _, verdicts = await send(client, rows("a"), Outages(), settings)
+    assert isinstance(verdicts[0], Refused)
+
+
+async def test_what_an_exchange_without_a_routing_key_returns_is_refused_without_a_question() -> None:
+    settings = RabbitSettings.of(RabbitBroker(logger=None).publisher(exchange="e"))
+    client = FakeClient(lambda _: returned())
+    client.queues_down.add("")
     _, verdicts = await send(client, rows("a"), Outages(), settings)
     assert isinstance(verdicts[0], Refused)
     assert client.asked == []
+
+
+async def test_where_a_row_has_its_own_routing_key_the_queue_of_that_name_is_asked_about() -> None:
+    settings = RabbitSettings.of(RabbitBroker(logger=None).publisher("q", exchange="e"))
+    client, verdicts = FakeClient(lambda _: returned()), dict[int, Verdict]()
+    client.queues_down.add("other")
+    [its_row] = rows("a")
+    await MessageSender(client, settings, Outages(), verdicts).send([Parcel(its_row, "other")])
+    assert isinstance(verdicts[0], Unsent)
+    assert client.asked == ["other"]
 
 
 async def test_where_it_cannot_be_asked_a_returned_message_is_refused() -> None:

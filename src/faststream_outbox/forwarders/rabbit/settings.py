@@ -35,6 +35,8 @@ class RabbitSettings:
     """Seconds that a hand-over waits for RabbitMQ."""
     exchange: RabbitExchange
     routing_key: str
+    queue: str
+    """Which the routing key most likely leads to: the publisher's queue, or one that is called as the routing key is."""
     headers: Mapping[str, Any] = field(repr=False)
     """Of every message, beside the row's own."""
     properties: Mapping[str, Any]
@@ -90,6 +92,7 @@ class RabbitSettings:
             confirm_timeout=publisher.timeout or CONFIRM_SECONDS,
             exchange=publisher.exchange,
             routing_key=_check_routing_key(publisher),
+            queue=_queue_of(publisher),
             headers=_check_headers(publisher.headers),
             properties=_as_properties(message_options, publisher.reply_to, allow_lossy=allow_lossy),
             content_type=content_type,
@@ -135,6 +138,15 @@ def _check_routing_key(publisher: RabbitPublisher) -> str:
         msg = f"to: the routing key must be at most {MAX_ROUTING_KEY_BYTES} bytes of UTF-8, got {size}"
         raise ConfigError(msg)
     return routing_key
+
+
+def _queue_of(publisher: RabbitPublisher) -> str:
+    if not publisher.exchange.name:
+        # The default exchange takes the routing key for a queue's name.
+        return publisher.routing()
+    # The publisher may stand on a router, whose prefix the queue has too.
+    own_key = publisher.routing_key or publisher.queue.routing()
+    return publisher.routing().removesuffix(own_key) + (publisher.queue.name or own_key)
 
 
 def _check_user(user_id: str | None, url: URL) -> None:
