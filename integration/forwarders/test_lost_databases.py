@@ -377,7 +377,11 @@ async def test_what_was_answered_is_written_while_the_destination_is_down(
 
 async def test_what_was_answered_is_written_before_a_stop(make: Callable[..., Relay], publishing: Publishing) -> None:
     relay = make()
-    ids = await lose_the_answers(relay, publishing, lambda: relay.lanes[0].begin_stop())
+
+    def stop() -> None:
+        relay.lanes[0].begin_stop()
+
+    ids = await lose_the_answers(relay, publishing, stop)
     relay.start(batch_size=1)
     await until(lambda: relay.lanes[0].is_stopping)
     await relay.lanes[0].stop(20.0)

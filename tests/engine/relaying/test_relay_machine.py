@@ -240,7 +240,9 @@ class RelayMachine(RuleBasedStateMachine):
     @property
     def _barred(self) -> set[int]:
         """Rows that stand behind a waiting one of their key."""
-        waiting = [r.row for r in self.store._records.values() if r.next_attempt_at is not None and r.row.last_attempt_at]
+        waiting = [
+            r.row for r in self.store._records.values() if r.next_attempt_at is not None and r.row.last_attempt_at
+        ]
         return {row.id for row in self.store.rows for other in waiting if row.key == other.key and other.id < row.id}
 
     @rule(rounds=st.integers(1, 3))

@@ -36,7 +36,7 @@ class RabbitSettings:
     exchange: RabbitExchange
     routing_key: str
     queue: str
-    """Which the routing key most likely leads to: the publisher's queue, or one that is called as the routing key is."""
+    """What the routing key most likely leads to: the publisher's queue, or one that is called as the routing key."""
     headers: Mapping[str, Any] = field(repr=False)
     """Of every message, beside the row's own."""
     properties: Mapping[str, Any]
