@@ -17,6 +17,7 @@ from tenacity.wait import wait_none
 
 from faststream_outbox._engine.failure import FailurePolicy
 from faststream_outbox._engine.health import Health
+from faststream_outbox._engine import rounds
 from faststream_outbox._engine.relaying import account, remembered
 from faststream_outbox._engine.relaying.account import Answer
 from faststream_outbox._engine.relaying.breaker import Breaker
@@ -126,7 +127,7 @@ class RelayMachine(RuleBasedStateMachine):
         self.patch = pytest.MonkeyPatch()
         for module in (records, store, table):
             self.patch.setattr(module, "utc_now", self.clock.utc)
-        for module in (account, remembered):
+        for module in (account, remembered, rounds):
             self.patch.setattr(module, "time", self.clock)
         self.crashes = 0
         self.runner.run(self._build())
