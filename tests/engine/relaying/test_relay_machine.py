@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 from tenacity.wait import wait_none
 
+from faststream_outbox._engine import rounds
 from faststream_outbox._engine.failure import FailurePolicy
 from faststream_outbox._engine.health import Health
-from faststream_outbox._engine import rounds
 from faststream_outbox._engine.relaying import account, remembered
 from faststream_outbox._engine.relaying.account import Answer
 from faststream_outbox._engine.relaying.breaker import Breaker
