@@ -14,6 +14,7 @@ from benchmarks.environment import opponent_python
 from benchmarks.servers import Servers
 
 OURS = "ours"
+EXACT = "ours, exactly once"
 LIMIT = "limit"
 BEST = "other, best settings"
 DEFAULTS = "other, defaults"

@@ -8,7 +8,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from benchmarks.messages import QUEUE
 from benchmarks.programs.sampling import Sampler
 from benchmarks.programs.talk import Talk, cpu_seconds, quiet_logger, run
-from faststream_outbox import OutboxBroker, make_outbox_table
+from faststream_outbox import OutboxBroker, make_outbox_table, make_position_table
 
 
 def publisher(kind: str, address: str, name: str) -> Any:
@@ -31,7 +31,15 @@ def publisher(kind: str, address: str, name: str) -> Any:
 async def main(talk: Talk) -> None:
     options = talk.options
     engine = create_async_engine(options["database"])
-    broker = OutboxBroker(engine, outbox_table=make_outbox_table(MetaData()), logger=quiet_logger())
+    metadata = MetaData()
+    broker = OutboxBroker(
+        engine,
+        outbox_table=make_outbox_table(metadata),
+        position_table=make_position_table(metadata),
+        logger=quiet_logger(),
+    )
+    async with engine.begin() as connection:
+        await connection.run_sync(metadata.create_all)
     to = publisher(options["kind"], options["address"], options["name"])
     broker.forwarder(QUEUE, to=to, **options.get("settings", {}))
     sampler = Sampler(enabled=options.get("profile", False))

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
-from benchmarks.contest import BEST, DEFAULTS, LIMIT, OURS, Bench, CheckFailed, Figures, Goal, Workload
+from benchmarks.contest import BEST, DEFAULTS, EXACT, LIMIT, OURS, Bench, CheckFailed, Figures, Goal, Workload
 from benchmarks.destinations import DESTINATIONS, Destination
 from benchmarks.limit.database import connect
 from benchmarks.opponent import settings
@@ -19,11 +19,12 @@ LOOK_SECONDS = 0.02
 
 MODULES = {
     OURS: "benchmarks.programs.relay",
+    EXACT: "benchmarks.programs.relay",
     LIMIT: "benchmarks.limit.relay",
     BEST: "benchmarks.opponent.relay",
     DEFAULTS: "benchmarks.opponent.relay",
 }
-SETTINGS = {BEST: settings.BEST, DEFAULTS: settings.DEFAULTS}
+SETTINGS = {BEST: settings.BEST, DEFAULTS: settings.DEFAULTS, EXACT: {"exactly_once": True}}
 
 
 async def backlog(bench: Bench, contestant: str, count: int) -> str:
@@ -69,7 +70,7 @@ async def run_relay(bench: Bench, contestant: str, kind: str, **options: Any) ->
             await relay.hear()
             rate = await measure([relay], destination, table, count, bench.sizes.window)
             [said] = await stop([relay])
-            arrived = await check(destination, table, count, keeps_order=contestant == OURS)
+            arrived = await check(destination, table, count, keeps_order=contestant in {OURS, EXACT})
     return {RATE: rate, CPU: said["cpu"] / arrived * 1e6}
 
 
@@ -135,8 +136,21 @@ def relay_workload(kind: str, title: str, *, best: float, defaults: float, limit
     )
 
 
+async def run_exactly_once(bench: Bench, contestant: str) -> Figures:
+    """Carry the backlog to Kafka, from the first connection of a process on."""
+    return await run_relay(bench, contestant, "kafka")
+
+
 WORKLOADS = [
     relay_workload("kafka", "Kafka", best=6, defaults=40, limit=0.6),
+    Workload(
+        name="kafka-exactly-once",
+        title="Relay to Kafka, exactly once",
+        unit=RATE,
+        contestants=[EXACT, OURS],
+        run=run_exactly_once,
+        goals=[Goal(what="of the rate without it", of=(EXACT, RATE), to=(OURS, RATE), at_least=0.9)],
+    ),
     relay_workload("redis", "a Redis stream", best=6, defaults=30, limit=0.6),
     relay_workload("rabbit", "RabbitMQ, persistent and confirmed", best=2, defaults=9, limit=0.7),
 ]

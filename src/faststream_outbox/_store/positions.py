@@ -21,6 +21,16 @@ class Takeover(NamedTuple):
     """For a shard that it does not know."""
 
 
+class Opening(NamedTuple):
+    """Partitions that a shard begins to send to."""
+
+    shard: Shard
+    token: int
+    """The one that the position table has to have."""
+    ends: Mapping[Part, int]
+    """Where their logs end."""
+
+
 class PositionStore(Protocol):
     """Where forwarders stand that send exactly once. Every method is one transaction of its own."""
 
@@ -30,10 +40,10 @@ class PositionStore(Protocol):
         A shard of which the token is not the one that was seen is left out: another process has written since.
         """
 
-    async def open(self, forwarder: str, shard: Shard, token: int, ends: Mapping[Part, int]) -> Collection[Part]:
-        """Begin partitions of a shard, whose logs end there, and return those that were begun.
+    async def open(self, forwarder: str, openings: Sequence[Opening]) -> Mapping[Shard, Collection[Part]]:
+        """Begin partitions, and return those that were begun.
 
-        None are if the token is not that of the shard.
+        A shard is left out if its token is another one, or if it has begun all of its partitions before.
         """
 
     async def alive(self, marks: Collection[Mark]) -> Collection[Mark]:

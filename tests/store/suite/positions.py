@@ -1,6 +1,8 @@
 """Where forwarders stand: who has written last, and that positions move with the rows or not at all."""
 
-from faststream_outbox._store.positions import Takeover
+from collections.abc import Mapping
+
+from faststream_outbox._store.positions import Opening, Takeover
 from faststream_outbox._store.protocol import HandOver, Store
 from faststream_outbox._values.outcome import DELIVERED, Settlement
 from faststream_outbox._values.position import Mark, Move, Part, Position, Producer
@@ -18,7 +20,14 @@ async def begin(store: Store, shard: Shard, token: int = 1) -> None:
     assert store.positions is not None
     held = await store.positions.take_over(FORWARDER, [Takeover(shard, None, token, PRODUCER)])
     assert (held[shard].token, held[shard].producer, held[shard].positions) == (token, PRODUCER, {})
-    assert {*await store.positions.open(FORWARDER, shard, token, {ONE: 100})} == {ONE}
+    assert await open_(store, shard, token, {ONE: 100}) == {ONE}
+
+
+async def open_(store: Store, shard: Shard, token: int, ends: Mapping[Part, int]) -> set[Part]:
+    assert store.positions is not None
+    begun = await store.positions.open(FORWARDER, [Opening(shard, token, ends)])
+    assert begun.keys() <= {shard}
+    return {*begun.get(shard, ())}
 
 
 def seen(hand_over: HandOver | None) -> int | None:
@@ -53,10 +62,23 @@ class Positions:
         assert store.positions is not None
         await begin(store, shard)
         await store.positions.take_over(FORWARDER, [Takeover(shard, 1, 2)])
-        assert not await store.positions.open(FORWARDER, shard, 1, {OTHER: 0})
-        assert {*await store.positions.open(FORWARDER, shard, 2, {ONE: 500, OTHER: 0})} == {OTHER}
+        assert not await open_(store, shard, 1, {OTHER: 0})
+        assert await open_(store, shard, 2, {ONE: 500, OTHER: 0}) == {OTHER}
         held = await store.positions.take_over(FORWARDER, [Takeover(shard, 2, 3)])
         assert held[shard].positions == {ONE: Position(0, 99), OTHER: Position(0, -1)}
+
+    async def test_partitions_of_many_shards_are_begun_at_once(self, store: Store, shard: Shard) -> None:
+        assert store.positions is not None
+        other, foreign = Shard("another", 5), Shard("another", 6)
+        first = [Takeover(one, None, number, PRODUCER) for number, one in enumerate([shard, other, foreign])]
+        await store.positions.take_over(FORWARDER, first)
+        openings = [Opening(shard, 0, {ONE: 7}), Opening(other, 1, {ONE: 8, OTHER: 9}), Opening(foreign, 5, {ONE: 9})]
+        begun = await store.positions.open(FORWARDER, openings)
+        assert {one: {*parts} for one, parts in begun.items()} == {shard: {ONE}, other: {ONE, OTHER}}
+        again = [Takeover(one, number, 9) for number, one in enumerate([shard, other, foreign])]
+        held = await store.positions.take_over(FORWARDER, again)
+        assert held[other].positions == {ONE: Position(0, 7), OTHER: Position(0, 8)}
+        assert not held[foreign].positions
 
     async def test_positions_move_with_the_rows(self, store: Store, shard: Shard) -> None:
         assert store.positions is not None

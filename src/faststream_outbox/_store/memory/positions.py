@@ -3,7 +3,7 @@
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 
-from faststream_outbox._store.positions import Takeover
+from faststream_outbox._store.positions import Opening, Takeover
 from faststream_outbox._values.position import Held, Mark, Move, Part, Position
 from faststream_outbox._values.shard import Shard
 
@@ -30,13 +30,15 @@ class MemoryPositions:
             taken[shard] = self._held[forwarder, shard] = replace(held, token=token)
         return taken
 
-    async def open(self, forwarder: str, shard: Shard, token: int, ends: Mapping[Part, int]) -> Collection[Part]:
-        held = self._held[forwarder, shard]
-        if held.token != token:
-            return set()
-        begun = ends.keys() - held.positions.keys()
-        positions = {**held.positions, **{part: Position(0, ends[part] - 1) for part in begun}}
-        self._held[forwarder, shard] = replace(held, positions=positions)
+    async def open(self, forwarder: str, openings: Sequence[Opening]) -> Mapping[Shard, Collection[Part]]:
+        begun: dict[Shard, Collection[Part]] = {}
+        for shard, token, ends in openings:
+            held = self._held[forwarder, shard]
+            missing = ends.keys() - held.positions.keys()
+            if held.token == token and missing:
+                positions = {**held.positions, **{part: Position(0, ends[part] - 1) for part in missing}}
+                self._held[forwarder, shard] = replace(held, positions=positions)
+                begun[shard] = missing
         return begun
 
     async def alive(self, marks: Collection[Mark]) -> Collection[Mark]:

@@ -53,7 +53,8 @@ class PostgresHandOver:
     write: Callable[[Sequence[Settlement], Mapping[Shard, Move]], Awaitable[Sequence[Unwritten]]]
 
     def row_shards(self) -> Sequence[Shard]:
-        return [Shard(*shard_of(record)) for record in self.records]
+        known = {shard: shard for shard in self.shards}
+        return [known[shard_of(record)] for record in self.records]
 
     async def settle(
         self, settlements: Sequence[Settlement], moves: Mapping[Shard, Move] = NO_MOVES
@@ -183,13 +184,14 @@ class HandingOver:
             is_whole=is_whole,
             records=records,
             run=locked.run,
-            tokens={
-                Shard(*shard_of(record)): record[-1]
-                for record in (records if "forwarder" in wanted else ())
-                if record[-1] is not None
-            },
+            tokens=_tokens_of(records) if "forwarder" in wanted else {},
             write=write,
         )
+
+
+def _tokens_of(records: Sequence[Record]) -> Mapping[Shard, int]:
+    tokens = {shard_of(record): record[-1] for record in records}
+    return {Shard(*shard): token for shard, token in tokens.items() if token is not None}
 
 
 def scope_of(outbox_table: Table) -> dict[str, Any]:

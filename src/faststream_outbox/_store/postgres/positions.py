@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import Connection
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from faststream_outbox._store.positions import Takeover
+from faststream_outbox._store.positions import Opening, Takeover
 from faststream_outbox._store.postgres.driver import Record
 from faststream_outbox._store.postgres.settler import PositionsLostError, Way
 from faststream_outbox._store.postgres.statements import PositionStatements
@@ -60,19 +60,22 @@ class PostgresPositions:
         }
         return [*await connection.run_sync(self._statements.begin.execute, wanted)]
 
-    async def open(self, forwarder: str, shard: Shard, token: int, ends: Mapping[Part, int]) -> Collection[Part]:
+    async def open(self, forwarder: str, openings: Sequence[Opening]) -> Mapping[Shard, Collection[Part]]:
+        parts = [(one.shard, part, end) for one in openings for part, end in one.ends.items()]
         wanted = {
-            "forwarder": forwarder,
-            "queue": shard.queue,
-            "shard": shard.number,
-            "token": token,
-            "topics": [part.topic for part in ends],
-            "partitions": [part.partition for part in ends],
-            "last_offsets": [end - 1 for end in ends.values()],
+            **_columns(forwarder, openings),
+            "part_queues": [shard.queue for shard, _, _ in parts],
+            "part_shards": [shard.number for shard, _, _ in parts],
+            "topics": [part.topic for _, part, _ in parts],
+            "partitions": [part.partition for _, part, _ in parts],
+            "last_offsets": [end - 1 for _, _, end in parts],
         }
         async with self._engine.begin() as connection:
             records = await connection.run_sync(self._statements.open.execute, wanted)
-        return {Part(*record) for record in map(tuple, records)}
+        begun: defaultdict[Shard, set[Part]] = defaultdict(set)
+        for queue, number, topic, partition in map(tuple, records):
+            begun[Shard(queue, number)].add(Part(topic, partition))
+        return begun
 
     async def alive(self, marks: Collection[Mark]) -> Collection[Mark]:
         wanted = {
@@ -147,10 +150,10 @@ class PostgresMover:
         }
 
 
-def _columns(forwarder: str, takeovers: Sequence[Takeover]) -> dict[str, Any]:
+def _columns(forwarder: str, shards: Sequence[Takeover] | Sequence[Opening]) -> dict[str, Any]:
     return {
         "forwarder": forwarder,
-        "queues": [one.shard.queue for one in takeovers],
-        "shards": [one.shard.number for one in takeovers],
-        "tokens": [one.token for one in takeovers],
+        "queues": [one.shard.queue for one in shards],
+        "shards": [one.shard.number for one in shards],
+        "tokens": [one.token for one in shards],
     }

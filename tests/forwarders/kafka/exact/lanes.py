@@ -60,7 +60,9 @@ class Logs(Leaders):
         self.asked_for += parts
         return dict.fromkeys(parts, self.end)
 
-    async def read(self, part: Part, offset: int, producer_ids: Collection[int]) -> Sequence[Found]:
+    async def read(
+        self, part: Part, offset: int, producer_ids: Collection[int], most_bytes: int = 0
+    ) -> Sequence[Found]:
         ours = [Found(one.offset, one.offset + one.size, PRODUCER.id, one) for one in self.ours if one.offset >= offset]
         return [*ours, Found(self.end - 1, self.end)]
 

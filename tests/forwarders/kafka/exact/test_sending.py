@@ -44,7 +44,9 @@ class Sender(ExactPartitionSender):
         def __init__(self, sender: "Sender") -> None:
             self._sender = sender
 
-        async def read(self, part: Part, offset: int, producer_ids: Collection[int]) -> Sequence[Found]:
+        async def read(
+            self, part: Part, offset: int, producer_ids: Collection[int], most_bytes: int = 0
+        ) -> Sequence[Found]:
             marks = marks_of(self._sender.there)
             return [Found(offset, offset + len(marks), 7, Batch(offset, 10, len(marks), marks))]
 
@@ -55,7 +57,9 @@ class Unreadable:
     def __init__(self, error: Exception) -> None:
         self._error = error
 
-    async def read(self, part: Part, offset: int, producer_ids: Collection[int]) -> Sequence[Found]:
+    async def read(
+        self, part: Part, offset: int, producer_ids: Collection[int], most_bytes: int = 0
+    ) -> Sequence[Found]:
         raise self._error
 
 

@@ -1,16 +1,20 @@
--- Begin partitions of a shard, while this process is the one that has written last: the lock keeps another one from taking
--- it over unseen.
+-- Begin partitions of shards, while this process is the one that has written them last: the locks keep another one from
+-- taking them over unseen.
 INSERT INTO {position_table} AS p (outbox, forwarder, queue, shard, topic, partition, next_sequence, last_offset)
 SELECT held.outbox, held.forwarder, held.queue, held.shard, u.topic, u.partition, 0, u.last_offset
 FROM (
-    SELECT outbox, forwarder, queue, shard
+    SELECT p.outbox, p.forwarder, p.queue, p.shard
     FROM {position_table} AS p
+    JOIN unnest(CAST(:queues AS text[]), CAST(:shards AS smallint[]), CAST(:tokens AS bigint[]))
+        AS expected(queue, shard, token) ON p.queue = expected.queue AND p.shard = expected.shard
     WHERE {planned_anew} AND p.outbox = {origin} AND p.forwarder = CAST(:forwarder AS text)
-      AND p.queue = CAST(:queue AS text) AND p.shard = CAST(:shard AS smallint) AND p.topic = '' AND p.partition = -1
-      AND p.token = CAST(:token AS bigint)
-    FOR UPDATE
+      AND p.topic = '' AND p.partition = -1
+      AND p.token = expected.token
+    FOR UPDATE OF p
 ) AS held
-CROSS JOIN unnest(CAST(:topics AS text[]), CAST(:partitions AS integer[]), CAST(:last_offsets AS bigint[]))
-    AS u(topic, partition, last_offset)
+JOIN unnest(
+    CAST(:part_queues AS text[]), CAST(:part_shards AS smallint[]), CAST(:topics AS text[]),
+    CAST(:partitions AS integer[]), CAST(:last_offsets AS bigint[])
+) AS u(queue, shard, topic, partition, last_offset) ON u.queue = held.queue AND u.shard = held.shard
 ON CONFLICT DO NOTHING
-RETURNING p.topic, p.partition
+RETURNING p.queue, p.shard, p.topic, p.partition

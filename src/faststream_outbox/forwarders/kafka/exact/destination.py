@@ -84,10 +84,13 @@ class ExactKafkaDestination(KafkaDestination):
     async def _send_shares(
         self, client: KafkaClient, shares: Mapping[TopicPartition, Sequence[OutboxRow]], verdicts: Verdicts
     ) -> None:
-        rows: defaultdict[tuple[Shard, Part], list[OutboxRow]] = defaultdict(list)
+        rows: dict[tuple[Shard, Part], list[OutboxRow]] = {}
         for (topic, partition), share in shares.items():
+            by_shard: defaultdict[Shard, list[OutboxRow]] = defaultdict(list)
             for row in share:
-                rows[self.positions.shard_of(row.id), Part(topic, partition)].append(row)
+                by_shard[self.positions.shard_of(row.id)].append(row)
+            part = Part(topic, partition)
+            rows |= {(shard, part): of_shard for shard, of_shard in by_shard.items()}
         await self.positions.open_missing(rows.keys())
         async with asyncio.TaskGroup() as group:
             for (shard, part), of_part in rows.items():

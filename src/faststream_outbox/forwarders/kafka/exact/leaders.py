@@ -150,15 +150,23 @@ class Leaders:
                 found[part] = _error(code, part, "ListOffsets") or offset
         return found
 
-    async def read(self, part: Part, offset: int, producer_ids: Collection[int]) -> Sequence[Found]:
+    async def read(
+        self, part: Part, offset: int, producer_ids: Collection[int], most_bytes: int = READ_BYTES
+    ) -> Sequence[Found]:
         """Read on in a log, up to what is on all in-sync replicas; return some batches from that offset on.
+
+        Args:
+            part: The partition.
+            offset: Where to begin.
+            producer_ids: Of the batches that are wanted.
+            most_bytes: Of all batches; the first one may have more.
 
         Raises:
             KafkaAnswerError: The server does not lead the partition, or the user may not read.
             ConnectionError: The leader, which may be a new one, does not show this offset.
         """
-        topics = [(part.topic, [(part.partition, offset, READ_BYTES)])]
-        answer = await self._client.ask_leader(self._client.leader_of(*part), FetchRequest(0, 0, READ_BYTES, 0, topics))
+        topics = [(part.topic, [(part.partition, offset, most_bytes)])]
+        answer = await self._client.ask_leader(self._client.leader_of(*part), FetchRequest(0, 0, most_bytes, 0, topics))
         [(_, [(_, code, end, *_, records)])] = answer.topics
         if (error := _error(code, part, "Fetch")) is not None:
             raise error

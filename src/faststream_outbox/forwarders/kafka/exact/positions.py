@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from faststream_outbox._engine.health import Log
-from faststream_outbox._store.positions import PositionStore, Takeover
+from faststream_outbox._store.positions import Opening, PositionStore, Takeover
 from faststream_outbox._store.protocol import HandOver
-from faststream_outbox._values.position import Mark, Move, Part
+from faststream_outbox._values.position import Mark, Move, Part, Producer
 from faststream_outbox._values.row import OutboxRow
 from faststream_outbox._values.shard import Shard
 from faststream_outbox.forwarders.kafka.exact.book import ShardBook
@@ -95,6 +95,8 @@ class LanePositions:
                 await self._look()
         except TimeoutError as error:
             self._doubtful_shards(error)
+        if not any(book.found for book in self._in_hand.values()):
+            return ()
         return [row.id for row in taken.rows if self._is_found(row)]
 
     def _is_found(self, row: OutboxRow) -> bool:
@@ -102,16 +104,12 @@ class LanePositions:
         return book is not None and bool(book.found) and mark_of(row) in book.found
 
     async def _take_over(self, shards: Mapping[Shard, ShardBook | None], taken: HandOver) -> None:
-        takeovers = []
-        for shard in shards:
-            seen, producer = taken.tokens.get(shard), None
-            if seen is None:
-                try:
-                    producer = await self._asking().new_producer()
-                except Exception as error:  # noqa: BLE001 - Kafka's
-                    self._why[shard] = error
-                    continue
-            takeovers.append(Takeover(shard, seen, new_token(), producer))
+        producers = await self._new_producers([shard for shard in shards if shard not in taken.tokens])
+        takeovers = [
+            Takeover(shard, taken.tokens.get(shard), new_token(), producers.get(shard))
+            for shard in shards
+            if shard in taken.tokens or shard in producers
+        ]
         held = await self._books.store.take_over(self.forwarder, takeovers) if takeovers else {}
         for takeover in takeovers:
             if takeover.shard in held:
@@ -120,6 +118,22 @@ class LanePositions:
                     book.go_on(before)
             else:
                 self._why[takeover.shard] = InDoubtError("another process has taken the shard over meanwhile")
+
+    async def _new_producers(self, shards: Sequence[Shard]) -> Mapping[Shard, Producer]:
+        """Return a producer for each shard, except for those for which Kafka gives none."""
+        asked = await asyncio.gather(*(self._new_producer() for _ in shards), return_exceptions=True)
+        producers = {}
+        for shard, answer in zip(shards, asked, strict=True):
+            if isinstance(answer, Exception):
+                self._why[shard] = answer
+            elif isinstance(answer, BaseException):
+                raise answer
+            else:
+                producers[shard] = answer
+        return producers
+
+    async def _new_producer(self) -> Producer:
+        return await self._asking().new_producer()
 
     async def _look(self) -> None:
         """Ask and read until nothing is in doubt, but for what has to wait."""
@@ -202,18 +216,27 @@ class LanePositions:
             # A partition may be new, and the last batch of a row in another one: nothing is to be in doubt then.
             if book is not None and part not in book.entries and not book.doubtful():
                 missing[shard].add(part)
-        for shard, parts in missing.items():
-            await self._open(shard, self._in_hand[shard], parts)
+        if missing:
+            await self._open(missing)
 
-    async def _open(self, shard: Shard, book: ShardBook, parts: Collection[Part]) -> None:
+    async def _open(self, missing: Mapping[Shard, Collection[Part]]) -> None:
+        """Begin partitions of all shards, with one question to each leader and one transaction."""
         ends: dict[Part, int] = {}
-        for part, end in (await self._asking().ends(parts)).items():
+        problems: dict[Part, Exception] = {}
+        for part, end in (await self._asking().ends({part for parts in missing.values() for part in parts})).items():
             if isinstance(end, Exception):
-                self._why[shard] = end
+                problems[part] = end
             else:
                 ends[part] = end
-        begun = await self._books.store.open(self.forwarder, shard, book.token, ends) if ends else ()
-        book.opened({part: ends[part] for part in begun})
+        openings = []
+        for shard, parts in missing.items():
+            for part in problems.keys() & parts:
+                self._why[shard] = problems[part]
+            if of_shard := {part: ends[part] for part in parts if part in ends}:
+                openings.append(Opening(shard, self._in_hand[shard].token, of_shard))
+        begun = await self._books.store.open(self.forwarder, openings) if openings else {}
+        for shard, parts in begun.items():
+            self._in_hand[shard].opened({part: ends[part] for part in parts})
 
     def shard_of(self, row_id: int) -> Shard:
         """Return the shard of a row."""
@@ -228,11 +251,15 @@ class LanePositions:
         return self._why.get(shard) or InDoubtError("it is not known yet what has become of an earlier batch")
 
     def moves(self, delivered: Sequence[OutboxRow]) -> Mapping[Shard, Move]:
-        marks: defaultdict[Shard, list[Mark]] = defaultdict(list)
+        rows: defaultdict[Shard, list[OutboxRow]] = defaultdict(list)
         for row in delivered:
-            if (shard := self._shards.get(row.id)) in self._in_hand:
-                marks[shard].append(mark_of(row))
-        return {shard: self._in_hand[shard].move(new_token(), of_shard) for shard, of_shard in marks.items()}
+            if (shard := self._shards.get(row.id)) is not None:
+                rows[shard].append(row)
+        books = {shard: self._in_hand[shard] for shard in rows if shard in self._in_hand}
+        # Marks cost as much as the rest of it, and are of use only where a look has found records.
+        return {
+            shard: book.move(new_token(), marks_of(rows[shard]) if book.alive else ()) for shard, book in books.items()
+        }
 
     def written(self, moves: Mapping[Shard, Move]) -> None:
         for shard, move in moves.items():

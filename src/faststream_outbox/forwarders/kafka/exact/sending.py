@@ -98,7 +98,8 @@ class ExactPartitionSender(PartitionSender):
 
     async def _read_back(self, offset: int, members: Sequence[OutboxRow]) -> None:
         try:
-            found = await self._leaders.read(self._part, offset, {self._book.held.producer.id})
+            # However large it is: of a fetch's first partition, Kafka gives a whole batch (KIP-74).
+            found = await self._leaders.read(self._part, offset, {self._book.held.producer.id}, most_bytes=1)
         except KafkaAnswerError as error:
             # It says nothing of the batch, which Kafka has taken, or another one in its place.
             raise InDoubtError(str(error)) from error
