@@ -17,7 +17,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 
 from faststream_outbox import OutboxBroker, Outgoing, make_position_table
-from faststream_outbox._store.positions import Opening, Takeover
+from faststream_outbox._store.positions import NewParts, Takeover
 from faststream_outbox._store.postgres import floors
 from faststream_outbox._store.postgres.store import PostgresStore
 from faststream_outbox._values.outcome import Dead, Delivered, Outcome, Released, Retry, Settlement
@@ -186,7 +186,7 @@ async def send_exactly_once(site: Site) -> None:
             assert taken is not None
             [row], [shard] = taken.rows, taken.row_shards()
             token = taken.tokens[shard]
-            assert await store.positions.open("relay", [Opening(shard, token, {part: 0})])
+            assert await store.positions.open("relay", [NewParts(shard, token, {part: 0})])
             assert await store.positions.alive({Mark(row.id, row.idempotency_key)})
             moves = {shard: Move(token, 3, {part: Position(1, 0)})}
             if refused := await taken.settle([Settlement(row, outcome)], moves):

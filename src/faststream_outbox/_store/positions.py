@@ -21,7 +21,7 @@ class Takeover(NamedTuple):
     """For a shard that it does not know."""
 
 
-class Opening(NamedTuple):
+class NewParts(NamedTuple):
     """Partitions that a shard begins to send to."""
 
     shard: Shard
@@ -40,7 +40,7 @@ class PositionStore(Protocol):
         A shard of which the token is not the one that was seen is left out: another process has written since.
         """
 
-    async def open(self, forwarder: str, openings: Sequence[Opening]) -> Mapping[Shard, Collection[Part]]:
+    async def open(self, forwarder: str, new_parts: Sequence[NewParts]) -> Mapping[Shard, Collection[Part]]:
         """Begin partitions, and return those that were begun.
 
         A shard is left out if its token is another one, or if it has begun all of its partitions before.

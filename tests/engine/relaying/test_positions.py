@@ -2,9 +2,12 @@
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 
+import pytest
+
 from faststream_outbox._engine.relaying.lane import Lane
 from faststream_outbox._engine.runtime import Runtime
 from faststream_outbox._store.protocol import HandOver
+from faststream_outbox._values.outcome import Poison, Reason, Refused, Verdict
 from faststream_outbox._values.position import Move
 from faststream_outbox._values.row import OutboxRow
 from faststream_outbox._values.shard import Shard
@@ -18,6 +21,7 @@ class Notes:
 
     def __init__(self) -> None:
         self.calls: list[str] = []
+        self.doubts: dict[int, Exception] = {}
 
     def begin(self) -> None:
         self.calls.append("begin")
@@ -25,6 +29,9 @@ class Notes:
     async def look(self, taken: HandOver) -> Collection[int]:
         self.calls.append("look")
         return []
+
+    def doubt(self, row: OutboxRow) -> Exception | None:
+        return self.doubts.get(row.id)
 
     def moves(self, delivered: Sequence[OutboxRow]) -> Mapping[Shard, Move]:
         self.calls.append("moves")
@@ -46,3 +53,23 @@ async def test_each_hand_over_begins_before_it_looks(
     lane.start()
     await until(lambda: "written" in notes.calls)
     assert notes.calls == ["begin", "look", "moves", "written"]
+
+
+@pytest.mark.parametrize("verdict", [Poison(Reason.TOO_LARGE, ValueError()), Refused(ValueError())])
+async def test_a_row_that_may_be_delivered_does_not_become_a_dead_letter(
+    make: Callable[..., Lane],
+    runtime: Runtime,
+    destination: ScriptedDestination,
+    store: ScriptedStore,
+    verdict: Verdict,
+) -> None:
+    notes = Notes()
+    lane = make()
+    lane._positions = notes
+    row_id = store.publish(key="k")
+    notes.doubts[row_id] = OSError("it may be there")
+    destination.answer = lambda _row: verdict
+    runtime.start()
+    lane.start()
+    await until(lambda: notes.calls.count("written") > 1)
+    assert [(left.id, left.attempts_count) for left in store.rows] == [(row_id, 0)]

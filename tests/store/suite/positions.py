@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from faststream_outbox._store.positions import Opening, Takeover
+from faststream_outbox._store.positions import NewParts, Takeover
 from faststream_outbox._store.protocol import HandOver, Store
 from faststream_outbox._values.outcome import DELIVERED, Settlement
 from faststream_outbox._values.position import Mark, Move, Part, Position, Producer
@@ -25,7 +25,7 @@ async def begin(store: Store, shard: Shard, token: int = 1) -> None:
 
 async def open_(store: Store, shard: Shard, token: int, ends: Mapping[Part, int]) -> set[Part]:
     assert store.positions is not None
-    begun = await store.positions.open(FORWARDER, [Opening(shard, token, ends)])
+    begun = await store.positions.open(FORWARDER, [NewParts(shard, token, ends)])
     assert begun.keys() <= {shard}
     return {*begun.get(shard, ())}
 
@@ -72,8 +72,12 @@ class Positions:
         other, foreign = Shard("another", 5), Shard("another", 6)
         first = [Takeover(one, None, number, PRODUCER) for number, one in enumerate([shard, other, foreign])]
         await store.positions.take_over(FORWARDER, first)
-        openings = [Opening(shard, 0, {ONE: 7}), Opening(other, 1, {ONE: 8, OTHER: 9}), Opening(foreign, 5, {ONE: 9})]
-        begun = await store.positions.open(FORWARDER, openings)
+        new_parts = [
+            NewParts(shard, 0, {ONE: 7}),
+            NewParts(other, 1, {ONE: 8, OTHER: 9}),
+            NewParts(foreign, 5, {ONE: 9}),
+        ]
+        begun = await store.positions.open(FORWARDER, new_parts)
         assert {one: {*parts} for one, parts in begun.items()} == {shard: {ONE}, other: {ONE, OTHER}}
         again = [Takeover(one, number, 9) for number, one in enumerate([shard, other, foreign])]
         held = await store.positions.take_over(FORWARDER, again)

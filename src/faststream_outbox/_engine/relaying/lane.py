@@ -291,12 +291,27 @@ class Lane(Service):
         if self._positions is None or account.taken is None or not rows:
             return await self._sender.send(rows)
         delivered = {*await self._positions.look(account.taken)}
+        rest = [row for row in rows if row.id not in delivered] if delivered else rows
+        sent = self._certain(rest, await self._sender.send(rest))
         if not delivered:
-            return await self._sender.send(rows)
-        rest = [row for row in rows if row.id not in delivered]
-        sent = await self._sender.send(rest)
+            return sent
         verdicts = dict(zip([row.id for row in rest], sent.verdicts, strict=True))
         return sent._replace(verdicts=[verdicts.get(row.id, ACCEPTED) for row in rows], has_answer=True)
+
+    def _certain(self, rows: Sequence[OutboxRow], sent: Sent) -> Sent:
+        """Take verdicts back on rows that may be delivered already: none of them is to become a dead letter."""
+        assert self._positions is not None  # noqa: S101 - only such a lane knows doubt
+        if not any(isinstance(verdict, Poison | Refused) for verdict in sent.verdicts):
+            return sent
+        doubts = [
+            self._positions.doubt(row) if isinstance(verdict, Poison | Refused) else None
+            for row, verdict in zip(rows, sent.verdicts, strict=True)
+        ]
+        why = next(filter(None, doubts), None)
+        verdicts = [
+            verdict if doubt is None else Unsent(doubt) for doubt, verdict in zip(doubts, sent.verdicts, strict=True)
+        ]
+        return sent._replace(verdicts=verdicts, trouble=sent.trouble or why)
 
     def _moves(self, settlements: Sequence[Settlement]) -> Mapping[Shard, Move]:
         """Return what moves at the destination with these outcomes."""

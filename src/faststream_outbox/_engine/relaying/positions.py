@@ -28,6 +28,9 @@ class Positions(Protocol):
             Exception: What the database raises.
         """
 
+    def doubt(self, row: OutboxRow) -> Exception | None:
+        """Return why it is not known whether a row is delivered already; None where it is known that it is not."""
+
     def moves(self, delivered: Sequence[OutboxRow]) -> Mapping[Shard, Move]:
         """Return what is to be written with these rows."""
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 
-from faststream_outbox._store.positions import Opening, Takeover
+from faststream_outbox._store.positions import NewParts, Takeover
 from faststream_outbox._values.position import Held, Mark, Move, Part, Position
 from faststream_outbox._values.shard import Shard
 
@@ -30,9 +30,9 @@ class MemoryPositions:
             taken[shard] = self._held[forwarder, shard] = replace(held, token=token)
         return taken
 
-    async def open(self, forwarder: str, openings: Sequence[Opening]) -> Mapping[Shard, Collection[Part]]:
+    async def open(self, forwarder: str, new_parts: Sequence[NewParts]) -> Mapping[Shard, Collection[Part]]:
         begun: dict[Shard, Collection[Part]] = {}
-        for shard, token, ends in openings:
+        for shard, token, ends in new_parts:
             held = self._held[forwarder, shard]
             missing = ends.keys() - held.positions.keys()
             if held.token == token and missing:

@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import Connection
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from faststream_outbox._store.positions import Opening, Takeover
+from faststream_outbox._store.positions import NewParts, Takeover
 from faststream_outbox._store.postgres.driver import Record
 from faststream_outbox._store.postgres.settler import PositionsLostError, Way
 from faststream_outbox._store.postgres.statements import PositionStatements
@@ -60,10 +60,10 @@ class PostgresPositions:
         }
         return [*await connection.run_sync(self._statements.begin.execute, wanted)]
 
-    async def open(self, forwarder: str, openings: Sequence[Opening]) -> Mapping[Shard, Collection[Part]]:
-        parts = [(one.shard, part, end) for one in openings for part, end in one.ends.items()]
+    async def open(self, forwarder: str, new_parts: Sequence[NewParts]) -> Mapping[Shard, Collection[Part]]:
+        parts = [(one.shard, part, end) for one in new_parts for part, end in one.ends.items()]
         wanted = {
-            **_columns(forwarder, openings),
+            **_columns(forwarder, new_parts),
             "part_queues": [shard.queue for shard, _, _ in parts],
             "part_shards": [shard.number for shard, _, _ in parts],
             "topics": [part.topic for _, part, _ in parts],
@@ -150,7 +150,7 @@ class PostgresMover:
         }
 
 
-def _columns(forwarder: str, shards: Sequence[Takeover] | Sequence[Opening]) -> dict[str, Any]:
+def _columns(forwarder: str, shards: Sequence[Takeover] | Sequence[NewParts]) -> dict[str, Any]:
     return {
         "forwarder": forwarder,
         "queues": [one.shard.queue for one in shards],

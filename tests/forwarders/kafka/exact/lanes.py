@@ -52,13 +52,10 @@ class Logs(Leaders):
 
     async def tell(self, parts: Collection[Part]) -> Mapping[Part, Told | Exception]:
         self.asked += 1
+        self.asked_for += parts
         told = {part: Told(self.start, self.end, {PRODUCER.id: self.next_sequence}) for part in parts}
         self.after_telling()
         return told
-
-    async def ends(self, parts: Collection[Part]) -> Mapping[Part, int | Exception]:
-        self.asked_for += parts
-        return dict.fromkeys(parts, self.end)
 
     async def read(
         self, part: Part, offset: int, producer_ids: Collection[int], most_bytes: int = 0

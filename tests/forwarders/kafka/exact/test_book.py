@@ -49,7 +49,7 @@ def test_what_is_found_of_rows_that_are_gone_is_not_waited_for(book: ShardBook) 
 
 
 def test_a_batch_on_its_way_is_in_doubt(clear_book: ShardBook) -> None:
-    clear_book.sent(ONE)
+    clear_book.sent(ONE, [1])
     assert not clear_book.may_send(ONE)
     assert clear_book.may_send(OTHER), "its rows go there and nowhere else"
     clear_book.accepted(ONE, 200, 3)
@@ -58,7 +58,7 @@ def test_a_batch_on_its_way_is_in_doubt(clear_book: ShardBook) -> None:
 
 
 def test_a_batch_that_is_refused_leaves_no_doubt(clear_book: ShardBook) -> None:
-    clear_book.sent(ONE)
+    clear_book.sent(ONE, [1])
     clear_book.refused(ONE)
     assert clear_book.may_send(ONE)
     assert clear_book.next_sequence(ONE) == 10
@@ -66,22 +66,22 @@ def test_a_batch_that_is_refused_leaves_no_doubt(clear_book: ShardBook) -> None:
 
 def test_the_first_batch_after_a_doubt_is_read_back(clear_book: ShardBook) -> None:
     assert clear_book.is_to_be_read_back(ONE, 200)
-    clear_book.sent(ONE)
+    clear_book.sent(ONE, [1])
     clear_book.accepted(ONE, 200, 1)
     assert not clear_book.is_to_be_read_back(ONE, 201)
-    clear_book.sent(ONE)
+    clear_book.sent(ONE, [1])
     clear_book.cleared(ONE, Clear(Position(11, 200)), [])
     assert clear_book.is_to_be_read_back(ONE, 201)
 
 
 def test_an_offset_of_before_is_read_back(clear_book: ShardBook) -> None:
-    clear_book.sent(ONE)
+    clear_book.sent(ONE, [1])
     clear_book.accepted(ONE, 200, 1)
     assert clear_book.is_to_be_read_back(ONE, 200)
 
 
 def test_a_contradiction_is_read_whatever_the_leader_says(clear_book: ShardBook) -> None:
-    clear_book.sent(ONE)
+    clear_book.sent(ONE, [1])
     clear_book.contradicted(ONE)
     assert clear_book.doubtful()[ONE].must_read
 
@@ -98,3 +98,19 @@ def test_contents_are_compared() -> None:
     assert is_read_back(MARKS, [*MARKS])
     assert not is_read_back(MARKS, MARKS[::-1])
     assert not is_read_back(MARKS, [MARKS[0], Mark(2, "another message with this id")])
+
+
+def test_what_another_process_may_have_sent_may_be_any_row(book: ShardBook) -> None:
+    assert book.may_be_there(1)
+
+
+def test_what_is_on_its_way_is_known_once_a_batch_was_read_back(clear_book: ShardBook) -> None:
+    clear_book.sent(ONE, [1])
+    assert clear_book.may_be_there(2), "a late batch may come in its place"
+    clear_book.accepted(ONE, 200, 1)
+    assert not clear_book.may_be_there(1)
+    clear_book.sent(ONE, [2, 3])
+    assert clear_book.may_be_there(3)
+    assert not clear_book.may_be_there(4)
+    clear_book.contradicted(ONE)
+    assert clear_book.may_be_there(4)

@@ -59,7 +59,7 @@ async def test_what_a_hand_over_was_cut_off_with_is_in_doubt() -> None:
     await process.open_missing([(SHARD, ONE)])
     book = process.book_of(SHARD)
     assert book is not None
-    book.sent(ONE)
+    book.sent(ONE, [1, 2])
     book.accepted(ONE, logs.append(*rows), len(rows))
     # The hand-over is cut off. The next one has nothing to send, and settles one row whose answer is remembered.
     process.begin()

@@ -400,7 +400,7 @@ class World:
         if process.connection == connection:
             stamp = self.rules.stamp(self.now, min(share.values()))
             sequence = book.next_sequence(part)
-            book.sent(part)
+            book.sent(part, share)
             self.send(process, Request(part, producer, sequence, marks, stamp, process, connection))
         while process.answer is None:
             yield "waits for an answer"

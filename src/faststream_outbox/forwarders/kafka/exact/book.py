@@ -18,6 +18,8 @@ class Entry:
     """With what was sent since and acknowledged."""
     look: Look | None
     """Under way while it is in doubt what was sent last; nothing is sent then."""
+    on_the_way: frozenset[int] | None = None
+    """The ids of the rows that the look is about; None where it is about what another process may have sent."""
     is_proven: bool = False
     """Whether a batch was read back since the last doubt. A late one of equal size may come before the first one, and
     be acknowledged in its place."""
@@ -109,10 +111,16 @@ class ShardBook:
         """Return the sequence number of the next batch."""
         return self.entries[part].current.next_sequence
 
-    def sent(self, part: Part) -> None:
-        """Note that a batch is about to be sent: from here on it is in doubt."""
+    def may_be_there(self, row_id: int) -> bool:
+        """Return whether a row may be in a log, of which that is not known yet."""
+        doubtful = [entry for entry in self.entries.values() if entry.look is not None]
+        return any(entry.on_the_way is None or row_id in entry.on_the_way for entry in doubtful)
+
+    def sent(self, part: Part, row_ids: Iterable[int]) -> None:
+        """Note that a batch of these rows is about to be sent: from here on it is in doubt."""
         entry = self.entries[part]
-        entry.look = Look(entry.current)
+        # Until a batch was read back, what arrives in its place may be a late one, of other rows.
+        entry.look, entry.on_the_way = Look(entry.current), frozenset(row_ids) if entry.is_proven else None
 
     def refused(self, part: Part) -> None:
         """Note that Kafka has checked the batch, and has not taken it."""
@@ -121,7 +129,7 @@ class ShardBook:
     def contradicted(self, part: Part) -> None:
         """Note that something else than the batch seems to be in its place."""
         entry = self.entries[part]
-        entry.look = Look(entry.current, must_read=True)
+        entry.look, entry.on_the_way = Look(entry.current, must_read=True), None
 
     def is_to_be_read_back(self, part: Part, offset: int) -> bool:
         """Return whether an acknowledgement alone does not say that this very batch is in the log."""

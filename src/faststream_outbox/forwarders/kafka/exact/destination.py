@@ -6,19 +6,21 @@ from collections.abc import Collection, Mapping, Sequence
 
 from aiokafka.structs import TopicPartition
 
-from faststream_outbox._values.outcome import Unsent
+from faststream_outbox._values.outcome import Refused, Unsent, Verdict
+from faststream_outbox._values.parcel import Parcel
 from faststream_outbox._values.position import Part
 from faststream_outbox._values.row import OutboxRow
 from faststream_outbox._values.shard import Shard
+from faststream_outbox.forwarders.batches import behind_refused
 from faststream_outbox.forwarders.connected_destination import Verdicts
 from faststream_outbox.forwarders.kafka.client import KafkaClient
 from faststream_outbox.forwarders.kafka.destination import KafkaDestination
 from faststream_outbox.forwarders.kafka.exact.leaders import Leaders
-from faststream_outbox.forwarders.kafka.exact.positions import Books, LanePositions
+from faststream_outbox.forwarders.kafka.exact.positions import Books, InDoubtError, LanePositions
 from faststream_outbox.forwarders.kafka.exact.sending import ExactPartitionSender
 from faststream_outbox.forwarders.kafka.partitioning import SteadyPartitionChooser
 from faststream_outbox.forwarders.kafka.settings import KafkaSettings
-from faststream_outbox.forwarders.kafka.verdicts import KafkaAnswerError
+from faststream_outbox.forwarders.kafka.verdicts import KafkaAnswerError, classify
 from faststream_outbox.forwarders.suspects import Suspects
 
 NO_RIGHT = {29, 31}
@@ -67,6 +69,18 @@ class ExactKafkaDestination(KafkaDestination):
         # A row that is deferred would be passed over while it is in doubt: here it waits where it stands.
         return None
 
+    def _is_settled(self, client: KafkaClient, error: BaseException) -> bool:
+        # A look that waits has its answers, and a batch that was not read back has its own.
+        return isinstance(error, InDoubtError) or super()._is_settled(client, error)
+
+    async def send(self, parcels: Sequence[Parcel]) -> Sequence[Verdict]:
+        try:
+            return await super().send(parcels)
+        except BaseException:
+            # Batches that were acknowledged have lost their verdicts: their rows are to be found, not sent again.
+            self.positions.begin()
+            raise
+
     async def _check_rights(self, client: KafkaClient) -> None:
         topic = self._settings.topic
         leaders = Leaders(client)
@@ -91,17 +105,28 @@ class ExactKafkaDestination(KafkaDestination):
                 by_shard[self.positions.shard_of(row.id)].append(row)
             part = Part(topic, partition)
             rows |= {(shard, part): of_shard for shard, of_shard in by_shard.items()}
-        await self.positions.open_missing(rows.keys())
+        problems = await self.positions.open_missing(rows.keys())
         async with asyncio.TaskGroup() as group:
             for (shard, part), of_part in rows.items():
                 book = self.positions.book_of(shard)
                 if book is not None and book.may_send(part):
                     sender = ExactPartitionSender(client, self._settings, part, verdicts, book)
                     group.create_task(sender.send(of_part))
+                elif book is not None and part in problems:
+                    self._note_unopened(part, of_part, problems[part], verdicts)
                 else:
                     why = Unsent(self.positions.why(shard))
                     verdicts.update(dict.fromkeys([row.id for row in of_part], why))
 
+    def _note_unopened(self, part: Part, rows: Sequence[OutboxRow], problem: Exception, verdicts: Verdicts) -> None:
+        verdict = classify(problem, elsewhere=part.topic != self._settings.topic)
+        if isinstance(verdict, Refused):
+            refused = [Refused(_named(part.topic, problem))] * len(rows)
+            verdicts.update(zip([row.id for row in rows], behind_refused(rows, refused, set()), strict=True))
+        else:
+            verdicts.update(dict.fromkeys([row.id for row in rows], verdict))
 
-def _named(topic: str, error: KafkaAnswerError) -> Exception:
-    return PermissionError(RIGHTS.format(topic=topic, error=error)) if error.code in NO_RIGHT else error
+
+def _named(topic: str, error: Exception) -> Exception:
+    is_refused = isinstance(error, KafkaAnswerError) and error.code in NO_RIGHT
+    return PermissionError(RIGHTS.format(topic=topic, error=error)) if is_refused else error

@@ -79,18 +79,7 @@ class Leaders:
 
     async def tell(self, parts: Collection[Part]) -> Mapping[Part, Told | Exception]:
         """Return what the leaders tell of partitions, or why they do not."""
-        return await self._of_leaders(parts, self._told)
-
-    async def ends(self, parts: Collection[Part]) -> Mapping[Part, int | Exception]:
-        """Return the high watermarks of partitions, or why they are not known."""
-
-        async def ends(leader: int, parts: Sequence[Part]) -> Mapping[Part, int | Exception]:
-            return await self._offsets(leader, parts, LATEST)
-
-        return await self._of_leaders(parts, ends)
-
-    async def _of_leaders(self, parts: Collection[Part], ask: Any) -> Mapping[Part, Any]:
-        found: dict[Part, Any] = {}
+        found: dict[Part, Told | Exception] = {}
         leaders: defaultdict[int, list[Part]] = defaultdict(list)
         try:
             # A transform may have named other topics, which a new connection does not know.
@@ -105,7 +94,7 @@ class Leaders:
 
         async def one(leader: int, of_leader: list[Part]) -> None:
             try:
-                found.update(await ask(leader, of_leader))
+                found.update(await self._told(leader, of_leader))
             except Exception as error:  # noqa: BLE001 - other leaders may answer
                 found.update(dict.fromkeys(of_leader, error))
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from faststream_outbox._engine.health import Log
-from faststream_outbox._store.positions import Opening, PositionStore, Takeover
+from faststream_outbox._store.positions import NewParts, PositionStore, Takeover
 from faststream_outbox._store.protocol import HandOver
 from faststream_outbox._values.position import Mark, Move, Part, Producer
 from faststream_outbox._values.row import OutboxRow
@@ -205,10 +205,11 @@ class LanePositions:
                     None,
                 )
 
-    async def open_missing(self, wanted: Collection[tuple[Shard, Part]]) -> None:
+    async def open_missing(self, wanted: Collection[tuple[Shard, Part]]) -> Mapping[Part, Exception]:
         """Begin partitions that their shard has not sent to before.
 
-        Those for which that fails get no rows.
+        Returns:
+            Why some could not be begun: they get no rows.
         """
         missing: defaultdict[Shard, set[Part]] = defaultdict(set)
         for shard, part in wanted:
@@ -216,27 +217,22 @@ class LanePositions:
             # A partition may be new, and the last batch of a row in another one: nothing is to be in doubt then.
             if book is not None and part not in book.entries and not book.doubtful():
                 missing[shard].add(part)
-        if missing:
-            await self._open(missing)
+        return await self._open(missing) if missing else {}
 
-    async def _open(self, missing: Mapping[Shard, Collection[Part]]) -> None:
+    async def _open(self, missing: Mapping[Shard, Collection[Part]]) -> Mapping[Part, Exception]:
         """Begin partitions of all shards, with one question to each leader and one transaction."""
-        ends: dict[Part, int] = {}
-        problems: dict[Part, Exception] = {}
-        for part, end in (await self._asking().ends({part for parts in missing.values() for part in parts})).items():
-            if isinstance(end, Exception):
-                problems[part] = end
-            else:
-                ends[part] = end
-        openings = []
-        for shard, parts in missing.items():
-            for part in problems.keys() & parts:
-                self._why[shard] = problems[part]
-            if of_shard := {part: ends[part] for part in parts if part in ends}:
-                openings.append(Opening(shard, self._in_hand[shard].token, of_shard))
-        begun = await self._books.store.open(self.forwarder, openings) if openings else {}
+        # Its end would be enough, but to ask for the rest takes the right to read, without which no doubt ends.
+        told = await self._asking().tell({part for parts in missing.values() for part in parts})
+        ends = {part: answer.end for part, answer in told.items() if isinstance(answer, Told)}
+        new_parts = [
+            NewParts(shard, self._in_hand[shard].token, {part: ends[part] for part in ends.keys() & parts})
+            for shard, parts in missing.items()
+            if ends.keys() & parts
+        ]
+        begun = await self._books.store.open(self.forwarder, new_parts) if new_parts else {}
         for shard, parts in begun.items():
             self._in_hand[shard].opened({part: ends[part] for part in parts})
+        return {part: answer for part, answer in told.items() if isinstance(answer, Exception)}
 
     def shard_of(self, row_id: int) -> Shard:
         """Return the shard of a row."""
@@ -248,7 +244,17 @@ class LanePositions:
 
     def why(self, shard: Shard) -> Exception:
         """Return why rows of a shard cannot be sent now."""
-        return self._why.get(shard) or InDoubtError("it is not known yet what has become of an earlier batch")
+        return self._why_not(shard)
+
+    def _why_not(self, shard: Shard | None) -> Exception:
+        why = None if shard is None else self._why.get(shard)
+        return why or InDoubtError("it is not known yet what has become of an earlier batch")
+
+    def doubt(self, row: OutboxRow) -> Exception | None:
+        shard = self._shards.get(row.id)
+        if shard is None or (book := self._in_hand.get(shard)) is None or book.may_be_there(row.id):
+            return self._why_not(shard)
+        return None
 
     def moves(self, delivered: Sequence[OutboxRow]) -> Mapping[Shard, Move]:
         rows: defaultdict[Shard, list[OutboxRow]] = defaultdict(list)

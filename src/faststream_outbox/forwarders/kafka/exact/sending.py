@@ -10,7 +10,7 @@ from faststream_outbox._values.outcome import ACCEPTED, Unsent, Verdict
 from faststream_outbox._values.position import Part
 from faststream_outbox._values.row import OutboxRow
 from faststream_outbox.forwarders.batches import Answer
-from faststream_outbox.forwarders.kafka.client import KafkaClient
+from faststream_outbox.forwarders.kafka.client import KafkaClient, LeaderUnreachableError
 from faststream_outbox.forwarders.kafka.exact.book import ShardBook, is_read_back
 from faststream_outbox.forwarders.kafka.exact.leaders import Leaders
 from faststream_outbox.forwarders.kafka.exact.positions import InDoubtError, marks_of
@@ -75,7 +75,7 @@ class ExactPartitionSender(PartitionSender):
 
     async def _exchange(self, batch: bytes, members: Sequence[OutboxRow]) -> Answer:
         # Whatever ends this call, a time-out among others, it is in doubt from here on.
-        self._book.sent(self._part)
+        self._book.sent(self._part, [row.id for row in members])
         try:
             offset = await self._client.produce(*self._part, batch)
             if self._book.is_to_be_read_back(self._part, offset):
@@ -89,7 +89,7 @@ class ExactPartitionSender(PartitionSender):
         if isinstance(error, KafkaAnswerError) and error.code in NOT_TAKEN:
             self._book.refused(self._part)
             return super()._answer_of(error, members)
-        if isinstance(error, NotSentError):
+        if isinstance(error, NotSentError | LeaderUnreachableError):
             self._book.refused(self._part)
         elif isinstance(error, _OthersError) or getattr(error, "code", None) == OUT_OF_ORDER_SEQUENCE_NUMBER:
             self._book.contradicted(self._part)
