@@ -1,3 +1,4 @@
+import socket
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager
 from pathlib import Path
@@ -14,7 +15,7 @@ from integration.ledger.book import Book
 from integration.ledger.ledger import audit
 from integration.scenarios.load import Load
 from integration.servers.postgres import PostgresServer
-from integration.servers.process import ReservedPort
+from integration.servers.process import LOOPBACK, ReservedPort
 
 Running = Callable[..., AbstractAsyncContextManager[ChildProcess]]
 Write = Callable[[str], Path]
@@ -98,6 +99,31 @@ def dead_port() -> Iterator[int]:
     port = ReservedPort()
     yield port.number
     port.release()
+
+
+@pytest.fixture
+def free_ports() -> Callable[[int], int]:
+    """Returns the first of some ports in a row at which nobody listens."""
+
+    def find(count: int) -> int:
+        for _ in range(100):
+            ports = ReservedPort()
+            first = ports.number
+            ports.release()
+            if all(_is_free(first + number) for number in range(count)):
+                return first
+        raise AssertionError("no ports are free")
+
+    return find
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as trial:
+        try:
+            trial.bind((LOOPBACK, port))
+        except OSError:
+            return False
+    return True
 
 
 @pytest.fixture

@@ -50,6 +50,7 @@ async def leases() -> Leases:
 @pytest.fixture
 async def runtime(store: ScriptedStore, log: Lines, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Runtime]:
     monkeypatch.setattr(rescuer, "INTERVAL_SECONDS", 0.02)
+    monkeypatch.setattr(rescuer, "WITHOUT_HANDLERS_SECONDS", 0.02)
     runtime = Runtime(store, log, listen=True)
     yield runtime
     await store.script.let_go(*store.script.hanging)

@@ -7,13 +7,14 @@ import pytest
 
 from faststream_outbox._engine import surveyor
 from faststream_outbox._engine.health import Health
+from faststream_outbox._engine.rounds import Rounds
 from faststream_outbox._engine.runtime import Runtime
 from faststream_outbox._engine.surveyor import Surveyor
 from faststream_outbox._values.outcome import DELIVERED, Outcome
 from faststream_outbox._values.row import OutboxRow
 from faststream_outbox._values.shard import Shard
 from faststream_outbox.schema import SHARDS
-from tests.engine.fakes import Lines, ScriptedDestination, ScriptedStore, Trouble, until
+from tests.engine.fakes import Clock, Lines, ScriptedDestination, ScriptedStore, Trouble, until
 
 
 @pytest.fixture(autouse=True)
@@ -43,6 +44,47 @@ async def test_the_shards_of_now_are_surveyed(surveys: Surveyor, store: Scripted
     shards.clear()
     await surveys.run_once()
     assert store.surveyed == [[Shard("orders", 0)], [Shard("orders", 0), Shard("mails", 1)]]
+
+
+async def test_where_nothing_happens_surveys_are_rare(
+    store: ScriptedStore, shards: list[Shard], database: Health, log: Lines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quiet = {"is": True}
+    surveys = Surveyor(store, lambda: shards, database, log, is_quiet=lambda: quiet["is"])
+    clock = Clock()
+    monkeypatch.setattr(surveyor, "time", clock)
+    for seconds in (0.0, 1.0, surveyor.QUIET_INTERVAL_SECONDS - 2.0):
+        clock.now += seconds
+        await surveys.run_once()
+    assert len(store.surveyed) == 1
+    clock.now += 1.0
+    await surveys.run_once()
+    await surveys.run_once()
+    assert len(store.surveyed) == 2
+    quiet["is"] = False
+    await surveys.run_once()
+    assert len(store.surveyed) == 3
+
+
+@pytest.mark.parametrize("kind", ["wake-up", "lane", "consumer"])
+async def test_a_wake_up_and_rows_that_are_found_end_the_quiet(
+    runtime: Runtime, store: ScriptedStore, destination: ScriptedDestination, kind: str
+) -> None:
+    runtime.start()
+    await until(lambda: runtime.hears)
+    news = runtime.wakeups.news
+    news._noted_at = float("-inf")
+    assert runtime._is_quiet()
+    if kind == "wake-up":
+        runtime.wakeups.wake("orders")
+        assert not runtime._is_quiet()
+        return
+    rounds = Rounds(["orders"], SHARDS, news)
+    if kind == "lane":
+        rounds.visited(Shard("orders", 0))
+    else:
+        rounds.found()
+    assert not runtime._is_quiet()
 
 
 async def test_nothing_is_asked_while_the_database_is_down(

@@ -93,7 +93,7 @@ def test_a_value_of_a_wrong_type_is_not_shown(write: Write) -> None:
     place = "databases.orders-eu.forwarders[0]"
     assert problems(write(text)) == [
         f"{place}.lanes: input should be a valid integer, unable to parse string as an integer",
-        "databases.orders-eu.forwarders[0].envelope: input should be 'cloudevents'",
+        "databases.orders-eu.forwarders[0].envelope: input should be 'cloudevents' or 'plain'",
         "databases.orders-eu.forwarders[1].to: input should be a valid string",
     ]
 

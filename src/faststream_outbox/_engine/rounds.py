@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+from faststream_outbox._engine.news import News
 from faststream_outbox._values.shard import Shard
 
 ROUND_SECONDS = 1.0
@@ -36,9 +37,11 @@ class Rounds:
     Args:
         queues: Queue names.
         count: How many shards each queue has.
+        news: Of the process.
     """
 
-    def __init__(self, queues: Sequence[str], count: int) -> None:
+    def __init__(self, queues: Sequence[str], count: int, news: News | None = None) -> None:
+        self._news = news or News()
         shards = [Shard(queue, number) for number in range(count) for queue in queues]
         self._shards = deque(shards)
         self._fruitless: set[Shard] = set()
@@ -106,6 +109,10 @@ class Rounds:
         """Begin one shard later the next time."""
         self._shards.rotate(-1)
 
+    def found(self) -> None:
+        """Note that a look has found rows."""
+        self._news.note()
+
     def visited(self, shard: Shard) -> None:
         """Begin behind this shard the next time.
 
@@ -117,6 +124,7 @@ class Rounds:
         except ValueError:
             msg = f"{shard} is of no queue of these rounds"
             raise ValueError(msg) from None
+        self.found()
         self._shards.rotate(-1 - position)
 
     def widen(self) -> None:

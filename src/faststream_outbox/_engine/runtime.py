@@ -41,6 +41,8 @@ from faststream_outbox.schema import SHARDS
 
 LOOKS_PER_LEASE = 6
 
+QUIET_SECONDS = 20.0
+"""Without a wake-up and without rows, after which the table is taken to be as the last survey has found it."""
 
 WRITE_SECONDS = 5.0
 """How long a stop waits for the last outcomes to be written. A write takes milliseconds: if it takes longer, the
@@ -84,11 +86,17 @@ class Runtime:
         self._receiver = Receiver(store, token, self.wakeups, line, self.log, consumed=self._consumed, enabled=listen)
         self._obstructions = Obstructions(store, self.health, self.log)
         self._queue_watcher = QueueWatcher(store, self._consumed, self.health, self.log)
-        self._surveyor = Surveyor(store, self._shards, self.health, self.log)
+        self._surveyor = Surveyor(store, self._shards, self.health, self.log, is_quiet=self._is_quiet)
         self._completer = Completer(store, self.leases, self.wakeups, writes, self.health, log=self.log, meter=meter)
         self._renewer = Renewer(store, self.leases, writes, self.health, self.log, meter=meter)
         self._rescuer = Rescuer(
-            store, self.leases, self.wakeups, self.health, can_judge=self._receiver.is_steady, meter=meter
+            store,
+            self.leases,
+            self.wakeups,
+            self.health,
+            can_judge=self._receiver.is_steady,
+            has_handlers=lambda: self._workers > 0,
+            meter=meter,
         )
 
     @property
@@ -173,6 +181,10 @@ class Runtime:
             stack.push_async_callback(self._obstructions.stop, UPKEEP_SECONDS)
             stack.push_async_callback(self._queue_watcher.stop, UPKEEP_SECONDS)
             stack.push_async_callback(self._surveyor.stop, UPKEEP_SECONDS)
+
+    def _is_quiet(self) -> bool:
+        """Return whether nothing has happened in the table for a while, as far as this process hears."""
+        return self.hears and self.wakeups.news.seconds > QUIET_SECONDS
 
     def _shards(self) -> list[Shard]:
         """Return the shards from which rows are taken in this process."""
@@ -314,7 +326,7 @@ class Runtime:
     def _watch(
         self, queues: Sequence[str], shortest: float, longest: float, team_bell: TeamBell | None = None
     ) -> tuple[Rounds, Wakeup, Pacer]:
-        rounds = Rounds(queues, SHARDS)
+        rounds = Rounds(queues, SHARDS, self.wakeups.news)
         wakeup = self.wakeups.register(queues, team_bell)
         shards = rounds.all
         pacer = Pacer(wakeup, lambda: self.store.seconds_to_next_due(shards), shortest=shortest, longest=longest)

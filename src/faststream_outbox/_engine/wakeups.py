@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import Sequence
 from weakref import WeakSet
 
+from faststream_outbox._engine.news import News
+
 ALONE_SECONDS = 0.02
 """How long the one that was woken is left alone with the work, before the others of its team are woken too."""
 
@@ -117,6 +119,7 @@ class Wakeups:
     """All sleepers of a process, by queue. A bell to which no reference is left is forgotten."""
 
     def __init__(self) -> None:
+        self.news = News()
         self._team_bells: dict[str, WeakSet[TeamBell]] = {}
 
     @property
@@ -137,10 +140,12 @@ class Wakeups:
         return team_bell.join()
 
     def wake(self, queue: str) -> None:
+        self.news.note()
         for team_bell in self._team_bells.get(queue, ()):
             team_bell.ring()
 
     def wake_all(self) -> None:
+        self.news.note()
         for bells in self._team_bells.values():
             for team_bell in bells:
                 team_bell.ring_all()

@@ -62,7 +62,7 @@ class HttpServer:
             writer.write(_head(answer) + (b"" if method == "HEAD" else answer.body))
             async with asyncio.timeout(READ_SECONDS):
                 await writer.drain()
-        except (OSError, ValueError, TimeoutError, asyncio.IncompleteReadError):
+        except (OSError, ValueError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
             # It is gone, is slow, or does not speak HTTP.
             pass
         finally:

@@ -107,8 +107,8 @@ class ForwarderSettings(_Section):
     """Seconds after which a hand-over is given up."""
     allow_lossy: bool | None = None
     """Accept a destination that may lose messages."""
-    envelope: Literal["cloudevents"] | None = None
-    """Add the attributes of a CloudEvent."""
+    envelope: Literal["cloudevents", "plain"] | None = None
+    """Add the attributes of a CloudEvent; Redis: plain fields."""
     tombstones: bool | None = None
     """Kafka: send an empty body as a null value."""
     retry_strategy: RetrySettings | None = None
@@ -174,7 +174,7 @@ class ConnectionSettings(_Section):
 
     most: int | None = Field(default=None, ge=2)
     """The most, the listening ones among them. Default: no more than each database may have."""
-    idle_seconds: float = Field(default=1.0, ge=0)
+    idle_seconds: float = Field(default=0.3, ge=0)
     """Seconds after which a connection that nobody uses is closed; the listening one stays."""
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from faststream_outbox._engine import chore
 from faststream_outbox._engine.handling.leases import Leases
-from faststream_outbox._engine.handling.rescuer import LONGEST_APART, Rescuer
+from faststream_outbox._engine.handling.rescuer import LONGEST_APART, WITHOUT_HANDLERS_SECONDS, Rescuer
 from faststream_outbox._engine.health import Health
 from faststream_outbox._engine.wakeups import Wakeups
 from tests.engine.fakes import Clock, Lines, ScriptedStore, Trouble, until
@@ -73,6 +73,28 @@ async def test_after_a_slow_pass_there_is_a_long_rest(
         with suppress(Trouble, IndexError):
             await rescuer.run_once()
     assert rests == [0.0, 0.5 * chore.TIMES_APART, LONGEST_APART, LONGEST_APART, 0.0]
+
+
+async def test_a_process_without_handlers_looks_less_often(
+    store: ScriptedStore, leases: Leases, wakeups: Wakeups, log: Lines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    handlers = {"are": False}
+    clock = Clock()
+    monkeypatch.setattr("faststream_outbox._engine.handling.rescuer.time", clock)
+    rescuer = Rescuer(
+        store, leases, wakeups, Health("d", log), can_judge=lambda: True, has_handlers=lambda: handlers["are"]
+    )
+    store.absent = [NOBODY] * 9
+    await rescuer.run_once()
+    clock.now += WITHOUT_HANDLERS_SECONDS - 1.0
+    await rescuer.run_once()
+    assert len(store.suspects) == 1
+    clock.now += 1.0
+    await rescuer.run_once()
+    assert len(store.suspects) == 2
+    handlers["are"] = True
+    await rescuer.run_once()
+    assert len(store.suspects) == 3
 
 
 async def test_who_came_back_is_no_suspect(rescuer: Rescuer, store: ScriptedStore) -> None:

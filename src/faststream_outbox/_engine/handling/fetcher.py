@@ -102,6 +102,7 @@ class Fetcher(Service):
         self.health.recovered(self.name)
         self._rounds.advance()
         if rows:
+            self._rounds.found()
             # Before a handler can hold the last connection of the pool.
             self._store.reserve()
         self._leases.hold(rows, self._lease_seconds)

@@ -1,5 +1,7 @@
 """Gives back the rows of holders that are gone."""
 
+import math
+import time
 from collections.abc import Callable
 
 from faststream_outbox._engine.chore import Chore
@@ -12,6 +14,9 @@ from faststream_outbox._store.protocol import Store
 
 INTERVAL_SECONDS = 0.7
 """A dead process is seen once, seen again, and then its rows are free: within 2 s together with the claim."""
+
+WITHOUT_HANDLERS_SECONDS = 30.0
+"""How often a process looks that has no handlers. It finds rows of a queue that had some before it got a forwarder."""
 
 LONGEST_APART = 10.0
 """Seconds that it waits at most: also after a pass in which the process, or its machine, was asleep."""
@@ -30,6 +35,8 @@ class Rescuer(Chore):
         can_judge: Whether the absence of others means that they are dead. It does not just after the database came
             back: all have lost their presence then, and some are still on their way.
         meter: Told which queues had leases to give back.
+        has_handlers: Whether this process may have leases itself. A process without handlers looks less often: those
+            with handlers look after one another.
     """
 
     def __init__(
@@ -41,6 +48,7 @@ class Rescuer(Chore):
         *,
         can_judge: Callable[[], bool],
         meter: Meter = NO_METER,
+        has_handlers: Callable[[], bool] = lambda: True,
     ) -> None:
         super().__init__(
             "outbox-rescuer",
@@ -54,11 +62,16 @@ class Rescuer(Chore):
         self._wakeups = wakeups
         self._can_judge = can_judge
         self._meter = meter
+        self._has_handlers = has_handlers
+        self._looked_at = -math.inf
         self._suspects: frozenset[str] = frozenset()
 
     async def work(self) -> None:
         if not self._leases.token.value:
             return
+        if not self._has_handlers() and time.monotonic() - self._looked_at < WITHOUT_HANDLERS_SECONDS:
+            return
+        self._looked_at = time.monotonic()
         # Cleared before the pass: if it fails, the next one is not in a row with the last.
         suspects, self._suspects = self._suspects, frozenset()
         if not self._can_judge():
