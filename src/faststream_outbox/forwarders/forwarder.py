@@ -181,8 +181,10 @@ class OutboxForwarder:
         Example::
 
             status = await forwarder.status()
-            if status.state == "down" or (status.lag_seconds or 0) > 60:
+            if status.state == "down" or status.parts_down or (status.lag_seconds or 0) > 60:
                 alert(status.last_error)
+
+        Rows that wait for a part that is down do not count in the lag, so an alert needs ``parts_down`` too.
         """
         state = self.state
         lag = None if state is ForwarderState.STOPPED else await self._config.runtime.lag(self.taken_queues)

@@ -1032,6 +1032,7 @@ async def test_rows_of_a_part_that_is_back_are_made_due_although_that_fails_at_f
 
 async def test_rows_that_cannot_be_deferred_are_not_taken_again_at_once(
     make: Callable[..., Lane],
+    log: Lines,
     runtime: Runtime,
     parts: FakeParts,
     team: Team,
@@ -1045,9 +1046,13 @@ async def test_rows_that_cannot_be_deferred_are_not_taken_again_at_once(
     runtime.start()
     make(batch_size=2).start()
     await until(lambda: len(destination.sent) == 2)
+    await until(lambda: log.warnings)
     assert not team.deferrer.are_parts_down, "no row waits"
     await asyncio.sleep(1.0)
     assert len(destination.sent) < 10, "a shard whose rows are all for it rests"
+    [line] = log.warnings
+    assert f"refuses to defer rows of a part of the destination that is down, such as {ids[0]} in 'orders'" in line
+    assert "a trigger says no" in line
     store.script.refused.clear()
     parts.is_down = False
     await until(lambda: not store.rows)

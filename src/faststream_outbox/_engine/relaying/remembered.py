@@ -10,6 +10,7 @@ from faststream_outbox._engine.health import Log
 from faststream_outbox._engine.relaying.account import Account, Answer
 from faststream_outbox._store.protocol import HandOver, LeftOut
 from faststream_outbox._values.explanation import Explanation, unexplained
+from faststream_outbox._values.outcome import Deferred
 from faststream_outbox._values.row import OutboxRow
 from faststream_outbox._values.shard import Shard
 
@@ -72,6 +73,7 @@ class Remembered:
         self._next_write = 0.0
         self._is_full = False
         self._unnamed: list[Answer] = []
+        self._cannot_defer = False
         self._last_line = -math.inf
         self.last_error: BaseException | None = None
         """Why the last row was set aside; None where none is."""
@@ -204,6 +206,8 @@ class Remembered:
 
     def _close(self, account: Account) -> None:
         """Forget what is written, and set aside what the database has refused."""
+        if account.deferred:
+            self._say_deferred(account)
         if not self._answers and not account.unwritten:
             return
         refused = {unwritten.settlement.row.id: unwritten.error for unwritten in account.unwritten}
@@ -255,6 +259,18 @@ class Remembered:
             f"{self._explain(error).text}. Correct what it names (a trigger, a constraint, a permission), or delete "
             "the rows: they are not sent again while this process lives, and outcomes are tried again within a minute",
         )
+
+    def _say_deferred(self, account: Account) -> None:
+        """Log when rows of a part that is down begin to stay in the way of others."""
+        refused = [each for each in account.unwritten if isinstance(each.settlement.outcome, Deferred)]
+        if refused and not self._cannot_defer:
+            self._say(
+                logging.WARNING,
+                f"the database refuses to defer rows of a part of the destination that is down, such as "
+                f"{refused[0].settlement.row.id} in {refused[0].settlement.row.queue!r}: "
+                f"{self._explain(refused[0].error).text}. They stay where they are, and others wait behind them",
+            )
+        self._cannot_defer = bool(refused)
 
     def _say_written(self, answers: Sequence[Answer]) -> None:
         if answers:
