@@ -27,6 +27,10 @@ from .process import LOOPBACK, ReservedPort, ServerProcess, ServerUnavailable, r
 
 ENVIRONMENT = "OUTBOX_NATS_URL"
 
+ANSWER_SECONDS = 30.0
+"""JetStream writes a stream's making and deleting to disk before it answers. Beside a second run of tests that takes
+longer than nats-py's 5 s, and a connection longer than 2 s."""
+
 
 class NatsServer:
     """A NATS that tests have streams of their own on.
@@ -51,7 +55,7 @@ class NatsServer:
         """A plain client, closed afterwards."""
         # nats-py would try 60 times, even to connect at all.
         once = {"allow_reconnect": False, "max_reconnect_attempts": 1, "reconnect_time_wait": 0}
-        client = await nats.connect(self.url, connect_timeout=2, error_cb=_say_nothing, **once)
+        client = await nats.connect(self.url, connect_timeout=ANSWER_SECONDS, error_cb=_say_nothing, **once)
         try:
             yield client
         finally:
@@ -72,21 +76,21 @@ class NatsServer:
 
     async def _add_stream(self, config: StreamConfig) -> None:
         async with self.client() as client:
-            await client.jetstream().add_stream(config)
+            await client.jetstream(timeout=ANSWER_SECONDS).add_stream(config)
 
     async def _delete_stream(self, name: str) -> None:
         async with self.client() as client:
             with suppress(NotFoundError):
-                await client.jetstream().delete_stream(name)
+                await client.jetstream(timeout=ANSWER_SECONDS).delete_stream(name)
 
     async def read_stream(self, name: str) -> list[Msg]:
         """All messages of a stream, in its order."""
         async with self.client() as client:
-            context = client.jetstream()
+            context = client.jetstream(timeout=ANSWER_SECONDS)
             count = (await context.stream_info(name)).state.messages
             from_the_start = ConsumerConfig(deliver_policy=DeliverPolicy.ALL)
             subscription = await context.subscribe("", stream=name, ordered_consumer=True, config=from_the_start)
-            messages = [await subscription.next_msg(timeout=10) for _ in range(count)]
+            messages = [await subscription.next_msg(timeout=ANSWER_SECONDS) for _ in range(count)]
             await subscription.unsubscribe()
         return messages
 

@@ -18,7 +18,7 @@ from integration.destinations.nats import NatsBox
 from integration.destinations.received import check_complete, check_order, without_repeats
 from integration.forwarders.carrying import Publishing, all_failed, keep_publishing, nothing_is_counted
 from integration.forwarders.conftest import MakeBroker
-from integration.servers.nats import EmbeddedNats, NatsServer
+from integration.servers.nats import ANSWER_SECONDS, EmbeddedNats, NatsServer
 from tests.forwarders.any_broker.rows import parcel
 
 
@@ -76,12 +76,12 @@ async def test_a_stream_that_does_not_exist_yet(
     broker.forwarder("orders", to=nats_broker.publisher("not.there.yet", stream="not-there-yet"))
     ids = await publishing.many([Outgoing(b"", key="k")] * 10)
     await broker.start()
-    [line] = await eventually(lambda: log.at_least(logging.WARNING))
+    [line] = await eventually(lambda: log.at_least(logging.WARNING), within=20)
     assert "no response from stream" in line
     await asyncio.sleep(1.0)
     await nothing_is_counted(table)
     async with nats_server.client() as client:
-        context = client.jetstream()
+        context = client.jetstream(timeout=ANSWER_SECONDS)
         await context.add_stream(StreamConfig("not-there-yet", subjects=["not.there.>"]))
         try:
             await eventually(table.is_empty, within=10)
