@@ -32,7 +32,7 @@ class PostgresPositions:
     async def take_over(self, forwarder: str, takeovers: Sequence[Takeover]) -> Mapping[Shard, Held]:
         shards = {"queues": [one.shard.queue for one in takeovers], "shards": [one.shard.number for one in takeovers]}
         async with self._engine.begin() as connection:
-            held = await self._claim(connection, forwarder, [one for one in takeovers if one.seen is not None])
+            held = await self._take_seen(connection, forwarder, [one for one in takeovers if one.seen is not None])
             held += await self._begin(connection, forwarder, [one for one in takeovers if one.seen is None])
             records = await connection.run_sync(self._statements.list.execute, {"forwarder": forwarder, **shards})
         positions: defaultdict[Shard, dict[Part, Position]] = defaultdict(dict)
@@ -43,11 +43,11 @@ class PostgresPositions:
             for queue, number, token, producer_id, epoch in map(tuple, held)
         }
 
-    async def _claim(self, connection: AsyncConnection, forwarder: str, claims: Sequence[Takeover]) -> list[Record]:
-        if not claims:
+    async def _take_seen(self, connection: AsyncConnection, forwarder: str, seen: Sequence[Takeover]) -> list[Record]:
+        if not seen:
             return []
-        wanted = {**_columns(forwarder, claims), "seen": [one.seen for one in claims]}
-        return [*await connection.run_sync(self._statements.claim.execute, wanted)]
+        wanted = {**_columns(forwarder, seen), "seen": [one.seen for one in seen]}
+        return [*await connection.run_sync(self._statements.take_over.execute, wanted)]
 
     async def _begin(self, connection: AsyncConnection, forwarder: str, first: Sequence[Takeover]) -> list[Record]:
         if not first:

@@ -325,7 +325,7 @@ class PositionStatements:
         self.settle_delivered_moved = write("settle_delivered_moved", moves=moves)
         self.move = write("position_move", moves=moves)
         self.held = write("position_held")
-        self.claim = write("position_claim")
+        self.take_over = write("position_take_over")
         self.begin = write("position_begin")
         self.list = write("position_list")
         self.open = write("position_open")
