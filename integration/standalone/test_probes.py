@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import signal
 from collections.abc import Callable
 from typing import Any
 
@@ -28,6 +29,12 @@ class Asked:
             answer = await client.get(f"{self._base}{path}")
         assert answer.headers["content-type"] == "application/json"
         return answer.status_code, answer.json()
+
+    async def metrics(self) -> str:
+        async with httpx.AsyncClient(timeout=20) as client:
+            answer = await client.get(f"{self._base}/metrics")
+        assert (answer.status_code, answer.headers["content-type"].partition(";")[0]) == (200, "text/plain")
+        return answer.text
 
     async def becomes(self, path: str, status: int, state: str) -> Any:
         """Ask until the answer is so, and return it."""
@@ -97,6 +104,34 @@ async def test_tables_that_are_not_there(source: Source, box: Box, write: Write)
 
 async def _is_ok(probes: Asked, name: str) -> bool:
     return bool((await probes.get("/ready"))[1]["databases"][name]["state"] == "ok")
+
+
+async def test_metrics_have_the_names_of_the_databases(
+    source: Source, other_source: Source, box: Box, write: Write
+) -> None:
+    await source.load().backlog(20)
+    more = f"[[databases.shop.forwarders]]\nqueues = 'b'\nto = '{box.url}'\nlist = '{box.name}-b'\n"
+    text = "[http]\nport = 0\nmetrics = true\n" + database("shop", source, forwarder(box)) + more
+    text += database("post", other_source, forwarder(box, "emails"))
+    file = write(text)
+    async with running(file) as relay:
+        probes = await asked(relay)
+        await box.received(20)
+        line = f'outbox_forwarder_messages_total{{forwarder="redis:{box.name}",outbox="shop",verdict="accepted"}} 20.0'
+
+        async def are_counted() -> bool:
+            return line in await probes.metrics()
+
+        await eventually(are_counted, within=20)
+        # A database that is stopped leaves its gauges behind, not its counts.
+        file.write_text(text.partition("[databases.post]")[0])
+        relay.send_signal(signal.SIGHUP)
+        await relay.wait_for_line("1 databases stopped, 0 started, 1 left as they were")
+        found = await probes.metrics()
+        assert line in found
+        assert f'outbox_forwarder_state{{forwarder="redis:{box.name}",outbox="shop",state="flowing"}} 1.0' in found
+        assert 'outbox_database_up{outbox="post"}' not in found
+        assert "process_cpu_seconds_total" in found
 
 
 async def test_other_paths_other_methods_and_what_is_no_http(source: Source, box: Box, write: Write) -> None:

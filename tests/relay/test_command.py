@@ -1,6 +1,7 @@
 """The command: what it prints and how it exits, without a server."""
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -61,6 +62,13 @@ def test_a_wrong_file_starts_nothing(write: Write, arguments: list[str]) -> None
 def test_options_that_need_another(write: Write, arguments: list[str], error: str) -> None:
     result = run(write(GOOD), *arguments)
     assert (result.exit_code, result.stderr) == (2, error)
+
+
+def test_metrics_without_their_extra(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "prometheus_client", None)
+    result = run(write(f"[http]\nport = 1\nmetrics = true\n{GOOD}"), "--check")
+    assert result.exit_code == 2
+    assert "http.metrics: needs the extra 'prometheus' of this package" in result.stderr
 
 
 def test_without_its_extra_it_says_what_to_install(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -73,6 +73,7 @@ async def test_what_nobody_uses_is_closed_after_a_while(driver: Driver, monkeypa
     one, other = pool_of(driver, budget), pool_of(driver, budget)
     held = await taken(one)
     await given(await taken(other))
+    assert [(each.checkedout(), each.checkedin()) for each in (one, other)] == [(1, 0), (0, 1)]
     now[0] += 1.0
     await budget.close_idle(2.0)
     assert driver.open == 2
@@ -80,6 +81,7 @@ async def test_what_nobody_uses_is_closed_after_a_while(driver: Driver, monkeypa
     await budget.close_idle(2.0)
     assert (driver.open, budget.open) == (1, 1)
     await given(held)
+    assert [(each.checkedout(), each.checkedin()) for each in (one, other)] == [(0, 1), (0, 0)]
     await connections.greenlet_spawn(one.dispose)
     assert (driver.open, budget.open) == (0, 0)
 

@@ -65,6 +65,10 @@ class Budget:
             del self._idle[record]
         return record
 
+    def count_idle(self, pool: "FrugalPool") -> int:
+        """Return how many connections of a pool nobody uses."""
+        return sum(each is pool for each, _ in self._idle.values())
+
     async def close_idle(self, seconds: float = 0.0, *, of: "FrugalPool | None" = None) -> None:
         """Close connections that nobody has used for so long.
 
@@ -93,6 +97,7 @@ class FrugalPool(Pool):
 
     _budget: Budget
     _gate: asyncio.Semaphore | None = None
+    _used = 0
 
     def bound(self, budget: Budget, most: int) -> None:
         """Set the bounds: that of all databases together, and the most connections of this one."""
@@ -102,6 +107,14 @@ class FrugalPool(Pool):
     def status(self) -> str:
         """Return what is known of it."""
         return f"FrugalPool: {self._budget.open} connections of all databases together"
+
+    def checkedout(self) -> int:
+        """Return how many connections are in use; metrics ask for it, as of SQLAlchemy's own pools."""
+        return self._used
+
+    def checkedin(self) -> int:
+        """Return how many connections nobody uses."""
+        return self._budget.count_idle(self)
 
     def recreate(self) -> "FrugalPool":
         """Return a copy without connections."""
@@ -126,20 +139,23 @@ class FrugalPool(Pool):
         if self._gate is not None:
             _wait(self._gate.acquire)
         try:
-            kept = self._budget.take(self)
-            if kept is not None:
-                return kept
-            _wait(self._budget.enter)
-            try:
-                return self._create_connection()
-            except BaseException:
-                self._budget.leave()
-                raise
+            record = self._budget.take(self) or self._open()
         except BaseException:
             self._open_gate()
             raise
+        self._used += 1
+        return record
+
+    def _open(self) -> ConnectionPoolEntry:
+        _wait(self._budget.enter)
+        try:
+            return self._create_connection()
+        except BaseException:
+            self._budget.leave()
+            raise
 
     def _do_return_conn(self, record: ConnectionPoolEntry) -> None:
+        self._used -= 1
         try:
             if record.dbapi_connection is None:
                 # It was closed, or given away.

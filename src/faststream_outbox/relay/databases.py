@@ -18,6 +18,7 @@ from faststream_outbox._values.dsn import as_asyncpg_reads, passwords_of
 from faststream_outbox.broker.broker import OutboxBroker
 from faststream_outbox.exceptions import ConfigError
 from faststream_outbox.forwarders.options import ForwarderOptions
+from faststream_outbox.metrics.metrics import Metrics
 from faststream_outbox.relay.connections import Budget, FrugalPool
 from faststream_outbox.relay.destinations import UnfitError, make_publisher, read_url
 from faststream_outbox.relay.problems import Problem, SettingsError, place_of
@@ -118,13 +119,16 @@ class Problems:
                 self.add(path, str(error))
 
 
-def make_databases(settings: RelaySettings, file: str, log: logging.Logger) -> list[RelayedDatabase]:
+def make_databases(
+    settings: RelaySettings, file: str, log: logging.Logger, metrics: Metrics | None = None
+) -> list[RelayedDatabase]:
     """Return what runs, with all checked that can be checked without a server.
 
     Args:
         settings: From ``load``.
         file: The file's name, for problems.
         log: Where the brokers write; each line begins with the database's name.
+        metrics: Of the process.
 
     Raises:
         SettingsError: Names every place.
@@ -134,7 +138,7 @@ def make_databases(settings: RelaySettings, file: str, log: logging.Logger) -> l
     made = []
     for name, database in settings.databases.items():
         with problems.at("databases", name):
-            made.append(_Maker(name, database, problems, log, count).make())
+            made.append(_Maker(name, database, problems, log, count=count, metrics=metrics).make())
     if not problems.found:
         _check_connections(settings, made, problems)
     if problems.found:
@@ -174,13 +178,16 @@ class _Maker:
         settings: DatabaseSettings,
         problems: Problems,
         log: logging.Logger,
+        *,
         count: int,
+        metrics: Metrics | None,
     ) -> None:
         self._name = name
         self._settings = settings
         self._problems = problems
         self._log = log
         self._count = count
+        self._metrics = metrics and metrics.named(name)
         self._secrets: list[str] = []
         self._brokers: dict[Any, Any] = {}
         self._metadata = MetaData()
@@ -201,6 +208,7 @@ class _Maker:
             graceful_timeout=settings.graceful_timeout,
             logger=_PrefixedLog(self._log, {"database": self._name}),
             apply_types=False,
+            metrics=self._metrics,
         )
         for number, forwarder in enumerate(settings.forwarders):
             with self._problems.at("databases", self._name, "forwarders", number):

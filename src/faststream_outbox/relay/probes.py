@@ -1,4 +1,4 @@
-"""What a relay answers to those who ask how it is: ``/live``, ``/ready``."""
+"""What a relay answers to those who ask how it is: ``/live``, ``/ready``, and ``/metrics``."""
 
 import asyncio
 import time
@@ -37,8 +37,9 @@ class Probes:
 
     @property
     def routes(self) -> Mapping[str, Callable[[], Awaitable[Answer]]]:
-        """What answers for each path. Metrics belong here: ``/metrics``."""
-        return {"/live": self.live, "/ready": self.ready}
+        """What answers for each path."""
+        routes = {"/live": self.live, "/ready": self.ready}
+        return routes if self._relay.scrape is None else {**routes, "/metrics": self._relay.scrape.answer}
 
     async def live(self) -> Answer:
         """Return 200 while all loops beat, and else 503. No database is asked."""

@@ -10,6 +10,7 @@ from faststream_outbox.relay.connections import Budget
 from faststream_outbox.relay.databases import RelayedDatabase, make_databases
 from faststream_outbox.relay.loading import load
 from faststream_outbox.relay.problems import SettingsError
+from faststream_outbox.relay.scraping import make_scrape
 from faststream_outbox.relay.settings import RelaySettings
 
 SHORTEST_PAUSE = 0.1
@@ -43,6 +44,8 @@ class Relay:
         """The file."""
         self._log = log
         self.settings: RelaySettings = load(file)
+        self.scrape = make_scrape(self.settings, str(file))
+        """Its metrics, if the file wants some."""
         self._databases = {each.name: each for each in self._make(self.settings)}
         self.budget = Budget(self.settings.connections.most)
         self._sweeping: asyncio.Task[None] | None = None
@@ -172,7 +175,7 @@ class Relay:
         ]
 
     def _make(self, settings: RelaySettings) -> list[RelayedDatabase]:
-        return make_databases(settings, str(self.file), self._log)
+        return make_databases(settings, str(self.file), self._log, None if self.scrape is None else self.scrape.metrics)
 
     async def _start(self, database: RelayedDatabase) -> None:
         database.bound(self.budget)

@@ -167,6 +167,8 @@ class HttpSettings(_Section):
     """The address to listen on; 0.0.0.0 for probes from outside of a container."""
     port: int = Field(ge=0, le=65535)
     """The port. With ``--processes N`` the processes use this port and those that follow it."""
+    metrics: bool = False
+    """Whether there is ``/metrics`` for Prometheus, too. Needs the extra ``prometheus``, and reads the tables."""
 
 
 class ConnectionSettings(_Section):
