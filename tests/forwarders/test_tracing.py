@@ -86,7 +86,7 @@ async def test_a_hand_over_is_a_span_with_links_to_publishing(
         sent = parcels(traceparent(1), None, traceparent(2), traceparent(1), "nonsense")
         assert await destination.send(sent) == [Accepted()] * 5
         [span] = exporter.get_finished_spans()
-    assert (span.name, span.kind, span.parent) == ("send shop:orders.v1", SpanKind.PRODUCER, None)
+    assert (span.name, span.kind, span.parent) == ("send shop:orders.v1", SpanKind.CLIENT, None)
     assert dict(span.attributes or {}) == {
         "messaging.system": "rabbitmq",
         "messaging.operation.name": "send",
@@ -95,9 +95,28 @@ async def test_a_hand_over_is_a_span_with_links_to_publishing(
         "messaging.batch.message_count": 5,
     }
     assert span.status.status_code is StatusCode.UNSET
-    assert {link.context.span_id for link in span.links} == {1, 2}
-    assert len(span.links) == 2
-    assert {link.context.trace_id for link in span.links} == {int(TRACE_ID, 16)}
+    links = [(link.context.span_id, dict(link.attributes or {})) for link in span.links]
+    assert [span_id for span_id, _ in links] == [1, 0, 2, 1, 0], "a message without a trace is named all the same"
+    assert [names["messaging.message.id"] for _, names in links] == [each.row.idempotency_key for each in sent]
+    assert {link.context.trace_id for link in span.links} == {int(TRACE_ID, 16), 0}
+
+
+@pytest.mark.parametrize(
+    ("name", "attribute"), [("kafka:a", "messaging.kafka.message.key"), ("redis:a", "outbox.message.key")]
+)
+async def test_links_name_the_keys_of_messages(
+    use_provider: Any, exporter: InMemorySpanExporter, inner: Answering, name: str, attribute: str
+) -> None:
+    use_provider()
+    server = {"server.address": "broker", "server.port": 9092}
+    destination = TracedDestination(inner, name, client="orders-1", server=server)
+    await destination.send([Parcel(row(1)._replace(key=None)), Parcel(row(2)._replace(key="customer-7"))])
+    [span] = exporter.get_finished_spans()
+    names = [dict(link.attributes or {}) for link in span.links]
+    assert [each.get(attribute) for each in names] == [None, "customer-7"]
+    attributes = dict(span.attributes or {})
+    assert (attributes["messaging.client.id"], attributes["server.address"]) == ("orders-1", "broker")
+    assert attributes["server.port"] == 9092
 
 
 async def test_the_number_of_links_is_bounded(
@@ -144,7 +163,7 @@ async def test_a_span_that_is_not_sampled_looks_at_no_row(
     use_provider: Any, exporter: InMemorySpanExporter, destination: TracedDestination, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     use_provider(sampler=ALWAYS_OFF)
-    monkeypatch.setattr("faststream_outbox.forwarders.tracing._publishing_spans", None)
+    monkeypatch.setattr("faststream_outbox.forwarders.tracing._links", None)
     assert await destination.send(parcels(traceparent(1))) == [Accepted()]
     assert exporter.get_finished_spans() == ()
 

@@ -63,6 +63,7 @@ def recorder(written: Written) -> Recorder:
 def hand_over(**changes: Any) -> HandedOver:
     whole: dict[str, Any] = {
         "forwarder": "kafka:orders",
+        "address": "kafka:orders.v1",
         "rows": [make_row(acquired_at=datetime.now(UTC))],
         "verdicts": [],
         "settlements": [],

@@ -14,6 +14,8 @@ class HandedOver:
 
     forwarder: str
     """Its name."""
+    address: str
+    """Kind and address of its destination, as in ``kafka:orders.v1``."""
     rows: Sequence[OutboxRow]
     """All that were taken."""
     verdicts: Sequence[Verdict]

@@ -4,6 +4,7 @@ Everything of ``faststream._internal`` that is needed is imported in this folder
 of FastStream is a change in one place. Public names are imported from where FastStream publishes them.
 """
 
+from collections.abc import Sequence
 from typing import Any, cast
 
 from fast_depends.core import CallModel
@@ -86,6 +87,7 @@ __all__ = (
     "make_logger_state",
     "resolve_context_by_name",
     "serializer_of",
+    "server_addresses",
     "to_async",
 )
 
@@ -110,6 +112,16 @@ def has_broker(publisher: Any) -> bool:
     """Return whether a publisher stands on a broker, or on a router that a broker has included."""
     config = getattr(publisher, "_outer_config", None)
     return config is None or config.extra_context.get("broker") is not None
+
+
+def server_addresses(publisher: Any) -> Sequence[str]:
+    """Return the addresses of a publisher's broker, as its AsyncAPI document names them: without user and password."""
+    try:
+        urls = broker_of(publisher).specification.url
+    except (AttributeError, ConfigError):
+        # It is no publisher of a FastStream broker that is known yet.
+        return ()
+    return [*urls]
 
 
 def serializer_of(config: BrokerConfig) -> SerializerProto | None:

@@ -20,7 +20,7 @@ from faststream_outbox._engine.relaying.team import Tally, Team
 from faststream_outbox._engine.service import DATABASE_SECONDS
 from faststream_outbox._engine.watching.obstructions import Guarded
 from faststream_outbox._engine.watching.reminder import Watched
-from faststream_outbox._faststream import has_broker
+from faststream_outbox._faststream import has_broker, server_addresses
 from faststream_outbox._store.positions import PositionStore
 from faststream_outbox._store.protocol import DEFAULT_BATCH_BYTES
 from faststream_outbox._values.copies import copy_queue
@@ -40,6 +40,7 @@ from faststream_outbox.forwarders.tracing import TracedDestination
 from faststream_outbox.forwarders.transform import Preparer
 from faststream_outbox.retry import DEFAULT_RETRY, as_strategy
 from faststream_outbox.schema import SHARDS
+from faststream_outbox.tracing import server_attributes
 
 SETTLE_SECONDS = 2.0
 """For writing the outcomes of a hand-over that has just ended; then its lane is cut off, and gives all rows back."""
@@ -262,7 +263,13 @@ class OutboxForwarder:
         name, health, send_timeout, destinations, outages, is_divided, self._maybe_repeated = made
         self._outages = outages
         patience = Patience(health, runtime.log, send_timeout)
-        self._destinations = [PatientDestination(TracedDestination(one, name), patience) for one in destinations]
+        server = server_attributes(server_addresses(self.to))
+        self._destinations = [
+            PatientDestination(
+                TracedDestination(one, name, client=f"{self._name or name}-{number}", server=server), patience
+            )
+            for number, one in enumerate(destinations)
+        ]
         self._name = self._name or name
         more = ", ..." if len(self._queues) > _SHOWN else ""
         route = f"carries {', '.join(map(repr, self.taken_queues[:_SHOWN]))}{more} to {name}"
@@ -277,7 +284,9 @@ class OutboxForwarder:
         remembered = Remembered(
             self.name, runtime.log, runtime.store.explain, in_flight=self._lane_count * self._batch_size
         )
-        team = self._team = Team(breaker, self._pause, remembered=remembered, deferrer=deferrer, name=self.name)
+        team = self._team = Team(
+            breaker, self._pause, remembered=remembered, deferrer=deferrer, name=self.name, address=name
+        )
         # By then this lane, if it is still there, or PostgreSQL has given up a hand-over.
         patience_of_others = send_timeout + SETTLE_SECONDS + DATABASE_SECONDS
         self._guarded = runtime.guard(self.taken_queues, patience_of_others, is_wanted=lambda: not self._pause.is_on)

@@ -53,7 +53,7 @@ _VERDICTS: dict[type[Verdict], str] = {
 _REASONS = frozenset(value for name, value in vars(Reason).items() if name.isupper())
 
 
-def _harmless(method: Callable[P, None]) -> Callable[P, None]:
+def harmless(method: Callable[P, None]) -> Callable[P, None]:
     """Return a method that logs what it raises: nothing of what is measured is worth a row."""
 
     @wraps(method)
@@ -103,7 +103,7 @@ class Recorder:
         self._ahead = 0.0
         """Seconds that the database's clock is ahead of this process's, as the last rows that were taken have it."""
 
-    @_harmless
+    @harmless
     def published(self, queue: str, *, rows: int, duplicates: int, seconds: float) -> None:
         """Note what one call of publish has written."""
         labels = (self._outbox, self._queue_of(queue))
@@ -112,7 +112,7 @@ class Recorder:
             self._sink.add(of.DUPLICATES, labels, duplicates)
         self._sink.observe(of.PUBLISH_SECONDS, labels, (seconds,))
 
-    @_harmless
+    @harmless
     def claimed(self, consumer: str, rows: Sequence[OutboxRow], seconds: float) -> None:
         """Note one claim."""
         labels = (self._outbox, consumer)
@@ -125,13 +125,13 @@ class Recorder:
         for queue, count in again.items():
             self._sink.add(of.REDELIVERED, (self._outbox, self._queue_of(queue)), count)
 
-    @_harmless
+    @harmless
     def handled(self, row: OutboxRow, outcome: Outcome, seconds: float) -> None:
         """Note one run of a handler."""
         labels = (self._outbox, self._queue_of(row.queue), _OUTCOMES[type(outcome)])
         self._sink.observe(of.HANDLE_SECONDS, labels, (seconds,))
 
-    @_harmless
+    @harmless
     def settled(self, settlements: Sequence[Settlement], unwritten: Sequence[Unwritten], seconds: float) -> None:
         """Note one write of handlers' outcomes."""
         self._sink.observe(of.SETTLE_SECONDS, (self._outbox,), (seconds,))
@@ -139,7 +139,7 @@ class Recorder:
         refused = {identity(each.settlement.row) for each in unwritten}
         self._ended(each for each in settlements if not refused or identity(each.row) not in refused)
 
-    @_harmless
+    @harmless
     def handed_over(self, hand_over: HandedOver) -> None:
         """Note one hand-over."""
         labels = (self._outbox, hand_over.forwarder)
@@ -152,13 +152,13 @@ class Recorder:
         self._set_clock(hand_over.rows[0], ago=hand_over.seconds - hand_over.taking_seconds)
         self._ended(hand_over.settlements)
 
-    @_harmless
+    @harmless
     def leases_lost(self, rows: Sequence[OutboxRow]) -> None:
         """Note leases that were lost."""
         for queue, count in Counter(row.queue for row in rows).items():
             self._sink.add(of.LEASES_LOST, (self._outbox, self._queue_of(queue)), count)
 
-    @_harmless
+    @harmless
     def taken_over(self, queues: Collection[str]) -> None:
         """Note leases that were given back for others."""
         for queue in queues:

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any
 
 from faststream.exceptions import FeatureNotSupportedException, StopConsume
@@ -38,6 +38,8 @@ from faststream_outbox.subscriber.declarations import (
 )
 from faststream_outbox.subscriber.inheritance import Inheritance
 from faststream_outbox.subscriber.misfits import is_misfit
+from faststream_outbox.subscriber.tracing import HandlingSpan, makes_spans
+from faststream_outbox.tracing import server_attributes
 
 
 class Handlers(CallsCollection[Delivery]):
@@ -81,6 +83,9 @@ class OutboxSubscriber(SubscriberUsecase[Delivery]):
         self._consumer: Consumer | None = None
         self._starting: asyncio.Task[None] | None = None
         self._stopping: asyncio.Task[None] | None = None
+        self._traces_itself = False
+        """Whether a middleware makes spans of handlers."""
+        self._server: Mapping[str, str | int] = {}
         self.is_fake = False
         """Whether a test has put it in the place of a consumer that is elsewhere."""
 
@@ -140,6 +145,8 @@ class OutboxSubscriber(SubscriberUsecase[Delivery]):
         if self._consumer is not None:
             return
         await super().start()
+        self._traces_itself = makes_spans(self._broker_middlewares)
+        self._server = server_attributes([self._outer_config.extra_context["broker"].engine.url.render_as_string()])
         if self.calls and not (self._outer_config.is_in_test and self._outer_config.current_runtime is None):
             self._consumer = self._outer_config.runtime.consumer(
                 self.specification.call_name,
@@ -173,8 +180,20 @@ class OutboxSubscriber(SubscriberUsecase[Delivery]):
         if (dead := self._failure.before_attempt(row)) is not None:
             return self._logged(row, dead)
         delivery = Delivery(row)
-        error: BaseException | None = None
         began = time.monotonic()
+        span = None if self._traces_itself else HandlingSpan.begin(row, self._server)
+        error: BaseException | None = None
+        outcome: Outcome | None = None
+        try:
+            error = await self._process(delivery)
+            outcome = self._outcome(delivery, error, time.monotonic() - began)
+        finally:
+            if span is not None:
+                span.end(outcome, error)
+        return self._logged(row, outcome)
+
+    async def _process(self, delivery: Delivery) -> BaseException | None:
+        """Run the pipeline; return what it raised, if anything."""
         try:
             await self.process_message(delivery)
             await take_back_what_nobody_commits(delivery)
@@ -184,14 +203,14 @@ class OutboxSubscriber(SubscriberUsecase[Delivery]):
             # A handler may let out a cancellation of its own making; only our task's means that we stop.
             if (task := asyncio.current_task()) and task.cancelling():
                 raise
-            error = cancelled
+            return cancelled
         except (StopConsume, SystemExit) as request:
             self._stop_soon(request)
-            error = request
+            return request
         except BaseException as failure:  # noqa: BLE001 - the handler's; a worker outlives all of them
             # CriticalLogMiddleware has logged it.
-            error = failure
-        return self._logged(row, self._outcome(delivery, error, time.monotonic() - began))
+            return failure
+        return None
 
     def _outcome(self, delivery: Delivery, error: BaseException | None, elapsed: float) -> Outcome:
         if isinstance(error, UncommittedResponseError):

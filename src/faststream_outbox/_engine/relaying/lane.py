@@ -109,7 +109,7 @@ class Lane(Service):
         self._batch_bytes = batch_bytes
         self._send_timeout = send_timeout
         self._log = log
-        self._meter, self._forwarder = meter, team.name
+        self._meter, self._forwarder, self._address = meter, team.name, team.address
         self._found = False
         self._has_tried_last = False
         """Whether the outcomes that are remembered were tried for the last time, at a stop."""
@@ -324,7 +324,7 @@ class Lane(Service):
         self._found = self._found or account.has_worked
         verdicts, settlements = account.written()
         if account.taken is not None and account.taken.rows:
-            self._meter.handed_over(_measured(self._forwarder, account, verdicts, settlements))
+            self._meter.handed_over(self._measured(account, verdicts, settlements))
         before = self._tally.dead
         self._tally.add(verdicts, settlements)
         if self._tally.dead > before:
@@ -332,6 +332,18 @@ class Lane(Service):
         if settlements or self._remembered.is_empty:
             # Rows that were merely taken say nothing of whether their outcomes can be written.
             self.health.recovered(self.name)
+
+    def _measured(self, account: Account, verdicts: Sequence[Verdict], settlements: Sequence[Settlement]) -> HandedOver:
+        return HandedOver(
+            forwarder=self._forwarder,
+            address=self._address,
+            rows=() if account.taken is None else account.taken.rows,
+            verdicts=verdicts,
+            settlements=settlements,
+            taking_seconds=account.taken_at - account.began,
+            sending_seconds=account.answered_at - account.taken_at,
+            seconds=time.monotonic() - account.began,
+        )
 
     def _say_dead(self, answers: Iterable[Answer]) -> None:
         for row, outcome in (answer.settlement for answer in answers):
@@ -385,20 +397,6 @@ class Lane(Service):
                 return self._failure.holding(row, Dead(reason, describe(exception)))
             case Unsent():
                 return None
-
-
-def _measured(
-    forwarder: str, account: Account, verdicts: Sequence[Verdict], settlements: Sequence[Settlement]
-) -> HandedOver:
-    return HandedOver(
-        forwarder=forwarder,
-        rows=() if account.taken is None else account.taken.rows,
-        verdicts=verdicts,
-        settlements=settlements,
-        taking_seconds=account.taken_at - account.began,
-        sending_seconds=account.answered_at - account.taken_at,
-        seconds=time.monotonic() - account.began,
-    )
 
 
 def _leaves_nothing(taken: HandOver, sent: Sent) -> bool:

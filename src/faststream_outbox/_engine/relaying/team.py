@@ -49,3 +49,5 @@ class Team:
     deferrer: Deferrer = field(default_factory=Deferrer)
     name: str = ""
     """The forwarder's."""
+    address: str = ""
+    """Kind and address of the destination, as in ``kafka:orders.v1``."""

@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable, Mapping
 from functools import cache, cached_property
 from importlib.resources import files
+from itertools import dropwhile
 from typing import NamedTuple
 
 from sqlalchemy import Table, TextClause, text
@@ -285,7 +286,7 @@ class Statements:
         return self._load(name, "EXPLAIN (FORMAT JSON) ", **clauses)
 
     def _load(self, name: str, before: str = "", **clauses: str) -> TextClause:
-        statement = fill(name, **(self._clauses | clauses))
+        statement = _named(name, fill(name, **(self._clauses | clauses)))
         return text(before + statement).bindparams(
             **dict(c for clause, c in self._constants.items() if clause in statement)
         )
@@ -293,8 +294,18 @@ class Statements:
 
 def load_for(table: Table, name: str) -> TextClause:
     """Return a statement that is about one table alone."""
-    statement = text(fill(name, table=_escaped(table), planned_anew=_PLANNED_ANEW))
+    statement = text(_named(name, fill(name, table=_escaped(table), planned_anew=_PLANNED_ANEW)))
     return statement.bindparams(planned_anew=True) if "planned_anew" in statement.text else statement
+
+
+def _named(name: str, statement: str) -> str:
+    """Return a statement as the server is given it: its name in place of the remarks before it.
+
+    In ``pg_stat_activity`` the name is seen first. OpenTelemetry's instrumentations of SQLAlchemy and asyncpg call a
+    span by the first word behind such a comment. They would call it ``--`` after remarks.
+    """
+    lines = statement.splitlines(keepends=True)
+    return f"/* outbox {name} */ " + "".join(dropwhile(lambda line: line.startswith("--"), lines))
 
 
 def fill(name: str, **clauses: str) -> str:
