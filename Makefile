@@ -88,7 +88,7 @@ layers: $(VENV)/.dev ## Check that imports point down only
 lock: ## Move the lock files to the newest versions that pyproject.toml allows (needs uv)
 	@command -v uv >/dev/null || { echo "make lock needs uv: pip install uv"; exit 1; }
 	@$(LOCK) pyproject.toml --all-extras --group dev -o requirements/dev.txt
-	@$(LOCK) pyproject.toml --extra demo --group build -c requirements/dev.txt -o requirements/demo.txt
+	@$(LOCK) pyproject.toml --extra demo --extra relay --group build -c requirements/dev.txt -o requirements/demo.txt
 	@$(LOCK) pyproject.toml --extra fastapi --extra kafka --extra rabbit --extra redis --extra nats --group test --resolution lowest-direct -o requirements/oldest.txt
 
 # One file for every platform and every Python from 3.11 on. No index address goes into it.
