@@ -6,6 +6,7 @@ from urllib.parse import urlsplit
 import pytest
 from faststream.redis import RedisBroker
 from opentelemetry import trace
+from opentelemetry.instrumentation.sqlalchemy import SQLAlchemyInstrumentor
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
@@ -91,6 +92,27 @@ async def test_with_faststreams_middleware(
     processed, created = await span_named(exporter, "mails process"), await span_named(exporter, "mails create")
     assert processed.context.trace_id == created.context.trace_id
     assert [span.name for span in exporter.get_finished_spans() if span.kind is SpanKind.CONSUMER] == ["mails process"]
+
+
+async def test_an_instrumentation_sees_what_statements_do(
+    make_broker: MakeBroker, session: AsyncSession, engine: AsyncEngine, exporter: InMemorySpanExporter
+) -> None:
+    SQLAlchemyInstrumentor().instrument(skip_dep_check=True, engine=engine.sync_engine)
+    try:
+        broker = make_broker()
+
+        @broker.subscriber("mails")
+        async def handle(body: str) -> None: ...
+
+        await broker.start()
+        await broker.publish("b", queue="mails", session=session)
+        await session.commit()
+        await span_named(exporter, "process mails")
+        statements = {span.name.split()[0] for span in exporter.get_finished_spans() if span.kind is SpanKind.CLIENT}
+        assert {"INSERT", "WITH"} <= statements
+        assert statements <= {"INSERT", "WITH", "SELECT", "UPDATE", "DELETE", "SHOW", "connect"}
+    finally:
+        SQLAlchemyInstrumentor().uninstrument()
 
 
 async def test_statements_have_names_where_somebody_listens(
