@@ -118,6 +118,14 @@ async def test_the_guide_to_the_inbox(quickstart: dict[str, Any], tmp_path: Path
     await quickstart["test_billing_once"]()
 
 
+async def test_the_guide_to_other_packages(tmp_path: Path) -> None:
+    names: dict[str, Any] = {"__name__": "neighbours"}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "neighbours", type(sys)("neighbours"))
+        run_page("neighbours", names, tmp_path)
+    assert {"Sessions", "get_session", "look_at_the_schema"} <= names.keys()
+
+
 PAGES = sorted({*ROOT.glob("*.md"), *DOCS.rglob("*.md"), *ROOT.glob("*/README.md")})
 LINK = re.compile(r"\]\(([^)#]*)(?:#([^)]*))?\)")
 

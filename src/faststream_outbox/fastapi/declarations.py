@@ -6,7 +6,7 @@ from typing import Annotated, Any, ForwardRef, get_args, get_origin
 
 from fast_depends.dependencies import Dependant
 from fast_depends.library import CustomField
-from fastapi import params
+from fastapi import Request, params
 from fastapi.dependencies.utils import get_typed_signature
 from pydantic import PydanticUserError, TypeAdapter
 
@@ -15,6 +15,9 @@ from faststream_outbox.exceptions import ConfigError
 from faststream_outbox.message import OutboxMessage
 from faststream_outbox.publisher.producer import OutboxProducer
 from faststream_outbox.subscriber.declarations import unresolved
+
+ALCHEMY = "advanced_alchemy.extensions."
+"""Where its dependencies for FastAPI are."""
 
 _SHORTCUTS = {OutboxBroker: "OutboxBroker", OutboxMessage: "OutboxMessage", OutboxProducer: "OutboxProducer"}
 
@@ -31,15 +34,15 @@ def check_route(endpoint: Callable[..., Any]) -> None:
 
 
 def check_handler(handler: Callable[..., Any]) -> None:
-    """Refuse the same of a subscriber's handler, and annotations whose names do not exist at run time.
+    """Refuse the same of a subscriber's handler, annotations whose names do not exist at run time, and HTTP's sessions.
 
-    FastAPI would look for such an argument in a query, which no message has.
+    FastAPI would look for an argument without a known name in a query, which no message has.
 
     Raises:
         ConfigError: Names handler, argument, and what to write.
     """
     name = _name_of(handler)
-    for owner, parameter in _parameters(handler, name):
+    for owner, parameter in _parameters(handler, name, _refuse_sessions_of_http):
         _refuse_plain_classes(owner, parameter)
         # FastStream itself refuses its own Depends in the handler; it does not look further.
         if owner != name or not isinstance(_marker_of(parameter), Dependant):
@@ -48,8 +51,10 @@ def check_handler(handler: Callable[..., Any]) -> None:
             raise unresolved(owner, parameter.name, parameter.annotation)
 
 
-def _parameters(call: Callable[..., Any], owner: str) -> Iterator[tuple[str, inspect.Parameter]]:
-    """Yield what FastAPI would fill in itself, of a callable and of all that it depends on."""
+def _parameters(
+    call: Callable[..., Any], owner: str, check: Callable[[str, Any], None] = lambda _owner, _dependency: None
+) -> Iterator[tuple[str, inspect.Parameter]]:
+    """Yield what FastAPI would fill in itself, of a callable and of all that it depends on; ``check`` these."""
     try:
         parameters = get_typed_signature(call).parameters.values()
     except (TypeError, ValueError):
@@ -60,7 +65,23 @@ def _parameters(call: Callable[..., Any], owner: str) -> Iterator[tuple[str, ins
         if depends is None:
             yield owner, parameter
         elif (dependency := depends.dependency or _type_of(parameter.annotation)) is not None:
-            yield from _parameters(dependency, f"{owner}, its dependency {_name_of(dependency)}")
+            check(owner, dependency)
+            yield from _parameters(dependency, f"{owner}, its dependency {_name_of(dependency)}", check)
+
+
+def _refuse_sessions_of_http(owner: str, dependency: Any) -> None:
+    """Refuse advanced-alchemy's sessions: its middleware commits and closes them behind HTTP responses alone."""
+    if not str(getattr(dependency, "__module__", "")).startswith(ALCHEMY):
+        return
+    if any(
+        _type_of(parameter.annotation) is Request for parameter in inspect.signature(dependency).parameters.values()
+    ):
+        msg = (
+            f"{owner}: its dependency {_name_of(dependency)} of advanced-alchemy has a session that is committed and "
+            "closed after an HTTP response, and never after a message: write a dependency with "
+            "'async with config.create_session_maker()() as session, session.begin(): yield session'"
+        )
+        raise ConfigError(msg)
 
 
 def _refuse_faststreams(owner: str, parameter: inspect.Parameter) -> None:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Table, insert, inspect
+from sqlalchemy import Connection, Engine, Table, TwoPhaseTransaction, insert, inspect
 from sqlalchemy.exc import UnboundExecutionError
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.orm import Session
@@ -97,18 +97,26 @@ class Target(SessionTarget):
         engine: The broker's.
         declared: The table, made by ``make_outbox_table``.
         is_undone: Whether what is done there must be undone when the caller's transaction is rolled back.
+        notifies: Whether the work sends notifications, which PostgreSQL refuses to prepare.
     """
 
-    def __init__(self, engine: AsyncEngine, declared: Table, *, is_undone: bool) -> None:
+    def __init__(self, engine: AsyncEngine, declared: Table, *, is_undone: bool, notifies: bool = False) -> None:
         super().__init__(declared, is_undone=is_undone)
+        self._notifies = notifies
         self.table = translated(declared, engine)
         """As the engine's ``schema_translate_map`` has it."""
         self._engine = engine.sync_engine
 
     @override
     def check(self, connection: Connection) -> None:
-        """Refuse what ``SessionTarget`` refuses, and a connection of another tenant."""
+        """Refuse what ``SessionTarget`` refuses, another tenant's connection, and NOTIFY before a two-phase commit."""
         super().check(connection)
+        if self._notifies and isinstance(connection.get_transaction(), TwoPhaseTransaction):
+            msg = (
+                "session: its transaction is committed in two phases (twophase=True), and PostgreSQL does not prepare "
+                "one that has notified; write OutboxBroker(..., notify=False), and consumers look by themselves"
+            )
+            raise InvalidSessionError(msg)
         schema = schema_in(connection.get_execution_options(), self._declared.schema)
         if schema != self.table.schema:
             msg = (

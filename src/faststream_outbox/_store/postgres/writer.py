@@ -46,7 +46,8 @@ class PostgresWriter:
         self._transactional = engine.execution_options(isolation_level="READ COMMITTED")
         self._waker = waker
         self._warn = warn
-        self._target = Target(engine, outbox_table, is_undone=True)
+        self._target = Target(engine, outbox_table, is_undone=True, notifies=notify)
+        self._taken_back = Target(engine, outbox_table, is_undone=True)
         self._looked_at = Target(engine, outbox_table, is_undone=False)
         table = self._target.table
         self._statements = Statements(table, None, notify=notify)
@@ -104,7 +105,7 @@ class PostgresWriter:
         def run(connection: Connection) -> bool:
             return queue in connection.execute(self._statements.cancel_timer, parameters).scalars().all()
 
-        return await run_in_session(session, run, self._target)
+        return await run_in_session(session, run, self._taken_back)
 
     async def fetch_unprocessed(self, session: Any, *, queue: str | None, limit: int) -> list[OutboxRow]:
         """Read rows that no consumer has finished."""
