@@ -1,7 +1,8 @@
 """A process with a broker, to be killed, frozen or stopped: python -m integration.broker.worker.
 
 It prints "ready", then "began N" and "ended N" for each message, and stops cleanly on SIGTERM. HANDLER_SECONDS says how
-long a message takes, LEASE_SECONDS and WORKERS what the subscriber is given.
+long a message takes, LEASE_SECONDS and WORKERS what the subscriber is given, QUEUE which queue it has. With a
+CONTROL_TABLE it heeds pauses for all processes, and with POLL it does not listen.
 """
 
 import asyncio
@@ -11,15 +12,22 @@ import signal
 from sqlalchemy import MetaData
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from faststream_outbox import OutboxBroker, make_outbox_table
+from faststream_outbox import OutboxBroker, make_outbox_control_table, make_outbox_table
 
 
 async def main() -> None:
     engine = create_async_engine(os.environ["DATABASE_URL"])
-    broker = OutboxBroker(engine, outbox_table=make_outbox_table(MetaData()), graceful_timeout=5.0)
+    control_table = os.environ.get("CONTROL_TABLE")
+    broker = OutboxBroker(
+        engine,
+        outbox_table=make_outbox_table(MetaData()),
+        control_table=None if control_table is None else make_outbox_control_table(MetaData(), control_table),
+        graceful_timeout=5.0,
+        listen="POLL" not in os.environ,
+    )
 
     @broker.subscriber(
-        "orders",
+        os.environ.get("QUEUE", "orders"),
         max_workers=int(os.environ.get("WORKERS", "4")),
         lease_ttl_seconds=float(os.environ.get("LEASE_SECONDS", "60")),
     )

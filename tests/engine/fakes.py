@@ -108,6 +108,9 @@ class Script:
 class ScriptedStore(MemoryStore):
     """The store in memory, with a script before every call."""
 
+    controls: Any = None
+    """Nothing is paused for all processes, unless a test says so."""
+
     def __init__(self) -> None:
         super().__init__()
         self.script = Script()

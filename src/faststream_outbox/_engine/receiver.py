@@ -7,13 +7,14 @@ import os
 import secrets
 import socket
 import time
+from collections.abc import Callable
 
 from faststream_outbox._engine.health import Health, Log
 from faststream_outbox._engine.service import DATABASE_SECONDS, Service
 from faststream_outbox._engine.token import Token
 from faststream_outbox._engine.wakeups import Wakeups
 from faststream_outbox._engine.watching.consumed import Consumed
-from faststream_outbox._store.protocol import PRESENCE_PREFIX, Announcement, Listener, Store
+from faststream_outbox._store.protocol import PRESENCE_PREFIX, Announcement, Listener, PausesChanged, Store
 
 STEADY_SECONDS = 10.0
 """After the line was down: by then every other living process has its own back too, with all its backoff."""
@@ -28,6 +29,7 @@ class Receiver(Service):
         wakeups: Rung for what is heard.
         health: The line's own: it can be down while all else works.
         log: Gets a line when the connection is silent.
+        on_pauses: Called when somebody has paused or resumed something, or when that may have gone unheard.
         consumed: Gets what other processes announce, and whether all of it is heard.
         enabled: False: poll only, and let leases of a dead process run out.
     """
@@ -40,6 +42,7 @@ class Receiver(Service):
         health: Health,
         log: Log,
         *,
+        on_pauses: Callable[[], None] = lambda: None,
         consumed: Consumed | None = None,
         enabled: bool,
     ) -> None:
@@ -49,6 +52,7 @@ class Receiver(Service):
         self._token = token
         self._wakeups = wakeups
         self._log = log
+        self._on_pauses = on_pauses
         self._consumed = consumed or Consumed(lambda: ())
         self._enabled = enabled
         self._steady_from = 0.0
@@ -97,6 +101,7 @@ class Receiver(Service):
             # What was published while no one listened has rung no bell.
             self._wakeups.wake_all()
             self._hears = True
+            self._on_pauses()
             self._consumed.begin()
             try:
                 with self.resting():
@@ -104,6 +109,7 @@ class Receiver(Service):
             finally:
                 # Before the line is closed, which may take a moment. What was committed since it broke rang no bell.
                 self._hears = False
+                self._on_pauses()
                 self._consumed.end()
                 self._wakeups.wake_all()
             msg = "the connection that listens for new rows ended"
@@ -113,6 +119,8 @@ class Receiver(Service):
         async for heard in line:
             if isinstance(heard, Announcement):
                 self._consumed.heard(heard.queues)
+            elif isinstance(heard, PausesChanged):
+                self._on_pauses()
             else:
                 self._wakeups.wake(heard)
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from faststream_outbox._engine.news import News
+from faststream_outbox._engine.pauses import Pauses
 from faststream_outbox._values.shard import Shard
 
 ROUND_SECONDS = 1.0
@@ -38,12 +39,17 @@ class Rounds:
         queues: Queue names.
         count: How many shards each queue has.
         news: Of the process.
+        pauses: Which queues are paused.
     """
 
-    def __init__(self, queues: Sequence[str], count: int, news: News | None = None) -> None:
+    def __init__(
+        self, queues: Sequence[str], count: int, news: News | None = None, pauses: Pauses | None = None
+    ) -> None:
         self._news = news or News()
         shards = [Shard(queue, number) for number in range(count) for queue in queues]
         self._shards = deque(shards)
+        self._pauses = pauses or Pauses()
+        self._queues = sorted({*queues})
         self._fruitless: set[Shard] = set()
         self._resting: dict[Shard, _Rest] = {}
         self._skipped: list[Shard] = []
@@ -60,7 +66,17 @@ class Rounds:
 
     @property
     def queues(self) -> list[str]:
-        return sorted({shard.queue for shard in self._shards})
+        return self._queues
+
+    @property
+    def taken(self) -> list[Shard]:
+        """The shards of queues that are not paused."""
+        return [shard for shard in self._shards if not self._pauses.has_queue(shard.queue)]
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether all queues are."""
+        return all(map(self._pauses.has_queue, self.queues))
 
     @property
     def is_whole(self) -> bool:
@@ -71,11 +87,11 @@ class Rounds:
         """Return the shards to try now, without those that were fruitless in this round, and those that rest."""
         self._skipped = []
         if not self._resting:
-            return [shard for shard in self._shards if shard not in self._fruitless]
+            return [shard for shard in self.taken if shard not in self._fruitless]
         now = time.monotonic()
         self._skipped = [shard for shard, rest in self._resting.items() if now < rest.until]
         left_out = {*self._skipped} | self._fruitless
-        return [shard for shard in self._shards if shard not in left_out]
+        return [shard for shard in self.taken if shard not in left_out]
 
     def put_off(self, shards: Iterable[Shard], *, are_full: bool) -> None:
         """Leave shards alone for a while, longer each time, until one of their rows can be carried.

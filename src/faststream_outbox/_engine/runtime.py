@@ -18,6 +18,7 @@ from faststream_outbox._engine.handling.stock import Stock
 from faststream_outbox._engine.health import Health, Log, guarded
 from faststream_outbox._engine.meter import NO_METER, Meter
 from faststream_outbox._engine.pacer import Pacer
+from faststream_outbox._engine.pauses import PauseReader, Pauses
 from faststream_outbox._engine.receiver import Receiver
 from faststream_outbox._engine.relaying.destination import Destination
 from faststream_outbox._engine.relaying.lane import Lane
@@ -83,7 +84,19 @@ class Runtime:
         # Where the database is down, the line is too.
         self._reminder.watch(Watched(health=line, is_wanted=lambda: not self.health.is_down))
         self._consumed = Consumed(lambda: self.wakeups.queues)
-        self._receiver = Receiver(store, token, self.wakeups, line, self.log, consumed=self._consumed, enabled=listen)
+        self.pauses = Pauses(is_known=store.controls is None)
+        self.pauses.watch(self.wakeups.wake_all)
+        self._pause_reader = self._read_pauses()
+        self._receiver = Receiver(
+            store,
+            token,
+            self.wakeups,
+            line,
+            self.log,
+            on_pauses=lambda: None if self._pause_reader is None else self._pause_reader.ring(),
+            consumed=self._consumed,
+            enabled=listen,
+        )
         self._obstructions = Obstructions(store, self.health, self.log)
         self._queue_watcher = QueueWatcher(store, self._consumed, self.health, self.log)
         self._surveyor = Surveyor(store, self._shards, self.health, self.log, is_quiet=self._is_quiet)
@@ -140,7 +153,8 @@ class Runtime:
     def _services(self) -> Sequence[Service]:
         upkeep = (self._completer, self._renewer, self._rescuer)
         watchers = (self._reminder, self._queue_watcher, self._obstructions)
-        return (self._receiver, *upkeep, *watchers, self._surveyor)
+        of_pauses = () if self._pause_reader is None else (self._pause_reader,)
+        return (self._receiver, *of_pauses, *upkeep, *watchers, self._surveyor)
 
     def start(self) -> None:
         """Start listening and the upkeep of leases."""
@@ -181,6 +195,16 @@ class Runtime:
             stack.push_async_callback(self._obstructions.stop, UPKEEP_SECONDS)
             stack.push_async_callback(self._queue_watcher.stop, UPKEEP_SECONDS)
             stack.push_async_callback(self._surveyor.stop, UPKEEP_SECONDS)
+            if self._pause_reader is not None:
+                stack.push_async_callback(self._pause_reader.stop, UPKEEP_SECONDS)
+
+    def _read_pauses(self) -> PauseReader | None:
+        controls = self.store.controls
+        if controls is None:
+            return None
+        health = Health("outbox control table", self.log, self.store.explain)
+        self._reminder.watch(Watched(health=health, is_wanted=lambda: not self.health.is_down))
+        return PauseReader(controls, self.pauses, hears=lambda: self.hears, health=health, log=self.log)
 
     def _is_quiet(self) -> bool:
         """Return whether nothing has happened in the table for a while, as far as this process hears."""
@@ -222,6 +246,7 @@ class Runtime:
             rounds=rounds,
             wakeup=wakeup,
             pacer=pacer,
+            pauses=self.pauses,
             lease_seconds=lease_seconds,
             health=self.health,
             meter=self._meter,
@@ -274,6 +299,7 @@ class Runtime:
             send_timeout=send_timeout,
             prepare=prepare,
             positions=positions,
+            pauses=self.pauses,
             health=self.health,
             log=self.log,
             meter=self._meter,
@@ -326,8 +352,9 @@ class Runtime:
     def _watch(
         self, queues: Sequence[str], shortest: float, longest: float, team_bell: TeamBell | None = None
     ) -> tuple[Rounds, Wakeup, Pacer]:
-        rounds = Rounds(queues, SHARDS, self.wakeups.news)
+        rounds = Rounds(queues, SHARDS, self.wakeups.news, self.pauses)
         wakeup = self.wakeups.register(queues, team_bell)
-        shards = rounds.all
-        pacer = Pacer(wakeup, lambda: self.store.seconds_to_next_due(shards), shortest=shortest, longest=longest)
+        # What is due in a paused queue is nobody's business now.
+        next_due = lambda: self.store.seconds_to_next_due(rounds.taken)  # noqa: E731
+        pacer = Pacer(wakeup, next_due, shortest=shortest, longest=longest)
         return rounds, wakeup, pacer

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple, Protocol
 
+from faststream_outbox._store.controls import ControlStore
 from faststream_outbox._store.positions import NO_MOVES, PositionStore
+from faststream_outbox._values.control import Note, PausedKey
 from faststream_outbox._values.dead_letter import DeadLetter, Selection
 from faststream_outbox._values.draft import Draft
 from faststream_outbox._values.explanation import Explanation
@@ -78,6 +80,10 @@ class Announcement(NamedTuple):
     """Queues that it consumes; perhaps not all of them."""
 
 
+class PausesChanged:
+    """Somebody has paused or resumed something for all processes."""
+
+
 class Holder(NamedTuple):
     """A session that holds the lock of a shard."""
 
@@ -135,10 +141,10 @@ class HandOver(Protocol):
 
 
 class Listener(Protocol):
-    """An open line on which the store says which queues have new rows, and processes say what they consume."""
+    """An open line on which the store names queues with new rows, and processes and people say what they do."""
 
-    def __aiter__(self) -> AsyncIterator[str | Announcement]:
-        """Yield a queue's name for each wake-up, and what processes announce; raise when the line breaks."""
+    def __aiter__(self) -> AsyncIterator[str | Announcement | PausesChanged]:
+        """Yield a queue's name for each wake-up, and what processes and people say; raise when the line breaks."""
 
 
 class Writer(Protocol):
@@ -178,14 +184,16 @@ class DeadLetterStore(Protocol):
     async def groups(self, session: Any, selection: Selection, *, limit: int, at_most: int) -> DeadLetterGroups:
         """Group up to ``at_most`` dead letters, and return the ``limit`` largest groups."""
 
-    async def replay(self, session: Any, selection: Selection, *, limit: int) -> int:
+    async def replay(self, session: Any, selection: Selection, *, limit: int, note: Note | None = None) -> int:
         """Turn dead letters into ordinary rows again; return how many.
+
+        The note is written into the audit log in the same transaction, where there is a log and anything has changed.
 
         One that held its key keeps its id and comes first of its key; others stand behind what already waits.
         """
 
-    async def discard(self, session: Any, selection: Selection, *, limit: int) -> int:
-        """Delete dead letters for good; tell how many."""
+    async def discard(self, session: Any, selection: Selection, *, limit: int, note: Note | None = None) -> int:
+        """Delete dead letters for good; tell how many. The note is written as for ``replay``."""
 
     async def now(self) -> datetime:
         """Return the time by the clock that the times of dead letters are from."""
@@ -253,6 +261,10 @@ class Store(Protocol):
         """Where positions are kept; None where there is no table for them."""
 
     @property
+    def controls(self) -> ControlStore | None:
+        """Where pauses are kept; None where there is no table for them."""
+
+    @property
     def most_connections(self) -> int | None:
         """How many connections handlers, claims and hand-overs have together; None: no limit."""
 
@@ -264,8 +276,9 @@ class Store(Protocol):
         lease_seconds: float,
         token: str,
         max_bytes: int = DEFAULT_BATCH_BYTES,
+        paused: Sequence[PausedKey] = (),
     ) -> Claim:
-        """Lease up to ``limit`` rows to ``token``, shard by shard.
+        """Lease up to ``limit`` rows to ``token``, shard by shard; none of them has a key that is paused.
 
         Half of them are rows whose time has come, half are ready ones; what one half does not use the other gets.
         Payloads and headers have up to ``max_bytes`` together; a single row may have more.
@@ -335,6 +348,7 @@ class Store(Protocol):
         max_bytes: int = DEFAULT_BATCH_BYTES,
         idle_seconds: float = DEFAULT_IDLE_SECONDS,
         left_out: Sequence[LeftOut] = (),
+        paused: Sequence[PausedKey] = (),
         forwarder: str | None = None,
     ) -> AbstractAsyncContextManager[HandOver | None]:
         """Take the first of ``shards`` that have work and no other taker, and lock some of their rows.
@@ -342,8 +356,8 @@ class Store(Protocol):
         Up to ``breadth`` shards are taken, and up to ``limit`` rows, of which each shard gives its share at most, in
         halves as for a claim: the first rows whose time has come, and the first ready ones. Payloads and headers have
         up to ``max_bytes`` together; a single row may have more. Rows behind a waiting row of their key are not among
-        them, nor are those in ``left_out``, so the rows may be none. The context yields None where no shard can be
-        taken. Leaving it normally commits; leaving it with an error gives all rows back unchanged.
+        them, nor are those in ``left_out`` or of paused keys, so the rows may be none. The context yields None where
+        no shard can be taken. Leaving it normally commits; leaving it with an error gives all rows back unchanged.
 
         With a forwarder's name, its positions are read and written too.
 

@@ -2,6 +2,7 @@
 
 from typing import Protocol
 
+from faststream_outbox._store.controls import ControlStore
 from faststream_outbox._store.protocol import DeadLetterStore, Examiner, Onlooker, Store, Writer
 
 
@@ -19,6 +20,10 @@ class Storage(Protocol):
     @property
     def dead_letters(self) -> DeadLetterStore:
         """Where people find what failed for good."""
+
+    @property
+    def controls(self) -> ControlStore | None:
+        """Where pauses and the audit log are kept; None where there is no table for them."""
 
     @property
     def onlooker(self) -> Onlooker:

@@ -6,6 +6,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import NamedTuple
 
+from faststream_outbox._values.control import StoredPause
 from faststream_outbox._values.copies import SEPARATOR
 from faststream_outbox._values.row import OutboxRow
 
@@ -62,11 +63,18 @@ class QueueFigures:
     """For how long the takeable row that waits longest could have been taken; None where there is none."""
     next_due_seconds: float | None = None
     """Until the first timer or retry is due; None where none waits."""
+    pauses: Sequence[StoredPause] = ()
+    """Pauses for all processes: of the queue, of keys of it, and of the forwarder whose copies these are."""
 
     @property
     def backlog(self) -> Count:
         """Rows that could be taken now; timers and retries that wait are not among them."""
         return _sum(self.ready, self.due)
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether all of it is paused, and not only some of its keys."""
+        return any(pause.scope.key is None for pause in self.pauses)
 
     @property
     def dead(self) -> Count:

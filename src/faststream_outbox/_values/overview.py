@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+from faststream_outbox._values.control import StoredPause
 from faststream_outbox._values.facts import ServerFacts, TableFacts
 from faststream_outbox._values.figures import QueueFigures
 
@@ -18,6 +19,8 @@ class OutboxState(StrEnum):
     """No row waits for long."""
     STANDING = "standing"
     """A queue has a row that could have been taken for more than a minute, or leases that nobody gives back."""
+    PAUSED = "paused"
+    """Something is paused for all processes, and nothing else stands."""
     BROKEN = "broken"
     """The tables are not as they are declared, or the server takes no writes."""
 
@@ -30,15 +33,23 @@ class Overview:
     tables: Sequence[TableFacts]
     differences: Mapping[str, Sequence[str]]
     queues: Sequence[QueueFigures]
+    pauses: Sequence[StoredPause] = ()
+    """What is paused for all processes."""
 
     @property
     def state(self) -> OutboxState:
         """How the outbox does, in one word."""
         if self.differences or not self.server.takes_writes:
             return OutboxState.BROKEN
-        return OutboxState.STANDING if any(map(is_standing, self.queues)) else OutboxState.FLOWING
+        if any(map(is_standing, self.queues)):
+            return OutboxState.STANDING
+        return OutboxState.PAUSED if self.pauses else OutboxState.FLOWING
 
 
 def is_standing(figures: QueueFigures) -> bool:
-    """Return whether a row of the queue could have been taken long ago, or nobody gives back its leases."""
-    return (figures.oldest_seconds or 0.0) > STANDING_SECONDS or figures.leases_run_out > 0
+    """Return whether a row of the queue could have been taken long ago, or nobody gives back its leases.
+
+    What is paused is meant to wait.
+    """
+    waits_long = (figures.oldest_seconds or 0.0) > STANDING_SECONDS
+    return (waits_long and not figures.is_paused) or figures.leases_run_out > 0

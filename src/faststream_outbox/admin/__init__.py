@@ -4,9 +4,11 @@ from sqlalchemy import Table
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from faststream_outbox._store.postgres.advice import explain
+from faststream_outbox._store.postgres.controls import PostgresControls
 from faststream_outbox._store.postgres.dead_letters import PostgresDeadLetters
 from faststream_outbox._store.postgres.examiner import PostgresExaminer
 from faststream_outbox._store.postgres.onlooker import PostgresOnlooker
+from faststream_outbox._values.control import AuditLine, Scope, StoredPause
 from faststream_outbox._values.figures import (
     Count,
     DeadLetterGroup,
@@ -21,6 +23,7 @@ from faststream_outbox.admin.dead_letters import DeadLetters
 from faststream_outbox.admin.json_form import to_json
 
 __all__ = (
+    "AuditLine",
     "Count",
     "DeadLetterGroup",
     "DeadLetterGroups",
@@ -30,7 +33,9 @@ __all__ = (
     "OutboxAdmin",
     "QueueFigures",
     "RowState",
+    "Scope",
     "SeenRow",
+    "StoredPause",
     "make_admin",
     "to_json",
 )
@@ -63,12 +68,14 @@ def make_admin(
         for figures in await admin.queues():
             print(figures.queue, figures.backlog, figures.oldest_seconds)
     """
+    controls = None if control_table is None else PostgresControls(engine, outbox_table, control_table)
     others = [table for table in (position_table, control_table) if table is not None]
     return OutboxAdmin(
         PostgresOnlooker(engine, outbox_table, dlq_table),
         PostgresExaminer(
             engine, outbox_table, dlq_table, others=others, inbox_table=inbox_table, listen_engine=listen_engine
         ),
-        PostgresDeadLetters(engine, outbox_table, dlq_table),
+        PostgresDeadLetters(engine, outbox_table, dlq_table, controls=controls),
         explain,
+        controls,
     )

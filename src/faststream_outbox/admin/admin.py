@@ -1,16 +1,22 @@
 """``broker.admin``: what people who run an outbox ask of it and do with it."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta
 
 from sqlalchemy import Table
+from typing_extensions import Unpack
 
+from faststream_outbox._store.controls import ControlStore
 from faststream_outbox._store.protocol import DeadLetterStore, Examiner, Onlooker
+from faststream_outbox._values.control import AuditLine, StoredPause
 from faststream_outbox._values.explanation import Explanation
 from faststream_outbox._values.figures import QueueFigures, RowState, SeenRow
 from faststream_outbox._values.finding import Finding
 from faststream_outbox._values.overview import Overview
 from faststream_outbox.admin.dead_letters import DeadLetters
 from faststream_outbox.admin.doctor import Doctor
+from faststream_outbox.admin.pausing import NO_TABLE, ScopeOptions, check_until, check_words, of_queue, to_scope
 from faststream_outbox.checks import require_count
 from faststream_outbox.exceptions import ConfigError
 
@@ -18,10 +24,11 @@ MOST_QUEUES = 10_000
 MOST_ROWS = 1000
 DEFAULT_AT_MOST = 1000
 DEFAULT_BODY_BYTES = 4096
+ACTIONS = ("pause", "resume", "replay", "discard")
 
 
 class OutboxAdmin:
-    """Figures of queues, rows, dead letters, and what is wrong. No broker has to run.
+    """Figures of queues, rows, dead letters, what is wrong, and pauses for all processes. No broker has to run.
 
     ``make_admin`` makes one without a broker. Every look takes no lock, and is bounded: a ``Count`` says whether it is
     whole. All times are the database's.
@@ -40,11 +47,13 @@ class OutboxAdmin:
         examiner: Examiner,
         dead_letters: DeadLetterStore,
         explain: Callable[[BaseException], Explanation],
+        controls: ControlStore | None = None,
     ) -> None:
         self._onlooker = onlooker
         self._examiner = examiner
         self._dead_letters = dead_letters
         self._explain = explain
+        self._controls = controls
 
     @property
     def dead_letters(self) -> DeadLetters:
@@ -64,11 +73,14 @@ class OutboxAdmin:
         Raises:
             ConfigError: A limit cannot be.
         """
-        return await self._onlooker.queues(
+        found = await self._onlooker.queues(
             limit=require_count("limit", limit, at_most=MOST_QUEUES),
             at_most=require_count("at_most", at_most),
             behind=behind,
         )
+        if not (pauses := await self._known_pauses()):
+            return found
+        return [replace(each, pauses=of_queue(pauses, each.queue, each.forwarder)) for each in found]
 
     async def seen(
         self,
@@ -113,7 +125,93 @@ class OutboxAdmin:
             tables=await self._examiner.tables(),
             differences=await self._examiner.differences(),
             queues=await self.queues(at_most=at_most),
+            pauses=await self._known_pauses(),
         )
+
+    async def pause(
+        self,
+        *,
+        until: datetime | timedelta | None = None,
+        by: str | None = None,
+        why: str | None = None,
+        **options: Unpack[ScopeOptions],
+    ) -> StoredPause:
+        """Pause a forwarder, a queue or a key for all processes, now and after each restart.
+
+        No handler and no forwarder takes rows of what is paused: they wait, nothing is counted, and the order of each
+        key stays. Processes that listen know of it within a second, others at their next look. What a process has
+        taken until then is worked off. A new pause takes the place of an earlier one of the same.
+
+        Args:
+            until: When it ends by itself: a time, or a span from now, by the database's clock. None: with ``resume``.
+            by: Who says so; None: the user and the machine of this process.
+            why: What for.
+            **options: See ``ScopeOptions``: a forwarder, or a queue, or a key with its queue or without.
+
+        Raises:
+            ConfigError: There is no control table, or an argument cannot be.
+
+        Example::
+
+            await broker.admin.pause(queue="orders", until=timedelta(hours=1), by="alice", why="a bad deploy")
+        """
+        scope = to_scope("pause", options)
+        who, why = check_words(by, why)
+        return await self._control_store.pause(scope, who=who, why=why, until=check_until(until))
+
+    async def resume(self, *, by: str | None = None, why: str | None = None, **options: Unpack[ScopeOptions]) -> bool:
+        """End a pause; return whether there was one. A pause of something else stays, also of a key of the queue.
+
+        Args:
+            by: Who says so; None: the user and the machine of this process.
+            why: What for.
+            **options: The same as for ``pause``.
+
+        Raises:
+            ConfigError: There is no control table, or an argument cannot be.
+        """
+        scope = to_scope("resume", options)
+        who, why = check_words(by, why)
+        return bool(await self._control_store.resume(scope, who=who, why=why))
+
+    async def pauses(self) -> Sequence[StoredPause]:
+        """Return what is paused for all processes, the first pause first.
+
+        Raises:
+            ConfigError: There is no control table.
+        """
+        found = await self._control_store.pauses()
+        if found is None:
+            raise ConfigError(NO_TABLE)
+        return found
+
+    async def audit(
+        self, *, limit: int = 100, before: int | None = None, action: str | None = None
+    ) -> Sequence[AuditLine]:
+        """Return who paused, resumed, replayed and discarded what, the last first.
+
+        Args:
+            limit: The most lines to return.
+            before: Begin with the line before the one of this id: the last one of the page before.
+            action: ``pause``, ``resume``, ``replay`` or ``discard``; None: all.
+
+        Raises:
+            ConfigError: There is no control table, or an argument cannot be.
+        """
+        if action is not None and action not in ACTIONS:
+            msg = f"action: must be one of {', '.join(ACTIONS)}, got {action!r}"
+            raise ConfigError(msg)
+        limit = require_count("limit", limit, at_most=MOST_ROWS)
+        return await self._control_store.audit(limit=limit, before=before, action=action)
+
+    @property
+    def _control_store(self) -> ControlStore:
+        if self._controls is None:
+            raise ConfigError(NO_TABLE)
+        return self._controls
+
+    async def _known_pauses(self) -> Sequence[StoredPause]:
+        return () if self._controls is None else await self._controls.pauses() or ()
 
     async def has_table(self, table: Table) -> bool:
         """Return whether the database has a table of this name."""
@@ -135,7 +233,8 @@ class OutboxAdmin:
             listen_seconds: How long to listen for what processes announce. They do so once a minute: with 65 seconds,
                 queues that nobody consumes are known.
         """
-        return await Doctor(self._onlooker, self._examiner, self._explain).examine(listen_seconds=listen_seconds)
+        doctor = Doctor(self.queues, self._known_pauses, self._examiner, self._explain)
+        return await doctor.examine(listen_seconds=listen_seconds)
 
     def explain(self, error: BaseException) -> Explanation:
         """Return in words what an error of the database means, and what to do about it where that is known."""

@@ -1,7 +1,7 @@
 """``broker.dead_letters``: look at rows that failed for good, send them again, or let them go."""
 
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import datetime, timedelta
 from typing import Any, Protocol
 
@@ -9,8 +9,10 @@ from typing_extensions import TypedDict, Unpack
 
 from faststream_outbox._store.postgres.sessions import AnySession
 from faststream_outbox._store.protocol import DeadLetterStore
+from faststream_outbox._values.control import Note
 from faststream_outbox._values.dead_letter import DeadLetter, Selection
 from faststream_outbox._values.figures import DeadLetterGroups
+from faststream_outbox.admin.pausing import check_words
 from faststream_outbox.checks import check_options, require_count
 from faststream_outbox.exceptions import ConfigError
 
@@ -20,6 +22,8 @@ MAX_LIMIT = 1_000_000
 
 MAX_ID = 2**63 - 1
 
+MOST_IDS_IN_LOG = 100
+
 DEFAULT_BATCH = 500
 """A transaction of so many takes a moment, and holds up nobody."""
 
@@ -27,7 +31,7 @@ DEFAULT_BATCH = 500
 class Change(Protocol):
     """What is done with dead letters."""
 
-    async def __call__(self, session: Any, selection: Selection, *, limit: int) -> int:
+    async def __call__(self, session: Any, selection: Selection, *, limit: int, note: Note | None = None) -> int:
         """Change up to ``limit`` letters, and return how many."""
 
 
@@ -135,6 +139,8 @@ class DeadLetters:
         *,
         session: AnySession | None = None,
         limit: int = DEFAULT_LIMIT,
+        by: str | None = None,
+        why: str | None = None,
         **options: Unpack[DeadLetterOptions],
     ) -> int:
         """Replay dead letters: turn them into ordinary messages again.
@@ -144,6 +150,14 @@ class DeadLetters:
         already waits, under new ids. One that a live message stands for (same queue, and same idempotency key given at
         publish or same timer id) stays a dead letter.
 
+        Args:
+            session: The transaction to do it in; None: one of its own.
+            limit: The most to replay.
+            by: Who does it, for the audit log, which is written where the broker has a ``control_table``. None: the
+                user and the machine of this process.
+            why: What for, for the audit log.
+            **options: See ``DeadLetterOptions``.
+
         Returns:
             How many were; call again while it is ``limit``.
 
@@ -151,18 +165,28 @@ class DeadLetters:
             ConfigError: An option or the limit cannot be.
             InvalidSessionError: ``session`` cannot be used.
         """
-        return await self._store.replay(session, _selection("replay", options), limit=_checked(limit))
+        selection = _selection("replay", options)
+        note = _note("replay", selection, by, why)
+        return await self._store.replay(session, selection, limit=_checked(limit), note=note)
 
     async def replay_all(
-        self, *, batch: int = DEFAULT_BATCH, **options: Unpack[DeadLetterOptions]
+        self,
+        *,
+        batch: int = DEFAULT_BATCH,
+        by: str | None = None,
+        why: str | None = None,
+        **options: Unpack[DeadLetterOptions],
     ) -> AsyncIterator[int]:
         """Replay all that have failed until now, in one transaction for each batch.
 
         What fails again meanwhile is not among them. If the process ends in the middle, each letter is either replayed
-        or still a letter, and the same call goes on with the rest.
+        or still a letter, and the same call goes on with the rest. The audit log has one line, which counts what is
+        done: each transaction adds to it.
 
         Args:
             batch: The most in one transaction.
+            by: See ``replay``.
+            why: See ``replay``.
             **options: See ``DeadLetterOptions``.
 
         Yields:
@@ -176,22 +200,28 @@ class DeadLetters:
             async for done in broker.dead_letters.replay_all(queue="orders"):
                 print(done)
         """
-        async for done in self._all(self._store.replay, "replay_all", batch, options):
+        selection = _selection("replay_all", options)
+        async for done in self._all(self._store.replay, _note("replay", selection, by, why), batch, selection):
             yield done
 
     async def discard_all(
-        self, *, batch: int = DEFAULT_BATCH, **options: Unpack[DeadLetterOptions]
+        self,
+        *,
+        batch: int = DEFAULT_BATCH,
+        by: str | None = None,
+        why: str | None = None,
+        **options: Unpack[DeadLetterOptions],
     ) -> AsyncIterator[int]:
         """Delete for good all that have failed until now, in one transaction for each batch; see ``replay_all``."""
-        async for done in self._all(self._store.discard, "discard_all", batch, options):
+        selection = _selection("discard_all", options)
+        async for done in self._all(self._store.discard, _note("discard", selection, by, why), batch, selection):
             yield done
 
-    async def _all(self, change: Change, method: str, batch: int, options: DeadLetterOptions) -> AsyncIterator[int]:
-        selection = _selection(method, options)
+    async def _all(self, change: Change, note: Note, batch: int, selection: Selection) -> AsyncIterator[int]:
         now = await self._store.now()
         selection = replace(selection, failed_before=min(selection.failed_before or now, now))
         done = 0
-        while changed := await change(None, selection, limit=_checked(batch)):
+        while changed := await change(None, selection, limit=_checked(batch), note=note):
             done += changed
             yield done
 
@@ -200,9 +230,18 @@ class DeadLetters:
         *,
         session: AnySession | None = None,
         limit: int = DEFAULT_LIMIT,
+        by: str | None = None,
+        why: str | None = None,
         **options: Unpack[DeadLetterOptions],
     ) -> int:
         """Delete dead letters for good. What one of them held back (``hold_key=True``) goes on.
+
+        Args:
+            session: The transaction to do it in; None: one of its own.
+            limit: The most to delete.
+            by: See ``replay``.
+            why: See ``replay``.
+            **options: See ``DeadLetterOptions``.
 
         Returns:
             How many were; call again while it is ``limit``.
@@ -211,7 +250,9 @@ class DeadLetters:
             ConfigError: An option or the limit cannot be.
             InvalidSessionError: ``session`` cannot be used.
         """
-        return await self._store.discard(session, _selection("discard", options), limit=_checked(limit))
+        selection = _selection("discard", options)
+        note = _note("discard", selection, by, why)
+        return await self._store.discard(session, selection, limit=_checked(limit), note=note)
 
 
 def _selection(method: str, options: DeadLetterOptions) -> Selection:
@@ -228,6 +269,21 @@ def _selection(method: str, options: DeadLetterOptions) -> Selection:
     ids = options.get("ids")
     given: dict[str, Any] = {**options, "ids": None if ids is None else tuple(map(_id, ids))}
     return Selection(**given)
+
+
+def _note(action: str, selection: Selection, by: str | None, why: str | None) -> Note:
+    who, why = check_words(by, why)
+    given = {name: _in_log(value) for name, value in asdict(selection).items() if value is not None}
+    return Note(action=action, what=given, who=who, why=why)
+
+
+def _in_log(value: Any) -> Any:
+    if isinstance(value, datetime):
+        return value.isoformat()
+    if isinstance(value, str | timedelta):
+        return str(value)
+    ids = [*value]
+    return ids if len(ids) <= MOST_IDS_IN_LOG else [*ids[:MOST_IDS_IN_LOG], f"and {len(ids) - MOST_IDS_IN_LOG} more"]
 
 
 def _id(value: Any) -> int:

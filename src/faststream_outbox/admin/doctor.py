@@ -4,7 +4,8 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TypeAlias
 
-from faststream_outbox._store.protocol import Examiner, Onlooker
+from faststream_outbox._store.protocol import Examiner
+from faststream_outbox._values.control import StoredPause
 from faststream_outbox._values.explanation import Explanation
 from faststream_outbox._values.figures import QueueFigures
 from faststream_outbox._values.finding import Finding, Grade
@@ -35,13 +36,21 @@ class Doctor:
     """Makes one check after the other. What is found is judged in ``judging``.
 
     Args:
-        onlooker: Counts rows.
+        queues: Counts rows, as ``OutboxAdmin.queues`` does.
+        pauses: Returns what is paused for all processes.
         examiner: Asks the database.
         explain: Puts errors into words.
     """
 
-    def __init__(self, onlooker: Onlooker, examiner: Examiner, explain: Callable[[BaseException], Explanation]) -> None:
-        self._onlooker = onlooker
+    def __init__(
+        self,
+        queues: Callable[..., Awaitable[Sequence[QueueFigures]]],
+        pauses: Callable[[], Awaitable[Sequence[StoredPause]]],
+        examiner: Examiner,
+        explain: Callable[[BaseException], Explanation],
+    ) -> None:
+        self._count_queues = queues
+        self._pauses = pauses
         self._examiner = examiner
         self._explain = explain
         self._queues: Sequence[QueueFigures] = ()
@@ -60,6 +69,7 @@ class Doctor:
             "server": self._server,
             "tables": self._tables,
             "indexes": self._indexes,
+            "pauses": self._look_at_pauses,
             "queues": self._look_at_queues,
             "statistics": self._statistics,
             "snapshots": self._snapshots,
@@ -88,8 +98,11 @@ class Doctor:
     async def _indexes(self) -> Sequence[Finding]:
         return judging.indexes(self._examiner.declared_indexes(), await self._examiner.indexes())
 
+    async def _look_at_pauses(self) -> Sequence[Finding]:
+        return judging.pauses(await self._pauses())
+
     async def _look_at_queues(self) -> Sequence[Finding]:
-        self._queues = await self._onlooker.queues(limit=MOST_QUEUES, at_most=AT_MOST)
+        self._queues = await self._count_queues(limit=MOST_QUEUES, at_most=AT_MOST)
         findings = list(judging.queues(self._queues))
         standing = [figures for figures in self._queues if is_standing(figures)]
         for figures in standing[:MOST_STANDING]:

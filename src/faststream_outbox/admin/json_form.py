@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
+from faststream_outbox._values.control import Scope
 from faststream_outbox._values.figures import Count, QueueFigures
 from faststream_outbox._values.overview import Overview
 from faststream_outbox._values.row import OutboxRow
@@ -43,6 +44,8 @@ def _parts(value: Any) -> Mapping[str, Any]:
     fields = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
     if isinstance(value, QueueFigures):
         fields |= {"backlog": value.backlog, "dead": value.dead, "forwarder": value.forwarder}
+    if isinstance(value, Scope):
+        return value.given()
     if isinstance(value, Overview):
         fields |= {"state": value.state}
     return fields

@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from shlex import quote
 
+from faststream_outbox._values.control import Scope, StoredPause
 from faststream_outbox._values.facts import (
     BlockerFacts,
     IndexFacts,
@@ -118,6 +119,18 @@ def _in_words(index: IndexFacts) -> str:
     return f"{unique}({', '.join(index.columns)})" + (f" where {index.predicate}" if index.predicate else "")
 
 
+def pauses(found: Sequence[StoredPause]) -> Sequence[Finding]:
+    """Name what somebody has paused for all processes."""
+    return [
+        _warning("pauses", f"paused: {pause}", f"faststream-outbox resume {_options_of(pause.scope)} ends it")
+        for pause in found
+    ]
+
+
+def _options_of(scope: Scope) -> str:
+    return " ".join(f"--{name} {quote(value)}" for name, value in scope.given().items())
+
+
 def queues(all_figures: Sequence[QueueFigures]) -> Iterator[Finding]:
     """Judge each queue by how long its first row stands, by its leases and by its dead letters."""
     quiet = True
@@ -136,7 +149,7 @@ def _queue(name: str, figures: QueueFigures) -> Iterator[Finding]:
     if figures.leases_run_out:
         text = f"{name!r}: the leases of {_number(figures.leases_run_out, 'row')} have run out"
         yield _problem("queues", text, "no process releases them: start one that consumes this queue")
-    if (figures.oldest_seconds or 0.0) > STANDING_SECONDS:
+    if (figures.oldest_seconds or 0.0) > STANDING_SECONDS and not figures.is_paused:
         text = f"{name!r}: {_rows(figures)} could be taken, the first one for {span(figures.oldest_seconds)}"
         whose = "its subscriber" if figures.forwarder is None else f"forwarder {printable(figures.forwarder)!r}"
         advice = (

@@ -179,9 +179,9 @@ class OutboxBroker(OutboxPublishMixin, OutboxRegistrator, BrokerUsecase[Delivery
 
     @property
     def admin(self) -> OutboxAdmin:
-        """What people who run the outbox ask and do: figures of queues, dead letters, and what is wrong."""
+        """What people who run the outbox ask and do: figures of queues, dead letters, what is wrong, and pauses."""
         rows = self._storage
-        return OutboxAdmin(rows.onlooker, rows.examiner, rows.dead_letters, rows.store.explain)
+        return OutboxAdmin(rows.onlooker, rows.examiner, rows.dead_letters, rows.store.explain, rows.controls)
 
     @property
     def is_idle(self) -> bool:

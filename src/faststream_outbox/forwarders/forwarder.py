@@ -23,6 +23,7 @@ from faststream_outbox._engine.watching.reminder import Watched
 from faststream_outbox._faststream import has_broker, server_addresses
 from faststream_outbox._store.positions import PositionStore
 from faststream_outbox._store.protocol import DEFAULT_BATCH_BYTES
+from faststream_outbox._values.control import StoredPause
 from faststream_outbox._values.copies import copy_queue
 from faststream_outbox._values.limits import check_copy_queue
 from faststream_outbox._values.outcome import Dropped, Refused, describe
@@ -155,7 +156,10 @@ class OutboxForwarder:
 
     @property
     def is_paused(self) -> bool:
-        """Whether ``pause`` was called, and ``resume`` was not since."""
+        """Whether it is paused, in this process (``pause``) or for all of them (``broker.admin.pause``).
+
+        For all processes, the forwarder may be paused, or each of its queues.
+        """
         return self._pause.is_on
 
     def pause(self) -> None:
@@ -164,13 +168,24 @@ class OutboxForwarder:
         What is in flight is finished. A paused forwarder holds no connection, neither to the database nor to its
         destination. Only where the database could not write an outcome before, it takes a connection to try again: a
         pause is of sending. It may be paused before it is started, and stays so when it is stopped and started again.
+        ``broker.admin.pause`` is for all processes.
         """
         self._pause.begin()
+        self._interrupt()
+
+    def _interrupt(self) -> None:
         for lane in self._lanes:
             lane.interrupt()
 
+    def _look_at_pauses(self) -> None:
+        """Begin or end a pause for all processes."""
+        if self._pause.is_on:
+            self._interrupt()
+        else:
+            self._pause.wake()
+
     def resume(self) -> None:
-        """End a pause."""
+        """End a pause of this process; one for all processes ends with ``broker.admin.resume``."""
         self._pause.end()
 
     async def status(self) -> ForwarderStatus:
@@ -206,15 +221,19 @@ class OutboxForwarder:
             set_aside=remembered.set_aside,
             set_aside_error=describe(remembered.last_error),
             maybe_repeated=self._maybe_repeated(),
+            pauses=self._stored_pauses(),
             blocked_by=() if self._guarded is None else tuple(self._config.runtime.blocked_by(self._guarded)),
         )
+
+    def _stored_pauses(self) -> Sequence[StoredPause]:
+        return self._config.runtime.pauses.of(self.taken_queues, self.name) if self._lanes else ()
 
     @property
     def state(self) -> ForwarderState:
         """Its state in this process; the database is not asked."""
         if self._team is None or not self._lanes:
             return ForwarderState.STOPPED
-        if self._pause.is_on:
+        if self._pause.is_on and self._config.runtime.pauses.is_known:
             return ForwarderState.PAUSED
         if not self._team.breaker.was_reached:
             return ForwarderState.CONNECTING
@@ -257,6 +276,8 @@ class OutboxForwarder:
         if self._lanes:
             return
         runtime = self._config.runtime
+        taken, pauses = self.taken_queues, runtime.pauses
+        self._pause.is_stored = lambda: pauses.has_forwarder(self.name) or all(map(pauses.has_queue, taken))
         made = self._create_destinations(
             runtime.log, lanes=self._lane_count, keeping=self._keeping(runtime.store.positions)
         )
@@ -311,6 +332,7 @@ class OutboxForwarder:
         ]
         for lane in self._lanes:
             lane.start()
+        pauses.watch(self._look_at_pauses)
 
     def _keeping(self, store: PositionStore | None) -> PositionKeeper | None:
         if not self.exactly_once:
@@ -349,12 +371,15 @@ class OutboxForwarder:
         if self._watched is not None:
             self._config.runtime.forget(self._watched)
             self._watched = None
+        if self._lanes:
+            self._config.runtime.pauses.forget(self._look_at_pauses)
         if self._guarded is not None:
             self._config.runtime.unguard(self._guarded)
             self._guarded = None
         # Kept until the stop has returned: a second one that meets it waits for it too.
         await asyncio.gather(*(lane.stop(grace + SETTLE_SECONDS) for lane in self._lanes))
         self._lanes = []
+        self._pause.detach()
 
     async def close(self) -> None:
         """Release the destination, after all forwarders have stopped."""

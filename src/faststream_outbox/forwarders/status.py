@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+from faststream_outbox._values.control import StoredPause
+
 
 class ForwarderState(StrEnum):
     """The state of a forwarder in this process. Each is equal to its text: ``status.state == "paused"``."""
@@ -11,7 +13,7 @@ class ForwarderState(StrEnum):
     STOPPED = "stopped"
     """The broker has not been started, or has been stopped."""
     PAUSED = "paused"
-    """``pause()`` was called."""
+    """``pause()`` was called; or it, or each of its queues, is paused for all processes."""
     CONNECTING = "connecting"
     """The destination has not been reached since the start."""
     FLOWING = "flowing"
@@ -70,6 +72,9 @@ class ForwarderStatus:
     maybe_repeated: int = 0
     """With ``exactly_once=True``: how often it could not be known whether messages in doubt were sent; the log says
     which, and why."""
+    pauses: Sequence[StoredPause] = ()
+    """Pauses for all processes, as this one knows them, of the forwarder, of queues that it takes rows from, and of
+    keys; each says who, when, why and until."""
     blocked_by: Sequence[str] = ()
     """Sessions of the database that have held the lock of a shard with rows for longer than a hand-over takes, each in
     words: process, user, since when. Rows there wait until the session releases the lock."""

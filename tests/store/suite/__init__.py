@@ -15,6 +15,7 @@ from .leases import Leases
 from .listening import Listening
 from .order import Order
 from .outcomes import Outcomes
+from .paused_keys import PausedKeys
 from .publishing import Publishing
 from .subject import (
     LONG,
@@ -89,6 +90,7 @@ class StoreSuite(
     Takers,
     Order,
     HeldKeys,
+    PausedKeys,
     DeferredRows,
     Fairness,
     Surveys,

@@ -10,6 +10,7 @@ from faststream_outbox._engine.handling.stock import Stock
 from faststream_outbox._engine.health import Health
 from faststream_outbox._engine.meter import NO_METER, Meter
 from faststream_outbox._engine.pacer import Pacer
+from faststream_outbox._engine.pauses import Pauses
 from faststream_outbox._engine.rounds import Rounds
 from faststream_outbox._engine.service import DATABASE_SECONDS, Service
 from faststream_outbox._engine.wakeups import Wakeup
@@ -35,6 +36,7 @@ class Fetcher(Service):
         rounds: The shards to claim from.
         wakeup: Rings when there may be new rows, and when it is known under which token to claim them.
         pacer: Decides when to look again.
+        pauses: What is paused for all processes.
         lease_seconds: The length of a lease.
         health: The database's.
         meter: Told of each claim.
@@ -51,6 +53,7 @@ class Fetcher(Service):
         rounds: Rounds,
         wakeup: Wakeup,
         pacer: Pacer,
+        pauses: Pauses | None = None,
         lease_seconds: float,
         health: Health,
         meter: Meter = NO_METER,
@@ -65,6 +68,7 @@ class Fetcher(Service):
         self._rounds = rounds
         self._wakeup = wakeup
         self._pacer = pacer
+        self._pauses = pauses or Pauses()
         self._lease_seconds = lease_seconds
         self._has_unanswered_claim = False
 
@@ -77,7 +81,7 @@ class Fetcher(Service):
         self._stock.close()
 
     async def run_once(self) -> None:
-        if not self._leases.token.value:
+        if not self._leases.token.value or self._rounds.is_paused:
             with self.resting():
                 await self._wakeup.wait(None)
             self._wakeup.clear()
@@ -123,6 +127,8 @@ class Fetcher(Service):
             # It may have been carried out, and only its answer lost. No other consumer of this process has our queues.
             await self._store.give_back(self._rounds.queues, known=self._leases.ids, token=token)
         self._has_unanswered_claim = True
-        claimed = await self._store.claim(shards, limit=room, lease_seconds=self._lease_seconds, token=token)
+        claimed = await self._store.claim(
+            shards, limit=room, lease_seconds=self._lease_seconds, token=token, paused=self._pauses.keys
+        )
         self._has_unanswered_claim = False
         return claimed

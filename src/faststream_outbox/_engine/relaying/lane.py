@@ -9,6 +9,7 @@ from faststream_outbox._engine.failure import FailurePolicy
 from faststream_outbox._engine.health import Health, Log
 from faststream_outbox._engine.meter import NO_METER, HandedOver, Meter
 from faststream_outbox._engine.pacer import Pacer
+from faststream_outbox._engine.pauses import Pauses
 from faststream_outbox._engine.relaying.account import Account, Answer
 from faststream_outbox._engine.relaying.breaker import BreakerState
 from faststream_outbox._engine.relaying.connecting import Connector
@@ -67,6 +68,7 @@ class Lane(Service):
         send_timeout: Seconds after which a hand-over is given up; its rows are sent again later.
         prepare: Returns what is sent of each row; None sends rows as they are.
         positions: Where the destination keeps how far it has come; None where it does not.
+        pauses: What is paused for all processes; of these, the keys.
         health: The database's.
         log: Gets a line for each dead letter.
         meter: Told of each hand-over that had rows.
@@ -88,6 +90,7 @@ class Lane(Service):
         send_timeout: float,
         prepare: Prepare | None = None,
         positions: Positions | None = None,
+        pauses: Pauses | None = None,
         health: Health,
         log: Log,
         meter: Meter = NO_METER,
@@ -100,6 +103,7 @@ class Lane(Service):
         self._remembered, self._deferrer = team.remembered, team.deferrer
         self._connector = Connector(destination, send_timeout)
         self._positions = positions
+        self._pauses = pauses or Pauses()
         self._sender = Sender(destination, send_timeout, prepare, singly=failure.hold_key)
         self._rounds = rounds
         self._wakeup = wakeup
@@ -244,6 +248,7 @@ class Lane(Service):
                     # By then this lane has given it up, if it is still there.
                     idle_seconds=seconds,
                     left_out=left_out,
+                    paused=self._pauses.keys if sends else (),
                     forwarder=None if self._positions is None else self._positions.forwarder,
                 ) as taken:
                     if taken is None:

@@ -6,6 +6,7 @@ from typing import Any
 
 from faststream_outbox._store.memory.records import utc_now
 from faststream_outbox._store.memory.store import MemoryStore
+from faststream_outbox._values.control import Note
 from faststream_outbox._values.dead_letter import DeadLetter, Selection
 from faststream_outbox._values.figures import Count, DeadLetterGroup, DeadLetterGroups
 
@@ -33,14 +34,19 @@ class MemoryDeadLetters:
             groups=found[:limit], looked_at=Count(len(looked_at), is_whole=len(looked_at) < at_most)
         )
 
-    async def replay(self, session: Any, selection: Selection, *, limit: int) -> int:
+    async def replay(self, session: Any, selection: Selection, *, limit: int, note: Note | None = None) -> int:
         ids = self._ids(selection)[:limit]
         self._store.revive(ids)
-        return len(ids)
+        return self._noted(ids, note)
 
-    async def discard(self, session: Any, selection: Selection, *, limit: int) -> int:
+    async def discard(self, session: Any, selection: Selection, *, limit: int, note: Note | None = None) -> int:
         ids = self._ids(selection)[:limit]
         self._store.discard(ids)
+        return self._noted(ids, note)
+
+    def _noted(self, ids: Sequence[int], note: Note | None) -> int:
+        if ids and note is not None:
+            self._store.controls.note(note, affected=len(ids))
         return len(ids)
 
     async def now(self) -> datetime:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+from faststream_outbox._store.memory.controls import MemoryControls
 from faststream_outbox._store.memory.dead_letters import MemoryDeadLetters
 from faststream_outbox._store.memory.onlooker import MemoryOnlooker
 from faststream_outbox._store.memory.store import MemoryStore
@@ -24,6 +25,11 @@ class MemoryStorage:
     def __post_init__(self) -> None:
         self.dead_letters = MemoryDeadLetters(self.store)
         self.onlooker = MemoryOnlooker(self.store)
+
+    @property
+    def controls(self) -> MemoryControls | None:
+        """What keeps pauses, if the broker has a table for them: else they would work in tests alone."""
+        return None if self.real.controls is None else self.store.controls
 
     @property
     def examiner(self) -> Examiner:

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 
+from faststream_outbox._store.memory.controls import MemoryControls
 from faststream_outbox._store.memory.handing_over import MemoryHandOver
 from faststream_outbox._store.memory.positions import MemoryPositions
 from faststream_outbox._store.memory.records import Record, deferred_until, fitting, in_turns, shared_out, utc_now
@@ -21,8 +22,10 @@ from faststream_outbox._store.protocol import (
     Lag,
     LeftOut,
     Listener,
+    PausesChanged,
     Rescue,
 )
+from faststream_outbox._values.control import PausedKey
 from faststream_outbox._values.explanation import Explanation, unexplained
 from faststream_outbox._values.outcome import Released, Settlement, Unwritten
 from faststream_outbox._values.position import Mark
@@ -41,10 +44,11 @@ class MemoryStore(MemoryWriter):
         lease_seconds: float,
         token: str,
         max_bytes: int = DEFAULT_BATCH_BYTES,
+        paused: Sequence[PausedKey] = (),
     ) -> Claim:
         now = utc_now()
-        due = self._at(shards, lambda record: record.is_due(now) and not record.locked)
-        ready = self._at(shards, lambda record: record.is_ready and not record.locked)
+        due = self._at(shards, lambda r: r.is_due(now) and not r.locked and not _is_paused(r, paused))
+        ready = self._at(shards, lambda r: r.is_ready and not r.locked and not _is_paused(r, paused))
         found = shared_out(due, ready, limit)
         taken = fitting(in_turns(found), max_bytes)
         rows = []
@@ -106,6 +110,14 @@ class MemoryStore(MemoryWriter):
     def positions(self) -> MemoryPositions:
         return MemoryPositions(lambda: {Mark(id_, r.row.idempotency_key) for id_, r in self._records.items()})
 
+    @functools.cached_property
+    def controls(self) -> MemoryControls:
+        return MemoryControls(self._say_pauses_changed)
+
+    def _say_pauses_changed(self) -> None:
+        for listener in self._listeners:
+            listener.signals.put_nowait(PausesChanged())
+
     most_connections = None
 
     def reserve(self) -> None:
@@ -164,6 +176,7 @@ class MemoryStore(MemoryWriter):
         max_bytes: int = DEFAULT_BATCH_BYTES,
         idle_seconds: float = 0.0,
         left_out: Sequence[LeftOut] = (),
+        paused: Sequence[PausedKey] = (),
         forwarder: str | None = None,
     ) -> AsyncIterator[MemoryHandOver | None]:
         now = utc_now()
@@ -172,7 +185,7 @@ class MemoryStore(MemoryWriter):
             yield None
             return
         share = limit // len(locked)
-        found = {shard: self._take(shard, share, now, left_out) for shard in locked}
+        found = {shard: self._take(shard, share, now, left_out, paused) for shard in locked}
         taken = fitting(in_turns(itertools.chain(*found.values())), max_bytes)
         is_cut = len(taken) < sum(map(len, found.values()))
         hand_over = MemoryHandOver(
@@ -218,7 +231,9 @@ class MemoryStore(MemoryWriter):
     def _has_work(self, shard: Shard, now: datetime) -> bool:
         return shard not in self._locked and bool(self._at([shard], lambda r: r.is_ready or r.is_due(now)))
 
-    def _take(self, shard: Shard, limit: int, now: datetime, left_out: Sequence[LeftOut]) -> list[Record]:
+    def _take(
+        self, shard: Shard, limit: int, now: datetime, left_out: Sequence[LeftOut], paused: Sequence[PausedKey]
+    ) -> list[Record]:
         here = [each for each in left_out if each.shard == shard]
         left = {each.id for each in here}
         held = {each.held_key for each in here} - {None}
@@ -229,7 +244,7 @@ class MemoryStore(MemoryWriter):
                 first[record.row.key] = min(record.row.id, first.get(record.row.key, record.row.id))
 
         def is_free(record: Record) -> bool:
-            if record.row.id in left or record.row.key in held:
+            if record.row.id in left or record.row.key in held or _is_paused(record, paused):
                 return False
             return record.row.key is None or record.row.id <= first.get(record.row.key, record.row.id)
 
@@ -238,6 +253,10 @@ class MemoryStore(MemoryWriter):
         # Ready rows of their keys may stand behind those that a handler has given back.
         given_back = sum(record.is_given_back for record in due[:limit])
         return shared_out(due, ready, limit, at_least=given_back)
+
+
+def _is_paused(record: Record, paused: Sequence[PausedKey]) -> bool:
+    return any(key == record.row.key and queue in {None, record.row.queue} for queue, key in paused)
 
 
 def _rescued_until(row: OutboxRow, now: datetime) -> datetime:

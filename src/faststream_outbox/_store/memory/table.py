@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from faststream_outbox._store.memory.records import LONG_AGO, Record, deferred_until, failed, to_record, utc_now
-from faststream_outbox._store.protocol import Announcement
+from faststream_outbox._store.protocol import Announcement, PausesChanged
 from faststream_outbox._values.draft import Draft
 from faststream_outbox._values.outcome import Dead, Deferred, Delivered, Released, Retry
 from faststream_outbox._values.row import OutboxRow
@@ -173,8 +173,8 @@ class MemoryTable:
 
 class MemoryListener:
     def __init__(self) -> None:
-        self.signals: asyncio.Queue[str | Announcement] = asyncio.Queue()
+        self.signals: asyncio.Queue[str | Announcement | PausesChanged] = asyncio.Queue()
 
-    async def __aiter__(self) -> AsyncIterator[str | Announcement]:
+    async def __aiter__(self) -> AsyncIterator[str | Announcement | PausesChanged]:
         while True:
             yield await self.signals.get()

@@ -3,11 +3,14 @@
 import json
 from collections.abc import Iterable, Iterator
 
-from faststream_outbox._store.protocol import Announcement
+from faststream_outbox._store.protocol import Announcement, PausesChanged
 from faststream_outbox._values.copies import SEPARATOR
 
 PREFIX = f"{SEPARATOR}consumes:"
 """No queue's name begins so, and a process of an older release passes over it as over a probe."""
+
+PAUSES_CHANGED = f"{SEPARATOR}pauses"
+"""What is sent when somebody pauses or resumes; the control table says what."""
 
 MAX_PAYLOAD_BYTES = 7900
 """PostgreSQL takes notifications of less than 8000 bytes ("NOTIFY" in its manual)."""
@@ -29,8 +32,10 @@ def payloads_of(queues: Iterable[str]) -> Iterator[str]:
         yield PREFIX + json.dumps(names)
 
 
-def read(payload: str) -> Announcement | None:
+def read(payload: str) -> Announcement | PausesChanged | None:
     """Read a notification; None if it is no announcement, or not one of this package."""
+    if payload == PAUSES_CHANGED:
+        return PausesChanged()
     if not payload.startswith(PREFIX):
         return None
     try:

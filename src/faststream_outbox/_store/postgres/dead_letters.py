@@ -8,12 +8,14 @@ from typing import Any, TypeVar
 from sqlalchemy import Connection, Row, Table, TextClause
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from faststream_outbox._store.postgres.controls import PostgresControls
 from faststream_outbox._store.postgres.listener import channel_of
 from faststream_outbox._store.postgres.people import PeopleStatements
 from faststream_outbox._store.postgres.records import to_rows
 from faststream_outbox._store.postgres.sessions import run_in_session
 from faststream_outbox._store.postgres.target import Target
 from faststream_outbox._store.postgres.tenants import translated
+from faststream_outbox._values.control import Note
 from faststream_outbox._values.dead_letter import DeadLetter, Selection
 from faststream_outbox._values.figures import Count, DeadLetterGroup, DeadLetterGroups
 
@@ -27,10 +29,19 @@ class PostgresDeadLetters:
         engine: Gives a transaction where the caller has none.
         outbox_table: Made by ``make_outbox_table``.
         dlq_table: Made by ``make_dlq_table``, or None.
+        controls: Has the audit log; None where there is none.
     """
 
-    def __init__(self, engine: AsyncEngine, outbox_table: Table, dlq_table: Table | None = None) -> None:
+    def __init__(
+        self,
+        engine: AsyncEngine,
+        outbox_table: Table,
+        dlq_table: Table | None = None,
+        *,
+        controls: PostgresControls | None = None,
+    ) -> None:
         self._engine = engine
+        self._controls = controls
         self._target = Target(engine, outbox_table, is_undone=False)
         outbox_table = self._target.table
         dlq_table = None if dlq_table is None else translated(dlq_table, engine)
@@ -60,24 +71,32 @@ class PostgresDeadLetters:
             groups=[_to_group(record) for record in records], looked_at=Count(looked_at, looked_at < at_most)
         )
 
-    async def replay(self, session: Any, selection: Selection, *, limit: int) -> int:
+    async def replay(self, session: Any, selection: Selection, *, limit: int, note: Note | None = None) -> int:
         statements = [self._statements.dead_letters_free, *self._statements.dead_letters_replay]
-        return await self._run(session, lambda conn: self._change(conn, statements, selection, limit))
+        return await self._run(session, lambda conn: self._change(conn, statements, selection, limit, note))
 
-    async def discard(self, session: Any, selection: Selection, *, limit: int) -> int:
+    async def discard(self, session: Any, selection: Selection, *, limit: int, note: Note | None = None) -> int:
         statements = self._statements.dead_letters_discard
-        return await self._run(session, lambda conn: self._change(conn, statements, selection, limit))
+        return await self._run(session, lambda conn: self._change(conn, statements, selection, limit, note))
 
     async def now(self) -> datetime:
         return await self._run(None, lambda conn: conn.execute(self._statements.now).scalar_one())
 
     def _change(
-        self, connection: Connection, statements: Sequence[TextClause], selection: Selection, limit: int
+        self,
+        connection: Connection,
+        statements: Sequence[TextClause],
+        selection: Selection,
+        limit: int,
+        note: Note | None,
     ) -> int:
         changed = 0
         for statement in statements:
             parameters = {**asdict(selection), "limit": limit - changed, "channel": self._channel}
             changed += len(connection.execute(statement, parameters).all())
+        if changed and note is not None and self._controls is not None:
+            # What cannot be written down is not done.
+            self._controls.note(connection, note, affected=changed)
         return changed
 
     async def _run(self, session: Any, work: Callable[[Connection], T]) -> T:

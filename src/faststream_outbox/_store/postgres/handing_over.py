@@ -18,8 +18,9 @@ from faststream_outbox._store.postgres.positions import PostgresMover
 from faststream_outbox._store.postgres.records import all_bytes_of, id_of, shard_of, to_rows
 from faststream_outbox._store.postgres.settler import Settler
 from faststream_outbox._store.postgres.statement_runner import sqlstate
-from faststream_outbox._store.postgres.statements import PositionStatements, Statements, quote_table
+from faststream_outbox._store.postgres.statements import PositionStatements, Statements, Take, quote_table
 from faststream_outbox._store.protocol import Holder, LeftOut
+from faststream_outbox._values.control import PausedKey
 from faststream_outbox._values.outcome import Settlement, Unwritten
 from faststream_outbox._values.position import Move
 from faststream_outbox._values.row import OutboxRow
@@ -88,6 +89,7 @@ class HandingOver:
         max_bytes: int,
         idle_seconds: float,
         left_out: Sequence[LeftOut] = (),
+        paused: Sequence[PausedKey] = (),
         forwarder: str | None = None,
     ) -> PostgresHandOver | None:
         """Take rows as ``Store.hand_over`` says, in a transaction that the caller ends."""
@@ -100,17 +102,17 @@ class HandingOver:
             wanted = {
                 **self._floors.columns(locked.shards),
                 **_columns_of(left_out, locked.shards),
+                **paused_columns(paused),
                 "share": share,
                 **halves(share)._asdict(),
                 "max_bytes": max_bytes,
                 "lock_timeout": locked.lock_timeout,
             }
-            statements = self._statements_of(forwarder)
             if forwarder is not None:
                 wanted["forwarder"] = forwarder
-            statement = statements.take
+            statement, leaping = self._statements_for(forwarder, beside_pauses=bool(paused))
             if (leaps := self._floors.leaps(locked.shards)) is not None:
-                statement, wanted = statements.take_leaping, wanted | leaps
+                statement, wanted = leaping, wanted | leaps
             if waits:
                 # What this one finds may be from before it waited. The next one sees what the rows have become.
                 await connection.run_sync(statement.waiting.execute, wanted)
@@ -127,8 +129,16 @@ class HandingOver:
                     hand_over.has_more = True
                 return hand_over
 
-    def _statements_of(self, forwarder: str | None) -> Statements | PositionStatements:
-        return self._statements if forwarder is None else self._position_statements
+    def _statements_for(self, forwarder: str | None, *, beside_pauses: bool) -> tuple[Take, Take]:
+        """Return the statement that takes rows, and the one that leaps."""
+        if forwarder is not None:
+            held = self._position_statements
+            if beside_pauses:
+                return held.take_beside_pauses, held.take_leaping_beside_pauses
+            return held.take, held.take_leaping
+        if beside_pauses:
+            return self._statements.beside_pauses.take, self._statements.beside_pauses.take_leaping
+        return self._statements.take, self._statements.take_leaping
 
     @property
     def _position_statements(self) -> PositionStatements:
@@ -228,6 +238,13 @@ def _columns_of(left_out: Sequence[LeftOut], shards: Sequence[Shard]) -> dict[st
         "left_out": [each.id for each in here],
         "held_keys": [each.held_key for each in here if each.held_key is not None],
     }
+
+
+def paused_columns(paused: Sequence[PausedKey]) -> dict[str, Any]:
+    """Return paused keys as the parameters of a statement; none where there are none."""
+    if not paused:
+        return {}
+    return {"paused_keys": [each.key for each in paused], "paused_queues": [each.queue for each in paused]}
 
 
 def _milliseconds(seconds: float) -> str:

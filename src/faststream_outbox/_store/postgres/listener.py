@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from faststream_outbox._store.postgres.announcing import read
 from faststream_outbox._store.postgres.apart import connection_apart
 from faststream_outbox._store.postgres.statements import Statements, quote_table
-from faststream_outbox._store.protocol import Announcement
+from faststream_outbox._store.protocol import Announcement, PausesChanged
 from faststream_outbox._values.copies import SEPARATOR
 from faststream_outbox.schema import MAX_IDENTIFIER_BYTES
 
@@ -81,19 +81,19 @@ class PostgresListener:
         """What it waits for to know that notifications arrive."""
         self._driver = driver
         self._backend = backend
-        self._signals: asyncio.Queue[str | Announcement | None] = asyncio.Queue()
+        self._signals: asyncio.Queue[str | Announcement | PausesChanged | None] = asyncio.Queue()
         self._answered = asyncio.Event()
 
-    def __aiter__(self) -> AsyncIterator[str | Announcement]:
+    def __aiter__(self) -> AsyncIterator[str | Announcement | PausesChanged]:
         return self._read()
 
-    async def _read(self) -> AsyncIterator[str | Announcement]:
+    async def _read(self) -> AsyncIterator[str | Announcement | PausesChanged]:
         while (signal := await self._next_signal()) is not None:
             yield signal
         msg = "the connection that listens for new rows was lost"
         raise ConnectionResetError(msg)
 
-    async def _next_signal(self) -> str | Announcement | None:
+    async def _next_signal(self) -> str | Announcement | PausesChanged | None:
         while True:
             try:
                 async with asyncio.timeout(HEARTBEAT_SECONDS):

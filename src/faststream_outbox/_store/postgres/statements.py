@@ -97,6 +97,7 @@ _READABLE = {
         f"TIMESTAMPTZ '9999-12-30 UTC') END AS {column}"
         for column in (
             *("created_at", "first_attempt_at", "last_attempt_at", "next_attempt_at", "acquired_at", "failed_at"),
+            *("at", "until", "ended_at"),
         )
     },
 }
@@ -105,7 +106,18 @@ _READABLE = {
 # Due rows that a handler had and did not settle: they stand in the order of their key, as ready rows do.
 _GIVEN_BACK = "last_attempt_at IS NULL AND (deliveries_count > 0 OR next_attempt_at = created_at)"
 
+# Keys whose rows nobody is to take for now. Few rows have one of them, and of these alone it is asked in which queue.
+_NOT_PAUSED = """(
+              key IS NULL OR key <> ALL (CAST(:paused_keys AS text[])) OR NOT EXISTS (
+                  SELECT
+                  FROM unnest(CAST(:paused_queues AS text[]), CAST(:paused_keys AS text[])) AS paused(in_queue, name)
+                  WHERE paused.name = key AND COALESCE(paused.in_queue = queue, true)
+              )
+          )"""
+
 _NOT_LEFT_OUT = "id <> ALL (CAST(:left_out AS bigint[])) AND (key IS NULL OR key <> ALL (CAST(:held_keys AS text[])))"
+
+_PAUSED = {"not_left_out": f"{_NOT_LEFT_OUT}\n              AND {_NOT_PAUSED}"}
 
 # Which dead letters are meant; what is not given is NULL.
 _SELECTED = """d.failed_at IS NOT NULL
@@ -175,6 +187,14 @@ class Take(NamedTuple):
     """Waits for it."""
 
 
+class PauseStatements(NamedTuple):
+    """The statements that pass by the rows of paused keys."""
+
+    claim: DriverStatement
+    take: Take
+    take_leaping: Take
+
+
 class Statements:
     """The statements for one outbox table. Only names of tables and fixed clauses are filled in; values are bound.
 
@@ -211,6 +231,7 @@ class Statements:
             "oid": _OID,
             **_READABLE,
             "not_left_out": _NOT_LEFT_OUT,
+            "not_paused": "",
             "given_back": _GIVEN_BACK,
             **_WITHOUT_POSITION,
             "checks": " AND ".join(CHECKS.values()),
@@ -270,6 +291,15 @@ class Statements:
         self.ping = self._write("ping")
 
     @cached_property
+    def beside_pauses(self) -> "PauseStatements":
+        """Those that take rows while keys are paused; without pauses nothing is asked about keys."""
+        return PauseStatements(
+            claim=self._write("claim", not_paused=f"\n          AND {_NOT_PAUSED}"),
+            take=self._take(**_PAUSED),
+            take_leaping=self._take(wanted=_EDGES, start=self._clauses["leap"], **_PAUSED),
+        )
+
+    @cached_property
     def positions(self) -> "PositionStatements | None":
         """Those for the position table; None where there is none."""
         if not self._clauses["position_table"]:
@@ -296,6 +326,14 @@ def load_for(table: Table, name: str) -> TextClause:
     """Return a statement that is about one table alone."""
     statement = text(_named(name, fill(name, table=_escaped(table), planned_anew=_PLANNED_ANEW)))
     return statement.bindparams(planned_anew=True) if "planned_anew" in statement.text else statement
+
+
+def load_control(outbox_table: Table, control_table: Table, name: str) -> TextClause:
+    """Return a statement that is about the control table of an outbox."""
+    clauses = {"control_table": _escaped(control_table), "origin": _ORIGIN, "oid": _OID, **_READABLE}
+    statement = text(_named(name, fill(name, planned_anew=_PLANNED_ANEW, **clauses)))
+    known = {"planned_anew": True, "outbox": quote_table(outbox_table)}
+    return statement.bindparams(**{key: value for key, value in known.items() if f":{key}" in statement.text})
 
 
 def _named(name: str, statement: str) -> str:
@@ -332,6 +370,8 @@ class PositionStatements:
         }
         self.take = take(**tokens)
         self.take_leaping = take(wanted=_EDGES, start=clauses["leap"], **tokens)
+        self.take_beside_pauses = take(**tokens, **_PAUSED)
+        self.take_leaping_beside_pauses = take(wanted=_EDGES, start=clauses["leap"], **tokens, **_PAUSED)
         moves = _filled(_MOVES, clauses)
         self.settle_delivered_moved = write("settle_delivered_moved", moves=moves)
         self.move = write("position_move", moves=moves)

@@ -46,9 +46,12 @@ class PostgresStorage:
         self._tables = (outbox_table, dlq_table)
         self._others = [table for table in (position_table, control_table) if table is not None]
         self._listen_engine = listen_engine
-        self.store = PostgresStore(engine, outbox_table, dlq_table, position_table, listen_engine=listen_engine)
+        self.store = PostgresStore(
+            engine, outbox_table, dlq_table, position_table, control_table=control_table, listen_engine=listen_engine
+        )
         self.writer = PostgresWriter(engine, outbox_table, notify=notify, waker=waker, warn=warn)
-        self.dead_letters = PostgresDeadLetters(engine, outbox_table, dlq_table)
+        self.controls = self.store.controls
+        self.dead_letters = PostgresDeadLetters(engine, outbox_table, dlq_table, controls=self.controls)
 
     @cached_property
     def onlooker(self) -> PostgresOnlooker:

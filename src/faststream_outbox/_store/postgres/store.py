@@ -11,9 +11,16 @@ from faststream_outbox._store.halves import halves
 from faststream_outbox._store.postgres.advice import explain
 from faststream_outbox._store.postgres.announcing import payloads_of
 from faststream_outbox._store.postgres.apart import most_connections
+from faststream_outbox._store.postgres.controls import PostgresControls
 from faststream_outbox._store.postgres.driver import Record
 from faststream_outbox._store.postgres.floors import Floors, columns_of
-from faststream_outbox._store.postgres.handing_over import HandingOver, PostgresHandOver, scope_of, to_holder
+from faststream_outbox._store.postgres.handing_over import (
+    HandingOver,
+    PostgresHandOver,
+    paused_columns,
+    scope_of,
+    to_holder,
+)
 from faststream_outbox._store.postgres.inspection import differences
 from faststream_outbox._store.postgres.listener import listen
 from faststream_outbox._store.postgres.positions import PostgresPositions
@@ -37,6 +44,7 @@ from faststream_outbox._store.protocol import (
     Listener,
     Rescue,
 )
+from faststream_outbox._values.control import PausedKey
 from faststream_outbox._values.explanation import Explanation
 from faststream_outbox._values.outcome import Settlement, Unwritten
 from faststream_outbox._values.row import OutboxRow
@@ -56,6 +64,7 @@ class PostgresStore:
         dlq_table: Made by ``make_dlq_table``, or None: rows that failed for good are parked in the outbox table.
             Dead letters that hold their key are parked in any case.
         position_table: Made by ``make_position_table``, or None: no forwarder sends exactly once.
+        control_table: Made by ``make_outbox_control_table``, or None: nothing is paused for all processes.
         listen_engine: Where to listen, if not on ``engine``.
     """
 
@@ -66,12 +75,15 @@ class PostgresStore:
         dlq_table: Table | None = None,
         position_table: Table | None = None,
         *,
+        control_table: Table | None = None,
         listen_engine: AsyncEngine | None = None,
     ) -> None:
         outbox_table = translated(outbox_table, engine)
         dlq_table = None if dlq_table is None else translated(dlq_table, engine)
         position_table = None if position_table is None else translated(position_table, engine)
-        self._tables = [table for table in (outbox_table, dlq_table, position_table) if table is not None]
+        control_table = None if control_table is None else translated(control_table, engine)
+        tables = (outbox_table, dlq_table, position_table, control_table)
+        self._tables = [table for table in tables if table is not None]
         self._statements = Statements(outbox_table, dlq_table, position_table)
         self._outbox_table = outbox_table
         self._engine = engine
@@ -81,6 +93,9 @@ class PostgresStore:
         if self._statements.positions is not None:
             self._positions = PostgresPositions(self._transactional, self._statements.positions)
         self._runner = StatementRunner(engine, self._transactional)
+        self._controls = None
+        if control_table is not None:
+            self._controls = PostgresControls(engine, outbox_table, control_table, runner=self._runner)
         self._upkeep = Upkeep(self._runner)
         self._settler = Settler(self._statements)
         self._floors = Floors(outbox_table, self._statements)
@@ -90,6 +105,10 @@ class PostgresStore:
     @property
     def positions(self) -> PostgresPositions | None:
         return self._positions
+
+    @property
+    def controls(self) -> PostgresControls | None:
+        return self._controls
 
     @property
     def most_connections(self) -> int | None:
@@ -103,7 +122,10 @@ class PostgresStore:
         lease_seconds: float,
         token: str,
         max_bytes: int = DEFAULT_BATCH_BYTES,
+        paused: Sequence[PausedKey] = (),
     ) -> Claim:
+        statement = self._statements.beside_pauses.claim if paused else self._statements.claim
+
         async def claim(connection: AsyncConnection) -> Sequence[Record]:
             wanted = {
                 **self._floors.columns(shards),
@@ -112,8 +134,9 @@ class PostgresStore:
                 "max_bytes": max_bytes,
                 "lease_seconds": lease_seconds,
                 "token": token,
+                **paused_columns(paused),
             }
-            return await connection.run_sync(self._statements.claim.execute, wanted)
+            return await connection.run_sync(statement.execute, wanted)
 
         records = await self._runner.run(claim)
         rows = sorted(to_rows(records), key=lambda row: row.id)
@@ -214,6 +237,7 @@ class PostgresStore:
         max_bytes: int = DEFAULT_BATCH_BYTES,
         idle_seconds: float = DEFAULT_IDLE_SECONDS,
         left_out: Sequence[LeftOut] = (),
+        paused: Sequence[PausedKey] = (),
         forwarder: str | None = None,
     ) -> AsyncIterator[PostgresHandOver | None]:
         async with self._transactional.connect() as connection:
@@ -225,6 +249,7 @@ class PostgresStore:
                 max_bytes=max_bytes,
                 idle_seconds=idle_seconds,
                 left_out=left_out,
+                paused=paused,
                 forwarder=forwarder,
             )
             try:

@@ -10,7 +10,7 @@ WITH due AS MATERIALIZED (
         SELECT id, octet_length(payload) + pg_column_size(headers) AS bytes
         FROM {table}
         WHERE queue = wanted.queue AND shard = wanted.shard
-          AND next_attempt_at <= statement_timestamp() AND acquired_token IS NULL AND failed_at IS NULL
+          AND next_attempt_at <= statement_timestamp() AND acquired_token IS NULL AND failed_at IS NULL{not_paused}
         ORDER BY next_attempt_at
         LIMIT CAST(:limit AS integer)
         FOR UPDATE SKIP LOCKED
@@ -25,7 +25,7 @@ ready AS MATERIALIZED (
         SELECT id, octet_length(payload) + pg_column_size(headers) AS bytes
         FROM {table}
         WHERE queue = wanted.queue AND (shard, id) >= (wanted.shard, {floor}) AND shard <= wanted.shard
-          AND next_attempt_at IS NULL AND failed_at IS NULL
+          AND next_attempt_at IS NULL AND failed_at IS NULL{not_paused}
         ORDER BY shard, id
         LIMIT CAST(:limit AS integer)
         FOR UPDATE SKIP LOCKED
