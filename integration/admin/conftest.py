@@ -57,6 +57,15 @@ Run = Callable[..., list[Any]]
 
 
 @pytest.fixture
+def control_table(terminal: Terminal, sql: Run) -> str:
+    """Create the control table, as ddl create prints it."""
+    for statement in terminal.run("ddl", "create", "--control-table", "outbox_control", "--json").json:
+        if "outbox_control" in statement:
+            sql(statement)
+    return "outbox_control"
+
+
+@pytest.fixture
 def terminal(database_url: str) -> Terminal:
     return Terminal(database_url)
 

@@ -55,7 +55,7 @@ def run(terminal: Terminal, command: Typed) -> None:
 
 
 @pytest.fixture
-def shop(sql: Run, put: Callable[..., None], bury: Callable[..., None]) -> None:
+def shop(sql: Run, put: Callable[..., None], bury: Callable[..., None], control_table: str) -> None:
     """The outbox of the page."""
     put("orders", count=12, age="1 hour")
     put("reminders")

@@ -109,8 +109,8 @@ def indexes(declared: Sequence[IndexFacts], found: Sequence[IndexFacts]) -> Sequ
 
 
 def _shape(index: IndexFacts) -> tuple[object, ...]:
-    # The server writes a condition with parentheses of its own.
-    predicate = re.sub(r"[()\s]", "", index.predicate or "").lower()
+    # The server writes a condition with parentheses and types of its own.
+    predicate = re.sub(r"::\w+|[()\s]", "", index.predicate or "").lower()
     return index.is_unique, tuple(column.strip('"') for column in index.columns), predicate
 
 
@@ -128,7 +128,7 @@ def pauses(found: Sequence[StoredPause]) -> Sequence[Finding]:
 
 
 def _options_of(scope: Scope) -> str:
-    return " ".join(f"--{name} {quote(value)}" for name, value in scope.given().items())
+    return " ".join(f"--{name} {quote(printable(value))}" for name, value in scope.given().items())
 
 
 def queues(all_figures: Sequence[QueueFigures]) -> Iterator[Finding]:
@@ -159,10 +159,10 @@ def _queue(name: str, figures: QueueFigures) -> Iterator[Finding]:
         yield _problem("queues", text, advice)
     if figures.held:
         text = f"{name!r}: {_number(figures.held, 'dead letter')} of the kind that holds its key: later rows wait"
-        yield _warning("queues", text, f"replay or discard: faststream-outbox dead list --queue {quote(figures.queue)}")
+        yield _warning("queues", text, f"replay or discard: faststream-outbox dead list --queue {quote(name)}")
     if figures.dead.rows:
         text = f"{name!r}: {figures.dead} dead letter{'' if figures.dead.rows == 1 else 's'}"
-        advice = f"faststream-outbox dead groups --queue {quote(figures.queue)} says why"
+        advice = f"faststream-outbox dead groups --queue {quote(name)} says why"
         yield Finding(check="dead letters", grade=Grade.NOTE, text=text, advice=advice)
 
 

@@ -6,17 +6,17 @@ from typing import Annotated
 
 import typer
 
-from faststream_outbox.cli import checks, ddl, dead, looks
+from faststream_outbox.cli import checks, ddl, dead, looks, pausing
 from faststream_outbox.cli.command import Command, command
 from faststream_outbox.cli.relay import relay
 
 EXIT_CODES = (
-    "Exit codes: 0 done, and the answer is yes; 1 the answer is no (tables differ, a problem, no such letter); "
-    "2 the command was given wrongly; 3 the database cannot be reached or refuses; 130 interrupted."
+    "Exit codes: 0 done, and the answer is yes; 1 the answer is no (tables differ, a problem, no such letter, no "
+    "pause); 2 the command was given wrongly; 3 the database cannot be reached or refuses; 130 interrupted."
 )
 
 app = typer.Typer(
-    help="Look at an outbox in PostgreSQL, find out why it stands, and see to its dead letters.",
+    help="Look at an outbox in PostgreSQL, find out why it stands, pause it, and see to its dead letters.",
     epilog=EXIT_CODES,
     no_args_is_help=True,
     # A traceback would show variables, and with them passwords.
@@ -41,7 +41,7 @@ def root(
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")
     ] = False,
 ) -> None:
-    """Look at an outbox in PostgreSQL, find out why it stands, and see to its dead letters."""
+    """Look at an outbox in PostgreSQL, find out why it stands, pause it, and see to its dead letters."""
 
 
 _COMMANDS: Sequence[tuple[str, Command]] = (
@@ -51,6 +51,10 @@ _COMMANDS: Sequence[tuple[str, Command]] = (
     ("peek", looks.peek),
     ("check", checks.check),
     ("doctor", checks.doctor),
+    ("pause", pausing.pause),
+    ("resume", pausing.resume),
+    ("pauses", pausing.pauses),
+    ("audit", pausing.audit),
 )
 _OF_DEAD_LETTERS: Sequence[tuple[str, Command]] = (
     ("list", dead.list_),

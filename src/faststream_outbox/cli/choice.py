@@ -55,9 +55,9 @@ class Choice:
             key=self.key,
             reason=self.reason,
             exception=self.exception,
-            failed_after=_moment("--failed-after", self.failed_after),
-            failed_before=_moment("--failed-before", self.failed_before),
-            older_than=_age("--older-than", self.older_than),
+            failed_after=read_moment("--failed-after", self.failed_after),
+            failed_before=read_moment("--failed-before", self.failed_before),
+            older_than=read_span("--older-than", self.older_than),
         )
         # Typer gives an empty list where the option was not given.
         return DeadLetterOptions(**options, ids=self.ids) if self.ids else options
@@ -67,7 +67,12 @@ class Choice:
         return {name: value for name in self.__slots__ if (value := getattr(self, name)) not in (None, [])}
 
 
-def _moment(option: str, text: str | None) -> datetime | None:
+def read_moment(option: str, text: str | None) -> datetime | None:
+    """Return a time that an option gives; one without a zone is in UTC.
+
+    Raises:
+        CommandError: It cannot be read.
+    """
     if text is None:
         return None
     try:
@@ -78,7 +83,12 @@ def _moment(option: str, text: str | None) -> datetime | None:
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
-def _age(option: str, text: str | None) -> timedelta | None:
+def read_span(option: str, text: str | None) -> timedelta | None:
+    """Return a span of time that an option gives.
+
+    Raises:
+        CommandError: It cannot be read.
+    """
     if text is None:
         return None
     found = _AGE.fullmatch(text)

@@ -1,8 +1,6 @@
 """Commands for dead letters: ``list``, ``groups``, ``show``, ``replay``, ``discard``."""
 
-import getpass
 import json
-import socket
 import sys
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
@@ -13,6 +11,7 @@ from rich.console import Group
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from faststream_outbox.admin.dead_letters import DEFAULT_BATCH
+from faststream_outbox.admin.pausing import me
 from faststream_outbox.cli.choice import Choice
 from faststream_outbox.cli.exits import CommandError, Exit
 from faststream_outbox.cli.output import console, groups_table, letter_text, letters_table, show
@@ -22,6 +21,10 @@ LetterId = Annotated[int, typer.Argument(metavar="ID", help="As dead list shows 
 Limit = Annotated[int, typer.Option(min=1, max=100_000, help="The most to show.")]
 Yes = Annotated[bool, typer.Option("--yes", help="Do it; without this, only say what would be done.")]
 Everything = Annotated[bool, typer.Option("--all", help="All dead letters, where nothing else says which.")]
+By = Annotated[
+    str | None, typer.Option(help="Who does it; without it, your user and this machine.", show_default=False)
+]
+Why = Annotated[str | None, typer.Option(help="What for, for the audit log.", show_default=False)]
 Batch = Annotated[int, typer.Option(min=1, max=100_000, help="How many in one transaction.")]
 
 
@@ -55,24 +58,48 @@ async def show_(
 
 
 async def replay(
-    site: Site, choice: Choice, *, yes: Yes = False, everything: Everything = False, batch: Batch = DEFAULT_BATCH
+    site: Site,
+    choice: Choice,
+    *,
+    yes: Yes = False,
+    everything: Everything = False,
+    batch: Batch = DEFAULT_BATCH,
+    by: By = None,
+    why: Why = None,
 ) -> Exit:
     """Replay dead letters as ordinary messages, with the same identity, bytes and headers.
 
     Without --yes nothing is changed. What fails again meanwhile is not replayed again. If the command is ended in the
     middle, each letter is either replayed or not, and the same command goes on with the rest.
     """
-    return await _change(site, choice, "replay", yes=yes, everything=everything, batch=batch)
+    return await _change(site, choice, "replay", yes=yes, everything=everything, batch=batch, by=by, why=why)
 
 
 async def discard(
-    site: Site, choice: Choice, *, yes: Yes = False, everything: Everything = False, batch: Batch = DEFAULT_BATCH
+    site: Site,
+    choice: Choice,
+    *,
+    yes: Yes = False,
+    everything: Everything = False,
+    batch: Batch = DEFAULT_BATCH,
+    by: By = None,
+    why: Why = None,
 ) -> Exit:
     """Delete dead letters for good. What one of them held back goes on. Without --yes nothing is changed."""
-    return await _change(site, choice, "discard", yes=yes, everything=everything, batch=batch)
+    return await _change(site, choice, "discard", yes=yes, everything=everything, batch=batch, by=by, why=why)
 
 
-async def _change(site: Site, choice: Choice, action: str, *, yes: bool, everything: bool, batch: int) -> Exit:
+async def _change(
+    site: Site,
+    choice: Choice,
+    action: str,
+    *,
+    yes: bool,
+    everything: bool,
+    batch: int,
+    by: str | None,
+    why: str | None,
+) -> Exit:
     options = choice.options()
     if not choice.given() and not everything:
         raise CommandError(f"{action} which dead letters? Say so (--queue, --id, --reason ...), or --all", Exit.USAGE)
@@ -85,10 +112,10 @@ async def _change(site: Site, choice: Choice, action: str, *, yes: bool, everyth
             show(answer, Group(groups_table(found), words), as_json=site.as_json)
             return Exit.OK
         work = admin.dead_letters.replay_all if action == "replay" else admin.dead_letters.discard_all
-        done = await _do(work(batch=batch, **options), action, count, as_json=site.as_json)
+        done = await _do(work(batch=batch, by=by, why=why, **options), action, count, as_json=site.as_json)
         left = await admin.dead_letters.count(**options)
     answer = {"action": action, "dry_run": False, "selected": count, "done": done, "left": left}
-    audit = _audit(site, choice, action, done)
+    audit = _audit(site, choice, action, done) | {"by": me() if by is None else by, "why": why}
     show(answer | {"audit": audit}, f"{_past(action)} {done:,} dead letters{_rest(action, left)}", as_json=site.as_json)
     if not site.as_json:
         sys.stderr.write(f"audit: {json.dumps(audit, ensure_ascii=False)}\n")
@@ -127,7 +154,6 @@ def _audit(site: Site, choice: Choice, action: str, done: int) -> dict[str, Any]
     """Return who did what to which letters, for a log."""
     return {
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "by": f"{getpass.getuser()}@{socket.gethostname()}",
         "action": f"dead {action}",
         "table": site.table,
         "which": choice.given() or "all",

@@ -3,7 +3,7 @@
 import json
 import sys
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from rich.console import Console, RenderableType
@@ -29,7 +29,12 @@ _STYLES = {
     Grade.WARNING: "yellow",
     Grade.PROBLEM: "bold red",
 }
-_STATES = {OutboxState.FLOWING: "green", OutboxState.STANDING: "yellow", OutboxState.BROKEN: "bold red"}
+_STATES = {
+    OutboxState.FLOWING: "green",
+    OutboxState.PAUSED: "cyan",
+    OutboxState.STANDING: "yellow",
+    OutboxState.BROKEN: "bold red",
+}
 
 
 def console(*, stderr: bool = False) -> Console:
@@ -53,9 +58,10 @@ def queues_table(figures: Sequence[QueueFigures], before: dict[str, QueueFigures
     """Return queues as a table; with earlier figures, it shows how each backlog has changed."""
     if not figures:
         return Text("no queue has rows")
-    table = _table("queue", right=("ready", "due", "timers", "retries", "leased", "dead", "oldest"))
+    table = new_table("queue", right=("ready", "due", "timers", "retries", "leased", "dead", "oldest"))
     for each in figures:
         name = Text(printable(each.queue), style="bold yellow" if is_standing(each) else "")
+        name.append(_paused(each), style="cyan")
         table.add_row(
             name,
             Text(f"{_count(each.ready)}{_change(each, before)}"),
@@ -69,6 +75,12 @@ def queues_table(figures: Sequence[QueueFigures], before: dict[str, QueueFigures
             Text(span(each.oldest_seconds), style="yellow" if is_standing(each) else ""),
         )
     return table
+
+
+def _paused(figures: QueueFigures) -> str:
+    if figures.is_paused:
+        return " (paused)"
+    return f" ({len(figures.pauses)} paused key{'' if len(figures.pauses) == 1 else 's'})" if figures.pauses else ""
 
 
 def _change(figures: QueueFigures, before: dict[str, QueueFigures] | None) -> str:
@@ -100,6 +112,8 @@ def overview_text(overview: Overview) -> RenderableType:
     standing = [figures for figures in overview.queues if is_standing(figures)]
     grid.add_row("queues", f"{len(overview.queues)} with rows, {len(standing)} with rows that stand")
     grid.add_row("dead letters", f"{total:,}")
+    for pause in overview.pauses:
+        grid.add_row("paused", Text(str(pause), style="cyan"))
     return grid
 
 
@@ -114,7 +128,7 @@ def _facts(facts: TableFacts) -> str:
 
 def findings_table(findings: Sequence[Finding]) -> RenderableType:
     """Return findings as a table, in the order in which they were made."""
-    table = _table("", "check", "what was seen, and what to do")
+    table = new_table("", "check", "what was seen, and what to do")
     for finding in findings:
         text = Text(finding.text)
         if finding.advice and finding.grade is not Grade.OK:
@@ -127,14 +141,14 @@ def groups_table(found: DeadLetterGroups) -> RenderableType:
     """Return groups of dead letters as a table."""
     if not found.groups:
         return Text("no dead letters")
-    table = _table("queue", "reason", "exception", "first (UTC)", "last (UTC)", "example", right=("count", "held"))
+    table = new_table("queue", "reason", "exception", "first (UTC)", "last (UTC)", "example", right=("count", "held"))
     for group in found.groups:
         table.add_row(
             printable(group.queue),
             printable(group.reason),
             printable(group.kind or "-"),
-            _time(group.first_failed_at),
-            _time(group.last_failed_at),
+            time_of(group.first_failed_at),
+            time_of(group.last_failed_at),
             _short(group.example),
             f"{group.count:,}",
             str(group.held or "-"),
@@ -146,13 +160,13 @@ def letters_table(letters: Sequence[DeadLetter]) -> RenderableType:
     """Return dead letters as a table."""
     if not letters:
         return Text("no dead letters")
-    table = _table("id", "queue", "key", "failed at (UTC)", "reason", "exception")
+    table = new_table("id", "queue", "key", "failed at (UTC)", "reason", "exception")
     for letter in letters:
         table.add_row(
             str(letter.row.id),
             printable(letter.row.queue),
             printable(letter.row.key or "-") + (" (held)" if letter.holds_key else ""),
-            _time(letter.failed_at),
+            time_of(letter.failed_at),
             printable(letter.reason),
             _short(letter.exception),
         )
@@ -170,8 +184,8 @@ def letter_text(letter: DeadLetter) -> RenderableType:
         ("idempotency key", row.idempotency_key),
         ("reason", letter.reason),
         ("exception", letter.exception or "-"),
-        ("failed at (UTC)", _time(letter.failed_at)),
-        ("published at (UTC)", _time(row.created_at)),
+        ("failed at (UTC)", time_of(letter.failed_at)),
+        ("published at (UTC)", time_of(row.created_at)),
         ("attempts", f"{row.attempts_count} failed, of {row.deliveries_count} deliveries"),
         *((f"header {name}", value) for name, value in row.headers.items()),
         ("body", body_text(row.payload)),
@@ -184,13 +198,13 @@ def rows_table(rows: Sequence[SeenRow]) -> RenderableType:
     """Return rows as a table."""
     if not rows:
         return Text("no such rows")
-    table = _table("id", "key", "published at (UTC)", "due at (UTC)", "body", right=("attempts", "bytes"))
+    table = new_table("id", "key", "published at (UTC)", "due at (UTC)", "body", right=("attempts", "bytes"))
     for seen in rows:
         table.add_row(
             str(seen.row.id),
             printable(seen.row.key or "-"),
-            _time(seen.row.created_at),
-            _time(seen.next_attempt_at),
+            time_of(seen.row.created_at),
+            time_of(seen.next_attempt_at),
             _short(body_text(seen.row.payload)),
             str(seen.row.attempts_count),
             f"{seen.size:,}",
@@ -208,11 +222,13 @@ def _short(text: str | None, length: int = 60) -> str:
     return line if len(line) <= length else f"{line[: length - 1]}…"
 
 
-def _time(moment: datetime | None) -> str:
-    return "-" if moment is None else f"{moment:%Y-%m-%d %H:%M:%S}"
+def time_of(moment: datetime | None) -> str:
+    """Return a time as people read it, in UTC."""
+    return "-" if moment is None else f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S}"
 
 
-def _table(*columns: str, right: Sequence[str] = ()) -> Table:
+def new_table(*columns: str, right: Sequence[str] = ()) -> Table:
+    """Return a table without lines; the columns named ``right`` stand behind the others, and have figures."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
         table.add_column(column, overflow="fold")
