@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import pytest
+
 from .conftest import Run, Terminal
 
 LETTERS = 10_000
@@ -57,6 +59,7 @@ def ended_in_the_middle(terminal: Terminal, sql: Run, how: signal.Signals) -> su
     return process
 
 
+@pytest.mark.usefixtures("control_table")
 def test_10_000_replays_killed_in_the_middle(terminal: Terminal, sql: Run, bury: Callable[..., Any]) -> None:
     bury(count=LETTERS)
     process = ended_in_the_middle(terminal, sql, signal.SIGKILL)
@@ -71,9 +74,12 @@ def test_10_000_replays_killed_in_the_middle(terminal: Terminal, sql: Run, bury:
     assert alive > 0
     assert letters > 0
     assert (alive + letters, identities) == (LETTERS, LETTERS), "each is either replayed or still a letter"
+    log = "SELECT action, what ->> 'queue', affected FROM outbox_control ORDER BY id"
+    assert sql(log) == [("replay", "orders", alive)], "the log counts what was done"
     again = terminal.run("dead", "replay", "--queue", "orders", "--yes", "--json").json
     assert (again["selected"], again["done"], again["left"]) == (letters, letters, 0)
     assert places(sql) == (LETTERS, 0, LETTERS)
+    assert sql(log) == [("replay", "orders", alive), ("replay", "orders", letters)]
 
 
 def test_ctrl_c_in_the_middle(terminal: Terminal, sql: Run, bury: Callable[..., Any]) -> None:

@@ -16,7 +16,7 @@ from sqlalchemy import Table as SqlTable
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 
-from faststream_outbox import OutboxBroker, Outgoing, make_position_table
+from faststream_outbox import OutboxBroker, Outgoing, make_outbox_control_table, make_position_table
 from faststream_outbox._store.positions import NewParts, Takeover
 from faststream_outbox._store.postgres import floors
 from faststream_outbox._store.postgres.store import PostgresStore
@@ -33,7 +33,9 @@ BLOCK = re.compile(r"^```sql\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 GRANT = re.compile(r"GRANT (.*?)\s+ON ((?:SEQUENCE )?\w+) TO \w+;", re.DOTALL)
 PRIVILEGE = re.compile(r"(SELECT|INSERT|UPDATE|DELETE)(?: \((.*?)\))?", re.DOTALL)
 ROLE = "outbox_role_of_a_test"
-POSITIONS = make_position_table(MetaData())
+OTHERS = MetaData()
+POSITIONS = make_position_table(OTHERS)
+CONTROLS = make_outbox_control_table(OTHERS)
 
 
 def granted_to(*headings: str) -> list[str]:
@@ -63,9 +65,14 @@ class Site:
     outbox: SqlTable
     dlq: SqlTable
 
-    def broker(self, engine: AsyncEngine | None = None, *, dlq: bool = False) -> OutboxBroker:
-        table = self.dlq if dlq else None
-        return OutboxBroker(engine or self.engine, outbox_table=self.outbox, dlq_table=table, logger=None)
+    def broker(self, engine: AsyncEngine | None = None, *, dlq: bool = False, controls: bool = False) -> OutboxBroker:
+        return OutboxBroker(
+            engine or self.engine,
+            outbox_table=self.outbox,
+            dlq_table=self.dlq if dlq else None,
+            control_table=CONTROLS if controls else None,
+            logger=None,
+        )
 
 
 async def publish(site: Site, *, tee: bool = False) -> None:
@@ -212,6 +219,31 @@ async def support(site: Site) -> None:
     assert await letters.discard() == 32
 
 
+async def support_with_a_log(site: Site) -> None:
+    letters = site.broker(dlq=True, controls=True).dead_letters
+    await bury(site)
+    assert [done async for done in letters.replay_all(batch=8)] == [8, 16]
+    await bury(site)
+    assert [done async for done in letters.discard_all(batch=20)] == [20, 32]
+    lines = await site.broker(site.owner, controls=True).admin.audit()
+    assert [(line.action, line.affected) for line in lines] == [("discard", 32), ("replay", 16)]
+
+
+async def heed_pauses(site: Site) -> None:
+    store = PostgresStore(site.engine, site.outbox, control_table=CONTROLS)
+    assert store.controls is not None
+    assert await store.controls.pauses() == []
+
+
+async def pause(site: Site) -> None:
+    admin = site.broker(controls=True).admin
+    await admin.pause(queue="q")
+    await admin.pause(queue="q", until=timedelta(hours=1))
+    assert len(await admin.pauses()) == 1
+    assert await admin.resume(queue="q")
+    assert len(await admin.audit()) == 3
+
+
 async def look_on(site: Site) -> None:
     await PostgresStore(site.engine, site.outbox).lag(shards("q"))
     async with AsyncSession(site.engine) as session:
@@ -227,7 +259,10 @@ ROLES: dict[tuple[str, ...], Use] = {
     ("consumer",): consume,
     ("consumer", "consumer with a dead-letter table"): consume_with_dead_letters,
     ("consumer", "consumer that sends exactly once"): send_exactly_once,
+    ("consumer that heeds pauses",): heed_pauses,
     ("dead letters",): support,
+    ("dead letters", "dead letters with an audit log"): support_with_a_log,
+    ("pauses",): pause,
     ("onlooker",): look_on,
 }
 
@@ -236,8 +271,8 @@ ROLES: dict[tuple[str, ...], Use] = {
 async def site_of(owner: AsyncEngine, tables: Sequence[SqlTable], privileges: Sequence[str]) -> AsyncIterator[Site]:
     """A role with just these privileges, and empty tables."""
     async with owner.begin() as connection:
-        await connection.run_sync(POSITIONS.metadata.create_all)
-        await connection.execute(text("TRUNCATE outbox, outbox_dlq, outbox_position"))
+        await connection.run_sync(OTHERS.create_all)
+        await connection.execute(text("TRUNCATE outbox, outbox_dlq, outbox_position, outbox_control"))
         await connection.execute(text(f"CREATE ROLE {ROLE} LOGIN PASSWORD 'secret'"))
         for privilege in privileges:
             await connection.execute(text(f"GRANT {privilege} TO {ROLE}"))
