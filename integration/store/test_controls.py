@@ -5,11 +5,12 @@ from sqlalchemy import MetaData, Table, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from faststream_outbox import make_outbox_control_table, make_outbox_table
+from faststream_outbox import make_outbox_control_table, make_outbox_table, make_position_table
 from faststream_outbox._store.postgres.controls import PostgresControls
 from faststream_outbox._store.postgres.store import PostgresStore
+from faststream_outbox._values.control import PausedKey
 from tests.store.suite.controls import ORDERS, Controls, Open, scopes
-from tests.store.suite.subject import ME
+from tests.store.suite.subject import ME, shards
 
 
 @pytest.fixture
@@ -106,3 +107,23 @@ async def test_what_every_process_reads_stands_in_an_index_of_its_own(
         plan = "\n".join((await connection.execute(explain)).scalars())
     assert "pauses_idx" in plan
     assert 'Seq Scan on "odd' not in plan
+
+
+@pytest.mark.parametrize("forwarder", [None, "relay"])
+@pytest.mark.parametrize("leaps", [False, True])
+async def test_each_statement_that_takes_rows_passes_by_paused_keys(
+    engine: AsyncEngine, outbox_table: Table, forwarder: str | None, leaps: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    positions = make_position_table(MetaData())
+    async with engine.begin() as connection:
+        await connection.run_sync(positions.metadata.create_all)
+        for key in ("k", "l"):
+            sql = "INSERT INTO outbox (queue, key, idempotency_key, payload) VALUES ('q', :key, :key, '')"
+            await connection.execute(text(sql), {"key": key})
+    store = PostgresStore(engine, outbox_table, None, positions)
+    if leaps:
+        monkeypatch.setattr(store._floors._leaps, "are_worth_while", lambda _: True)
+    paused = [PausedKey("q", "k"), PausedKey("other", "l")]
+    async with store.hand_over(shards("q"), limit=99, breadth=16, paused=paused, forwarder=forwarder) as taken:
+        assert taken is not None
+        assert [row.key for row in taken.rows] == ["l"]
