@@ -9,8 +9,12 @@ import pytest
 from aiokafka.errors import KafkaError
 from aiokafka.partitioner import DefaultPartitioner
 from faststream.kafka import KafkaBroker
+from sqlalchemy import MetaData
+from sqlalchemy import Table as SqlTable
+from sqlalchemy.ext.asyncio import AsyncEngine
 
-from faststream_outbox import Outgoing
+from faststream_outbox import OutboxBroker, Outgoing, make_position_table
+from faststream_outbox.forwarders.forwarder import OutboxForwarder
 from integration.broker.observing import LogLines, Table, eventually
 from integration.destinations.kafka import KafkaBox, as_received
 from integration.destinations.received import Received, check_complete, check_order
@@ -104,6 +108,59 @@ async def test_a_backlog_of_a_dead_partition_stops_no_other_and_is_sent_in_order
     await eventually(lambda: log.containing("works again"))
     assert len(log.at_least(logging.WARNING)) == 1, log.at_least(logging.WARNING)
     assert not (await forwarder.status()).parts_down
+
+
+@pytest.fixture
+async def position_table(observer_engine: AsyncEngine) -> AsyncIterator[SqlTable]:
+    metadata = MetaData()
+    table = make_position_table(metadata)
+    async with observer_engine.begin() as connection:
+        await connection.run_sync(metadata.create_all)
+    yield table
+    async with observer_engine.begin() as connection:
+        await connection.run_sync(metadata.drop_all)
+
+
+async def test_with_exactly_once_a_process_that_has_just_started_sends_to_the_other_partitions(
+    *,
+    make_broker: MakeBroker,
+    second_node: SecondKafka,
+    topic: KafkaBox,
+    publishing: Publishing,
+    table: Table,
+    position_table: SqlTable,
+) -> None:
+    """What became of the last batches to the dead partition is not known to it."""
+
+    def relay() -> tuple[OutboxBroker, OutboxForwarder]:
+        broker = make_broker(position_table=position_table)
+        kafka = KafkaBroker(topic.url, acks="all", logger=None)
+        options = {"batch_size": BATCH, "exactly_once": True}
+        return broker, broker.forwarder("orders", to=kafka.publisher(topic.name), **options)
+
+    everywhere = [key for partition in range(len(NODES)) for key in keys_of(partition, 50)]
+    before = await publishing.many(Outgoing(b"", key=key) for key in everywhere)
+    first, _ = relay()
+    await first.start()
+    await eventually(table.is_empty, within=30)
+    await first.stop()
+    second_node.process.kill()
+    await eventually(lambda: _is_dead(topic), within=30)
+    dead = await publishing.many(Outgoing(b"", key=key) for key in keys_of(DEAD, 3 * BATCH * SHARDS))
+    alive = [key for partition in (0, 2, 3) for key in keys_of(partition, 20)]
+    others = await publishing.many(Outgoing(b"", key=key) for _ in range(2) for key in alive)
+    second, forwarder = relay()
+    await second.start()
+    await eventually(lambda: _is_left(table, len(dead)), within=30)
+    assert [part.name for part in (await forwarder.status()).parts_down] == [f"{topic.name}[{DEAD}]"]
+
+    await asyncio.to_thread(second_node.start)
+    await eventually(table.is_empty, within=30)
+    records = await received(topic, len(before) + len(dead) + len(others))
+    check_complete(records, [*before, *dead, *others])
+    check_order(records)
+    assert len({record.row_id for record in records}) == len(records), "repeated"
+    assert (await forwarder.status()).maybe_repeated == 0
 
 
 async def received(topic: KafkaBox, expected: int) -> list[Received]:

@@ -205,6 +205,9 @@ class KafkaClient:
         """
         try:
             return await self._client.send(leader, request)  # type: ignore[no-untyped-call]
+        except NodeNotReadyError as error:
+            msg = f"server {leader}: {error}"
+            raise LeaderUnreachableError(msg) from error
         except KafkaError as error:
             msg = f"server {leader}: {error!r}"
             raise ConnectionError(msg) from error

@@ -91,7 +91,7 @@ class KafkaDestination(ConnectedDestination[KafkaClient]):
             if self._outages:
                 # When its time comes a partition has its share again: else rows without a key would never try it.
                 waits = self._outages.is_to_wait
-                available = [each for each in available if not waits(_name(TopicPartition(topic, each)))]
+                available = [each for each in available if not waits(name_of(TopicPartition(topic, each)))]
             spread = self._chooser.spread(topic, rows, client.partitions(topic), available, verdicts)
             shares |= {TopicPartition(topic, partition): share for partition, share in spread.items()}
         if self._outages:
@@ -122,14 +122,26 @@ class KafkaDestination(ConnectedDestination[KafkaClient]):
     async def _send_to(
         self, client: KafkaClient, partition: TopicPartition, rows: Sequence[OutboxRow], verdicts: Verdicts
     ) -> None:
-        sender = PartitionSender(client, self._settings, partition, verdicts)
+        await self._send_by(
+            PartitionSender(client, self._settings, partition, verdicts), client, partition, rows, verdicts
+        )
+
+    async def _send_by(
+        self,
+        sender: PartitionSender,
+        client: KafkaClient,
+        partition: TopicPartition,
+        rows: Sequence[OutboxRow],
+        verdicts: Verdicts,
+    ) -> None:
+        """Send rows, and note whether the partition takes them."""
         await sender.send(rows)
         if sender.outage is None:
             if self._outages:
-                self._outages.over(_name(partition))
+                self._outages.over(name_of(partition))
             return
         part = self._part(client, partition)
-        if part is not None and await _is_of_a_partition(client, partition, sender.outage):
+        if part is not None and await is_of_a_partition_alone(client, partition, sender.outage):
             unsent = [row for row in rows if isinstance(verdicts[row.id], Unsent)]
             self._note_down(part, unsent, sender.outage, verdicts)
 
@@ -142,7 +154,7 @@ class KafkaDestination(ConnectedDestination[KafkaClient]):
             return None
         led = {TopicPartition(topic, number) for number in client.available_partitions(topic)}
         others = led - {partition, *lost}
-        return None if all(self._outages.is_down(_name(other)) for other in others) else _name(partition)
+        return None if all(self._outages.is_down(name_of(other)) for other in others) else name_of(partition)
 
     def _note_down(self, part: str | None, rows: Sequence[OutboxRow], problem: Exception, verdicts: Verdicts) -> None:
         if part is None:
@@ -194,7 +206,7 @@ def address_of(publisher: Any, wishes: Wishes) -> Address:
         # It is a destination of this kind, and more.
         from faststream_outbox.forwarders.kafka import exact  # noqa: PLC0415
 
-        return exact.address_of(settings, suspects, wishes.exactly_once, wishes.log)
+        return exact.address_of(settings, suspects, outages, wishes.exactly_once, wishes.log)
     return Address(
         f"kafka:{settings.topic}",
         settings.request_timeout,
@@ -204,14 +216,15 @@ def address_of(publisher: Any, wishes: Wishes) -> Address:
     )
 
 
-async def _is_of_a_partition(client: KafkaClient, partition: TopicPartition, error: Exception) -> bool:
+async def is_of_a_partition_alone(client: KafkaClient, partition: TopicPartition, error: Exception) -> bool:
     """Return whether an outage is one of a partition alone, and it is sure that nothing is on its way there."""
     if isinstance(error, LeaderUnreachableError):
         return await client.reaches_others(partition)
     return is_of_a_partition(error)
 
 
-def _name(partition: TopicPartition) -> str:
+def name_of(partition: TopicPartition) -> str:
+    """Return what a partition is called in a status and in the log."""
     return f"{partition.topic}[{partition.partition}]"
 
 

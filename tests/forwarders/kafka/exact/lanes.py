@@ -10,6 +10,7 @@ from faststream_outbox._values.position import Mark, Part, Position, Producer
 from faststream_outbox._values.row import OutboxRow
 from faststream_outbox._values.run import NO_RUN, Run
 from faststream_outbox._values.shard import Shard
+from faststream_outbox.forwarders.kafka.exact.book import Route
 from faststream_outbox.forwarders.kafka.exact.leaders import Leaders, Told
 from faststream_outbox.forwarders.kafka.exact.look import SEQUENCES, Batch
 from faststream_outbox.forwarders.kafka.exact.positions import Books, LanePositions, mark_of
@@ -17,6 +18,7 @@ from faststream_outbox.forwarders.kafka.exact.protocol import Found
 
 SHARD = Shard("orders", 3)
 PRODUCER = Producer(7, 0)
+NOW = Route("orders", 1)
 
 
 class Taken:
@@ -81,7 +83,7 @@ class Lanes:
 
     def process(self) -> LanePositions:
         positions = LanePositions(Books(lambda: "f", self.store, lambda _level, line, _error: self.log.append(line)))
-        positions.leaders = self.logs
+        positions.leaders, positions.routing = self.logs, lambda: NOW
         return positions
 
     async def look(self, process: LanePositions, *rows: OutboxRow) -> Collection[int]:

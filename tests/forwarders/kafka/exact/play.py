@@ -143,6 +143,14 @@ class Play:
                 self.world.cut(process)
             self.world.pass_a_day()
 
+    def route_anew(self, chance: Chance) -> None:
+        """Add a partition while Kafka is well: nothing is on its way, and no process is about to send."""
+        for process in self.processes:
+            self.world.cut(process)
+        for request in [*self.world.network]:
+            self.world.deliver(request, is_replicated=chance.flag)
+        self.world.routing += 1
+
     def fail_over_the_database(self, chance: Chance) -> None:
         self.world.fail_over(lost=1 + chance.index % MOST_LOST)
 
@@ -244,6 +252,7 @@ ACTIONS: list[Action] = [
     Play.restart_the_server,
     Play.check_for_expired_producers,
     Play.pass_a_day,
+    Play.route_anew,
     Play.fail_over_the_database,
     Play.fail_over_behind_another,
 ]

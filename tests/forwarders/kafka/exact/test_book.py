@@ -2,17 +2,18 @@ import pytest
 
 from faststream_outbox._values.position import Held, Mark, Move, Part, Position, Producer
 from faststream_outbox._values.run import NO_RUN
-from faststream_outbox.forwarders.kafka.exact.book import ShardBook, is_read_back
+from faststream_outbox.forwarders.kafka.exact.book import MIXED, Route, ShardBook, is_read_back
 from faststream_outbox.forwarders.kafka.exact.look import Clear
 
 ONE, OTHER = Part("orders", 0), Part("orders", 1)
+TOKEN, NOW, ANEW = 1, Route("orders", 1), Route("orders", 2)
 MARKS = [Mark(1, "a"), Mark(2, "b")]
 
 
 @pytest.fixture
 def book() -> ShardBook:
     """A shard that was just taken over."""
-    return ShardBook(Held(1, Producer(7, 0), {ONE: Position(10, 99), OTHER: Position(0, 5)}), NO_RUN)
+    return ShardBook(Held(TOKEN, Producer(7, 0), {ONE: Position(10, 99), OTHER: Position(0, 5)}), NO_RUN)
 
 
 @pytest.fixture
@@ -24,11 +25,52 @@ def clear_book(book: ShardBook) -> ShardBook:
 
 def test_after_a_take_over_all_is_in_doubt(book: ShardBook) -> None:
     assert book.doubtful().keys() == {ONE, OTHER}
+    assert not book.may_send(ONE, NOW)
     book.cleared(ONE, Clear(Position(10, 99)), [])
-    assert not book.may_send(ONE), "another process may have sent its rows to the other partition"
+    assert book.may_send(ONE, NOW), "its rows go there, and have never gone elsewhere"
+    assert book.may_begin(Part("orders", 2), NOW)
+    assert not book.may_send(OTHER, NOW)
+
+
+def test_rows_that_are_routed_anew_wait_until_nothing_is_in_doubt(book: ShardBook) -> None:
+    book.cleared(ONE, Clear(Position(10, 99)), [])
+    assert not book.may_send(ONE, ANEW), "another process may have sent its rows to the other partition"
+    assert not book.may_begin(Part("orders", 2), ANEW)
+    assert book.reroute(ANEW) is None
     book.cleared(OTHER, Clear(Position(0, 5)), [])
-    assert book.may_send(ONE)
-    assert book.may_send(OTHER)
+    assert not book.may_send(ONE, ANEW), "the next process is not told yet"
+    assert book.reroute(ANEW) == ANEW.mark
+    book.rerouted(TOKEN + 1, ANEW)
+    assert book.may_send(ONE, ANEW)
+    assert book.reroute(ANEW) is None
+
+
+def test_what_is_found_and_not_settled_is_in_the_way_of_no_row_and_the_next_process_is_told(book: ShardBook) -> None:
+    book.cleared(ONE, Clear(Position(12, 101), MARKS), MARKS)
+    book.cleared(OTHER, Clear(Position(0, 5)), [])
+    assert book.reroute(ANEW) == MIXED
+    book.rerouted(MIXED, ANEW)
+    assert book.may_send(ONE, ANEW)
+    assert book.reroute(ANEW) is None
+    book.moved(book.move(MIXED, MARKS))
+    assert book.reroute(ANEW) == ANEW.mark
+    other = ShardBook(Held(MIXED, Producer(7, 0), {ONE: Position(10, 99)}), NO_RUN)
+    other.cleared(ONE, Clear(Position(10, 99)), [])
+    assert not other.may_send(ONE, ANEW)
+
+
+def test_rows_of_other_topics_wait_for_all_partitions_of_their_topic() -> None:
+    there = [Part("elsewhere", 0), Part("elsewhere", 1)]
+    book = ShardBook(Held(TOKEN, Producer(7, 0), dict.fromkeys([ONE, *there], Position(10, 99))), NO_RUN)
+    book.cleared(there[0], Clear(Position(10, 99)), [])
+    assert not book.may_send(there[0], NOW), "how rows are routed there may have changed"
+    book.cleared(there[1], Clear(Position(10, 99)), [])
+    assert book.may_send(there[0], NOW)
+
+
+def test_where_rows_are_routed_anew_late_batches_are_looked_for(clear_book: ShardBook) -> None:
+    clear_book.reconsider()
+    assert clear_book.doubtful().keys() == {ONE, OTHER}
 
 
 def test_what_is_found_moves_only_when_its_rows_are_settled(book: ShardBook) -> None:
@@ -36,7 +78,7 @@ def test_what_is_found_moves_only_when_its_rows_are_settled(book: ShardBook) -> 
     book.cleared(OTHER, Clear(Position(0, 5)), [])
     assert book.found == {*MARKS}
     move = book.move(2, MARKS[:1])
-    assert move == Move(1, 2, {})
+    assert move == Move(TOKEN, 2, {})
     book.moved(move)
     assert book.found == {MARKS[1]}
     assert book.move(3, MARKS[1:]) == Move(2, 3, {ONE: Position(12, 101)})
@@ -45,22 +87,22 @@ def test_what_is_found_moves_only_when_its_rows_are_settled(book: ShardBook) -> 
 def test_what_is_found_of_rows_that_are_gone_is_not_waited_for(book: ShardBook) -> None:
     book.cleared(ONE, Clear(Position(12, 101), MARKS), [])
     assert book.found == {*MARKS}, "this process may have taken them before they went"
-    assert book.move(2, []) == Move(1, 2, {ONE: Position(12, 101)})
+    assert book.move(2, []) == Move(TOKEN, 2, {ONE: Position(12, 101)})
 
 
 def test_a_batch_on_its_way_is_in_doubt(clear_book: ShardBook) -> None:
     clear_book.sent(ONE, [1])
-    assert not clear_book.may_send(ONE)
-    assert clear_book.may_send(OTHER), "its rows go there and nowhere else"
+    assert not clear_book.may_send(ONE, NOW)
+    assert clear_book.may_send(OTHER, NOW), "its rows go there and nowhere else"
     clear_book.accepted(ONE, 200, 3)
-    assert clear_book.may_send(ONE)
+    assert clear_book.may_send(ONE, NOW)
     assert clear_book.move(2, []).positions == {ONE: Position(13, 202)}
 
 
 def test_a_batch_that_is_refused_leaves_no_doubt(clear_book: ShardBook) -> None:
     clear_book.sent(ONE, [1])
     clear_book.refused(ONE)
-    assert clear_book.may_send(ONE)
+    assert clear_book.may_send(ONE, NOW)
     assert clear_book.next_sequence(ONE) == 10
 
 
@@ -87,9 +129,9 @@ def test_a_contradiction_is_read_whatever_the_leader_says(clear_book: ShardBook)
 
 
 def test_a_partition_that_this_process_has_begun_is_not_in_doubt() -> None:
-    book = ShardBook(Held(1, Producer(7, 0), {}), NO_RUN)
+    book = ShardBook(Held(TOKEN, Producer(7, 0), {}), NO_RUN)
     book.opened({ONE: 50})
-    assert book.may_send(ONE)
+    assert book.may_send(ONE, NOW)
     assert book.is_to_be_read_back(ONE, 50), "what another process has begun may be lost in a fail-over"
     assert book.next_sequence(ONE) == 0
 

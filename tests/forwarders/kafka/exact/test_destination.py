@@ -29,6 +29,11 @@ class Client:
     is_alive = True
     is_closed = False
 
+    def partitions(self, topic: str) -> list[int]:
+        return [0]
+
+    available_partitions = partitions
+
     async def close(self) -> None:
         self.is_closed = True
 
@@ -71,6 +76,7 @@ def destination(lanes: Lanes, client: Client) -> Destination:
     destination = Destination(settings(), Suspects(), 40.0, books)
     destination._client, destination._has_looked = cast("Any", client), True
     destination.positions.leaders = lanes.logs
+    destination.positions.routing = lambda: destination._routing(cast("Any", client))
     return destination
 
 
@@ -95,12 +101,14 @@ async def test_a_look_that_waits_keeps_the_connection(destination: Destination, 
     assert client.is_closed
 
 
-async def test_a_topic_of_a_row_that_may_not_be_read_is_never_sent_to(lanes: Lanes, destination: Destination) -> None:
+async def test_a_topic_of_a_row_that_may_not_be_read_is_never_sent_to(
+    lanes: Lanes, destination: Destination, client: Client
+) -> None:
     """The row is refused: what is sent there could never be found again."""
     await lanes.look(destination.positions, row(1), row(2, key="k"), row(3, key="k"))
     verdicts: dict[int, Verdict] = {}
     shares = {ELSEWHERE: [row(2, key="k"), row(3, key="k")]}
-    await destination._send_shares(cast("Any", None), shares, verdicts)
+    await destination._send_shares(cast("Any", client), shares, verdicts)
     assert isinstance(verdicts[2], Refused)
     assert "ACLs WRITE, DESCRIBE and READ" in str(verdicts[2].exception)
     assert verdicts[3] == Unsent()

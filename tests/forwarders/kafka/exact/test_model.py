@@ -75,7 +75,11 @@ CARELESS = {
     "rows that are gone are not remembered": Rules(remembers_the_dead=False),
     "positions pass records whose rows are not settled": Rules(waits_for_found_rows=False),
     "time stamps of the past": Rules(stamp=lambda _now, created: created),
-    "rows without a partition of their own": Rules(part_of=lambda row_id, turn: PARTS[(key_of(row_id) + turn) % 2]),
+    "rows without a partition of their own": Rules(
+        part_of=lambda row_id, turn, _routing: PARTS[(key_of(row_id) + turn) % 2]
+    ),
+    "rows go another way while they are in doubt": Rules(heeds_the_routing=False),
+    "the take-over says how rows are routed now": Rules(keeps_the_routing=False),
 }
 
 

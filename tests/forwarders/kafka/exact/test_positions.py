@@ -7,10 +7,11 @@ from typing import cast
 from faststream_outbox._store.protocol import HandOver
 from faststream_outbox._values.position import Move, Part, Position
 from faststream_outbox._values.run import Run
+from faststream_outbox.forwarders.kafka.exact.book import Route, routing_of
 from faststream_outbox.forwarders.kafka.exact.leaders import MissingError, Told
 from tests.forwarders.kafka.rows import row
 
-from .lanes import SHARD, Lanes, Logs, Taken
+from .lanes import NOW, SHARD, Lanes, Logs, Taken
 
 ONE, OTHER = Part("orders", 0), Part("orders", 1)
 FOREIGN = Part("elsewhere", 0)
@@ -31,7 +32,7 @@ async def test_a_topic_that_is_gone_does_not_stop_a_shard_for_good() -> None:
         book = process.book_of(SHARD)
         assert book is not None
         process.written({})
-    assert book.may_send(ONE)
+    assert book.may_send(ONE, NOW)
     assert len(lanes.log) == 1
 
 
@@ -56,7 +57,7 @@ async def test_what_a_hand_over_was_cut_off_with_is_in_doubt() -> None:
     rows = [row(1), row(2)]
     process = lanes.process()
     await lanes.look(process, *rows)
-    await process.open_missing([(SHARD, ONE)])
+    await process.open_missing([(SHARD, ONE)], NOW)
     book = process.book_of(SHARD)
     assert book is not None
     book.sent(ONE, [1, 2])
@@ -78,10 +79,10 @@ async def test_two_processes_in_turn_come_to_an_end() -> None:
         await lanes.look(process, row(1))
         book = process.book_of(SHARD)
         assert book is not None
-        if book.may_send(ONE):
+        if book.may_send(ONE, NOW):
             break
         process.written({})
-    assert book.may_send(ONE)
+    assert book.may_send(ONE, NOW)
 
 
 async def test_where_another_process_has_moved_on_a_look_begins_anew() -> None:
@@ -97,7 +98,7 @@ async def test_where_another_process_has_moved_on_a_look_begins_anew() -> None:
     await lanes.look(process, row(1))
     book = process.book_of(SHARD)
     assert book is not None
-    assert book.may_send(ONE)
+    assert book.may_send(ONE, NOW)
     assert book.next_sequence(ONE) == 3
 
 
@@ -105,12 +106,12 @@ async def test_a_partition_is_begun_when_it_is_sent_to() -> None:
     logs = Logs()
     process = Lanes(logs).process()
     await process.look(cast("HandOver", Taken([row(1)], {})))
-    await process.open_missing([(SHARD, OTHER)])
+    await process.open_missing([(SHARD, OTHER)], NOW)
     assert logs.asked_for == [OTHER]
     book = process.book_of(SHARD)
     assert book is not None
-    assert book.may_send(OTHER)
-    assert not book.may_send(ONE)
+    assert book.may_send(OTHER, NOW)
+    assert not book.may_send(ONE, NOW)
 
 
 async def test_a_database_that_has_failed_over_is_not_the_one_that_was_written_to() -> None:
@@ -118,7 +119,7 @@ async def test_a_database_that_has_failed_over_is_not_the_one_that_was_written_t
     lanes = Lanes(logs)
     process = lanes.process()
     await lanes.look(process, row(1))
-    await process.open_missing([(SHARD, ONE)])
+    await process.open_missing([(SHARD, ONE)], NOW)
     process.written({})
     [token] = lanes.store.tokens("f", [SHARD]).values()
     # Another process takes the shard over, and sends a batch. The database loses both.
@@ -126,3 +127,24 @@ async def test_a_database_that_has_failed_over_is_not_the_one_that_was_written_t
     assert lanes.store.tokens("f", [SHARD]) == {SHARD: token}
     lanes.run = Run(datetime(2026, 1, 1, tzinfo=UTC), None)
     assert await lanes.look(process, row(1)) == [1]
+
+
+async def test_a_take_over_tells_how_rows_were_routed_until_nothing_is_in_doubt() -> None:
+    logs = Logs(start=0, end=50, next_sequence=3)
+    lanes = Lanes(logs)
+    await lanes.has({ONE: Position(0, 99)})
+    process = lanes.process()
+    process.routing = lambda: Route("orders", 2)
+    await lanes.look(process, row(1))
+    book = process.book_of(SHARD)
+    assert book is not None
+    assert book.doubtful()
+    assert {routing_of(token) for token in lanes.store.tokens("f", [SHARD]).values()} == {1}
+    assert not book.may_send(ONE, Route("orders", 2))
+    logs.end = 200
+    logs.next_sequence = 0
+    process.written({})
+    await lanes.look(process, row(1))
+    assert not book.doubtful()
+    assert {routing_of(token) for token in lanes.store.tokens("f", [SHARD]).values()} == {2}
+    assert book.may_send(ONE, Route("orders", 2))

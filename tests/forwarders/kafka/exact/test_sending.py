@@ -9,7 +9,7 @@ from faststream_outbox._values.outcome import Accepted, Poison, Refused, Unsent,
 from faststream_outbox._values.position import Held, Part, Position, Producer
 from faststream_outbox._values.row import OutboxRow
 from faststream_outbox._values.run import NO_RUN
-from faststream_outbox.forwarders.kafka.exact.book import ShardBook
+from faststream_outbox.forwarders.kafka.exact.book import Route, ShardBook
 from faststream_outbox.forwarders.kafka.exact.look import Batch, Clear
 from faststream_outbox.forwarders.kafka.exact.positions import marks_of
 from faststream_outbox.forwarders.kafka.exact.protocol import Found
@@ -18,6 +18,7 @@ from faststream_outbox.forwarders.kafka.verdicts import KafkaAnswerError, NotSen
 from tests.forwarders.kafka.rows import row, settings
 
 PART = Part("orders", 0)
+NOW = Route("orders", 1)
 
 
 class Client:
@@ -84,7 +85,7 @@ async def send(
 
 async def test_an_accepted_batch_moves_the_position(book: ShardBook) -> None:
     assert await send(book, 100) == [Accepted()] * 2
-    assert book.may_send(PART)
+    assert book.may_send(PART, NOW)
     assert book.move(2, []).positions == {PART: Position(12, 101)}
 
 
@@ -99,20 +100,20 @@ async def test_anothers_batch_in_its_place_is_no_acknowledgement(book: ShardBook
 async def test_answers_that_leave_it_in_doubt(book: ShardBook, code: int) -> None:
     verdicts = await send(book, KafkaAnswerError(code, "x"))
     assert all(isinstance(verdict, Unsent) for verdict in verdicts)
-    assert not book.may_send(PART)
+    assert not book.may_send(PART, NOW)
     assert book.doubtful()[PART].must_read == (code == 45)
 
 
 @pytest.mark.parametrize("error", [TimeoutError(), ConnectionError()])
 async def test_without_an_answer_it_is_in_doubt(book: ShardBook, error: Exception) -> None:
     await send(book, error)
-    assert not book.may_send(PART)
+    assert not book.may_send(PART, NOW)
 
 
 async def test_what_was_not_sent_is_not_in_doubt(book: ShardBook) -> None:
     verdicts = await send(book, NotSentError(5, "x"))
     assert all(isinstance(verdict, Unsent) for verdict in verdicts)
-    assert book.may_send(PART)
+    assert book.may_send(PART, NOW)
 
 
 async def test_a_poisonous_row_is_found_and_the_others_keep_their_sequences(book: ShardBook) -> None:
@@ -126,7 +127,7 @@ async def test_a_poisonous_row_is_found_and_the_others_keep_their_sequences(book
 async def test_a_topic_that_is_not_permitted_is_not_in_doubt(book: ShardBook) -> None:
     verdicts = await send(book, KafkaAnswerError(29, "x"))
     assert all(isinstance(verdict, Unsent | Refused) for verdict in verdicts)
-    assert book.may_send(PART)
+    assert book.may_send(PART, NOW)
 
 
 @pytest.mark.parametrize("error", [KafkaAnswerError(29, "Fetch"), KafkaAnswerError(76, "Fetch"), NotSentError(5, "x")])
@@ -136,4 +137,4 @@ async def test_a_batch_that_cannot_be_read_back_is_in_doubt(book: ShardBook, err
     sender._leaders = cast("Any", Unreadable(error))
     await sender.send([row(1)])
     assert isinstance(verdicts[1], Unsent)
-    assert not book.may_send(PART)
+    assert not book.may_send(PART, NOW)

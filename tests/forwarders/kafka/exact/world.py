@@ -13,7 +13,7 @@ from typing import TypeAlias
 
 from faststream_outbox._values.position import Held, Mark, Move, Part, Position, Producer
 from faststream_outbox._values.run import NO_RUN, Run
-from faststream_outbox.forwarders.kafka.exact.book import ShardBook, is_read_back
+from faststream_outbox.forwarders.kafka.exact.book import ROUTING_BITS, Route, ShardBook, is_read_back, routing_of
 from faststream_outbox.forwarders.kafka.exact.look import (
     SEQUENCES,
     Batch,
@@ -46,6 +46,10 @@ def mark_of(row_id: int) -> Mark:
 
 def key_of(row_id: int) -> int:
     return row_id % KEYS
+
+
+def part_of(row_id: int, routing: int) -> Part:
+    return PARTS[key_of(row_id) // (1 + routing % 2) % 2]
 
 
 @dataclass
@@ -197,7 +201,9 @@ class Rules:
     remembers_the_dead: bool = True
     waits_for_found_rows: bool = True
     stamp: Callable[[int, int], int] = lambda now, _created: now
-    part_of: Callable[[int, int], Part] = lambda row_id, _turn: PARTS[key_of(row_id) % 2]
+    heeds_the_routing: bool = True
+    keeps_the_routing: bool = True
+    part_of: Callable[[int, int, int], Part] = lambda row_id, _turn, routing: part_of(row_id, routing)
 
 
 @dataclass
@@ -221,6 +227,8 @@ class World:
         self.table = Table()
         self.before: deque[Table] = deque(maxlen=MOST_LOST)
         """What it was before each of the last transactions of processes."""
+        self.routing = 1
+        """How often keys have got other partitions."""
         self.run = Run(datetime.fromtimestamp(0, UTC), None)
         """Of the database server."""
         self.holder: Process | None = None
@@ -245,7 +253,10 @@ class World:
             # Rows that have waited for the end of an outage.
             self.table.rows[self.published] = self.now - 2 * DAY
 
-    def claim(self, saw: int) -> Held | None:
+    def _token(self, routing: int) -> int:
+        return self._next() << ROUTING_BITS | routing
+
+    def claim(self, saw: int, routing: int) -> Held | None:
         """Take the shard over; None where somebody has written since."""
         producer = self.table.producer or Producer(self._next(), 0)
         if not self.rules.claims_first:
@@ -253,7 +264,7 @@ class World:
         if self.rules.claims_what_it_saw and saw != self.table.token:
             return None
         self.before.append(copy.deepcopy(self.table))
-        self.table.token = self._next()
+        self.table.token = self._token(routing)
         if self.rules.keeps_the_producer and self.table.producer is None:
             # What has lost the producer's id cannot find its batches. That is bounded to the first hand-over of all.
             for table in (self.table, *self.before):
@@ -319,29 +330,36 @@ class World:
         connection = process.connection
         free = [row_id for row_id in sorted(self.table.rows) if key_of(row_id) != waiting_key]
         rows = {row_id: self.table.rows[row_id] for row_id in free[:limit]}
+        routing = self.routing
         saw, run = self.table.token, self.run if self.rules.heeds_the_run else NO_RUN
         book, process.book = process.book, None
         if book is None or not book.is_last(saw, run):
             yield "about to take over"
-            if (held := self.claim(saw)) is None:
+            if (held := self.claim(saw, routing_of(saw) if self.rules.keeps_the_routing else routing)) is None:
                 self._let_go(process)
                 return
             book = ShardBook(held, run)
             yield "has taken over"
-        if not (yield from self._look(book)):
-            process.book = book
-            self._let_go(process)
-            return
+        if book.way != routing and self.rules.heeds_the_routing:
+            book.reconsider()
+        yield from self._look(book)
+        if (mark := book.reroute(now := Route(PARTS[0].topic, routing))) is not None:
+            yield "about to say how it routes"
+            if (held := self.claim(book.token, mark)) is None:
+                self._let_go(process)
+                return
+            book.rerouted(held.token, now)
         accepted = [row_id for row_id in rows if mark_of(row_id) in book.found]
         shares: dict[Part, dict[int, int]] = defaultdict(dict)
         for row_id in rows.keys() - {*accepted}:
-            shares[self.rules.part_of(row_id, self._next())][row_id] = rows[row_id]
+            shares[self.rules.part_of(row_id, self._next(), routing)][row_id] = rows[row_id]
         for part, share in shares.items():
-            if process.connection == connection and book.may_send(part):
+            way = Route(part.topic, routing if self.rules.heeds_the_routing else book.way or 0)
+            if process.connection == connection and book.may_send(part, way):
                 accepted += yield from self._send(process, book, part, dict(sorted(share.items())))
         yield "about to commit"
         marks = [mark_of(row_id) for row_id in accepted]
-        move = book.move(self._next(), marks)
+        move = book.move(self._token(book.routing), marks)
         if self.commit(process, accepted, move):
             book.moved(move)
             process.book = book
@@ -351,24 +369,25 @@ class World:
         if self.holder is process:
             self.holder = None
 
-    def _look(self, book: ShardBook) -> Generator[str, None, bool]:
+    def _look(self, book: ShardBook) -> Steps:
         for part, look in book.doubtful().items():
-            while True:
+            is_waiting = False
+            while not is_waiting:
                 yield "about to ask the leader"
                 log = self.partitions[part].describe(book.held.producer.id)
                 finding: Finding | None = self._judge(look, log)
                 if log is not None and isinstance(finding, Read):
-                    while look.offset < log.end:
+                    while look.offset < log.end and not is_waiting:
                         yield "about to read"
                         batches, until = self.partitions[part].read(book.held.producer.id, look.offset)
-                        if until <= look.offset:
-                            # Another leader, which does not know yet how far its log may be read, or has less.
-                            return False
-                        look.read(batches, until)
-                    finding = look.settle(log)
+                        # Another leader, which does not know yet how far its log may be read, or has less.
+                        is_waiting = until <= look.offset
+                        if not is_waiting:
+                            look.read(batches, until)
+                    finding = None if is_waiting else look.settle(log)
                 match finding:
                     case Wait():
-                        return False
+                        is_waiting = True
                     case Clear() as clear:
                         self.problems += clear.problems
                         alive = [mark for mark in clear.marks if mark.row_id in self.table.rows]
@@ -378,7 +397,6 @@ class World:
                         if not self.rules.waits_for_found_rows:
                             book.alive.clear()
                         break
-        return True
 
     def _judge(self, look: Look, log: Log | None) -> Finding:
         if log is None:

@@ -9,15 +9,20 @@ from faststream_outbox.forwarders.kafka.exact.destination import ExactKafkaDesti
 from faststream_outbox.forwarders.kafka.exact.positions import Books
 from faststream_outbox.forwarders.kafka.settings import KafkaSettings
 from faststream_outbox.forwarders.kinds import Address, PositionKeeper
+from faststream_outbox.forwarders.outages import Outages
 from faststream_outbox.forwarders.suspects import Suspects
 
 
-def address_of(settings: KafkaSettings, suspects: Suspects, keeping: PositionKeeper, log: Log) -> Address:
+def address_of(
+    settings: KafkaSettings, suspects: Suspects, outages: Outages, keeping: PositionKeeper, log: Log
+) -> Address:
     """Return a topic as a destination that takes each row once."""
     books = Books(keeping.forwarder, keeping.store, log)
     return Address(
         f"kafka:{settings.topic}",
         settings.request_timeout,
-        lambda seconds: ExactKafkaDestination(settings, suspects, seconds, books),
+        lambda seconds: ExactKafkaDestination(settings, suspects, seconds, books, outages),
+        outages,
+        is_divided=True,
         maybe_repeated=lambda: books.maybe_repeated,
     )

@@ -2,10 +2,35 @@
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from faststream_outbox._values.position import Held, Mark, Move, Part, Position
 from faststream_outbox._values.run import Run
 from faststream_outbox.forwarders.kafka.exact.look import SEQUENCES, Clear, Look
+
+ROUTING_BITS = 16
+"""Of a token: they say how the rows of all batches were routed that may be in doubt."""
+
+
+MIXED = 0
+"""The mark where they were routed in several ways."""
+
+
+class Route(NamedTuple):
+    """How a process chooses a row's partition."""
+
+    topic: str
+    """The forwarder's own."""
+    mark: int
+    """Of what the choice depends on there: another number of partitions has another mark. From 1 on, of so many bits.
+
+    In other topics, it is not known whether the choice has changed.
+    """
+
+
+def routing_of(token: int) -> int:
+    """Return the mark of the routing that a token says."""
+    return token & ((1 << ROUTING_BITS) - 1)
 
 
 @dataclass(slots=True)
@@ -42,16 +67,21 @@ class ShardBook:
     alive: set[Mark] = field(default_factory=set)
     """Those of them whose rows are still in the outbox table."""
     _rest: set[Mark] = field(default_factory=set)
-    is_strange: bool = True
-    """Whether another process may have sent these rows, and it is not known yet which of them."""
+    way: int | None = field(init=False)
+    """The mark of the routing of all batches that may be in doubt; None where it is not the same for all."""
 
     def __post_init__(self) -> None:
+        self.way = self.routing or None
         self.entries = {part: _in_doubt(position) for part, position in self.held.positions.items()}
-        self.is_strange = bool(self.entries)
 
     @property
     def token(self) -> int:
         return self.held.token
+
+    @property
+    def routing(self) -> int:
+        """What the next process is told of it."""
+        return routing_of(self.held.token)
 
     def is_last(self, token: int | None, run: Run) -> bool:
         """Return whether nobody has written the shard since this book was.
@@ -98,14 +128,42 @@ class ShardBook:
         # taken.
         self.found.update(clear.marks)
         self.alive.update(alive)
-        self.is_strange = self.is_strange and bool(self.doubtful())
 
-    def may_send(self, part: Part) -> bool:
-        """Return whether nothing is in doubt that could be of a row for this partition.
+    def may_send(self, part: Part, routing: Route) -> bool:
+        """Return whether nothing is in doubt that could be of a row for this partition."""
+        return part in self.entries and self.entries[part].look is None and self._is_alone(part, routing)
 
-        Another process may have chosen other partitions for these rows. This one sends a row to one partition only.
+    def may_begin(self, part: Part, routing: Route) -> bool:
+        """Return whether the shard has not sent to this partition yet, and may begin to do so."""
+        return part not in self.entries and self._is_alone(part, routing)
+
+    def _is_alone(self, part: Part, routing: Route) -> bool:
+        """Return whether no row for this partition can be in doubt in another one."""
+        if routing.mark != self.way:
+            # Other processes have chosen other partitions, perhaps.
+            return False
+        return part.topic == routing.topic or all(other.topic != part.topic for other in self.doubtful())
+
+    def reconsider(self) -> None:
+        """Put all partitions in doubt: rows are routed anew, and are not met again where late batches have put them."""
+        for entry in self.entries.values():
+            if entry.look is None:
+                entry.look, entry.on_the_way = Look(entry.current), None
+
+    def reroute(self, routing: Route) -> int | None:
+        """Return the mark that is to be written before rows are sent as they are routed now; None where none is.
+
+        Without it, nothing is sent that is routed otherwise than what may be in doubt.
         """
-        return not self.is_strange and part in self.entries and self.entries[part].look is None
+        is_known = self.way == routing.mark and (self.routing == routing.mark or bool(self.alive))
+        if is_known or self.doubtful():
+            return None
+        # What was found is in doubt for the next process, until its rows are settled.
+        return MIXED if self.alive else routing.mark
+
+    def rerouted(self, token: int, routing: Route) -> None:
+        """Note that this is written."""
+        self.held, self.way = Held(token, self.held.producer, {}), routing.mark
 
     def next_sequence(self, part: Part) -> int:
         """Return the sequence number of the next batch."""

@@ -2,7 +2,8 @@
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from zlib import crc32
 
 from aiokafka.structs import TopicPartition
 
@@ -14,13 +15,15 @@ from faststream_outbox._values.shard import Shard
 from faststream_outbox.forwarders.batches import behind_refused
 from faststream_outbox.forwarders.connected_destination import Verdicts
 from faststream_outbox.forwarders.kafka.client import KafkaClient
-from faststream_outbox.forwarders.kafka.destination import KafkaDestination
+from faststream_outbox.forwarders.kafka.destination import KafkaDestination, is_of_a_partition_alone, name_of
+from faststream_outbox.forwarders.kafka.exact.book import ROUTING_BITS, Route
 from faststream_outbox.forwarders.kafka.exact.leaders import Leaders
 from faststream_outbox.forwarders.kafka.exact.positions import Books, InDoubtError, LanePositions
 from faststream_outbox.forwarders.kafka.exact.sending import ExactPartitionSender
 from faststream_outbox.forwarders.kafka.partitioning import SteadyPartitionChooser
 from faststream_outbox.forwarders.kafka.settings import KafkaSettings
 from faststream_outbox.forwarders.kafka.verdicts import KafkaAnswerError, classify
+from faststream_outbox.forwarders.outages import Outages
 from faststream_outbox.forwarders.suspects import Suspects
 
 NO_RIGHT = {29, 31}
@@ -40,18 +43,37 @@ class ExactKafkaDestination(KafkaDestination):
         suspects: See there.
         send_timeout: See there.
         books: What the lanes of the forwarder know of its shards.
+        outages: See there.
     """
 
-    def __init__(self, settings: KafkaSettings, suspects: Suspects, send_timeout: float, books: Books) -> None:
-        super().__init__(settings, suspects, send_timeout)
+    def __init__(
+        self,
+        settings: KafkaSettings,
+        suspects: Suspects,
+        send_timeout: float,
+        books: Books,
+        outages: Outages | None = None,
+    ) -> None:
+        super().__init__(settings, suspects, send_timeout, outages)
         self._chooser = SteadyPartitionChooser(settings)
         self._books = books
         self.positions = LanePositions(books)
+        self.positions.is_down = self._is_down
 
     async def _open(self) -> KafkaClient:
         client = await super()._open()
         self.positions.leaders = Leaders(client)
+        self.positions.routing = lambda: self._routing(client)
         return client
+
+    def _routing(self, client: KafkaClient) -> Route:
+        settings = self._settings
+        partitioner = getattr(settings.partitioner, "__qualname__", type(settings.partitioner).__qualname__)
+        choice = (len(client.partitions(settings.topic)), settings.partition, settings.key, partitioner)
+        return Route(settings.topic, crc32(repr(choice).encode()) % ((1 << ROUTING_BITS) - 1) + 1)
+
+    def _is_down(self, part: Part) -> bool:
+        return bool(self._outages) and self._outages.is_to_wait(name_of(TopicPartition(*part)))
 
     async def _look(self, client: KafkaClient) -> None:
         await super()._look(client)
@@ -63,11 +85,9 @@ class ExactKafkaDestination(KafkaDestination):
         self.positions.leaders = None
         await super()._drop()
 
-    def _part(
-        self, client: KafkaClient, partition: TopicPartition, lost: Collection[TopicPartition] = ()
-    ) -> str | None:
-        # A row that is deferred would be passed over while it is in doubt: here it waits where it stands.
-        return None
+    def _has_way_around(self, row: OutboxRow) -> bool:
+        # It is met again in its own partition only.
+        return False
 
     def _is_settled(self, client: KafkaClient, error: BaseException) -> bool:
         # A look that waits has its answers, and a batch that was not read back has its own.
@@ -89,11 +109,12 @@ class ExactKafkaDestination(KafkaDestination):
             told = await leaders.tell([Part(topic, partition) for partition in client.partitions(topic)])
         except KafkaAnswerError as error:
             raise _named(topic, error) from error
-        for answer in told.values():
-            if isinstance(answer, KafkaAnswerError):
-                raise _named(topic, answer) from answer
-            if isinstance(answer, Exception):
-                raise answer
+        problems = [answer for answer in told.values() if isinstance(answer, Exception)]
+        # A partition without a leader says nothing of rights, and the others may take rows.
+        named = [problem for problem in problems if isinstance(problem, KafkaAnswerError) and problem.code in NO_RIGHT]
+        if named or (problems and len(problems) == len(told)):
+            problem = [*named, *problems][0]
+            raise _named(topic, problem) from problem
 
     async def _send_shares(
         self, client: KafkaClient, shares: Mapping[TopicPartition, Sequence[OutboxRow]], verdicts: Verdicts
@@ -105,20 +126,32 @@ class ExactKafkaDestination(KafkaDestination):
                 by_shard[self.positions.shard_of(row.id)].append(row)
             part = Part(topic, partition)
             rows |= {(shard, part): of_shard for shard, of_shard in by_shard.items()}
-        problems = await self.positions.open_missing(rows.keys())
+        routing = self._routing(client)
+        problems = await self.positions.open_missing(rows.keys(), routing)
         async with asyncio.TaskGroup() as group:
             for (shard, part), of_part in rows.items():
                 book = self.positions.book_of(shard)
-                if book is not None and book.may_send(part):
+                if book is not None and book.may_send(part, routing):
                     sender = ExactPartitionSender(client, self._settings, part, verdicts, book)
-                    group.create_task(sender.send(of_part))
-                elif book is not None and part in problems:
-                    self._note_unopened(part, of_part, problems[part], verdicts)
+                    group.create_task(self._send_by(sender, client, TopicPartition(*part), of_part, verdicts))
                 else:
-                    why = Unsent(self.positions.why(shard))
-                    verdicts.update(dict.fromkeys([row.id for row in of_part], why))
+                    problem = problems.get(part) or self.positions.why_of_part(shard, part)
+                    if book is None or problem is None:
+                        why = Unsent(self.positions.why(shard))
+                        verdicts.update(dict.fromkeys([row.id for row in of_part], why))
+                    else:
+                        group.create_task(self._note_unsent(client, part, of_part, problem, verdicts))
 
-    def _note_unopened(self, part: Part, rows: Sequence[OutboxRow], problem: Exception, verdicts: Verdicts) -> None:
+    async def _note_unsent(
+        self, client: KafkaClient, part: Part, rows: Sequence[OutboxRow], problem: Exception, verdicts: Verdicts
+    ) -> None:
+        """Note that nothing can be sent to a partition now."""
+        partition = TopicPartition(*part)
+        name = self._part(client, partition)
+        is_alone = isinstance(problem, InDoubtError) or await is_of_a_partition_alone(client, partition, problem)
+        if name is not None and is_alone:
+            self._note_down(name, rows, problem, verdicts)
+            return
         verdict = classify(problem, elsewhere=part.topic != self._settings.topic)
         if isinstance(verdict, Refused):
             refused = [Refused(_named(part.topic, problem))] * len(rows)

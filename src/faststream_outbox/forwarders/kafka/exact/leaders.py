@@ -11,7 +11,12 @@ from aiokafka.protocol.offset import OffsetRequest
 from aiokafka.protocol.transaction import InitProducerIdRequest
 
 from faststream_outbox._values.position import Part, Producer
-from faststream_outbox.forwarders.kafka.client import UNKNOWN_TOPIC_OR_PARTITION, KafkaClient
+from faststream_outbox.forwarders.kafka.client import (
+    SERVER_SECONDS,
+    UNKNOWN_TOPIC_OR_PARTITION,
+    KafkaClient,
+    LeaderUnreachableError,
+)
 from faststream_outbox.forwarders.kafka.exact.look import Log
 from faststream_outbox.forwarders.kafka.exact.protocol import DescribeProducersRequest, Found, batches_of, next_sequence
 from faststream_outbox.forwarders.kafka.verdicts import KafkaAnswerError
@@ -94,7 +99,12 @@ class Leaders:
 
         async def one(leader: int, of_leader: list[Part]) -> None:
             try:
-                found.update(await self._told(leader, of_leader))
+                # One that does not answer is not to keep the answers of the others.
+                async with asyncio.timeout(SERVER_SECONDS):
+                    found.update(await self._told(leader, of_leader))
+            except TimeoutError:
+                problem = LeaderUnreachableError(f"server {leader}: no answer in {SERVER_SECONDS:g} s")
+                found.update(dict.fromkeys(of_leader, problem))
             except Exception as error:  # noqa: BLE001 - other leaders may answer
                 found.update(dict.fromkeys(of_leader, error))
 

@@ -14,7 +14,7 @@ from faststream_outbox._store.protocol import HandOver
 from faststream_outbox._values.position import Mark, Move, Part, Producer
 from faststream_outbox._values.row import OutboxRow
 from faststream_outbox._values.shard import Shard
-from faststream_outbox.forwarders.kafka.exact.book import ShardBook
+from faststream_outbox.forwarders.kafka.exact.book import ROUTING_BITS, Route, ShardBook, routing_of
 from faststream_outbox.forwarders.kafka.exact.leaders import Leaders, MissingError, Told
 from faststream_outbox.forwarders.kafka.exact.look import Clear, Finding, Look, Read, Wait
 
@@ -66,9 +66,15 @@ class LanePositions:
         self._in_hand: dict[Shard, ShardBook] = {}
         self._shards: Mapping[int, Shard] = {}
         self._why: dict[Shard, Exception] = {}
-        """Why rows of a shard cannot be sent now."""
+        """Why no rows of a shard can be sent now."""
+        self._why_parts: dict[tuple[Shard, Part], Exception] = {}
+        """Why it cannot be known now what has become of the last batch to a partition."""
         self.leaders: Leaders | None = None
         """Over the connections that the lane has now."""
+        self.routing: Callable[[], Route] = lambda: Route("", 0)
+        """Returns how rows are routed now."""
+        self.is_down: Callable[[Part], bool] = lambda _part: False
+        """Returns whether a partition is known to be down, and not to be asked about now."""
 
     @property
     def forwarder(self) -> str:
@@ -76,7 +82,7 @@ class LanePositions:
 
     def begin(self) -> None:
         # What an earlier hand-over has left was cut off: its shards are taken over again, and are in doubt.
-        self._in_hand, self._shards, self._why = {}, {}, {}
+        self._in_hand, self._shards, self._why, self._why_parts = {}, {}, {}, {}
 
     async def look(self, taken: HandOver) -> Collection[int]:
         self.begin()
@@ -86,6 +92,8 @@ class LanePositions:
             book = self._books.by_shard.pop(shard, None)
             if book is not None and book.is_last(taken.tokens.get(shard), taken.run):
                 self._in_hand[shard] = book
+                if book.way != self.routing().mark:
+                    book.reconsider()
             else:
                 strange[shard] = book
         if strange:
@@ -95,6 +103,7 @@ class LanePositions:
                 await self._look()
         except TimeoutError as error:
             self._doubtful_shards(error)
+        await self._reroute()
         if not any(book.found for book in self._in_hand.values()):
             return ()
         return [row.id for row in taken.rows if self._is_found(row)]
@@ -105,11 +114,11 @@ class LanePositions:
 
     async def _take_over(self, shards: Mapping[Shard, ShardBook | None], taken: HandOver) -> None:
         producers = await self._new_producers([shard for shard in shards if shard not in taken.tokens])
-        takeovers = [
-            Takeover(shard, taken.tokens.get(shard), new_token(), producers.get(shard))
-            for shard in shards
-            if shard in taken.tokens or shard in producers
-        ]
+        routing = self.routing().mark
+        seen = {shard: taken.tokens[shard] for shard in shards if shard in taken.tokens}
+        # Whatever may be in doubt was routed as the last process did.
+        takeovers = [Takeover(shard, token, new_token(routing_of(token))) for shard, token in seen.items()]
+        takeovers += [Takeover(shard, None, new_token(routing), producer) for shard, producer in producers.items()]
         held = await self._books.store.take_over(self.forwarder, takeovers) if takeovers else {}
         for takeover in takeovers:
             if takeover.shard in held:
@@ -135,9 +144,25 @@ class LanePositions:
     async def _new_producer(self) -> Producer:
         return await self._asking().new_producer()
 
+    async def _reroute(self) -> None:
+        """Write how rows are routed now, where nothing is in doubt, before the first of them is sent."""
+        routing = self.routing()
+        marks = {shard: mark for shard, book in self._in_hand.items() if (mark := book.reroute(routing)) is not None}
+        takeovers = [Takeover(shard, self._in_hand[shard].token, new_token(mark)) for shard, mark in marks.items()]
+        held = await self._books.store.take_over(self.forwarder, takeovers) if takeovers else {}
+        for shard, _, token, _ in takeovers:
+            if shard in held:
+                self._in_hand[shard].rerouted(token, routing)
+            else:
+                del self._in_hand[shard]
+                self._why[shard] = InDoubtError("another process has taken the shard over meanwhile")
+
     async def _look(self) -> None:
         """Ask and read until nothing is in doubt, but for what has to wait."""
-        waiting: set[tuple[Shard, Part]] = set()
+        waiting = {
+            (shard, part) for shard, book in self._in_hand.items() for part in book.doubtful() if self.is_down(part)
+        }
+        self._why_parts = dict.fromkeys(waiting, InDoubtError("the partition is down"))
         while looks := self._looks(waiting):
             told = await self._asking().tell(looks.keys())
             cleared: list[tuple[_Doubt, Clear]] = []
@@ -170,7 +195,7 @@ class LanePositions:
 
     def _cannot_tell(self, one: "_Doubt", error: Exception, waiting: set[tuple[Shard, Part]]) -> None:
         waiting.add((one.shard, one.part))
-        self._why[one.shard] = error
+        self._why_parts[one.shard, one.part] = error
 
     def _doubtful_shards(self, error: Exception) -> None:
         for shard, book in self._in_hand.items():
@@ -205,8 +230,12 @@ class LanePositions:
                     None,
                 )
 
-    async def open_missing(self, wanted: Collection[tuple[Shard, Part]]) -> Mapping[Part, Exception]:
+    async def open_missing(self, wanted: Collection[tuple[Shard, Part]], routing: Route) -> Mapping[Part, Exception]:
         """Begin partitions that their shard has not sent to before.
+
+        Args:
+            wanted: Shards, and where their rows go.
+            routing: How these rows were routed.
 
         Returns:
             Why some could not be begun: they get no rows.
@@ -214,8 +243,7 @@ class LanePositions:
         missing: defaultdict[Shard, set[Part]] = defaultdict(set)
         for shard, part in wanted:
             book = self._in_hand.get(shard)
-            # A partition may be new, and the last batch of a row in another one: nothing is to be in doubt then.
-            if book is not None and part not in book.entries and not book.doubtful():
+            if book is not None and book.may_begin(part, routing):
                 missing[shard].add(part)
         return await self._open(missing) if missing else {}
 
@@ -242,8 +270,12 @@ class LanePositions:
         """Return what is known of a shard; None where it could not be taken over."""
         return self._in_hand.get(shard)
 
+    def why_of_part(self, shard: Shard, part: Part) -> Exception | None:
+        """Return why it is not known what has become of a shard's last batch to a partition; None if that is known."""
+        return self._why_parts.get((shard, part))
+
     def why(self, shard: Shard) -> Exception:
-        """Return why rows of a shard cannot be sent now."""
+        """Return why no rows of a shard can be sent now."""
         return self._why_not(shard)
 
     def _why_not(self, shard: Shard | None) -> Exception:
@@ -264,7 +296,8 @@ class LanePositions:
         books = {shard: self._in_hand[shard] for shard in rows if shard in self._in_hand}
         # Marks cost as much as the rest of it, and are of use only where a look has found records.
         return {
-            shard: book.move(new_token(), marks_of(rows[shard]) if book.alive else ()) for shard, book in books.items()
+            shard: book.move(new_token(book.routing), marks_of(rows[shard]) if book.alive else ())
+            for shard, book in books.items()
         }
 
     def written(self, moves: Mapping[Shard, Move]) -> None:
@@ -303,6 +336,10 @@ def marks_of(rows: Iterable[OutboxRow]) -> list[Mark]:
     return [mark_of(row) for row in rows]
 
 
-def new_token() -> int:
-    """Return a number that no other process writes: a database that has lost a commit does not count on from it."""
-    return secrets.randbits(63)
+def new_token(routing: int) -> int:
+    """Return a number that no other process writes: a database that has lost a commit does not count on from it.
+
+    Args:
+        routing: The mark of the routing that it is to say.
+    """
+    return secrets.randbits(63 - ROUTING_BITS) << ROUTING_BITS | routing
