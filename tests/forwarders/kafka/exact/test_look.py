@@ -4,6 +4,7 @@ import pytest
 
 from faststream_outbox._values.position import Mark, Position
 from faststream_outbox.forwarders.kafka.exact.look import (
+    PATIENCE,
     SEQUENCES,
     Batch,
     Clear,
@@ -201,3 +202,12 @@ def test_retention_overtakes_it() -> None:
     assert look.judge(Log(None, 400, 500)) == Read(400)
     look.read([], 500)
     assert look.judge(Log(None, 400, 500)) == Clear(Position(11, 499), marks(1), (Problem.DELETED,))
+
+
+def test_a_log_that_never_shows_what_was_acknowledged_is_another_one() -> None:
+    look, log = Look(KNOWN), Log(12, 0, 50)
+    for _ in range(PATIENCE):
+        assert isinstance(look.judge(log), Wait)
+    assert look.judge(log) == Read(0)
+    look.read([batch(10, 1, 2, offset=48)], 50)
+    assert look.judge(log) == Clear(Position(12, 49), marks(1, 2), (Problem.ANOTHER_LOG,))

@@ -178,8 +178,12 @@ class Look:
     def _before_reading(self, log: Log) -> Finding | None:
         if log.end <= self.known.last_offset:
             if log.next_sequence is not None and distance(log.next_sequence, self.known.next_sequence) >= 0:
-                # A new leader learns only after a moment how far its log may be read.
-                return Wait("the leader does not show yet what was acknowledged")
+                # A new leader learns only after a moment how far its log may be read. A topic made anew looks like that
+                # for good, if a late batch has come to it.
+                self._waits += 1
+                if self._waits <= PATIENCE:
+                    return Wait("the leader does not show yet what was acknowledged")
+                self._waits = 0
             return None
         if log.next_sequence == self.known.next_sequence and not self.must_read:
             return Clear(self.known)
