@@ -811,6 +811,31 @@ async def pause_once(lane: Lane, team: Team) -> None:
     await task
 
 
+async def test_an_outcome_that_no_hand_over_comes_to_is_written_beside_them(
+    make: Make,
+    destination: ScriptedDestination,
+    store: ScriptedStore,
+    team: Team,
+    clock: Clock,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    row_id = store.publish(key="a")
+    store.script.next_failures["commit"] = deque([Trouble("no database")])
+    lane = quick(make)
+    await fail(lane)
+    # As where its queue is paused, or the shard rests.
+    monkeypatch.setattr(lane._rounds, "next", lambda: [Shard("orders", 0), Shard("orders", 1)])
+    assert store._records[row_id].shard not in lane._rounds.next()
+    clock.now += remembered.LATE_SECONDS - 0.1
+    await run(lane)
+    assert len(team.remembered) == 1, "other hand-overs come first"
+    clock.now += 0.2
+    await run(lane)
+    assert team.remembered.is_empty
+    assert store.rows == []
+    assert destination.sent == [[row_id]]
+
+
 async def test_during_an_outage_outcomes_are_written(
     make: Make, destination: ScriptedDestination, store: ScriptedStore
 ) -> None:

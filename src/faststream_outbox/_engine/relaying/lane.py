@@ -140,8 +140,7 @@ class Lane(Service):
         if self._pause.is_on:
             await self._sit_out()
             return
-        if self._breaker.state is not BreakerState.CLOSED:
-            await self._write_remembered()
+        await self._write_remembered(are_sending=self._breaker.state is BreakerState.CLOSED)
         if (wait := self._remembered.seconds_to_wait()) > 0:
             await self.sleep(min(wait, FULL_SECONDS))
             return
@@ -167,11 +166,11 @@ class Lane(Service):
             with self.resting():
                 await self._pause.change(self._remembered.seconds_to_next_write())
 
-    async def _write_remembered(self, *, is_last: bool = False) -> None:
+    async def _write_remembered(self, *, are_sending: bool = False, is_last: bool = False) -> None:
         """Write outcomes that are remembered, in hand-overs that send nothing."""
         if not is_last:
             await self._look_up()
-        for shard in self._remembered.shards_to_write(is_last=is_last):
+        for shard in self._remembered.shards_to_write(are_sending=are_sending, is_last=is_last):
             has_more = True
             while has_more:
                 left = len(self._remembered)

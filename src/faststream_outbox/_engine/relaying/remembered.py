@@ -27,6 +27,10 @@ others were settled by another process, or deleted by a person."""
 WRITE_SECONDS = 1.0
 """How often outcomes are tried while the forwarder sends nothing."""
 
+LATE_SECONDS = 5.0
+"""An outcome that has waited so long for a hand-over that takes its row is tried by one that sends nothing: rows of its
+shard may be left out for hours, since they are for a part that is down or are not to be sent now."""
+
 LINE_SECONDS = 10.0
 """Between two lines of the log about rows that are set aside; those of the time between are named in the next one."""
 
@@ -40,7 +44,7 @@ class Remembered:
     A hand-over that fails behind the answer of its destination leaves its verdicts here. The next hand-over that takes
     such a row, locked and unchanged, writes the outcome and does not send the row. So a failure of the database repeats
     nothing, however long it lasts, as long as the process lives. During a pause, an outage and at a stop there are
-    hand-overs that send nothing, and write these outcomes alone.
+    hand-overs that send nothing, and write these outcomes alone. So there are for rows that no other one comes to.
 
     Where the database refuses an outcome for good, its row is *set aside*: hand-overs leave it out, and now and then
     one of them tries to write it.
@@ -108,16 +112,22 @@ class Remembered:
             if answer.is_left_out(now)
         ]
 
-    def shards_to_write(self, *, is_last: bool = False) -> Collection[Shard]:
+    def shards_to_write(self, *, are_sending: bool = False, is_last: bool = False) -> Collection[Shard]:
         """Return the shards of outcomes that it is time to try without sending anything.
 
         Args:
+            are_sending: Whether there are other hand-overs, which are to come first.
             is_last: Whether nobody tries them afterwards, so that it is time for all of them.
         """
         now = time.monotonic()
-        if now < self._next_write and not is_last:
+        if not self._answers or (now < self._next_write and not is_last):
             return ()
-        shards = {answer.shard for answer in self._answers.values() if is_last or now >= answer.next_try}
+        patience = LATE_SECONDS if are_sending else 0.0
+        shards = {
+            answer.shard
+            for answer in self._answers.values()
+            if is_last or now >= max(answer.next_try, answer.made_at) + patience
+        }
         if shards:
             self._next_write = now + WRITE_SECONDS
         return shards
