@@ -343,7 +343,7 @@ async def test_what_was_answered_is_written_during_a_pause(make: Callable[..., R
     relay = make()
     ids = await lose_the_answers(relay, publishing, relay.team.pause.begin)
     relay.start(lanes=2)
-    await until(lambda: relay.destination.sent)
+    await until(lambda: relay.team.pause.is_on)
     [late] = await publishing.publish("a")
 
     async def the_late_one_is_left() -> bool:
