@@ -342,7 +342,7 @@ async def lose_the_answers(relay: Relay, publishing: Publishing, then: Callable[
 async def test_what_was_answered_is_written_during_a_pause(make: Callable[..., Relay], publishing: Publishing) -> None:
     relay = make()
     ids = await lose_the_answers(relay, publishing, relay.team.pause.begin)
-    relay.start(lanes=2)
+    relay.start()
     await until(lambda: relay.team.pause.is_on)
     [late] = await publishing.publish("a")
 

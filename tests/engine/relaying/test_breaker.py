@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterator
+from contextlib import nullcontext
 
 import pytest
 from tenacity.wait import wait_fixed
@@ -321,3 +322,22 @@ async def test_while_rows_wait_for_a_part_out_of_the_way_the_log_does_not_say_th
     are_down = False
     answer(breaker)
     assert len(log.recoveries) == 1
+
+
+@pytest.mark.parametrize("begins_first", [True, False])
+async def test_a_probe_that_finds_nothing_beside_a_lane_that_holds_shards_is_no_recovery(
+    breaker: Breaker, clock: Clock, log: Lines, *, begins_first: bool
+) -> None:
+    lose_connections(breaker)
+    clock.now += 100.0
+    with breaker.beside() if begins_first else nullcontext():
+        async with breaker.turn() as may_go:
+            assert may_go
+            breaker.connected("lane-0")
+            breaker.connected("lane-1")
+            with nullcontext() if begins_first else breaker.beside():
+                breaker.idle(["shard"])
+    assert breaker.state is not CLOSED
+    async with breaker.turn():
+        breaker.idle(["shard"])
+    assert breaker.state is CLOSED

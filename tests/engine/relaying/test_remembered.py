@@ -868,6 +868,19 @@ async def test_a_stop_tries_outcomes_until_the_database_answers(
     assert team.remembered.is_empty
 
 
+async def test_a_stop_that_has_all_the_time_ends_although_the_database_never_comes_back(
+    make: Make, store: ScriptedStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.publish(key="a")
+    monkeypatch.setattr("faststream_outbox._engine.relaying.lane.DATABASE_SECONDS", 0.1)
+    store.script.failing["commit"] = Trouble("no database")
+    lane = quick(make)
+    lane.start()
+    await until(lambda: store.script.calls["commit"])
+    async with asyncio.timeout(5):
+        await lane.stop(None)
+
+
 async def test_a_stop_tries_all_that_is_set_aside_just_once(
     make: Make, destination: ScriptedDestination, store: ScriptedStore
 ) -> None:

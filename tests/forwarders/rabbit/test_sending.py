@@ -374,14 +374,14 @@ async def test_what_an_exchange_without_a_routing_key_returns_is_refused_without
     assert client.asked == []
 
 
-async def test_where_a_row_has_its_own_routing_key_the_queue_of_that_name_is_asked_about() -> None:
+async def test_a_row_with_a_routing_key_of_its_own_is_refused_without_a_question() -> None:
     settings = RabbitSettings.of(RabbitBroker(logger=None).publisher("q", exchange="e"))
     client, verdicts = FakeClient(lambda _: returned()), dict[int, Verdict]()
     client.queues_down.add("other")
     [its_row] = rows("a")
     await MessageSender(client, settings, Outages(), verdicts).send([Parcel(its_row, "other")])
-    assert isinstance(verdicts[0], Unsent)
-    assert client.asked == ["other"]
+    assert isinstance(verdicts[0], Refused)
+    assert client.asked == []
 
 
 async def test_where_it_cannot_be_asked_a_returned_message_is_refused() -> None:

@@ -1,8 +1,8 @@
 """Keeps the lanes of a forwarder away from a destination that is down, all but one that tries it now and then."""
 
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Hashable, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Collection, Hashable, Iterable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from enum import StrEnum
 
 from tenacity import RetryCallState, Retrying
@@ -108,6 +108,16 @@ class Breaker:
             if is_probe:
                 self._is_probing = False
                 self._changed.send()
+
+    @contextmanager
+    def beside(self) -> Iterator[None]:
+        """Do within it what holds shards and does not use the destination, so that others may find nothing to send."""
+        self._turns += 1
+        self._have_met = True
+        try:
+            yield
+        finally:
+            self._turns -= 1
 
     def connected(self, lane: Hashable) -> None:
         """Note that a lane is connected. An outage is not over by this: that rows can be sent is still to be seen."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
@@ -117,9 +118,10 @@ class Lane(Service):
         self._found = False
         self._has_tried_last = False
         """Whether the outcomes that are remembered were tried for the last time, at a stop."""
+        self._last_tries_end = math.inf
 
     def start(self) -> None:
-        self._has_tried_last = False
+        self._has_tried_last, self._last_tries_end = False, math.inf
         super().start()
 
     def interrupt(self) -> None:
@@ -129,11 +131,13 @@ class Lane(Service):
         self._connector.give_up()
 
     def has_more(self) -> bool:
-        return not (self._remembered.is_empty or self._has_tried_last)
+        is_over = self._has_tried_last or time.monotonic() >= self._last_tries_end
+        return not (is_over or self._remembered.is_empty)
 
     async def run_once(self) -> None:
         if self.is_stopping:
-            # Where that fails, the loop tries it again until the stop's time is over.
+            # Where that fails, the loop tries it again until the stop's time is over; a stop may have all the time.
+            self._last_tries_end = min(self._last_tries_end, time.monotonic() + DATABASE_SECONDS)
             await self._write_remembered(is_last=True)
             self._has_tried_last = True
             return
@@ -175,7 +179,8 @@ class Lane(Service):
             while has_more:
                 left = len(self._remembered)
                 left_out = () if is_last else self._remembered.left_out()
-                taken, _ = await self._hand_over([shard], left_out, sends=False)
+                with self._breaker.beside():
+                    taken, _ = await self._hand_over([shard], left_out, sends=False)
                 has_more = taken is not None and taken.has_more and len(self._remembered) < left
 
     async def _use_turn(self) -> float | None:
@@ -327,7 +332,7 @@ class Lane(Service):
         """Note what has become final."""
         self._found = self._found or account.has_worked
         verdicts, settlements = account.written()
-        if account.taken is not None and account.taken.rows:
+        if account.has_worked:
             self._meter.handed_over(self._measured(account, verdicts, settlements))
         before = self._tally.dead
         self._tally.add(verdicts, settlements)
@@ -341,13 +346,20 @@ class Lane(Service):
         return HandedOver(
             forwarder=self._forwarder,
             address=self._address,
-            rows=() if account.taken is None else account.taken.rows,
+            rows=self._worked_on(account),
             verdicts=verdicts,
             settlements=settlements,
             taking_seconds=account.taken_at - account.began,
             sending_seconds=account.answered_at - account.taken_at,
             seconds=time.monotonic() - account.began,
         )
+
+    @staticmethod
+    def _worked_on(account: Account) -> Sequence[OutboxRow]:
+        """Return the rows of a hand-over, of one that sends nothing only those with an outcome to write."""
+        if account.taken is None:
+            return ()
+        return account.taken.rows if account.to_send else [answer.row for answer in account.known]
 
     def _say_dead(self, answers: Iterable[Answer]) -> None:
         for row, outcome in (answer.settlement for answer in answers):

@@ -165,8 +165,7 @@ class MessageSender(ChainSender):
     async def _read(self, row: OutboxRow, routing_key: str, error: BaseException) -> Verdict | None:
         its_meaning = meaning(error)
         if its_meaning in (Meaning.REFUSED, Meaning.QUEUE_DOWN):
-            queue = self._settings.queue if routing_key == self._settings.routing_key else routing_key
-            outage = await self._outage(routing_key, queue, its_meaning)
+            outage = await self._outage(routing_key, its_meaning)
             if outage is None or self._settings.count_nacks:
                 return Refused(error)
             self._outages.failed(routing_key, outage)
@@ -179,17 +178,24 @@ class MessageSender(ChainSender):
         self._note_trouble(error, its_meaning)
         return None
 
-    async def _outage(self, routing_key: str, queue: str, its_meaning: Meaning) -> QueueOutageError | None:
+    async def _outage(self, routing_key: str, its_meaning: Meaning) -> QueueOutageError | None:
         """Return what is wrong with the queue that has not taken a message, unless there is none."""
         if its_meaning is Meaning.QUEUE_DOWN:
             return QueueOutageError.of_nack(self._settings.exchange.name, routing_key)
+        queue = self._queue_behind(routing_key)
         if not queue:
-            # AMQP does not tell which queues are bound to an exchange, so all that can be asked about has a name.
             return None
         async with self._asking:
             if queue not in self._are_down:
                 self._are_down[queue] = await self._is_node_down(queue)
         return QueueOutageError.of_node(queue) if self._are_down[queue] else None
+
+    def _queue_behind(self, routing_key: str) -> str:
+        """Return the queue that can be asked about, or nothing."""
+        if not self._settings.exchange.name:
+            return routing_key
+        # AMQP does not tell which queues are bound to an exchange. That of the publisher has a name.
+        return self._settings.queue if routing_key == self._settings.routing_key else ""
 
     async def _is_node_down(self, queue: str) -> bool:
         try:
