@@ -111,7 +111,7 @@ class Breaker:
 
     @contextmanager
     def beside(self) -> Iterator[None]:
-        """Do within it what holds shards and does not use the destination, so that others may find nothing to send."""
+        """Hold shards within it and leave the destination alone: meanwhile others may find nothing to send."""
         self._turns += 1
         self._have_met = True
         try:
