@@ -115,15 +115,15 @@ async def test_a_destination_degrades_and_the_database_decides_whether_it_is_rea
 
 
 async def test_tables_that_are_not_as_declared_are_not_ready(
-    broker: OutboxBroker, engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
+    make_broker: MakeBroker, engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await broker.start()
-    await health_when(broker, "ok")
+    monkeypatch.setattr(health_module, "ANSWER_SECONDS", 0.0)
+    publishing = make_broker()
+    assert (await publishing.health()).state == "ok"
     async with engine.begin() as connection:
         await connection.execute(text("ALTER TABLE outbox DROP COLUMN timer_id"))
-    assert (await broker.health()).is_ready, "what was seen a moment ago is not looked at again"
-    monkeypatch.setattr(health_module, "SCHEMA_SECONDS", 0.0)
-    broker._judge._good_until = 0.0
-    health = await broker.health()
+    assert (await publishing.health()).is_ready, "what was seen a moment ago is not looked at again"
+    publishing._judge._good_until = 0.0
+    health = await publishing.health()
     assert (health.is_live, health.is_ready) == (True, False)
     assert health.not_ready == ["outbox is not as it is declared; see validate_schema"]

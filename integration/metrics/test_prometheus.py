@@ -14,6 +14,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
 from faststream_outbox import ConstantRetry, OutboxBroker
+from faststream_outbox._engine.runtime import Runtime
 from faststream_outbox.exceptions import ConfigError
 from faststream_outbox.metrics.instruments import ALL, Kind
 from faststream_outbox.prometheus import OutboxMetrics, OutboxPrometheusMiddleware
@@ -207,6 +208,38 @@ async def test_brokers_share_one_registry(
         OutboxMetrics(registry=registry)
     with pytest.raises(ConfigError, match="outbox: must not be empty"):
         metrics.named("")
+
+
+async def test_two_brokers_with_one_name_are_told_apart(
+    make_broker: MakeBroker, metrics: OutboxMetrics, page: Page
+) -> None:
+    first, second = make_broker(metrics=metrics), make_broker(metrics=metrics)
+    await first.start()
+    await second.start()
+    assert (page("database_up"), page("database_up", outbox="outbox#2")) == (1, 1)
+    await first.stop()
+    assert (page("database_up"), page("database_up", outbox="outbox#2")) == (None, 1)
+
+
+async def test_gauges_that_cannot_be_read_hide_no_others(
+    make_broker: MakeBroker, metrics: OutboxMetrics, page: Page, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where another thread reads a set that a loop changes, again and again."""
+    first, second = make_broker(metrics=metrics.named("one")), make_broker(metrics=metrics.named("two"))
+    await asyncio.gather(first.start(), second.start())
+    broken = first.config.broker_config.current_runtime
+    failures = iter([RuntimeError("Set changed size during iteration")] * 3)
+
+    def stalled(runtime: Runtime) -> list[str]:
+        if runtime is broken and (failure := next(failures, None)):
+            raise failure
+        return []
+
+    monkeypatch.setattr(Runtime, "stalled", property(stalled))
+    assert page("database_up", outbox="one") == 1, "it is tried again"
+    failures = iter([RuntimeError("Set changed size during iteration")] * 100)
+    assert page("database_up", outbox="one") is None
+    assert page("database_up", outbox="two") == 1
 
 
 async def test_faststreams_own_middleware(

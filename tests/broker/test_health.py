@@ -12,6 +12,7 @@ from faststream.asgi import AsgiFastStream, make_ping_asgi
 from faststream.kafka import KafkaBroker
 
 from faststream_outbox import BrokerHealth, ForwarderState, HealthState, OutboxBroker
+from faststream_outbox.broker import health as health_module
 from faststream_outbox.fastapi import make_health_router
 from faststream_outbox.probes import make_live_asgi, make_ready_asgi
 
@@ -84,6 +85,27 @@ async def test_before_the_start_it_is_not_ready_unless_it_only_publishes(broker:
     health = await broker.health(timeout=0.1)
     assert "the broker is not started, or stops" in health.not_ready
     assert health.is_live
+
+
+async def test_the_database_is_asked_once_however_many_probe(
+    broker: OutboxBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[None] = []
+
+    async def ping() -> bool:
+        asked.append(None)
+        await asyncio.sleep(0.01)
+        return False
+
+    monkeypatch.setattr(broker._storage.store, "ping", ping)
+    answers = await asyncio.gather(*(broker.health() for _ in range(20)))
+    assert {tuple(answer.not_ready) for answer in answers} == {("the database takes no writes",)}
+    assert len(asked) == 1
+    monkeypatch.setattr(health_module, "ANSWER_SECONDS", 0.0)
+    broker._judge._answer_until = 0.0
+    await broker.health()
+    await broker.health()
+    assert len(asked) == 3
 
 
 @pytest.fixture

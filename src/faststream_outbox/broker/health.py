@@ -14,6 +14,9 @@ from faststream_outbox.forwarders.status import ForwarderState
 SCHEMA_SECONDS = 60.0
 """For so long tables that were as declared are not compared again: a probe comes every few seconds, in each process."""
 
+ANSWER_SECONDS = 1.0
+"""For so long what the database has answered is the answer to all who probe."""
+
 _TROUBLES = {
     ForwarderState.CONNECTING: "has not reached its destination yet",
     ForwarderState.DOWN: "cannot use its destination",
@@ -73,10 +76,13 @@ class BrokerHealth:
 
 
 class HealthJudge:
-    """Judges one broker; remembers when its tables were seen to be as they are declared."""
+    """Judges one broker; remembers for a moment what the database has answered, and that its tables were in order."""
 
     def __init__(self) -> None:
         self._good_until = 0.0
+        self._answer: Sequence[str] = ()
+        self._answer_until = 0.0
+        self._asking = asyncio.Lock()
 
     async def judge(
         self,
@@ -99,10 +105,18 @@ class HealthJudge:
         not_ready = [] if is_started else ["the broker is not started, or stops"]
         return BrokerHealth(
             dead=() if runtime is None else runtime.stalled,
-            not_ready=[*not_ready, *await self._of_database(store, seconds)],
+            not_ready=[*not_ready, *await self._answered(store, seconds)],
             degraded=() if runtime is None else [*_degraded(runtime, forwarders)],
             forwarders={forwarder.name: forwarder.state for forwarder in forwarders if forwarder.has_name},
         )
+
+    async def _answered(self, store: Store, seconds: float) -> Sequence[str]:
+        # One question at a time, however many probe: each takes a connection of the application's pool.
+        async with self._asking:
+            if time.monotonic() >= self._answer_until:
+                self._answer = await self._of_database(store, seconds)
+                self._answer_until = time.monotonic() + ANSWER_SECONDS
+            return self._answer
 
     async def _of_database(self, store: Store, seconds: float) -> Sequence[str]:
         try:

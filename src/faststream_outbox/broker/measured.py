@@ -47,14 +47,14 @@ class Measured:
             interval=metrics.refresh_seconds,
             most_queues=metrics.most_queues,
         )
-        self._source = Source(
+        source = Source(
             outbox=metrics.name_of(self._table),
             runtime=runtime,
             forwarders=forwarders,
             pool=engine.pool,
             looker=looker,
         )
-        metrics.watch(self._source)
+        self._source = metrics.watch(source)
         looker.start()
 
     async def stop(self) -> None:

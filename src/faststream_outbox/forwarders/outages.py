@@ -60,7 +60,7 @@ class Outages:
         """Return the outage of a part, unless it is to be forgotten."""
         outage = self._outages.get(part)
         if outage is not None and time.monotonic() - outage.next_try > FORGOTTEN_SECONDS:
-            del self._outages[part]
+            self._outages.pop(part, None)
             return None
         return outage
 
@@ -145,6 +145,7 @@ class Outages:
         now = time.monotonic()
         return [
             PartDown(name=part, error=str(outage.error), seconds=now - outage.since, tries=outage.tries)
-            for part, outage in self._all().items()
+            # A copy: metrics are read in other threads too.
+            for part, outage in [*self._all().items()]
             if not outage.is_over
         ]

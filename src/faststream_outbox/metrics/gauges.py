@@ -43,7 +43,8 @@ class Source:
         yield from _of_process(self.runtime)
         yield from _of_pool(self.pool)
         for forwarder in self.forwarders():
-            yield from _of_forwarder(forwarder)
+            if forwarder.has_name:
+                yield from _of_forwarder(forwarder)
         yield from _of_looks(self.looker)
 
 

@@ -1,7 +1,10 @@
 """The metrics of one or several brokers, without the form in which they are shown."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from copy import copy
+from dataclasses import replace
+from itertools import count
 from typing import Self
 
 from faststream_outbox._engine.meter import Meter
@@ -13,6 +16,9 @@ from faststream_outbox.metrics.sink import Sink
 
 DEFAULT_REFRESH_SECONDS = 15.0
 DEFAULT_MOST_QUEUES = 100
+
+ATTEMPTS = 5
+"""To read gauges in a thread beside the loops."""
 
 
 class Metrics:
@@ -63,9 +69,17 @@ class Metrics:
         """Return the meter of a broker with this table."""
         return Recorder(self.name_of(table), self._sink, Names(self.most_queues))
 
-    def watch(self, source: Source) -> None:
-        """Show the gauges of a broker, until ``forget``."""
-        self._sources.append(source)
+    def watch(self, source: Source) -> Source:
+        """Show the gauges of a broker, until ``forget`` of what is returned.
+
+        Of two brokers with one name, the second is shown with a number, as ``outbox#2``: nobody may read a gauge twice.
+        """
+        names = {each.outbox for each in self._sources}
+        numbered = (f"{source.outbox}#{number}" for number in count(2))
+        name = source.outbox if source.outbox not in names else next(each for each in numbered if each not in names)
+        shown = replace(source, outbox=name)
+        self._sources.append(shown)
+        return shown
 
     def forget(self, source: Source) -> None:
         """Show the gauges of a broker no longer; any number of times."""
@@ -73,7 +87,16 @@ class Metrics:
             self._sources.remove(source)
 
     def readings(self) -> Iterator[GaugeValue]:
-        """Yield the values of all gauges of all brokers; the first label is the outbox."""
+        """Yield the values of all gauges of all brokers, in any thread; the first label is the outbox."""
         for source in [*self._sources]:
-            for instrument, labels, value in source.readings():
+            for instrument, labels, value in _read(source):
                 yield GaugeValue(instrument, (source.outbox, *labels), float(value))
+
+
+def _read(source: Source) -> Sequence[GaugeValue]:
+    """Return the values of a broker's gauges; none where they cannot be read, for the sake of the others."""
+    for _ in range(ATTEMPTS):
+        # The loops go on meanwhile where this is another thread, and a set may change while it is read.
+        with suppress(RuntimeError):
+            return [*source.readings()]
+    return ()

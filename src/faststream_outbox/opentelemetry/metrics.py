@@ -1,6 +1,10 @@
 """The outbox's metrics for OpenTelemetry."""
 
-from collections.abc import Iterable, Sequence
+import math
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from opentelemetry.metrics import CallbackOptions, Counter, Histogram, Meter, MeterProvider, Observation, get_meter
@@ -13,6 +17,9 @@ from faststream_outbox.metrics.recorder import Names
 from faststream_outbox.opentelemetry.standard import StandardMetrics, StandardRecorder
 
 OUTBOX = "outbox.name"
+
+COLLECTION_SECONDS = 0.1
+"""Gauges that are asked for within so long are of one collection."""
 
 
 class OutboxMetrics(Metrics):
@@ -44,9 +51,10 @@ class OutboxMetrics(Metrics):
         meter = get_meter("faststream_outbox", meter_provider=meter_provider)
         super().__init__(_TelemetrySink(meter), refresh_seconds=refresh_seconds, most_queues=most_queues)
         self._standard = StandardMetrics(meter)
+        gauges = _Gauges(self)
         for each in ALL:
             if each.kind is Kind.GAUGE:
-                meter.create_observable_gauge(each.dotted, [_Gauge(self, each)], each.unit, each.text)
+                meter.create_observable_gauge(each.dotted, [partial(gauges.read, each)], each.unit, each.text)
 
     @override
     def meter(self, table: str) -> EngineMeter:
@@ -84,17 +92,22 @@ class _TelemetrySink:
         return named
 
 
-class _Gauge:
-    """Reads one gauge when it is collected."""
+class _Gauges:
+    """Reads all gauges once for a collection, which asks for one after the other."""
 
-    def __init__(self, metrics: Metrics, instrument: Instrument) -> None:
+    def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
-        self._instrument = instrument
+        self._values: Mapping[Instrument, Sequence[Observation]] = {}
+        self._until = -math.inf
 
-    def __call__(self, _options: CallbackOptions) -> Iterable[Observation]:
-        for instrument, labels, value in self._metrics.readings():
-            if instrument is self._instrument:
-                yield Observation(value, attributes_of(instrument, labels))
+    def read(self, wanted: Instrument, _options: CallbackOptions) -> Iterable[Observation]:
+        """Return the values of one gauge."""
+        if time.monotonic() >= self._until:
+            values: defaultdict[Instrument, list[Observation]] = defaultdict(list)
+            for instrument, labels, value in self._metrics.readings():
+                values[instrument].append(Observation(value, attributes_of(instrument, labels)))
+            self._values, self._until = values, time.monotonic() + COLLECTION_SECONDS
+        return self._values.get(wanted, ())
 
 
 def attributes_of(instrument: Instrument, labels: Sequence[str]) -> dict[str, Any]:

@@ -84,8 +84,8 @@ class Remembered:
 
     @property
     def set_aside(self) -> int:
-        """How many rows are set aside."""
-        return sum(1 for answer in self._answers.values() if answer.error is not None)
+        """How many rows are set aside; may be asked from any thread."""
+        return sum(1 for answer in [*self._answers.values()] if answer.error is not None)
 
     @property
     def is_empty(self) -> bool:
