@@ -1,6 +1,7 @@
 """The application's tracer of OpenTelemetry, if it has one. No span may cost a message."""
 
 import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -53,11 +54,11 @@ def end_span(span: "Span", *, problem: str | None = None, error: BaseException |
     """
     from opentelemetry.trace import Status, StatusCode  # noqa: PLC0415 - only who traces has it
 
-    try:
+    # What fails is of the application's span processor; the messages are settled.
+    with suppress(Exception):
         if problem:
             span.set_status(Status(StatusCode.ERROR, problem))
         if error is not None:
             span.set_attribute("error.type", type(error).__qualname__)
+    with suppress(Exception):
         span.end()
-    except Exception:  # noqa: BLE001 - of the application's span processor; the messages are settled
-        return

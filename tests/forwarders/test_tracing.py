@@ -199,3 +199,17 @@ async def test_all_else_goes_to_the_destination(inner: Answering, destination: T
     destination.finish(1.0)
     await destination.close()
     assert inner.calls == ["connect", "finish 1.0", "close"]
+
+
+async def test_a_propagator_that_fails_costs_links_and_no_span(
+    use_provider: Any, exporter: InMemorySpanExporter, destination: TracedDestination, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use_provider()
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise ValueError("a malformed header")
+
+    monkeypatch.setattr("opentelemetry.propagate.extract", fail)
+    assert await destination.send(parcels(traceparent(1))) == [Accepted()]
+    [span] = exporter.get_finished_spans()
+    assert not span.links

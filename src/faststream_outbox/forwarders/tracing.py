@@ -1,6 +1,7 @@
 """A span of OpenTelemetry for each hand-over to a destination."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from faststream_outbox._values.outcome import Accepted, Poison, Refused, Unsent, Verdict
@@ -105,8 +106,10 @@ class TracedDestination:
         )
         # It is not made the current one: an instrumented client would write its own trace into what is sent.
         if span.is_recording():
-            for publishing, attributes in _links(parcels, KEYS.get(self._system, "outbox.message.key")):
-                span.add_link(publishing, attributes)
+            # A propagator of the application may fail at a header; the span goes on without the links that follow.
+            with suppress(Exception):
+                for publishing, attributes in _links(parcels, KEYS.get(self._system, "outbox.message.key")):
+                    span.add_link(publishing, attributes)
         return span
 
 
