@@ -286,7 +286,7 @@ def test_a_client_that_is_not_installed_is_named(write: Write, monkeypatch: pyte
 
 @pytest.mark.parametrize(
     ("count", "more", "seconds"),
-    [(1, "", 1.5), (20, "", 3.0), (20, "listen = false", 1.5), (20, "pooled = true", 1.5)],
+    [(1, "", 1.5), (20, "", 4.0), (20, "listen = false", 1.5), (20, "pooled = true", 1.5)],
 )
 def test_many_forwarders_look_less_often(write: Write, count: int, more: str, seconds: float) -> None:
     text = "".join(
@@ -297,3 +297,4 @@ def test_many_forwarders_look_less_often(write: Write, count: int, more: str, se
     made = make(write(text))
     assert len(made) == count
     assert {each.broker.forwarders[0]._max_interval for each in made} == {seconds}
+    assert {each.broker.forwarders[0]._min_interval for each in made} == {max(1.0, seconds / 2)}

@@ -145,7 +145,6 @@ class Wakeups:
             team_bell.ring()
 
     def wake_all(self) -> None:
-        self.news.note()
         for bells in self._team_bells.values():
             for team_bell in bells:
                 team_bell.ring_all()

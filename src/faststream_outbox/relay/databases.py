@@ -28,10 +28,11 @@ from faststream_outbox.schema import make_dlq_table, make_outbox_control_table, 
 
 CONNECT_SECONDS = 10.0
 
+MIN_LOOK_SECONDS = 1.0
 LOOK_SECONDS = 1.5
 """How often at least a forwarder looks where nothing is found; all forwarders of a process ..."""
-LOOKS_APART = 0.15
-"""... leave so many seconds between their looks together: 100 forwarders look every 15 s. Each look takes a connection,
+LOOKS_APART = 0.2
+"""... leave so many seconds between their looks together: 100 forwarders look every 20 s. Each look takes a connection,
 and what wakes a forwarder is a notification."""
 
 PLAIN_OPTIONS = tuple(ForwarderOptions.__optional_keys__ - {"transform", "retry_strategy", "max_fetch_interval"})
@@ -248,8 +249,16 @@ class _Maker:
         options: dict[str, Any] = {
             name: value for name in PLAIN_OPTIONS if (value := getattr(settings, name)) is not None
         }
-        longest = settings.max_fetch_interval
-        options["max_fetch_interval"] = self._longest_interval(settings) if longest is None else longest
+        if settings.max_fetch_interval is None:
+            longest = self._longest_interval(settings)
+            # The first looks after a start, and after each message, would be as many as there are databases.
+            options = {
+                "min_fetch_interval": max(MIN_LOOK_SECONDS, longest / 2),
+                **options,
+                "max_fetch_interval": longest,
+            }
+        else:
+            options["max_fetch_interval"] = settings.max_fetch_interval
         if settings.retry_strategy is not None:
             options["retry_strategy"] = _strategy(settings.retry_strategy)
         if settings.transform is not None:

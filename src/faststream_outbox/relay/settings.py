@@ -122,7 +122,7 @@ class ForwarderSettings(_Section):
     min_fetch_interval: float | None = None
     """Seconds until the first look without a notification."""
     max_fetch_interval: float | None = None
-    """Seconds at which the interval stops growing. Default: 1.5, and more in a relay of more than ten forwarders."""
+    """Seconds at which the interval stops growing. Default: 1.5, and more in a relay of more than seven forwarders."""
 
 
 class DatabaseSettings(_Section):
