@@ -46,7 +46,7 @@ BEHIND = text("""
 
 KEPT_AND_NEW_PLANS = text("""
     SELECT statement, generic_plans, custom_plans FROM pg_prepared_statements
-    WHERE statement LIKE '--%generate_series(1, 1000000000000000)%'
+    WHERE statement LIKE '/* outbox %generate_series(1, 1000000000000000)%'
 """)
 
 
