@@ -1,6 +1,7 @@
 """What every consumer gets beside the body."""
 
 import contextlib
+import json
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from faststream_outbox._values import wire
 from faststream_outbox._values.limits import RESERVED_HEADERS
 from faststream_outbox._values.row import OutboxRow
-from faststream_outbox._values.wire import beside, rfc3339, wire_headers
+from faststream_outbox._values.wire import beside, rfc3339, type_of_bytes, wire_headers
 
 
 def row(**options: Any) -> OutboxRow:
@@ -126,3 +127,52 @@ def test_the_publishers_type_is_for_rows_without_one() -> None:
     assert "content-type" not in headers_of(row(payload=b"7"))
     assert headers_of(row(payload=b"7", headers={"content-type": "a/b"}))["content-type"] == "a/b"
     assert beside({"team": "shop"}, wire_headers)(row(payload=b"7"))["content-type"] == "application/json"
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.floats() | st.integers() | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=5,
+)
+
+
+@given(
+    VALUES, st.sampled_from(["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32"]), st.text(" \t\r\n")
+)
+def test_json_is_known_by_its_first_byte(value: Any, encoding: str, space: str) -> None:
+    payload = (space + json.dumps(value)).encode(encoding)
+    is_json = decode_message(payload) is not payload  # type: ignore[arg-type]
+    assert (type_of_bytes(payload) == "application/json") == is_json
+
+
+@given(st.binary(min_size=1, max_size=8))
+def test_bytes_are_json_if_faststream_reads_them_so(payload: bytes) -> None:
+    is_json = decode_message(payload) is not payload  # type: ignore[arg-type]
+    assert (type_of_bytes(payload) == "application/json") == is_json
+
+
+BEGINNINGS = [
+    *"0123456789",
+    "-1",
+    "true",
+    "false",
+    "null",
+    "NaN",
+    "Infinity",
+    '"x"',
+    "{}",
+    "[]",
+    " 1",
+    "\t1",
+    "\r1",
+    "\n1",
+]
+
+
+@pytest.mark.parametrize("text", BEGINNINGS)
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16-le", "utf-16-be", "utf-16", "utf-32-be"])
+def test_every_beginning_of_json_is_known(text: str, encoding: str) -> None:
+    payload = text.encode(encoding)
+    is_json = decode_message(payload) is not payload  # type: ignore[arg-type]
+    assert (type_of_bytes(payload) == "application/json") == is_json
+    assert is_json

