@@ -1,5 +1,6 @@
 """When a lane asks a destination that takes each row once where it stands."""
 
+from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
 
 import pytest
@@ -11,7 +12,7 @@ from faststream_outbox._values.outcome import Poison, Reason, Refused, Verdict
 from faststream_outbox._values.position import Move
 from faststream_outbox._values.row import OutboxRow
 from faststream_outbox._values.shard import Shard
-from tests.engine.fakes import ScriptedDestination, ScriptedStore, until
+from tests.engine.fakes import ScriptedDestination, ScriptedStore, Trouble, until
 
 
 class Notes:
@@ -73,3 +74,19 @@ async def test_a_row_that_may_be_delivered_does_not_become_a_dead_letter(
     lane.start()
     await until(lambda: notes.calls.count("written") > 1)
     assert [(left.id, left.attempts_count) for left in store.rows] == [(row_id, 0)]
+
+
+async def test_what_a_failed_hand_over_has_heard_is_not_believed_later(
+    make: Callable[..., Lane], runtime: Runtime, destination: ScriptedDestination, store: ScriptedStore
+) -> None:
+    """Its transaction is lost, so another process may have sent other rows in their place."""
+    notes = Notes()
+    lane = make()
+    lane._positions = notes
+    row_id = store.publish(key="k")
+    store.script.next_failures["commit"] = deque([Trouble("no database")])
+    runtime.start()
+    lane.start()
+    await until(lambda: "written" in notes.calls)
+    assert destination.sent == [[row_id], [row_id]]
+    assert notes.calls.count("look") == 2

@@ -802,6 +802,20 @@ async def test_during_a_pause_rows_that_another_process_has_do_not_make_a_busy_l
     assert team.remembered.seconds_to_next_write() == remembered.WRITE_SECONDS
 
 
+async def test_a_lock_of_a_stranger_leaves_time_for_other_shards(
+    make: Make, store: ScriptedStore, team: Team, clock: Clock
+) -> None:
+    store.publish(key="a")
+    store.script.next_failures["commit"] = deque([Trouble("no database")])
+    lane = quick(make)
+    await fail(lane)
+    team.remembered.writing_failed(40.0)
+    clock.now += 39.0
+    assert not team.remembered.shards_to_write()
+    clock.now += 1.0
+    assert team.remembered.shards_to_write()
+
+
 async def pause_once(lane: Lane, team: Team) -> None:
     """Run one round of a pause, and end its waiting."""
     task = asyncio.create_task(lane.run_once())

@@ -179,8 +179,14 @@ class Lane(Service):
             while has_more:
                 left = len(self._remembered)
                 left_out = () if is_last else self._remembered.left_out()
-                with self._breaker.beside():
-                    taken, _ = await self._hand_over([shard], left_out, sends=False)
+                began = time.monotonic()
+                try:
+                    with self._breaker.beside():
+                        taken, _ = await self._hand_over([shard], left_out, sends=False)
+                except BaseException:
+                    # A lock that a stranger holds must not keep this lane from the other shards.
+                    self._remembered.writing_failed(time.monotonic() - began)
+                    raise
                 has_more = taken is not None and taken.has_more and len(self._remembered) < left
 
     async def _use_turn(self) -> float | None:
@@ -242,7 +248,7 @@ class Lane(Service):
         """Run one hand-over; return None for it if no shard has work for this lane."""
         seconds = self._send_timeout + DATABASE_SECONDS
         async with asyncio.timeout(seconds) as limit:
-            with self._remembered.account(2 * seconds) as account:
+            with self._remembered.account(2 * seconds, is_found_again=self._positions is not None) as account:
                 async with self._store.hand_over(
                     shards,
                     limit=self._batch_size,

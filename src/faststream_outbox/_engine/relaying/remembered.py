@@ -132,6 +132,10 @@ class Remembered:
             self._next_write = now + WRITE_SECONDS
         return shards
 
+    def writing_failed(self, seconds: float) -> None:
+        """Note that such a try has failed after so many seconds: others come first for as long as it has taken."""
+        self._next_write = time.monotonic() + max(seconds, WRITE_SECONDS)
+
     def seconds_to_next_write(self) -> float | None:
         """Return for how long ``shards_to_write`` is empty; None if all outcomes are written."""
         if not self._answers:
@@ -140,13 +144,20 @@ class Remembered:
         return max(0.0, max(next_try, self._next_write) - time.monotonic())
 
     @contextmanager
-    def account(self, seconds: float) -> Iterator[Account]:
-        """Keep account of one hand-over that takes up to ``seconds``; remember what it has not written."""
+    def account(self, seconds: float, *, is_found_again: bool = False) -> Iterator[Account]:
+        """Keep account of one hand-over; remember what it has not written.
+
+        Args:
+            seconds: How long it takes at most.
+            is_found_again: Whether the next hand-over finds out at the destination what has become of the rows. Then
+                nothing of a failed hand-over is remembered: the acknowledgement of a process whose transaction is lost
+                may be one of another process's batch.
+        """
         account = Account(time.monotonic() + seconds)
         try:
             yield account
         except BaseException:
-            self._keep(account)
+            self._keep(account, () if is_found_again else account.answers())
             raise
         else:
             self._close(account)
@@ -207,12 +218,12 @@ class Remembered:
         set_aside = self.set_aside
         return set_aside < MOST_SET_ASIDE and len(self._answers) - set_aside <= self._in_flight
 
-    def _keep(self, account: Account) -> None:
+    def _keep(self, account: Account, answers: Iterable[Answer]) -> None:
         """Remember what a hand-over has learned that failed, or was cut off."""
         now = time.monotonic()
         for answer in account.known:
             answer.put_off(now)
-        self._answers.update((answer.row.id, answer) for answer in account.answers())
+        self._answers.update((answer.row.id, answer) for answer in answers)
 
     def _close(self, account: Account) -> None:
         """Forget what is written, and set aside what the database has refused."""

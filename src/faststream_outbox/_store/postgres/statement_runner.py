@@ -38,6 +38,7 @@ class StatementRunner:
         self._transactional = transactional
         self._chosen: AsyncEngine | None = None
         self._at_once = asyncio.Semaphore(MOST_CALLS)
+        self._choosing = asyncio.Lock()
 
     async def fetch(self, statement: DriverStatement, parameters: dict[str, Any]) -> Sequence[Record]:
         """Run a statement and read its rows."""
@@ -73,11 +74,19 @@ class StatementRunner:
 
     async def _engine(self) -> AsyncEngine:
         if self._chosen is None:
-            # A default of the role or the database counts under AUTOCOMMIT too, and one above READ COMMITTED lets
-            # claims that meet fail.
-            async with self._transactional.connect() as connection:
-                default = (await connection.exec_driver_sql("SHOW default_transaction_isolation")).scalar_one()
-            self._chosen = self._autocommit if default == "read committed" else self._transactional
+            # One alone: loops that start together would ask the same, on an engine's first connections.
+            async with self._choosing:
+                return await self._choose()
+        return self._chosen
+
+    async def _choose(self) -> AsyncEngine:
+        if self._chosen is not None:
+            return self._chosen
+        # A default of the role or the database counts under AUTOCOMMIT too, and one above READ COMMITTED lets claims
+        # that meet fail.
+        async with self._transactional.connect() as connection:
+            default = (await connection.exec_driver_sql("SHOW default_transaction_isolation")).scalar_one()
+        self._chosen = self._autocommit if default == "read committed" else self._transactional
         return self._chosen
 
 

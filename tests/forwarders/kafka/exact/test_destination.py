@@ -92,6 +92,20 @@ async def test_batches_whose_verdicts_are_lost_are_in_doubt(lanes: Lanes, destin
     assert lanes.store.tokens("f", [SHARD]) != before, "it is taken over anew"
 
 
+@pytest.mark.parametrize("topic", ["topic", "elsewhere"])
+async def test_an_answer_to_a_question_refuses_no_row(
+    lanes: Lanes, destination: Destination, client: Client, monkeypatch: pytest.MonkeyPatch, topic: str
+) -> None:
+    async def tell(parts: Collection[Part]) -> Mapping[Part, Told | Exception]:
+        return dict.fromkeys(parts, KafkaAnswerError(-1, "ListOffsets"))
+
+    monkeypatch.setattr(lanes.logs, "tell", tell)
+    await lanes.look(destination.positions, row(1))
+    verdicts: dict[int, Verdict] = {}
+    await destination._send_shares(cast("Any", client), {TopicPartition(topic, 0): [row(1)]}, verdicts)
+    assert isinstance(verdicts[1], Unsent)
+
+
 async def test_a_look_that_waits_keeps_the_connection(destination: Destination, client: Client) -> None:
     destination.says = Unsent(InDoubtError("the leader does not show it yet"))
     await destination.send([Parcel(row(1))])

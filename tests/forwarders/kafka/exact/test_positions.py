@@ -2,7 +2,9 @@
 
 from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
-from typing import cast
+from typing import Any, cast
+
+import pytest
 
 from faststream_outbox._store.protocol import HandOver
 from faststream_outbox._values.position import Move, Part, Position
@@ -112,6 +114,30 @@ async def test_a_partition_is_begun_when_it_is_sent_to() -> None:
     assert book is not None
     assert book.may_send(OTHER, NOW)
     assert not book.may_send(ONE, NOW)
+
+
+async def test_a_partition_whose_beginning_was_committed_unheard_is_taken_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    lanes = Lanes(Logs())
+    process = lanes.process()
+    begin = lanes.store.open
+
+    async def unheard(*arguments: Any) -> None:
+        await begin(*arguments)
+        raise TimeoutError
+
+    monkeypatch.setattr(lanes.store, "open", unheard)
+    await lanes.look(process, row(1))
+    with pytest.raises(TimeoutError):
+        await process.open_missing([(SHARD, ONE)], NOW)
+    # The destination takes this for a hand-over whose time is over, and what it has is written.
+    process.written({})
+    monkeypatch.undo()
+    for _ in range(2):
+        await lanes.look(process, row(1))
+        await process.open_missing([(SHARD, ONE)], NOW)
+        process.written({})
+    book = process._books.by_shard[SHARD]
+    assert book.may_send(ONE, NOW)
 
 
 async def test_a_database_that_has_failed_over_is_not_the_one_that_was_written_to() -> None:

@@ -22,7 +22,7 @@ from faststream_outbox.forwarders.kafka.exact.positions import Books, InDoubtErr
 from faststream_outbox.forwarders.kafka.exact.sending import ExactPartitionSender
 from faststream_outbox.forwarders.kafka.partitioning import SteadyPartitionChooser
 from faststream_outbox.forwarders.kafka.settings import KafkaSettings
-from faststream_outbox.forwarders.kafka.verdicts import KafkaAnswerError, classify
+from faststream_outbox.forwarders.kafka.verdicts import KafkaAnswerError, is_of_a_topic
 from faststream_outbox.forwarders.outages import Outages
 from faststream_outbox.forwarders.suspects import Suspects
 
@@ -152,12 +152,12 @@ class ExactKafkaDestination(KafkaDestination):
         if name is not None and is_alone:
             self._note_down(name, rows, problem, verdicts)
             return
-        verdict = classify(problem, elsewhere=part.topic != self._settings.topic)
-        if isinstance(verdict, Refused):
+        if part.topic != self._settings.topic and is_of_a_topic(problem):
             refused = [Refused(_named(part.topic, problem))] * len(rows)
             verdicts.update(zip([row.id for row in rows], behind_refused(rows, refused, set()), strict=True))
         else:
-            verdicts.update(dict.fromkeys([row.id for row in rows], verdict))
+            # Kafka was asked about the partition, and was given no row that it could refuse.
+            verdicts.update(dict.fromkeys([row.id for row in rows], Unsent(_named(part.topic, problem))))
 
 
 def _named(topic: str, error: Exception) -> Exception:

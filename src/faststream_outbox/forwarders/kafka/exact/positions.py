@@ -258,8 +258,14 @@ class LanePositions:
             if ends.keys() & parts
         ]
         begun = await self._books.store.open(self.forwarder, new_parts) if new_parts else {}
-        for shard, parts in begun.items():
-            self._in_hand[shard].opened({part: ends[part] for part in parts})
+        for new in new_parts:
+            parts = begun.get(new.shard, ())
+            if len(parts) < len(new.ends):
+                # What this process does not know was begun before: by its own commit, say, whose answer was lost. The
+                # next hand-over takes the shard over, and learns what is there.
+                del self._in_hand[new.shard]
+            else:
+                self._in_hand[new.shard].opened({part: ends[part] for part in parts})
         return {part: answer for part, answer in told.items() if isinstance(answer, Exception)}
 
     def shard_of(self, row_id: int) -> Shard:
