@@ -4,7 +4,7 @@ import asyncio
 import os
 import signal
 from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, suppress
 from pathlib import Path
 
 import pytest
@@ -115,7 +115,7 @@ async def test_the_file_is_followed(
             await relay.wait_for_line("[http] has changed, and needs a restart")
             await _wait_for(box, len(await box.read()) + 50)
 
-            write(database("shop", source, forwarder(box, more="lanes = 1")))
+            write("log_level = 'error'\n" + database("shop", source, forwarder(box, more="lanes = 1")))
             relay.send_signal(signal.SIGHUP)
             await relay.wait_for_line(
                 "1 forwarders of 1 databases; 1 databases stopped, 0 started, 1 left as they were"
@@ -124,6 +124,7 @@ async def test_the_file_is_followed(
         await _wait_for(box, len(await source.book.messages()))
         assert await relay.terminate(30) == 0
         assert len(await other.read()) == 10, "its database has left the file"
+        assert not any("the relay stops" in line for line in relay.lines), "it is no error"
     await source.check(box)
 
 
@@ -144,6 +145,39 @@ async def test_several_processes(source: Source, box: Box, write: Write) -> None
     for pid in pids:
         with pytest.raises(ProcessLookupError):
             os.kill(pid, 0)
+
+
+async def test_a_signal_to_all_of_them_is_one_signal(source: Source, box: Box, write: Write) -> None:
+    """systemd and others tell each process of a group to end, and so does the first process: it is a clean stop."""
+    load = source.load()
+    await load.backlog(500)
+    async with running(write(database("shop", source, forwarder(box))), "--processes", "2", ready=None) as relay:
+        pids = await _pids(relay, 2)
+        async with load.flowing(200):
+            await _wait_for(box, 300)
+            for pid in (pids[0], relay.pid, pids[1]):
+                os.kill(pid, signal.SIGTERM)
+            assert await relay.wait(30) == 0
+    assert not any("told to end twice" in line for line in relay.lines), relay.lines
+    assert sum("the relay has stopped" in line for line in relay.lines) == 2
+    async with running(write(database("shop", source, forwarder(box))), "--drain", ready=None) as relay:
+        assert await relay.wait(60) == 0
+    await source.check(box)
+
+
+async def test_processes_that_are_told_twice_end_at_once(source: Source, box: Box, write: Write) -> None:
+    async with running(write(database("shop", source, forwarder(box))), "--processes", "2", ready=None) as relay:
+        pids = await _pids(relay, 2)
+        os.kill(pids[0], signal.SIGSTOP)
+        try:
+            relay.send_signal(signal.SIGTERM)
+            await relay.wait_for_line("the relay stops")
+            relay.send_signal(signal.SIGTERM)
+            assert await relay.wait(30) == 143
+        finally:
+            with suppress(ProcessLookupError):
+                os.kill(pids[0], signal.SIGKILL)
+    assert any("told to end twice" in line for line in relay.lines)
 
 
 async def test_processes_end_with_the_one_that_has_started_them(source: Source, box: Box, write: Write) -> None:

@@ -9,6 +9,8 @@ import pytest
 
 from faststream_outbox import ConstantRetry, ExponentialRetry, NoRetry
 from faststream_outbox._faststream import broker_of, connection_options
+from faststream_outbox.cli.dsn import read_dsn
+from faststream_outbox.cli.exits import CommandError
 from faststream_outbox.relay import destinations
 from faststream_outbox.relay.databases import make_databases
 from faststream_outbox.relay.loading import load
@@ -113,10 +115,52 @@ def test_destinations(write: Write, line: str, name: str) -> None:
          "password_file: the URL has no user; write user@host"),
         ("to = 'kafka://u@host'\ntopic = 'x'\npassword_file = '/none'",
          "password_file: /none cannot be read: No such file or directory"),
+        # What the clients raise is found too, whatever it is.
+        ("to = 'kafka://host'\ntopic = 'x'\nclient = {request_timeout_ms = '5s'}",
+         "client: has a value of the wrong kind: TypeError"),
+        ("to = 'kafka://host'\ntopic = 'x'\nclient = {security = 'x'}",
+         "client: KafkaBroker does not take it: 'str' object has no attribute 'use_ssl'"),
+        ("to = 'kafka://host'\ntopic = 'x'\ntransform = ':f'", "transform: must be package.module:function"),
+        # NFKC makes a/c of the character: Python's message would quote all before the host.
+        (f"to = 'amqp://u:{SECRET}\u2100@host'\nrouting_key = 'x'", "to: is not a URL"),
     ],
 )  # fmt: skip
 def test_what_a_forwarder_cannot_be(write: Write, line: str, problem: str) -> None:
     assert forwarder_problems(write, f"queues = 'orders'\n{line}") == [f"forwarders[0].{problem}"]
+
+
+@pytest.mark.parametrize("url", ["postgresql://u:x@[bad/db", f"postgresql://u:{SECRET}\u2100@host/shop"])
+def test_what_is_no_url_is_not_shown(write: Write, url: str) -> None:
+    text = f"[databases.shop]\nurl = '{url}'\n[[databases.shop.forwarders]]\nqueues = 'a'\nto = 'kafka://host'"
+    assert problems(write(text)) == ["databases.shop.url: must begin with postgresql://, and be a URL"]
+    with pytest.raises(CommandError, match=r"^--dsn: must begin with postgresql://.* and be a URL$") as caught:
+        read_dsn(url, None)
+    assert caught.value.__cause__ is None
+
+
+@pytest.mark.parametrize(
+    ("source", "problem"),
+    [
+        (f"raise RuntimeError('{SECRET}')", "broken cannot be imported: RuntimeError"),
+        ("def", "broken cannot be imported: SyntaxError"),
+    ],
+)
+def test_a_module_that_cannot_be_imported(
+    write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str, problem: str
+) -> None:
+    (tmp_path / "broken.py").write_text(source)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    line = "queues = 'a'\nto = 'kafka://host'\ntopic = 'a'\ntransform = 'broken:f'"
+    assert forwarder_problems(write, line) == [f"forwarders[0].transform: {problem}"]
+
+
+def test_whatever_is_raised_has_a_place(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any) -> Any:
+        raise RuntimeError(SECRET)
+
+    monkeypatch.setattr("faststream_outbox.relay.databases.make_publisher", fail)
+    line = "queues = 'a'\nto = 'kafka://host'\ntopic = 'a'"
+    assert forwarder_problems(write, line) == ["forwarders[0]: cannot be used: RuntimeError"]
 
 
 def test_all_problems_are_named_at_once(write: Write) -> None:

@@ -14,7 +14,11 @@ def as_asyncpg_reads(dsn: str) -> str | None:
     """
     if not _SCHEME.match(dsn):
         return None
-    parts = urlsplit(_SCHEME.sub("postgresql://", dsn))
+    try:
+        parts = urlsplit(_SCHEME.sub("postgresql://", dsn))
+    except ValueError:
+        # Its message may quote the password.
+        return None
     # SQLAlchemy's dialect of asyncpg calls it ssl, where libpq and asyncpg itself call it sslmode.
     query = [("sslmode" if name == "ssl" else name, value) for name, value in parse_qsl(parts.query)]
     return urlunsplit(parts._replace(query=urlencode(query)))

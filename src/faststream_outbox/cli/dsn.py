@@ -30,5 +30,5 @@ def read_dsn(dsn: str | None, dsn_file: Path | None) -> str:
         raise CommandError(msg, Exit.USAGE)
     read = as_asyncpg_reads(dsn)
     if read is None:
-        raise CommandError("--dsn: must begin with postgresql:// or postgresql+asyncpg://", Exit.USAGE)
+        raise CommandError("--dsn: must begin with postgresql:// or postgresql+asyncpg://, and be a URL", Exit.USAGE)
     return read

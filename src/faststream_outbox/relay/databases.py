@@ -118,6 +118,8 @@ class Problems:
                 self.add((*path, key), text)
             else:
                 self.add(path, str(error))
+        except Exception as error:  # noqa: BLE001 - it has a place, and its text may have a secret
+            self.add(path, f"cannot be used: {type(error).__name__}")
 
 
 def make_databases(
@@ -263,7 +265,14 @@ class _Maker:
             options["retry_strategy"] = _strategy(settings.retry_strategy)
         if settings.transform is not None:
             options["transform"] = _imported(settings.transform)
-        broker.forwarder(settings.queues, to=publisher, **options).check()
+        forwarder = broker.forwarder(settings.queues, to=publisher, **options)
+        try:
+            forwarder.check()
+        except (TypeError, AttributeError, ValueError) as error:
+            if isinstance(error, ConfigError) or not settings.client:
+                raise
+            # Some clients look at their options only when they are used.
+            raise UnfitError("client", f"has a value of the wrong kind: {type(error).__name__}") from None
 
     def _longest_interval(self, settings: ForwarderSettings) -> float:
         is_notified = self._settings.listen and (not self._settings.pooled or self._settings.listen_url is not None)
@@ -274,7 +283,7 @@ class _Maker:
         url = self._read(key, getattr(self._settings, key), getattr(self._settings, f"{key}_file"))
         dsn = as_asyncpg_reads(url)
         if dsn is None:
-            raise UnfitError(key, "must begin with postgresql://")
+            raise UnfitError(key, "must begin with postgresql://, and be a URL")
         self._secrets.extend(passwords_of(dsn))
         connect_args: dict[str, Any] = {
             "dsn": dsn,
@@ -341,9 +350,11 @@ def _strategy(settings: RetrySettings) -> RetryStrategy:
 
 def _imported(name: str) -> Any:
     module, found, function = name.partition(":")
-    if not found:
+    if not (found and module and function):
         raise UnfitError("transform", "must be package.module:function")
     try:
         return getattr(import_module(module), function)
     except (ImportError, AttributeError) as error:
         raise UnfitError("transform", str(error)) from error
+    except Exception as error:
+        raise UnfitError("transform", f"{module} cannot be imported: {type(error).__name__}") from error

@@ -100,8 +100,9 @@ def read_url(url: str) -> Server:
         raise UnfitError("to", f"must begin with {', '.join(f'{known}://' for known in _KINDS)}{shown}")
     try:
         parts = urlsplit(url)
-    except ValueError as error:
-        raise UnfitError("to", "is not a URL") from error
+    except ValueError:
+        # Its message may quote the password.
+        raise UnfitError("to", "is not a URL") from None
     login, _, places = parts.netloc.rpartition("@")
     user, has_password, password = login.partition(":")
     hosts = tuple(places.split(","))
@@ -150,10 +151,12 @@ def _make_broker(kind: _Kind, server: Server, client: Mapping[str, Any]) -> Any:
         raise UnfitError("to", f"{server.scheme}:// needs {kind.install}") from error
     try:
         return broker(**{"logger": None, **kind.options(server), **client})
-    except (TypeError, ValueError, AssertionError) as error:
+    except UnfitError:
+        raise
+    except Exception as error:  # noqa: BLE001 - each client raises what it likes
         # Of the options, those of the file are the ones that nobody has tried.
         where = "client" if client else "to"
-        raise UnfitError(where, f"{kind.broker} does not take it: {_without(str(error), server)}") from error
+        raise UnfitError(where, f"{kind.broker} does not take it: {_without(str(error), server)}") from None
 
 
 def _without(text: str, server: Server) -> str:

@@ -34,16 +34,22 @@ class Processes:
         self._restarts = restarts
         self._running: dict[int, asyncio.subprocess.Process] = {}
         self._ending = asyncio.Event()
+        self._is_told_twice = False
         self._signal: int | None = None
 
     async def run(self) -> int:
-        """Run them until all have ended, and return the highest of their exit codes; 130 after Ctrl-C."""
+        """Run them until all have ended, and return the highest of their exit codes; 130 after Ctrl-C.
+
+        The first signal ends them cleanly, and the second one at once.
+        """
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._end, number)
         loop.add_signal_handler(signal.SIGHUP, self._pass_on, signal.SIGHUP)
         codes = await asyncio.gather(*map(self._keep, range(self._count)))
-        return 130 if self._signal == signal.SIGINT else max(codes)
+        if self._signal == signal.SIGINT:
+            return 130
+        return 143 if self._is_told_twice else max(codes)
 
     async def _keep(self, number: int) -> int:
         """Run one process, again and again if need be, and return its last exit code."""
@@ -64,7 +70,7 @@ class Processes:
             )
             self._running[number] = process
             if self._ending.is_set():
-                process.send_signal(signal.SIGTERM)
+                _tell_to_end(process)
             code = await process.wait()
             del self._running[number]
             is_done = code >= 0 if not self._restarts else False
@@ -86,11 +92,22 @@ class Processes:
             pass
 
     def _end(self, number: int) -> None:
-        # The second time they end at once by themselves.
-        self._signal = self._signal or number
+        if self._signal is not None:
+            self._is_told_twice = True
+            self._log.warning("told to end twice: the processes end at once, and what was in flight is sent again")
+            self._pass_on(signal.SIGKILL)
+            return
+        self._signal = number
         self._ending.set()
-        self._pass_on(signal.SIGTERM)
+        for process in self._running.values():
+            _tell_to_end(process)
 
     def _pass_on(self, number: int) -> None:
         for process in self._running.values():
             process.send_signal(number)
+
+
+def _tell_to_end(process: asyncio.subprocess.Process) -> None:
+    """End a process cleanly. By no signal: systemd sends one to each process itself, and a second one means at once."""
+    if process.stdin is not None:
+        process.stdin.close()

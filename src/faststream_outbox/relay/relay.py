@@ -17,6 +17,9 @@ SHORTEST_PAUSE = 0.1
 LONGEST_PAUSE = 1.0
 """Between two looks whether all queues are empty."""
 
+UNTIL_RESTART = ("http", "connections")
+"""Sections that a reload does not change."""
+
 MOST_COUNTED = 1000
 """Rows of each shard that are counted to say how many are left."""
 
@@ -50,6 +53,8 @@ class Relay:
         self.budget = Budget(self.settings.connections.most)
         self._sweeping: asyncio.Task[None] | None = None
         self._changing = asyncio.Lock()
+        self._not_started: set[str] = set()
+        """Names of databases that could not be started at a reload."""
 
     @property
     def databases(self) -> Sequence[RelayedDatabase]:
@@ -76,7 +81,7 @@ class Relay:
     async def stop(self) -> None:
         """Stop all forwarders; see ``OutboxBroker.stop``."""
         async with self._changing:
-            await asyncio.gather(*map(self._stop, self.databases))
+            await asyncio.gather(*map(self._stop_surely, self.databases))
         if self._sweeping is not None:
             self._sweeping.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -86,30 +91,29 @@ class Relay:
         """Read the file and its secrets again, and follow it.
 
         A database that is as before goes on. One that has changed is stopped, cleanly, and started anew; what has gone
-        is stopped, and what is new is started. If the file cannot be used, everything goes on as before.
+        is stopped, and what is new is started. If the file cannot be used, everything goes on as before. So it does if
+        the databases of the file do not fit the connections that the relay was started with.
 
         Returns:
             Whether the file could be used.
         """
         async with self._changing:
-            try:
-                settings = load(self.file)
-                made = {each.name: each for each in self._make(settings)}
-            except SettingsError as error:
-                for problem in error.problems:
-                    self._log.error("%s: %s", error.file, problem)
+            read = self._read_again()
+            if read is None:
                 self._log.error("the relay goes on as before; correct %s, and send SIGHUP again", self.file)
                 return False
-            self._warn_of_what_stays(settings)
+            settings, made = read
             kept = {
-                name for name, each in made.items() if name in self._databases and each.is_like(self._databases[name])
+                name
+                for name, each in made.items()
+                if name in self._databases and each.is_like(self._databases[name]) and name not in self._not_started
             }
             ending = [each for name, each in self._databases.items() if name not in kept]
             beginning = [each for name, each in made.items() if name not in kept]
-            await asyncio.gather(*map(self._stop, ending))
+            await asyncio.gather(*map(self._stop_surely, ending))
             self._databases = {name: self._databases[name] if name in kept else each for name, each in made.items()}
             self.settings = settings
-            await asyncio.gather(*map(self._start, beginning))
+            await asyncio.gather(*map(self._start_if_possible, beginning))
         self._log.info(
             "%s was read again: %s; %d databases stopped, %d started, %d left as they were",
             self.file,
@@ -119,6 +123,21 @@ class Relay:
             len(kept),
         )
         return True
+
+    def _read_again(self) -> tuple[RelaySettings, dict[str, RelayedDatabase]] | None:
+        """Return what the file says now, with what stays until a restart; None if it cannot be: the log says why."""
+        try:
+            settings = load(self.file)
+            self._warn_of_what_stays(settings)
+            stays = {name: getattr(self.settings, name) for name in UNTIL_RESTART}
+            settings = settings.model_copy(update=stays)
+            return settings, {each.name: each for each in self._make(settings)}
+        except SettingsError as error:
+            for problem in error.problems:
+                self._log.error("%s: %s", error.file, problem)
+        except Exception as error:  # noqa: BLE001 - its text may have a secret that is not known yet
+            self._log.error("%s cannot be used: %s", self.file, type(error).__name__)
+        return None
 
     async def problems_of_databases(self) -> list[str]:
         """Ask each database, one after the other, and return what keeps it from being used; nothing is started."""
@@ -181,14 +200,28 @@ class Relay:
         database.bound(self.budget)
         await database.broker.start()
 
-    async def _stop(self, database: RelayedDatabase) -> None:
+    async def _start_if_possible(self, database: RelayedDatabase) -> None:
+        self._not_started.discard(database.name)
         try:
-            await database.broker.stop()
-        finally:
-            await database.dispose()
+            await self._start(database)
+        except Exception:  # noqa: BLE001 - the others are started all the same
+            self._not_started.add(database.name)
+            self._log.exception(
+                "[%s] could not be started, and nothing is carried from it; send SIGHUP to try again", database.name
+            )
+
+    async def _stop_surely(self, database: RelayedDatabase) -> None:
+        """Stop a database. What fails is said in the log, and keeps neither the others nor what comes next."""
+        try:
+            try:
+                await database.broker.stop()
+            finally:
+                await database.dispose()
+        except Exception:  # noqa: BLE001 - the others are stopped all the same
+            self._log.exception("[%s] did not stop cleanly: what was in flight may be sent again", database.name)
 
     def _warn_of_what_stays(self, settings: RelaySettings) -> None:
-        for section in ("http", "connections"):
+        for section in UNTIL_RESTART:
             if getattr(settings, section) != getattr(self.settings, section):
                 self._log.warning("%s: [%s] has changed, and needs a restart", self.file, section)
 

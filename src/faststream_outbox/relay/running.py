@@ -93,13 +93,14 @@ class _Runner:
     def __init__(self, relay: Relay, log: logging.Logger) -> None:
         self._relay = relay
         self._log = log
+        self._is_told = False
         self._ended: asyncio.Future[Ending] = asyncio.get_running_loop().create_future()
-        self._reloading: set[asyncio.Task[bool]] = set()
+        self._reloading: set[asyncio.Task[None]] = set()
 
     def follow_signals(self, *, has_parent: bool) -> None:
         loop = asyncio.get_running_loop()
-        loop.add_signal_handler(signal.SIGTERM, self._end, Ending.STOPPED)
-        loop.add_signal_handler(signal.SIGINT, self._end, Ending.INTERRUPTED)
+        loop.add_signal_handler(signal.SIGTERM, self._obey, Ending.STOPPED)
+        loop.add_signal_handler(signal.SIGINT, self._obey, Ending.INTERRUPTED)
         loop.add_signal_handler(signal.SIGHUP, self._reload)
         if has_parent:
             # Nothing is written to it; it ends with the process that has started this one.
@@ -122,24 +123,33 @@ class _Runner:
             self._log.warning("left: %s", line)
         return Ending.LEFT
 
-    def _end(self, ending: Ending) -> None:
-        if self._ended.done():
+    def _obey(self, ending: Ending) -> None:
+        """End because of a signal. Only a second signal is one too many, not one beside the parent's end."""
+        if self._is_told:
             self._log.warning("told to end twice: the process ends at once, and what was in flight is sent again")
             logging.shutdown()
             os._exit(130 if ending is Ending.INTERRUPTED else 143)
-        self._log.info("the relay stops (%s): it finishes what is in flight", ending.value)
-        self._ended.set_result(ending)
+        self._is_told = True
+        self._end(ending)
+
+    def _end(self, ending: Ending) -> None:
+        if not self._ended.done():
+            self._log.info("the relay stops (%s): it finishes what is in flight", ending.value)
+            self._ended.set_result(ending)
 
     def _end_with_the_parent(self) -> None:
         asyncio.get_running_loop().remove_reader(sys.stdin.fileno())
-        if not self._ended.done():
-            self._end(Ending.STOPPED)
+        self._end(Ending.STOPPED)
 
     def _reload(self) -> None:
         if not self._ended.done():
-            task = asyncio.create_task(self._relay.reload(), name="relay-reload")
+            task = asyncio.create_task(self._read_again(), name="relay-reload")
             self._reloading.add(task)
             task.add_done_callback(self._reloading.discard)
+
+    async def _read_again(self) -> None:
+        if await self._relay.reload():
+            self._log.setLevel(self._relay.settings.log_level.upper())
 
 
 def log_to_stderr(relay: Relay) -> None:
