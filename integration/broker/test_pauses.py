@@ -260,6 +260,26 @@ async def test_what_is_paused_is_unknown_where_the_table_may_not_be_read(
     assert not inbox.bodies
 
 
+async def test_where_the_control_table_may_not_be_read_it_is_not_ready_and_forwarders_are_paused(
+    make_broker: MakeBroker, control_table: SqlTable, engine: AsyncEngine, redis_server: RedisServer, redis_key: str
+) -> None:
+    async with engine.begin() as connection:
+        await connection.execute(text("ALTER TABLE outbox_control RENAME COLUMN what TO hidden"))
+    broker = make_broker(control_table=control_table)
+    forwarder = broker.forwarder("sent", to=RedisBroker(redis_server.url).publisher(list=redis_key))
+    await broker.start()
+    text_of_it = "the control table cannot be read: nothing is taken"
+    health = await broker.health()
+    assert (health.state, text_of_it in health.not_ready) == ("not ready", True)
+    status = await forwarder.status()
+    assert (forwarder.state, status.state, status.pauses_known) == ("paused", "paused", False)
+    async with engine.begin() as connection:
+        await connection.execute(text("ALTER TABLE outbox_control RENAME COLUMN hidden TO what"))
+    await eventually(lambda: forwarder.state is ForwarderState.FLOWING, within=30)
+    assert (await forwarder.status()).pauses_known
+    assert text_of_it not in (await broker.health()).problems
+
+
 @pytest.mark.parametrize("method", ["pause", "resume"])
 async def test_without_a_control_table_it_is_said_what_to_do(make_broker: MakeBroker, method: str) -> None:
     with pytest.raises(ConfigError, match=r"there is no control table.*OutboxBroker\(\.\.\., control_table=\.\.\.\)"):

@@ -4,8 +4,10 @@ import asyncio
 import gc
 from contextlib import suppress
 
-from sqlalchemy import text
+import pytest
+from sqlalchemy import Connection, text
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.util import await_only
 
 from faststream_outbox._store.postgres.apart import close_apart, open_apart
 
@@ -32,3 +34,29 @@ async def test_a_connection_that_is_given_up_while_it_is_opened_is_closed(
     finally:
         gc.enable()
         await named.dispose()
+
+
+async def test_first_connections_of_the_pool_and_beside_it_wait_for_one_another(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SQLAlchemy asks the server what it is on the first of both, and needs the answer when either is given back."""
+    engine = create_async_engine(database_url)
+    initialize = engine.dialect.initialize
+
+    def initialize_slowly(connection: Connection) -> None:
+        await_only(asyncio.sleep(0.3))
+        initialize(connection)
+
+    monkeypatch.setattr(engine.dialect, "initialize", initialize_slowly)
+
+    async def ask() -> object:
+        await asyncio.sleep(0.2)
+        async with engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
+            return (await connection.execute(text("SELECT 1"))).scalar_one()
+
+    try:
+        opened, answer = await asyncio.gather(open_apart(engine), ask())
+        assert answer == 1
+        await close_apart(opened)
+    finally:
+        await engine.dispose()

@@ -1,11 +1,13 @@
 """What a process knows of pauses, and when it reads them."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Sequence
 from datetime import timedelta
 
 import pytest
 
+from faststream_outbox._engine import pauses as module
 from faststream_outbox._engine.health import Health
 from faststream_outbox._engine.pauses import PauseReader, Pauses
 from faststream_outbox._engine.rounds import Rounds
@@ -21,11 +23,14 @@ class Controls(MemoryControls):
         super().__init__(lambda: None)
         self.reads = 0
         self.error: Exception | None = None
+        self.hangs = False
         self.is_there = True
         self.meanwhile = lambda: None
 
     async def pauses(self) -> Sequence[StoredPause] | None:
         self.reads += 1
+        if self.hangs:
+            await asyncio.Event().wait()
         if self.error is not None:
             raise self.error
         found = await super().pauses()
@@ -120,11 +125,62 @@ async def test_what_rings_during_a_read_is_read_again(controls: Controls, pauses
     assert controls.reads == 3
 
 
-async def test_a_pause_ends_without_a_bell(controls: Controls, pauses: Pauses, reader: PauseReader) -> None:
+async def test_a_pause_ends_without_a_bell(
+    controls: Controls, pauses: Pauses, reader: PauseReader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "OVERDUE_SECONDS", 600.0)
     await controls.pause(Scope(queue="a"), who="alice", why=None, until=timedelta(seconds=0.2))
     reader.start()
     await until(lambda: pauses.has_queue("a") and pauses.is_known)
     await until(lambda: not pauses.has_queue("a"), seconds=2.0)
+
+
+@pytest.mark.parametrize("hangs", [False, True])
+async def test_a_pause_ends_by_this_clock_where_the_table_cannot_be_read(
+    controls: Controls, pauses: Pauses, reader: PauseReader, monkeypatch: pytest.MonkeyPatch, *, hangs: bool
+) -> None:
+    monkeypatch.setattr(module, "OVERDUE_SECONDS", 0.1)
+    calls = []
+    pauses.watch(lambda: calls.append(None))
+    for queue, seconds in [("a", 0.2), ("b", 0.5), ("c", 600), ("d", None)]:
+        until_then = None if seconds is None else timedelta(seconds=seconds)
+        await controls.pause(Scope(queue=queue), who="alice", why=None, until=until_then)
+    reader.start()
+    await until(lambda: pauses.is_known)
+    controls.error, controls.hangs = ConnectionError("away"), hangs
+    reader.ring()
+    assert [pauses.has_queue(queue) for queue in "abcd"] == [True] * 4
+    await until(lambda: not pauses.has_queue("a"), seconds=2.0)
+    await until(lambda: not pauses.has_queue("b"), seconds=2.0)
+    assert [pauses.has_queue(queue) for queue in "cd"] == [True] * 2
+    assert [pause.scope.queue for pause in pauses.all] == ["c", "d"]
+    assert len(calls) == 3
+
+
+async def test_where_notifications_are_heard_it_is_read_once_a_minute(
+    controls: Controls, reader: PauseReader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loop, ahead = asyncio.get_running_loop(), 0.0
+    monkeypatch.setattr(loop, "time", lambda: time.monotonic() + ahead)
+    reader.start()
+    await until(lambda: controls.reads == 1)
+    for ahead in (20.0, 50.0):  # noqa: B007 - the loop's clock reads it
+        await asyncio.sleep(0.02)
+    assert controls.reads == 1
+    ahead = 61.0
+    await until(lambda: controls.reads == 2)
+
+
+async def test_where_nothing_is_paused_no_shard_is_asked_about(monkeypatch: pytest.MonkeyPatch) -> None:
+    pauses = Pauses()
+    rounds = Rounds(["a", "b"], 16, pauses=pauses)
+    asked: list[str] = []
+    monkeypatch.setattr(pauses, "has_queue", lambda queue: bool(asked.append(queue)))
+    pauses.set(await stored(Scope(queue="a", key="k"), Scope(forwarder="f")))
+    assert len(rounds.next()) == 32
+    assert asked == []
+    pauses.set(await stored(Scope(queue="c")))
+    assert len(rounds.next()) == len(asked) == 32
 
 
 async def test_what_cannot_be_read_leaves_what_was_read(

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import math
+import time
 from collections.abc import Callable, Sequence
 
 from faststream_outbox._engine.health import Health, Log
@@ -14,8 +15,11 @@ from faststream_outbox._values.control import PausedKey, StoredPause
 POLL_SECONDS = 1.5
 """Between two reads where no notification is heard: the polling interval of consumers."""
 
-HEARD_SECONDS = 10.0
-"""Between two reads where notifications are heard: one may be lost."""
+HEARD_SECONDS = 60.0
+"""Between two reads where notifications are heard: one may be lost. Each change rings, and so does LISTEN's return."""
+
+OVERDUE_SECONDS = 1.0
+"""How long after its end a pause goes on that the table was not asked about since: the database's clock comes first."""
 
 
 class Pauses:
@@ -37,6 +41,11 @@ class Pauses:
     def has_forwarder(self, name: str) -> bool:
         """Return whether a forwarder may take no rows."""
         return not self.is_known or name in self._forwarders
+
+    @property
+    def has_any_queue(self) -> bool:
+        """Whether there is a queue of which no row may be taken."""
+        return not self.is_known or bool(self._queues)
 
     def has_queue(self, queue: str) -> bool:
         """Return whether no row of a queue may be taken."""
@@ -79,6 +88,8 @@ class Pauses:
 class PauseReader(Service):
     """Reads the pauses at the start, when somebody has changed them, when one of them ends, and now and then.
 
+    A pause ends by this process's own clock if the table cannot be read when its time is over.
+
     Args:
         store: Where they are.
         pauses: What is told.
@@ -97,6 +108,9 @@ class PauseReader(Service):
         self._log = log
         self._bell = Wakeup()
         self._is_missing = False
+        self._ends: Sequence[tuple[float, StoredPause]] = ()
+        """What was read last, and when each of them ends by the clock of this process."""
+        self._overdue: asyncio.TimerHandle | None = None
 
     def ring(self) -> None:
         """Read them now: somebody has changed them, or what is heard has changed."""
@@ -104,6 +118,8 @@ class PauseReader(Service):
 
     def interrupt(self) -> None:
         self._bell.ring()
+        if self._overdue is not None:
+            self._overdue.cancel()
 
     async def run_once(self) -> None:
         # What is changed during the read is read again.
@@ -115,10 +131,33 @@ class PauseReader(Service):
             text = "there is no such control table: nothing can be paused for all processes until it is created"
             self._log(logging.WARNING, text, None)
         self._is_missing = found is None
-        self._pauses.set(found or ())
+        self._take_over(found or ())
         if self.is_stopping:
             return
-        ends = min((pause.seconds_left for pause in found or () if pause.seconds_left is not None), default=math.inf)
         interval = HEARD_SECONDS if self._hears() else POLL_SECONDS
         with self.resting():
-            await self._bell.wait(min(interval, max(ends, 0.0)))
+            await self._bell.wait(min(interval, max(self._seconds_left, 0.0)))
+
+    @property
+    def _seconds_left(self) -> float:
+        return min((end for end, _ in self._ends), default=math.inf) - time.monotonic()
+
+    def _take_over(self, found: Sequence[StoredPause]) -> None:
+        now = time.monotonic()
+        self._ends = [(math.inf if pause.seconds_left is None else now + pause.seconds_left, pause) for pause in found]
+        self._tell()
+
+    def _tell(self) -> None:
+        self._pauses.set([pause for _, pause in self._ends])
+        # A read may hang, or fail again and again: the end does not wait for one.
+        if self._overdue is not None:
+            self._overdue.cancel()
+            self._overdue = None
+        if self._seconds_left < math.inf and not self.is_stopping:
+            loop = asyncio.get_running_loop()
+            self._overdue = loop.call_later(self._seconds_left + OVERDUE_SECONDS, self._end_overdue)
+
+    def _end_overdue(self) -> None:
+        now = time.monotonic()
+        self._ends = [(end, pause) for end, pause in self._ends if end + OVERDUE_SECONDS > now]
+        self._tell()

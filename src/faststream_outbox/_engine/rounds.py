@@ -71,6 +71,8 @@ class Rounds:
     @property
     def taken(self) -> list[Shard]:
         """The shards of queues that are not paused."""
+        if not self._pauses.has_any_queue:
+            return self.all
         return [shard for shard in self._shards if not self._pauses.has_queue(shard.queue)]
 
     @property

@@ -103,6 +103,8 @@ class HealthJudge:
             seconds: How long to wait for the database.
         """
         not_ready = [] if is_started else ["the broker is not started, or stops"]
+        if runtime is not None and not runtime.pauses.is_known and runtime.wakeups.queues:
+            not_ready.append("the control table cannot be read: nothing is taken")
         return BrokerHealth(
             dead=() if runtime is None else runtime.stalled,
             not_ready=[*not_ready, *await self._answered(store, seconds)],

@@ -158,7 +158,8 @@ class OutboxForwarder:
     def is_paused(self) -> bool:
         """Whether it is paused, in this process (``pause``) or for all of them (``broker.admin.pause``).
 
-        For all processes, the forwarder may be paused, or each of its queues.
+        For all processes, the forwarder may be paused, or each of its queues. Until the control table was read for the
+        first time, it counts as paused.
         """
         return self._pause.is_on
 
@@ -222,6 +223,7 @@ class OutboxForwarder:
             set_aside_error=describe(remembered.last_error),
             maybe_repeated=self._maybe_repeated(),
             pauses=self._stored_pauses(),
+            pauses_known=state is ForwarderState.STOPPED or self._config.runtime.pauses.is_known,
             blocked_by=() if self._guarded is None else tuple(self._config.runtime.blocked_by(self._guarded)),
         )
 
@@ -233,7 +235,7 @@ class OutboxForwarder:
         """Its state in this process; the database is not asked."""
         if self._team is None or not self._lanes:
             return ForwarderState.STOPPED
-        if self._pause.is_on and self._config.runtime.pauses.is_known:
+        if self._pause.is_on:
             return ForwarderState.PAUSED
         if not self._team.breaker.was_reached:
             return ForwarderState.CONNECTING

@@ -13,7 +13,8 @@ class ForwarderState(StrEnum):
     STOPPED = "stopped"
     """The broker has not been started, or has been stopped."""
     PAUSED = "paused"
-    """``pause()`` was called; or it, or each of its queues, is paused for all processes."""
+    """``pause()`` was called; or it, or each of its queues, is paused for all processes; or that is not known, since
+    the control table was not read since the start."""
     CONNECTING = "connecting"
     """The destination has not been reached since the start."""
     FLOWING = "flowing"
@@ -75,6 +76,8 @@ class ForwarderStatus:
     pauses: Sequence[StoredPause] = ()
     """Pauses for all processes, as this one knows them, of the forwarder, of queues that it takes rows from, and of
     keys; each says who, when, why and until."""
+    pauses_known: bool = True
+    """False: the control table was not read since the start. Nothing is taken until it is; the log says why."""
     blocked_by: Sequence[str] = ()
     """Sessions of the database that have held the lock of a shard with rows for longer than a hand-over takes, each in
     words: process, user, since when. Rows there wait until the session releases the lock."""

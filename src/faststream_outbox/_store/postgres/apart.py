@@ -11,6 +11,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from sqlalchemy.pool import Pool, PoolProxiedConnection, QueuePool
 from sqlalchemy.util import greenlet_spawn
 
+PATIENCE_SECONDS = 2.0
+"""How long an engine's first connection may go on after its caller has given it up: milliseconds are enough."""
+
 
 @asynccontextmanager
 async def connection_apart(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
@@ -30,7 +33,35 @@ async def connection_apart(engine: AsyncEngine) -> AsyncIterator[AsyncConnection
 
 async def open_apart(engine: AsyncEngine) -> AsyncConnection:
     """Open such a connection; the caller closes it with ``close_apart``."""
+    await _initialize(engine)
     return AsyncConnection(engine, await greenlet_spawn(_open, engine.sync_engine))
+
+
+async def _initialize(engine: AsyncEngine) -> None:
+    """Wait until SQLAlchemy has asked the server what it asks on the first connection of an engine.
+
+    It asks once for the engine and all pools that were made of its pool, but only connections of one pool wait for the
+    answers. Else one of another pool, the application's too, would find a dialect that knows nothing yet, fail when it
+    is given back (no ``default_isolation_level``), and stay open.
+    """
+    if hasattr(engine.dialect, "default_isolation_level"):
+        return
+    first = asyncio.create_task(_connect_once(engine))
+    first.add_done_callback(lambda task: task.cancelled() or task.exception())
+    try:
+        await asyncio.shield(first)
+    except asyncio.CancelledError:
+        # Versions before 2.1 leave a connection open that is given up while they ask.
+        await asyncio.wait([first], timeout=PATIENCE_SECONDS)
+        raise
+    finally:
+        first.cancel()
+
+
+async def _connect_once(engine: AsyncEngine) -> None:
+    async with engine.connect() as connection:
+        # So that it is closed: an engine for LISTEN alone has no use for it.
+        await connection.run_sync(Connection.detach)
 
 
 async def close_apart(connection: AsyncConnection, *, is_broken: bool = False) -> None:
