@@ -260,7 +260,7 @@ async def test_what_is_paused_is_unknown_where_the_table_may_not_be_read(
     assert not inbox.bodies
 
 
-async def test_where_the_control_table_may_not_be_read_it_is_not_ready_and_forwarders_are_paused(
+async def test_where_the_control_table_cannot_be_read_it_is_not_ready_and_forwarders_are_paused(
     make_broker: MakeBroker, control_table: SqlTable, engine: AsyncEngine, redis_server: RedisServer, redis_key: str
 ) -> None:
     async with engine.begin() as connection:
