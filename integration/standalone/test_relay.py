@@ -180,6 +180,15 @@ async def test_processes_that_are_told_twice_end_at_once(source: Source, box: Bo
     assert any("told to end twice" in line for line in relay.lines)
 
 
+async def test_processes_of_which_one_has_no_port(source: Source, box: Box, write: Write) -> None:
+    file = write("[http]\nport = 65535\n" + database("shop", source, forwarder(box)))
+    async with running(file, "--processes", "2", ready=None) as relay:
+        assert await relay.wait(60) == 2, relay.lines
+    assert any("http: " in line for line in relay.lines), relay.lines
+    assert any("process 1 cannot run, so none does" in line for line in relay.lines), relay.lines
+    assert not any("Traceback" in line for line in relay.lines), relay.lines
+
+
 async def test_processes_end_with_the_one_that_has_started_them(source: Source, box: Box, write: Write) -> None:
     async with running(write(database("shop", source, forwarder(box))), "--processes", "2", ready=None) as relay:
         pids = await _pids(relay, 2)

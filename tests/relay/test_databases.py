@@ -80,6 +80,16 @@ def test_destinations(write: Write, line: str, name: str) -> None:
         (f"to = 'kafka://u:{SECRET}@host:port'\ntopic = 'x'",
          "to: has no host after ://, or one that cannot be; write host:port"),
         ("to = 'redis://one,two'", "to: redis:// has one host, got 2"),
+        ("to = 'kafka://one:9092,[::1]:65536'\ntopic = 'x'", "to: has a port above 65535"),
+        (f"to = 'redis://u:12/{SECRET}@host/0'\nlist = 'a'",
+         "to: has @ behind the host; in a password write %2F for a slash and %3F for a question mark"),
+        ("to = 'kafka://host:9092?acks=1'\ntopic = 'x'",
+         "to: kafka:// has nothing behind the hosts; `client` takes further options"),
+        ("to = 'nats://host/x'\nsubject = 'x'",
+         "to: nats:// has nothing behind the hosts; `client` takes further options"),
+        (f"to = 'kafka://host'\ntopic = 'x'\nclient = {{sasl_plain_password = '{SECRET}'}}",
+         ("client: KafkaBroker does not take it: KafkaBroker.__init__() got an unexpected keyword argument "
+          "'sasl_plain_password'")),
         ("to = 'kafka://host'", "topic: is missing: write topic = \"orders.v1\""),
         ("to = 'amqp://host'", "routing_key: is missing: without an exchange, write the queue's name"),
         ("to = 'amqp://host'\ntopic = 'x'", ("topic: is not for amqp://, which has exchange, exchange_declare, "
@@ -289,6 +299,7 @@ def test_secrets_come_from_files(write: Write, tmp_path: Path) -> None:
     """
     [database] = make(write(text))
     assert {"of the database", "of kafka", "of redis"} <= set(database.secrets)
+    assert {"of%20the%20database", "of%20kafka", "of%20redis"} <= set(database.secrets), "as URLs show them"
     assert "of kafka" not in repr(database)
     kafka, redis = database.broker.forwarders
     assert connection_options(broker_of(kafka.to))["sasl_plain_password"] == "of kafka"
@@ -299,6 +310,21 @@ def test_secrets_come_from_files(write: Write, tmp_path: Path) -> None:
         [found] = problems(tmp_path / "relay.toml")
         assert found.endswith(f"password_file: {tmp_path}/{file} {problem}")
         (tmp_path / file).write_text(kept)
+
+
+def test_secrets_in_options_and_queries_are_known(write: Write) -> None:
+    text = """
+        [databases.shop]
+        url = "postgresql://relay@host/shop?password=one%20two&sslmode=prefer"
+        [[databases.shop.forwarders]]
+        queues = "a"
+        to = "redis://host"
+        list = "a"
+        client = {password = "three", client_name = "four"}
+    """
+    [database] = make(write(text))
+    assert {"one two", "one%20two", "three"} <= set(database.secrets)
+    assert not {"", "four"} & set(database.secrets)
 
 
 def test_what_a_database_is_like(write: Write, tmp_path: Path) -> None:

@@ -44,6 +44,12 @@ def test_a_file(write: Write) -> None:
     assert SECRET not in repr(settings)
 
 
+def test_a_queue_is_added_to_the_one_of_the_file(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OUTBOX_RELAY__DATABASES__ORDERS_EU__FORWARDERS__0__QUEUES__1", "more")
+    database = load(write(GOOD)).databases["orders-eu"]
+    assert [forwarder.queues for forwarder in database.forwarders] == [["orders", "more"], ["emails", "letters"]]
+
+
 def test_variables_come_before_the_file(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
     file = write(GOOD + "[http]\nport = 8080\n")
     for name, value in {

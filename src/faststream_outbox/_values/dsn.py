@@ -1,7 +1,7 @@
 """Addresses of databases: as asyncpg reads them, and without what lets in."""
 
 import re
-from urllib.parse import parse_qsl, unquote, urlencode, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit, urlunsplit
 
 _SCHEME = re.compile(r"^postgres(?:ql)?(?:\+\w+)?://")
 
@@ -25,12 +25,21 @@ def as_asyncpg_reads(dsn: str) -> str | None:
 
 
 def passwords_of(url: str) -> list[str]:
-    """Return the password in a URL as it stands there, and as it is meant; nothing if there is none."""
+    """Return the passwords in a URL as they stand there, as they are meant, and as others may write them.
+
+    One may stand before the host, and one in ``?password=``, which PostgreSQL's clients read.
+    """
     try:
-        password = urlsplit(url).password
+        parts = urlsplit(url)
+        written = [parts.password, *(value for name, value in parse_qsl(parts.query) if name == "password")]
     except ValueError:
         return []
-    return [password, unquote(password)] if password else []
+    return [form for password in written if password for form in (password, *forms_of(unquote(password)))]
+
+
+def forms_of(password: str) -> list[str]:
+    """Return a password as it is, and as it stands in a URL; nothing for an empty one."""
+    return [password, quote(password, safe="")] if password else []
 
 
 def without_secrets(text: str, url: str) -> str:

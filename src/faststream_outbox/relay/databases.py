@@ -14,13 +14,14 @@ from pydantic import SecretStr
 from sqlalchemy import MetaData, Table
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-from faststream_outbox._values.dsn import as_asyncpg_reads, passwords_of
+from faststream_outbox._values.dsn import as_asyncpg_reads, forms_of, passwords_of
+from faststream_outbox.admin import OutboxAdmin, make_admin
 from faststream_outbox.broker.broker import OutboxBroker
 from faststream_outbox.exceptions import ConfigError
 from faststream_outbox.forwarders.options import ForwarderOptions
 from faststream_outbox.metrics.metrics import Metrics
 from faststream_outbox.relay.connections import Budget, FrugalPool
-from faststream_outbox.relay.destinations import UnfitError, make_publisher, read_url
+from faststream_outbox.relay.destinations import UnfitError, make_publisher, read_url, secrets_of_client
 from faststream_outbox.relay.problems import Problem, SettingsError, place_of
 from faststream_outbox.relay.settings import DatabaseSettings, ForwarderSettings, RelaySettings, RetrySettings
 from faststream_outbox.retry import ConstantRetry, ExponentialRetry, LinearRetry, NoRetry, RetryStrategy
@@ -57,6 +58,7 @@ class RelayedDatabase:
         engine: For hand-overs.
         listen_engine: For listening, if that is another one.
         broker: With the forwarders.
+        onlooker: Looks at its queues, and not at its dead-letter table, which the role of consumers cannot read.
     """
 
     name: str
@@ -65,6 +67,7 @@ class RelayedDatabase:
     engine: AsyncEngine
     listen_engine: AsyncEngine | None
     broker: OutboxBroker
+    onlooker: OutboxAdmin
 
     def is_like(self, other: "RelayedDatabase") -> bool:
         """Return whether another one would run in the same way; files with certificates are not compared."""
@@ -200,12 +203,14 @@ class _Maker:
         engine = self._engine("url", is_pooled=settings.pooled)
         listens_apart = settings.listen_url is not None or settings.listen_url_file is not None
         listen_engine = self._engine("listen_url", is_pooled=False) if listens_apart else None
+        outbox_table = self._table("table", make_outbox_table, settings.table)
+        control_table = self._optional("control_table", make_outbox_control_table)
         broker = OutboxBroker(
             engine,
-            outbox_table=self._table("table", make_outbox_table, settings.table),
+            outbox_table=outbox_table,
             dlq_table=self._optional("dlq_table", make_dlq_table),
             position_table=self._optional("position_table", make_position_table),
-            control_table=self._optional("control_table", make_outbox_control_table),
+            control_table=control_table,
             listen=settings.listen,
             listen_engine=listen_engine,
             graceful_timeout=settings.graceful_timeout,
@@ -223,6 +228,7 @@ class _Maker:
             engine=engine,
             listen_engine=listen_engine,
             broker=broker,
+            onlooker=make_admin(engine, outbox_table=outbox_table, control_table=control_table),
         )
 
     def _optional(self, key: str, make: Callable[..., Table]) -> Table | None:
@@ -245,8 +251,7 @@ class _Maker:
             server = changed(
                 server, password=self._secret("password_file", settings.password_file), user=server.user or ""
             )
-        if server.password:
-            self._secrets.append(server.password)
+        self._secrets += [*passwords_of(url), *forms_of(server.password or ""), *secrets_of_client(settings.client)]
         publisher = make_publisher(server, settings, self._brokers)
         options: dict[str, Any] = {
             name: value for name in PLAIN_OPTIONS if (value := getattr(settings, name)) is not None
@@ -321,7 +326,7 @@ class _Maker:
             raise UnfitError(key, f"{file} cannot be read: it is not UTF-8") from error
         if not secret:
             raise UnfitError(key, f"{file} is empty")
-        self._secrets.append(secret)
+        self._secrets += forms_of(secret)
         return secret
 
 

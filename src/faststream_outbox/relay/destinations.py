@@ -5,15 +5,18 @@ Each kind of broker has an extra of its own, and is imported where it is used.
 
 import re
 import ssl
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from importlib import import_module
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
+from faststream_outbox._values.dsn import forms_of
 from faststream_outbox.relay.settings import ForwarderSettings
 
 _HOST = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[^\s:\[\]/@]+)(?::\d{1,5})?")
+MAX_PORT = 65_535
+_SECRET = re.compile("password|passwd|secret|token|credential", re.IGNORECASE)
 
 ADDRESS_KEYS = frozenset({
     "topic", "exchange", "exchange_type", "exchange_declare", "exchange_durable", "routing_key", "stream", "maxlen",
@@ -86,6 +89,8 @@ class _Kind:
     options: Callable[[Server], dict[str, Any]]
     """Returns the arguments of FastStream's broker."""
     publisher: Callable[[Any, ForwarderSettings], Any]
+    has_path: bool = False
+    """Whether what stands behind the host says something."""
 
 
 def read_url(url: str) -> Server:
@@ -110,6 +115,13 @@ def read_url(url: str) -> Server:
         raise UnfitError("to", "has no host after ://, or one that cannot be; write host:port")
     if len(hosts) > 1 and scheme not in {"kafka", "kafkas", "nats", "tls"}:
         raise UnfitError("to", f"{scheme}:// has one host, got {len(hosts)}")
+    if any(int(port) > MAX_PORT for host in hosts if (port := host.rpartition("]")[2].partition(":")[2])):
+        raise UnfitError("to", f"has a port above {MAX_PORT}")
+    if "@" in parts.path + parts.query:
+        # Not quoted here, a password with a slash would be a host and a path, which are shown.
+        raise UnfitError("to", "has @ behind the host; in a password write %2F for a slash and %3F for a question mark")
+    if not _KINDS[scheme].has_path and (parts.path.strip("/") or parts.query or parts.fragment):
+        raise UnfitError("to", f"{scheme}:// has nothing behind the hosts; `client` takes further options")
     return Server(
         scheme=scheme,
         hosts=hosts,
@@ -156,11 +168,19 @@ def _make_broker(kind: _Kind, server: Server, client: Mapping[str, Any]) -> Any:
     except Exception as error:  # noqa: BLE001 - each client raises what it likes
         # Of the options, those of the file are the ones that nobody has tried.
         where = "client" if client else "to"
-        raise UnfitError(where, f"{kind.broker} does not take it: {_without(str(error), server)}") from None
+        text = str(error)
+        for secret in (*forms_of(server.password or ""), *secrets_of_client(client)):
+            text = text.replace(secret, "***")
+        raise UnfitError(where, f"{kind.broker} does not take it: {text}") from None
 
 
-def _without(text: str, server: Server) -> str:
-    return text.replace(server.password, "***") if server.password else text
+def secrets_of_client(client: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the values of ``client`` whose keys say that they are secret, as ``token`` and ``sasl_plain_password``."""
+    for key, value in client.items():
+        if isinstance(value, Mapping):
+            yield from secrets_of_client(value)
+        elif isinstance(value, str) and _SECRET.search(key):
+            yield from forms_of(value)
 
 
 def _encrypted(scheme: str) -> str:
@@ -274,6 +294,7 @@ _RABBIT = _Kind(
     keys=frozenset({"exchange", "exchange_type", "exchange_declare", "exchange_durable", "routing_key"}),
     options=_url_options,
     publisher=_rabbit_publisher,
+    has_path=True,
 )
 _REDIS = _Kind(
     module="faststream.redis",
@@ -282,6 +303,7 @@ _REDIS = _Kind(
     keys=frozenset({"stream", "maxlen", "list", "channel"}),
     options=_redis_options,
     publisher=_redis_publisher,
+    has_path=True,
 )
 _NATS = _Kind(
     module="faststream.nats",

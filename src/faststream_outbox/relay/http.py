@@ -2,10 +2,13 @@
 
 import asyncio
 import json
+import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
+
+_log = logging.getLogger(__name__)
 
 READ_SECONDS = 5.0
 """In which a request has to come."""
@@ -58,12 +61,17 @@ class HttpServer:
         try:
             async with asyncio.timeout(READ_SECONDS):
                 method, path = await _read(reader)
+        except (OSError, ValueError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
+            # It is gone, is slow, or does not speak HTTP.
+            writer.close()
+            return
+        try:
             answer = await self._answer(method, path)
             writer.write(_head(answer) + (b"" if method == "HEAD" else answer.body))
             async with asyncio.timeout(READ_SECONDS):
                 await writer.drain()
-        except (OSError, ValueError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
-            # It is gone, is slow, or does not speak HTTP.
+        except OSError:
+            # It is gone or is slow: TimeoutError is one too.
             pass
         finally:
             writer.close()
@@ -74,7 +82,11 @@ class HttpServer:
             return Answer(json.dumps({"paths": [*self._routes]}).encode() + b"\n", HTTPStatus.NOT_FOUND)
         if method not in {"GET", "HEAD"}:
             return Answer(b"", HTTPStatus.METHOD_NOT_ALLOWED)
-        return await route()
+        try:
+            return await route()
+        except Exception:  # noqa: BLE001 - who asks is told that it is the server's fault
+            _log.exception("no answer for %s", path)
+            return Answer(b"", HTTPStatus.INTERNAL_SERVER_ERROR)
 
 
 async def _read(reader: asyncio.StreamReader) -> tuple[str, str]:

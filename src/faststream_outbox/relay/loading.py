@@ -102,6 +102,9 @@ def _overridden(value: Any, variables: Any) -> Any:
     """Return a value of the file with what variables say instead; tables and lists are gone through."""
     if not isinstance(variables, Mapping):
         return variables
+    if isinstance(value, str) and variables and all(name.isdecimal() for name in variables):
+        # A list of one may be written as a text.
+        value = [value]
     if isinstance(value, list) and all(name.isdecimal() for name in variables):
         items = dict(enumerate(value))
         for name, part in variables.items():

@@ -14,6 +14,9 @@ LONGEST_DELAY = 30.0
 STEADY_SECONDS = 60.0
 """Who has lived so long has not died of its start."""
 
+UNUSABLE = 2
+"""The exit code of a process that cannot use the file, or its port for probes."""
+
 
 class Processes:
     """The processes of a relay.
@@ -54,6 +57,7 @@ class Processes:
     async def _keep(self, number: int) -> int:
         """Run one process, again and again if need be, and return its last exit code."""
         delay = SHORTEST_DELAY
+        is_first = True
         while True:
             began = time.monotonic()
             process = await asyncio.create_subprocess_exec(
@@ -76,6 +80,11 @@ class Processes:
             is_done = code >= 0 if not self._restarts else False
             if self._ending.is_set() or is_done:
                 return max(code, 0)
+            if code == UNUSABLE and is_first:
+                self._log.error("process %d cannot run, so none does", number)
+                self._end_all()
+                return code
+            is_first = False
             if time.monotonic() - began > STEADY_SECONDS:
                 delay = SHORTEST_DELAY
             self._log.error("process %d (pid %d) has ended with %d; it is started again", number, process.pid, code)
@@ -98,6 +107,9 @@ class Processes:
             self._pass_on(signal.SIGKILL)
             return
         self._signal = number
+        self._end_all()
+
+    def _end_all(self) -> None:
         self._ending.set()
         for process in self._running.values():
             _tell_to_end(process)

@@ -8,20 +8,14 @@ from pathlib import Path
 
 from faststream_outbox.relay.connections import Budget
 from faststream_outbox.relay.databases import RelayedDatabase, make_databases
+from faststream_outbox.relay.drain import Drain
 from faststream_outbox.relay.loading import load
 from faststream_outbox.relay.problems import SettingsError
 from faststream_outbox.relay.scraping import make_scrape
 from faststream_outbox.relay.settings import RelaySettings
 
-SHORTEST_PAUSE = 0.1
-LONGEST_PAUSE = 1.0
-"""Between two looks whether all queues are empty."""
-
 UNTIL_RESTART = ("http", "connections")
 """Sections that a reload does not change."""
-
-MOST_COUNTED = 1000
-"""Rows of each shard that are counted to say how many are left."""
 
 
 class Relay:
@@ -53,6 +47,8 @@ class Relay:
         self.budget = Budget(self.settings.connections.most)
         self._sweeping: asyncio.Task[None] | None = None
         self._changing = asyncio.Lock()
+        self._old_secrets: set[str] = set()
+        """Those of databases that were stopped: their clients' last words may come later."""
         self._not_started: set[str] = set()
         """Names of databases that could not be started at a reload."""
 
@@ -64,7 +60,8 @@ class Relay:
     @property
     def secrets(self) -> Sequence[str]:
         """What must not be shown, the longest first: one may be a part of another."""
-        return sorted({secret for database in self.databases for secret in database.secrets}, key=len, reverse=True)
+        now = {secret for database in self.databases for secret in database.secrets}
+        return sorted(now | self._old_secrets, key=len, reverse=True)
 
     @property
     def summary(self) -> str:
@@ -111,6 +108,7 @@ class Relay:
             ending = [each for name, each in self._databases.items() if name not in kept]
             beginning = [each for name, each in made.items() if name not in kept]
             await asyncio.gather(*map(self._stop_surely, ending))
+            self._old_secrets.update(secret for each in ending for secret in each.secrets)
             self._databases = {name: self._databases[name] if name in kept else each for name, each in made.items()}
             self.settings = settings
             await asyncio.gather(*map(self._start_if_possible, beginning))
@@ -168,30 +166,11 @@ class Relay:
 
         Timers whose time has not come are not waited for, nor are dead letters.
         """
-        await asyncio.gather(*map(self._drained, self.databases))
+        await asyncio.gather(*(Drain(each, self._log).wait() for each in self.databases))
 
     async def left(self) -> list[str]:
         """Return, in words, which queues of its forwarders have rows left."""
-        return [line for database in self.databases for line in await self._left(database)]
-
-    async def _drained(self, database: RelayedDatabase) -> None:
-        pause = SHORTEST_PAUSE
-        while await self._left(database):
-            await asyncio.sleep(pause)
-            pause = min(2 * pause, LONGEST_PAUSE)
-
-    async def _left(self, database: RelayedDatabase) -> list[str]:
-        wanted = {queue for forwarder in database.broker.forwarders for queue in forwarder.taken_queues}
-        try:
-            found = await database.broker.admin.queues(at_most=MOST_COUNTED)
-        except Exception as error:  # noqa: BLE001 - whatever it is, nobody knows that it is empty
-            return [f"{database.name}: {database.broker.admin.explain(error).text}"]
-        return [
-            f"{database.name}: {figures.queue!r} has {figures.backlog} rows to be sent, and "
-            f"{figures.retries} to be tried again"
-            for figures in found
-            if figures.queue in wanted and (figures.backlog.rows or figures.retries.rows)
-        ]
+        return [line for each in self.databases for line in (await Drain(each, self._log).look()).lines]
 
     def _make(self, settings: RelaySettings) -> list[RelayedDatabase]:
         return make_databases(settings, str(self.file), self._log, None if self.scrape is None else self.scrape.metrics)

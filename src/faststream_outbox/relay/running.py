@@ -10,6 +10,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
+from faststream_outbox.relay import connections
 from faststream_outbox.relay.http import HttpServer
 from faststream_outbox.relay.probes import Probes
 from faststream_outbox.relay.problems import Problem, SettingsError
@@ -81,8 +82,9 @@ async def _answer_probes(relay: Relay, log: logging.Logger, number: int) -> Http
         # 0: any that is free.
         try:
             port = await server.start(host, port + number if port else 0)
-        except OSError as error:
-            raise SettingsError(str(relay.file), [Problem("http", error.strerror or str(error))]) from error
+        except (OSError, OverflowError) as error:
+            text = getattr(error, "strerror", None) or str(error)
+            raise SettingsError(str(relay.file), [Problem("http", text)]) from error
         log.info("it answers probes at http://%s:%d/live and /ready", host, port)
     return server
 
@@ -161,3 +163,5 @@ def log_to_stderr(relay: Relay) -> None:
     # Of clients, and of what they use, only what is wrong.
     root.setLevel(logging.WARNING)
     logging.getLogger(LOGGER).setLevel(relay.settings.log_level.upper())
+    # SQLAlchemy names a pool's logger by its class, and tells of each connection.
+    logging.getLogger(connections.__name__).setLevel(logging.WARNING)
