@@ -61,7 +61,7 @@ async def test_from_a_request_to_a_consumer(
     assert {link.context.span_id for span in sending for link in span.links} == {r.span_id for r in requests.values()}
     assert sum(len(span.links) for span in sending) == 3, "each request is a span of its own"
     for span in sending:
-        assert (span.name, span.kind, span.parent) == (f"send {topic.name}", SpanKind.PRODUCER, None)
+        assert (span.name, span.kind, span.parent) == (f"send {topic.name}", SpanKind.CLIENT, None)
         assert span.attributes["messaging.system"] == "kafka"
 
 
