@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Coroutine, Sequence
+from collections.abc import Collection, Coroutine, Sequence
 from typing import Any, TypeVar
 
 from faststream.kafka import KafkaBroker
@@ -16,9 +16,11 @@ from faststream_outbox._engine.failure import FailurePolicy
 from faststream_outbox._engine.health import Health
 from faststream_outbox._engine.relaying.breaker import Breaker
 from faststream_outbox._engine.relaying.lane import Lane
+from faststream_outbox._engine.relaying.remembered import Remembered
 from faststream_outbox._engine.relaying.team import Team
 from faststream_outbox._engine.runtime import Runtime
 from faststream_outbox._store.postgres.store import PostgresStore
+from faststream_outbox._values.shard import Shard
 
 from .destination import Answers, Destination, Server, StoppingStore, Stops
 from .model import MAX_ATTEMPTS, Lost, Model, Record
@@ -190,6 +192,17 @@ class DrivenLane:
         self.destination.record = Record()
 
 
+class RememberedUntilTaken(Remembered):
+    """Outcomes that are written by the hand-overs that take their rows, and by no others.
+
+    Those that send nothing come by the clock, so that a life would be another one each time. The machine of
+    ``tests/engine/relaying/test_relay_machine.py``, whose clock stands still, has them.
+    """
+
+    def shards_to_write(self, *, are_sending: bool = False, is_last: bool = False) -> Collection[Shard]:
+        return ()
+
+
 class Relay:
     """A process with a forwarder of messages and one of copies."""
 
@@ -197,7 +210,10 @@ class Relay:
         self.number = number
         self._world = world
         self.teams = {
-            name: Team(Breaker(Health(name, _no_log), world.lanes_of_a_relay.count(name), wait_none()))
+            name: Team(
+                Breaker(Health(name, _no_log), world.lanes_of_a_relay.count(name), wait_none()),
+                remembered=RememberedUntilTaken(),
+            )
             for name in servers
         }
         self._lost = {name: Lost() for name in servers}
