@@ -2,8 +2,8 @@
 # Two pools of one engine's dialect, and its first connection.
 #
 # Guess:  engine.pool.recreate() gives a pool that stands for itself. On the first connection of an engine SQLAlchemy asks the
-#         server for what it has to know (its version, the default isolation level ...), and whoever comes meanwhile waits
-#         for the answers, through whichever pool.
+#         server for what it has to know (its version, the default isolation level ...), and a second connection that is
+#         opened meanwhile waits for the answers, also if it is one of the other pool.
 # Truth:  both pools share the "only once", but each has a lock of its own. While the first connection of one pool asks, one
 #         of the other goes on with a dialect that knows nothing yet. With an isolation level of its own it fails when
 #         it is given back: AttributeError, no attribute 'default_isolation_level'. It is not closed, and its pool never gets it back.
