@@ -354,7 +354,10 @@ class Runtime:
     ) -> tuple[Rounds, Wakeup, Pacer]:
         rounds = Rounds(queues, SHARDS, self.wakeups.news, self.pauses)
         wakeup = self.wakeups.register(queues, team_bell)
-        # What is due in a paused queue is nobody's business now.
-        next_due = lambda: self.store.seconds_to_next_due(rounds.taken)  # noqa: E731
+
+        async def next_due() -> float | None:
+            # What is due in a paused queue is nobody's business now.
+            return await self.store.seconds_to_next_due(rounds.taken)
+
         pacer = Pacer(wakeup, next_due, shortest=shortest, longest=longest)
         return rounds, wakeup, pacer

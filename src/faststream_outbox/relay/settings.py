@@ -32,7 +32,7 @@ class RetrySettings(_Section):
     max_attempts: int | None = None
     """Attempts in all; 0: without a limit."""
     max_total_delay_seconds: float | None = None
-    """Give up when the next attempt would fall later than this after the first."""
+    """No further attempt is made when it would come later than this after the first one."""
     jitter: float | None = None
     """By what part of itself a delay may turn out shorter or longer."""
     initial_delay_seconds: float | None = None

@@ -10,6 +10,7 @@ from zlib import crc32
 import pytest
 
 from faststream_outbox._engine.relaying import account, remembered
+from faststream_outbox._engine.relaying import lane as lane_module
 from faststream_outbox._engine.relaying.account import Account, Answer
 from faststream_outbox._engine.relaying.lane import Lane
 from faststream_outbox._engine.relaying.remembered import Remembered
@@ -814,6 +815,28 @@ async def test_a_lock_of_a_stranger_leaves_time_for_other_shards(
     assert not team.remembered.shards_to_write()
     clock.now += 1.0
     assert team.remembered.shards_to_write()
+
+
+async def test_a_try_that_has_waited_long_for_a_lock_is_not_followed_by_the_next_one(
+    make: Make, store: ScriptedStore, team: Team, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.publish(key="a")
+    store.script.next_failures["commit"] = deque([Trouble("no database")])
+    lane = quick(make)
+    await fail(lane)
+    clock.now += remembered.LATE_SECONDS
+    monkeypatch.setattr(lane_module, "time", clock)
+    hand_over = store.hand_over
+
+    def wait_in_vain(*arguments: Any, **options: Any) -> Any:
+        clock.now += 40.0
+        store.script.next_failures["hand_over"] = deque([Trouble("still locked")])
+        return hand_over(*arguments, **options)
+
+    monkeypatch.setattr(store, "hand_over", wait_in_vain)
+    await fail(lane)
+    clock.now += 39.0
+    assert not team.remembered.shards_to_write()
 
 
 async def pause_once(lane: Lane, team: Team) -> None:
