@@ -10,10 +10,11 @@ from faststream_outbox._values.position import Mark, Part, Position, Producer
 from faststream_outbox._values.row import OutboxRow
 from faststream_outbox._values.run import NO_RUN, Run
 from faststream_outbox._values.shard import Shard
+from faststream_outbox.forwarders.doubt import mark_of
 from faststream_outbox.forwarders.kafka.exact.book import Route
 from faststream_outbox.forwarders.kafka.exact.leaders import Leaders, Told
 from faststream_outbox.forwarders.kafka.exact.look import SEQUENCES, Batch
-from faststream_outbox.forwarders.kafka.exact.positions import Books, LanePositions, mark_of
+from faststream_outbox.forwarders.kafka.exact.positions import Books, LanePositions
 from faststream_outbox.forwarders.kafka.exact.protocol import Found
 
 SHARD = Shard("orders", 3)

@@ -10,10 +10,11 @@ from faststream_outbox._values.outcome import Refused, Unsent, Verdict
 from faststream_outbox._values.parcel import Parcel
 from faststream_outbox._values.position import Part
 from faststream_outbox.forwarders.connected_destination import Verdicts
+from faststream_outbox.forwarders.doubt import InDoubtError
 from faststream_outbox.forwarders.kafka.client import KafkaClient
 from faststream_outbox.forwarders.kafka.exact.destination import ExactKafkaDestination
 from faststream_outbox.forwarders.kafka.exact.leaders import Told
-from faststream_outbox.forwarders.kafka.exact.positions import Books, InDoubtError
+from faststream_outbox.forwarders.kafka.exact.positions import Books
 from faststream_outbox.forwarders.kafka.verdicts import KafkaAnswerError
 from faststream_outbox.forwarders.suspects import Suspects
 from tests.forwarders.kafka.rows import row, settings

@@ -9,9 +9,9 @@ from faststream_outbox._values.outcome import Accepted, Poison, Refused, Unsent,
 from faststream_outbox._values.position import Held, Part, Position, Producer
 from faststream_outbox._values.row import OutboxRow
 from faststream_outbox._values.run import NO_RUN
+from faststream_outbox.forwarders.doubt import marks_of
 from faststream_outbox.forwarders.kafka.exact.book import Route, ShardBook
 from faststream_outbox.forwarders.kafka.exact.look import Batch, Clear
-from faststream_outbox.forwarders.kafka.exact.positions import marks_of
 from faststream_outbox.forwarders.kafka.exact.protocol import Found
 from faststream_outbox.forwarders.kafka.exact.sending import ExactPartitionSender
 from faststream_outbox.forwarders.kafka.verdicts import KafkaAnswerError, NotSentError

@@ -14,11 +14,12 @@ from faststream_outbox._values.row import OutboxRow
 from faststream_outbox._values.shard import Shard
 from faststream_outbox.forwarders.batches import behind_refused
 from faststream_outbox.forwarders.connected_destination import Verdicts
+from faststream_outbox.forwarders.doubt import InDoubtError
 from faststream_outbox.forwarders.kafka.client import KafkaClient
 from faststream_outbox.forwarders.kafka.destination import KafkaDestination, is_of_a_partition_alone, name_of
 from faststream_outbox.forwarders.kafka.exact.book import ROUTING_BITS, Route
 from faststream_outbox.forwarders.kafka.exact.leaders import Leaders
-from faststream_outbox.forwarders.kafka.exact.positions import Books, InDoubtError, LanePositions
+from faststream_outbox.forwarders.kafka.exact.positions import Books, LanePositions
 from faststream_outbox.forwarders.kafka.exact.sending import ExactPartitionSender
 from faststream_outbox.forwarders.kafka.partitioning import SteadyPartitionChooser
 from faststream_outbox.forwarders.kafka.settings import KafkaSettings

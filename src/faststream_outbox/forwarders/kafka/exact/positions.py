@@ -4,26 +4,20 @@ import asyncio
 import logging
 import secrets
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from faststream_outbox._engine.health import Log
 from faststream_outbox._store.positions import NewParts, PositionStore, Takeover
 from faststream_outbox._store.protocol import HandOver
-from faststream_outbox._values.position import Mark, Move, Part, Producer
+from faststream_outbox._values.position import Move, Part, Producer
 from faststream_outbox._values.row import OutboxRow
 from faststream_outbox._values.shard import Shard
+from faststream_outbox.forwarders.doubt import LOOK_SECONDS, InDoubtError, mark_of, marks_of
 from faststream_outbox.forwarders.kafka.exact.book import ROUTING_BITS, Route, ShardBook, routing_of
 from faststream_outbox.forwarders.kafka.exact.leaders import Leaders, MissingError, Told
 from faststream_outbox.forwarders.kafka.exact.look import Clear, Finding, Look, Read, Wait
-
-LOOK_SECONDS = 10.0
-"""How long one hand-over looks; the next one goes on where it has ended."""
-
-
-class InDoubtError(Exception):
-    """It is not known yet what has become of earlier batches."""
 
 
 @dataclass
@@ -330,16 +324,6 @@ def _finding(one: _Doubt, answer: Told | Exception) -> Finding:
     if isinstance(answer, Exception):
         raise answer
     return one.look.judge(answer.of(one.book.held.producer))
-
-
-def mark_of(row: OutboxRow) -> Mark:
-    """Return what the record of a row says of it."""
-    return Mark(row.id, row.idempotency_key)
-
-
-def marks_of(rows: Iterable[OutboxRow]) -> list[Mark]:
-    """Return what the records of rows say of them."""
-    return [mark_of(row) for row in rows]
 
 
 def new_token(routing: int) -> int:

@@ -10,10 +10,10 @@ from faststream_outbox._values.outcome import ACCEPTED, Unsent, Verdict
 from faststream_outbox._values.position import Part
 from faststream_outbox._values.row import OutboxRow
 from faststream_outbox.forwarders.batches import Answer
+from faststream_outbox.forwarders.doubt import InDoubtError, marks_of
 from faststream_outbox.forwarders.kafka.client import KafkaClient, LeaderUnreachableError
 from faststream_outbox.forwarders.kafka.exact.book import ShardBook, is_read_back
 from faststream_outbox.forwarders.kafka.exact.leaders import Leaders
-from faststream_outbox.forwarders.kafka.exact.positions import InDoubtError, marks_of
 from faststream_outbox.forwarders.kafka.sending import MAGIC, PartitionSender
 from faststream_outbox.forwarders.kafka.settings import KafkaSettings
 from faststream_outbox.forwarders.kafka.verdicts import KafkaAnswerError, NotSentError
