@@ -52,9 +52,10 @@ test-long: $(VENV)/.dev system ## Run the long forms of the fault scenarios, and
 	    exit $$status
 
 .PHONY: readers
-readers: $(VENV)/.dev system ## Run the readers of docs/consumers.md in every language; needs Node, Go, Java and Maven
+readers: $(VENV)/.dev system ## Run the readers of docs/consumers.md and publishers of docs/sql.md; needs Node, Go, Java and Maven
 	@integration/forwarders/fetch_readers build/readers
-	@OUTBOX_READERS=$(CURDIR)/build/readers $(BIN)/python -m pytest integration/forwarders/test_readers.py $(ARGS)
+	@OUTBOX_READERS=$(CURDIR)/build/readers $(BIN)/python -m pytest integration/forwarders/test_readers.py \
+	    integration/forwarders/test_sql.py $(ARGS)
 
 .PHONY: mutants
 mutants: $(VENV)/.dev system ## Apply hand-made faults one by one, and see that the tests find each (an hour); ARGS="--help"

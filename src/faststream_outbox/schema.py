@@ -48,6 +48,9 @@ _IN_FORCE = "action = 'pause' AND ended_at IS NULL"
 _HOLDING = "last_attempt_at IS NOT NULL AND key IS NOT NULL AND next_attempt_at IS NOT NULL"
 
 
+MADE_KEY = "CAST(gen_random_uuid() AS text)"
+"""The idempotency key of a row that is written without one. ``publish`` always gives one."""
+
 MAX_STORED_HEADERS_BYTES = 256 * 1024
 """Of a row's headers as the table keeps them. All that ``publish`` permits takes less, also when it is thousands of
 headers of a byte each. The text of larger ones could be more than the server can write at all."""
@@ -95,7 +98,8 @@ def make_outbox_table(metadata: MetaData, table_name: str = "outbox", *, schema:
         Column("queue", Text, nullable=False),
         Column("key", Text(collation="C")),
         Column("shard", SmallInteger, Computed(_SHARD, persisted=True)),
-        Column("idempotency_key", Text(collation="C"), nullable=False),
+        # The default is for rows that SQL writes: see docs/sql.md.
+        Column("idempotency_key", Text(collation="C"), nullable=False, server_default=text(MADE_KEY)),
         Column("deduplicate", Boolean, nullable=False, server_default=text("false")),
         Column("payload", LargeBinary, nullable=False),
         Column("headers", JSONB, nullable=False, server_default=text("'{}'::jsonb")),

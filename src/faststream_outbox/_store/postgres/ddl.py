@@ -10,7 +10,7 @@ from sqlalchemy.schema import CreateIndex, CreateTable
 
 from faststream_outbox._store.postgres.statements import fill, quote_name, quote_table
 from faststream_outbox.exceptions import ConfigError
-from faststream_outbox.schema import MAX_IDENTIFIER_BYTES
+from faststream_outbox.schema import MADE_KEY, MAX_IDENTIFIER_BYTES
 
 _DIALECT = PGDialect_asyncpg(paramstyle="named")  # type: ignore[no-untyped-call]
 
@@ -69,6 +69,7 @@ def upgrade(outbox_table: Table, dlq_table: Table | None, *, from_version: str |
         for index in sorted(table.indexes, key=lambda index: str(index.name)):
             statement = str(CreateIndex(index, if_not_exists=True).compile(dialect=_DIALECT))
             yield _terminated(statement.replace("INDEX IF NOT", "INDEX CONCURRENTLY IF NOT", 1))
+    yield fill("ddl_upgrade_key", table=quote_table(outbox_table), made_key=MADE_KEY).strip()
     for check in sorted(_checks(outbox_table), key=lambda check: str(check.name)):
         clauses = {"check_name": quote_name(str(check.name)), "check": str(check.sqltext)}
         yield fill("ddl_upgrade_check", table=quote_table(outbox_table), **clauses).strip()
