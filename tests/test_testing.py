@@ -253,6 +253,33 @@ async def test_a_timer_can_be_cancelled(broker: OutboxBroker) -> None:
         handle.mock.assert_not_called()
 
 
+async def test_a_timer_is_moved(broker: OutboxBroker) -> None:
+    """By ``publish``, by a handler's response, and by ``publish_sync``."""
+
+    @broker.subscriber("timers")
+    async def handle(body: str) -> None: ...
+
+    timer: dict[str, Any] = {"queue": "timers", "timer_id": "t", "timer_conflict": "extend", "session": NO_SESSION}
+
+    @broker.subscriber("orders")
+    async def respond(body: str) -> OutboxResponse:
+        return OutboxResponse("third", **timer, activate_in=timedelta(days=1))
+
+    tester = TestOutboxBroker(broker)
+    async with tester:
+        written = [
+            await broker.publish("first", **timer, activate_in=timedelta(days=1)),
+            broker.publish_sync("second", **timer, activate_in=timedelta(days=1)),
+            await broker.publish("order", queue="orders", session=NO_SESSION),
+        ]
+        assert None not in written
+        assert await broker.publish("fourth", **timer | {"timer_conflict": "keep"}) is None
+        assert broker.duplicates == 1
+        handle.mock.assert_not_called()
+        await tester.deliver_all()
+        handle.mock.assert_called_once_with("third")
+
+
 async def test_a_timer_cancelled_by_an_earlier_handler(broker: OutboxBroker) -> None:
     got: list[str] = []
 

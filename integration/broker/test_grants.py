@@ -100,6 +100,16 @@ async def publish_and_cancel(site: Site) -> None:
         assert await site.broker().cancel_timer(queue="q", timer_id="t", session=session)
 
 
+async def publish_and_move(site: Site) -> None:
+    await publish(site)
+    timer = {"queue": "q", "timer_id": "t", "timer_conflict": "extend"}
+    async with AsyncSession(site.engine) as session, session.begin():
+        assert await site.broker().publish(2, **timer, key="k", activate_in=timedelta(2), session=session)
+    [row] = await Table(site.owner).query("SELECT * FROM outbox WHERE timer_id = 't'")
+    if row.payload != b"2":
+        raise Denied
+
+
 async def fill(site: Site, count: int, *, queue: str = "q") -> None:
     async with AsyncSession(site.owner) as session, session.begin():
         keys = [Outgoing(1, key=uuid4().hex) for _ in range(count)]
@@ -256,6 +266,7 @@ ROLES: dict[tuple[str, ...], Use] = {
     ("publisher",): publish,
     ("publisher", "publisher with tee"): publish_with_tee,
     ("publisher", "publisher with timers"): publish_and_cancel,
+    ("publisher", "publisher that moves timers"): publish_and_move,
     ("consumer",): consume,
     ("consumer", "consumer with a dead-letter table"): consume_with_dead_letters,
     ("consumer", "consumer that sends exactly once"): send_exactly_once,

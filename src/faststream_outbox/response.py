@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Literal
 
 from faststream.response import PublishCommand, PublishType, Response
 from faststream.response.response import BatchPublishCommand
@@ -45,6 +45,7 @@ class OutboxResponse(Response):
         activate_in: Hold the message back for so long.
         activate_at: Hold the message back until then; timezone-aware.
         timer_id: Names the message, so that it can be cancelled; a live one of that name makes this a no-op.
+        timer_conflict: ``extend``: this message takes the place of a live one of that name; see ``MessageOptions``.
         key: Orders the message behind earlier ones of that key.
         idempotency_key: Default: a new one.
 
@@ -67,6 +68,7 @@ class OutboxResponse(Response):
         activate_in: timedelta | None = None,
         activate_at: datetime | None = None,
         timer_id: str | None = None,
+        timer_conflict: Literal["keep", "extend"] = "keep",
         key: str | None = None,
         idempotency_key: str | None = None,
     ) -> None:
@@ -76,6 +78,7 @@ class OutboxResponse(Response):
         self.activate_in = activate_in
         self.activate_at = activate_at
         self.timer_id = timer_id
+        self.timer_conflict = timer_conflict
         self.key = key
         self.idempotency_key = idempotency_key
 
@@ -90,6 +93,7 @@ class OutboxResponse(Response):
             activate_in=self.activate_in,
             activate_at=self.activate_at,
             timer_id=self.timer_id,
+            timer_conflict=self.timer_conflict,
             key=self.key,
             idempotency_key=self.idempotency_key,
         )
@@ -110,6 +114,7 @@ class OutboxPublishCommand(BatchPublishCommand):
         activate_in: timedelta | None = None,
         activate_at: datetime | None = None,
         timer_id: str | None = None,
+        timer_conflict: Literal["keep", "extend"] = "keep",
         key: str | None = None,
         idempotency_key: str | None = None,
         reply_to: str = "",
@@ -128,6 +133,7 @@ class OutboxPublishCommand(BatchPublishCommand):
         self.activate_in = activate_in
         self.activate_at = activate_at
         self.timer_id = timer_id
+        self.timer_conflict = timer_conflict
         self.key = key
         self.idempotency_key = idempotency_key
 

@@ -375,3 +375,21 @@ def test_whatever_is_accepted_can_be_stored(options: dict[str, Any], payload: by
     assert all(isinstance(value, str) for value in draft.headers.values())
     assert draft.activate_at is None or draft.activate_at.astimezone(UTC).year > 0
     assert draft.activate_in is None or timedelta(0) <= draft.activate_in <= MAX_DELAY
+
+
+# --- timers that are published again
+
+
+def test_a_timer_takes_the_place_of_a_live_one_only_where_that_is_asked_for() -> None:
+    assert not make(timer_id="t").moves_timer
+    assert not make(timer_id="t", timer_conflict="keep").moves_timer
+    assert make(timer_id="t", timer_conflict="extend").moves_timer
+
+
+def test_what_cannot_become_of_a_timer() -> None:
+    assert "'keep' or 'extend', got 'replace'" in refused("timer_conflict", timer_id="t", timer_conflict="replace")
+    assert "needs a timer_id" in refused("timer_conflict", timer_conflict="extend")
+    with pytest.raises(
+        InvalidMessageError, match=r"^timer_conflict: 'extend' and an idempotency_key exclude each other"
+    ):
+        Drafter(queue="q", max_payload_bytes=1, timer_id="t", timer_conflict="extend", idempotency_key="i")

@@ -21,3 +21,5 @@ class Draft(NamedTuple):
     timer_id: str | None = None
     copies: Sequence[str] = ()
     """Queues that get a row of their own for the same message."""
+    moves_timer: bool = False
+    """Whether it takes the place of a live timer of its ``timer_id``, which otherwise makes it a duplicate."""

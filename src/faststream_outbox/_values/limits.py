@@ -23,6 +23,8 @@ MAX_HEADERS_BYTES = 32 * 1024
 DEFAULT_MAX_PAYLOAD_BYTES = 1024 * 1024
 """Kafka's default ``message.max.bytes`` is 1 MiB with its overhead included."""
 MAX_DELAY = timedelta(days=3650)
+KEEP, EXTEND = "keep", "extend"
+"""What may become of a live timer of the same name."""
 
 RESERVED_HEADERS = frozenset(
     {wire.IDEMPOTENCY_KEY, wire.ROW_ID, wire.QUEUE, wire.CREATED_AT, wire.ROW_KEY, wire.CORRELATION_ID, wire.MESSAGE_ID}
@@ -57,6 +59,19 @@ def check_copy_queue(queue: str) -> None:
 def check_timer_id(timer_id: str) -> None:
     """Refuse a timer id that no row could have."""
     check_name("timer_id", timer_id, MAX_IDEMPOTENCY_KEY_BYTES)
+
+
+def check_timer_conflict(conflict: Any, timer_id: str | None, idempotency_key: str | None) -> None:
+    """Refuse what cannot become of a live timer, or could not be told from a duplicate."""
+    if conflict == KEEP:
+        return
+    if conflict != EXTEND:
+        raise InvalidMessageError("timer_conflict", f"must be {KEEP!r} or {EXTEND!r}, got {conflict!r}")
+    if timer_id is None:
+        raise InvalidMessageError("timer_conflict", f"{EXTEND!r} needs a timer_id, which names the timer to be moved")
+    if idempotency_key is not None:
+        problem = f"{EXTEND!r} and an idempotency_key exclude each other: a timer that takes a live one's place is new"
+        raise InvalidMessageError("timer_conflict", problem)
 
 
 def check_key(key: str | None) -> None:

@@ -57,10 +57,12 @@ class OutboxPublishMixin(BrokerPublishMixin[Delivery]):
                 ``traceparent`` is sent unchanged; without one, and with a current span of OpenTelemetry, the
                 application's propagators add theirs.
             correlation_id: Without control characters. Default: a new one.
-            **options: See ``MessageOptions``: key, idempotency_key, activate_in, activate_at, timer_id.
+            **options: See ``MessageOptions``: key, idempotency_key, activate_in, activate_at, timer_id,
+                timer_conflict.
 
         Returns:
-            The row's id; None where a live row of the queue has the same idempotency key or timer id.
+            The row's id; None where a live row of the queue has the same idempotency key or timer id. With
+            ``timer_conflict="extend"``, None only where a handler has that timer, or it is parked.
 
         Raises:
             InvalidSessionError: ``session`` cannot carry a row; it is a ``TypeError``.

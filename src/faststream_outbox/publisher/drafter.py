@@ -6,12 +6,14 @@ from types import MappingProxyType
 
 from faststream_outbox._values.draft import Draft
 from faststream_outbox._values.limits import (
+    EXTEND,
     MAX_IDEMPOTENCY_KEY_BYTES,
     MAX_KEY_BYTES,
     check_activation,
     check_headers,
     check_optional_name,
     check_queue,
+    check_timer_conflict,
 )
 from faststream_outbox._values.texts import check_name
 from faststream_outbox._values.uuid7 import uuid7s
@@ -34,6 +36,7 @@ class Drafter:
         activate_in: Of every message.
         activate_at: Of every message.
         timer_id: Of every message.
+        timer_conflict: Of every message.
         copies: Names the queues that get a copy of what is published to a queue.
         expected: How many messages there probably are.
 
@@ -53,6 +56,7 @@ class Drafter:
         activate_in: timedelta | None = None,
         activate_at: datetime | None = None,
         timer_id: str | None = None,
+        timer_conflict: str = "keep",
         copies: Callable[[str], Sequence[str]] = lambda _queue: (),
         expected: int = 1,
     ) -> None:
@@ -60,6 +64,7 @@ class Drafter:
         check_optional_name("timer_id", timer_id, MAX_IDEMPOTENCY_KEY_BYTES)
         check_optional_name("correlation_id", correlation_id, MAX_IDEMPOTENCY_KEY_BYTES)
         check_activation(activate_in, activate_at)
+        check_timer_conflict(timer_conflict, timer_id, idempotency_key)
         self._queue = queue
         self._max_payload_bytes = max_payload_bytes
         self._headers = headers
@@ -69,6 +74,7 @@ class Drafter:
         self._activate_in = activate_in
         self._activate_at = activate_at
         self._timer_id = timer_id
+        self._moves_timer = timer_conflict == EXTEND
         self._copies = copies(queue)
         self._uuids = uuid7s(expected)
         self._trace = current_trace_headers()
@@ -125,6 +131,7 @@ class Drafter:
             self._activate_at,
             self._timer_id,
             self._copies,
+            self._moves_timer,
         )
 
     def _make_headers(self, headers: Mapping[str, str], content_type: str | None) -> Mapping[str, str]:

@@ -1,6 +1,7 @@
 """The options of a message, besides its body, queue and session."""
 
 from datetime import datetime, timedelta
+from typing import Literal
 
 from typing_extensions import TypedDict
 
@@ -27,3 +28,10 @@ class MessageOptions(TypedDict, total=False):
     timer_id: str | None
     """Names the message within its queue, so that ``cancel_timer`` finds it; a live one of that name makes publishing
     a no-op. At most 255 bytes."""
+
+    timer_conflict: Literal["keep", "extend"]
+    """What becomes of a live timer of that name. ``keep``: it stays as it is, and publishing is a no-op. ``extend``:
+    this message takes its place, with its own time, body, headers and key, a new id and a new idempotency key, in one
+    statement. A timer that a handler has, or that is parked, is never changed: then publishing is a no-op. While a
+    forwarder is just sending it, the call waits for the outcome. Not together with ``idempotency_key``.
+    Default: ``keep``."""

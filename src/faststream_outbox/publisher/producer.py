@@ -152,6 +152,7 @@ class OutboxProducer(ProducerProto[OutboxPublishCommand]):
             activate_in=cmd.activate_in,
             activate_at=cmd.activate_at,
             timer_id=cmd.timer_id,
+            timer_conflict=cmd.timer_conflict,
             copies=self._copies,
             expected=expected,
         )

@@ -86,6 +86,8 @@ class MemoryTable:
         visible = self._visible_to(session)
         records: list[Record] = []
         for draft in drafts:
+            if draft.moves_timer:
+                visible = self._without_timers(session, draft, visible)
             if self._is_duplicate(draft, itertools.chain(visible, records)):
                 continue
             for message in (draft, *(draft._replace(queue=queue) for queue in draft.copies)):
@@ -96,6 +98,21 @@ class MemoryTable:
         else:
             self._commit(records)
         return [record.row for record in records]
+
+    def _without_timers(self, session: Any, draft: Draft, visible: Sequence[Record]) -> list[Record]:
+        """Take out the timer of this name, and its copies, as far as no consumer has them."""
+        timers = [
+            record
+            for record in visible
+            if record.row.queue in (draft.queue, *draft.copies)
+            and record.row.timer_id == draft.timer_id
+            and record.is_untouched
+        ]
+        if all(record.row.queue != draft.queue for record in timers) and self._is_duplicate(draft, visible):
+            return [*visible]
+        for record in timers:
+            self._cancel(session, record)
+        return [record for record in visible if record not in timers]
 
     @staticmethod
     def _is_duplicate(draft: Draft, records: Iterable[Record]) -> bool:

@@ -10,6 +10,9 @@ from faststream_outbox._store.postgres.statements import Statements
 from faststream_outbox._values.draft import Draft
 from faststream_outbox.exceptions import NotWrittenError
 
+TRIES = 5
+"""To move a timer that handlers take and finish again and again."""
+
 
 class Conflicts:
     """Tells live duplicates from what else was in the way, and lets nothing but these pass.
@@ -58,6 +61,32 @@ class Conflicts:
         if not written:
             raise NotWrittenError(draft.queue)
         return int(written[0][0])
+
+    def move_timer(self, connection: Connection, draft: Draft) -> int | None:
+        """Write a message and its copies in the place of live timers of its name; None where a handler has its own.
+
+        A copy that its consumer has stays as it is.
+
+        Raises:
+            NotWrittenError: No timer is in the way, and PostgreSQL has written nothing.
+        """
+        for _ in range(TRIES):
+            written = self._statements.insert_timer.execute(connection, self._timer_parameters(draft))
+            if written:
+                break
+            if not self._lacks(connection, [draft]):
+                return None
+            # Its handler has just finished with it, unless something suppresses the row.
+        else:
+            raise NotWrittenError(draft.queue)
+        for queue in draft.copies:
+            self._statements.insert_timer.execute(connection, self._timer_parameters(draft._replace(queue=queue)))
+        return int(written[0][0])
+
+    def _timer_parameters(self, draft: Draft) -> dict[str, Any]:
+        parameters = self._parameters(draft)
+        del parameters["deduplicate"]
+        return parameters
 
     def complete(
         self, connection: Connection, drafts: Sequence[Draft], ids: Sequence[int], copies: Sequence[int]

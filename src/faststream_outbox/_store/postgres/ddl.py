@@ -26,6 +26,7 @@ class Work(StrEnum):
     PUBLISHER = "publisher"
     PUBLISHER_WITH_TEE = "publisher-with-tee"
     PUBLISHER_WITH_TIMERS = "publisher-with-timers"
+    PUBLISHER_THAT_MOVES_TIMERS = "publisher-that-moves-timers"
     CONSUMER = "consumer"
     CONSUMER_WITH_INBOX = "consumer-with-inbox"
     INBOX_PRUNER = "inbox-pruner"

@@ -251,7 +251,7 @@ class Statements:
         )
         self.left_out = self._write("left_out")
         self.take_back = self._write("take_back")
-        self.cancel_timer = self._load("cancel_timer")
+        self.insert_timer, self.cancel_timer = self._write("insert_timer", notify=wake), self._load("cancel_timer")
         self.fetch_unprocessed = self._load("fetch_unprocessed")
         self.claim = self._write("claim")
         self.lock_shards = self._write("lock_shards")

@@ -122,6 +122,8 @@ class PostgresWriter:
         return [own] if wake is None else [own, *(Ending(queue, wake) for queue in draft.copies)]
 
     def _insert(self, connection: Connection, draft: Draft) -> int | None:
+        if draft.moves_timer:
+            return self._conflicts.move_timer(connection, draft)
         if draft.copies:
             ids = self._insert_many(connection, [draft])
             return ids[0] if ids else None
