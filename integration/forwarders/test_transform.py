@@ -147,3 +147,19 @@ async def _were_refused(table: Table, count: int) -> bool:
 
 async def _are_dead(broker: OutboxBroker, count: int) -> bool:
     return await broker.dead_letters.count() == count
+
+
+@pytest.mark.parametrize("box", ["redis-stream"], indirect=True)
+async def test_what_is_stored_of_a_failed_hand_over_is_what_the_application_says(
+    box: Box, make_broker: MakeBroker, publishing: Publishing, table: Table
+) -> None:
+    def transform(message: OutboxMessage) -> Forward | None:
+        raise ValueError(message.body)
+
+    broker = make_broker(exception_renderer=lambda error: type(error).__name__)
+    broker.forwarder("orders", to=box.publisher(), transform=transform, retry_strategy=NoRetry())
+    await publishing.one(b"alice")
+    await broker.start()
+    await eventually(lambda: table.count("failed_at IS NOT NULL"))
+    [row] = await table.rows()
+    assert row.last_exception == "ValueError"

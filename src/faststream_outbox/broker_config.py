@@ -7,6 +7,7 @@ from typing import Any
 from faststream_outbox._engine.runtime import Runtime
 from faststream_outbox._faststream import BrokerConfig
 from faststream_outbox._store.storage import Storage
+from faststream_outbox._values.outcome import TextOf, describe
 from faststream_outbox.exceptions import ConfigError
 
 
@@ -16,6 +17,8 @@ class OutboxBrokerConfig(BrokerConfig):
 
     storage: Storage | None = field(default=None, repr=False)
     """Where the rows of a broker are. A router has none: its endpoints have those of the broker that includes it."""
+    text_of: TextOf = field(default=describe, repr=False)
+    """Returns what is kept of exceptions."""
     destination_of: Callable[[Any], Any] | None = field(default=None, init=False, repr=False)
     """Returns what a lane sends to, given the forwarder's publisher, where a ``TestOutboxBroker`` runs the loops."""
     _runtime: Runtime | None = field(default=None, init=False, repr=False)

@@ -118,3 +118,13 @@ def test_a_dead_letter_holds_its_key_where_that_is_wanted(reason: str) -> None:
     assert policy.holding(make_row(key=None), dead) == dead, "nothing to hold"
     assert policy.holding(make_row(key="k"), Retry(1.0)) == Retry(1.0)
     assert FailurePolicy(retry=NoRetry()).holding(make_row(key="k"), dead) == dead
+
+
+def test_what_is_kept_of_exceptions_is_what_the_application_says() -> None:
+    def text_of(error: BaseException | None) -> str | None:
+        return error and type(error).__name__
+
+    failing = FailurePolicy(retry=Strategy(ValueError("secret")), text_of=text_of)
+    assert failing.at_once("rejected", Trouble("secret")) == Dead("rejected", "Trouble")
+    outcome = failing.after_failure(make_row(), Trouble("secret"), elapsed=2.0)
+    assert outcome.exception == "Trouble; then the retry strategy failed with ValueError"

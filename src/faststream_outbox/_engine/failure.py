@@ -1,11 +1,11 @@
 """The one place where a failed attempt becomes an outcome."""
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import TypeVar
 
-from faststream_outbox._values.outcome import Dead, Reason, Retry, describe
+from faststream_outbox._values.outcome import Dead, Reason, Retry, TextOf, describe
 from faststream_outbox._values.row import OutboxRow
 from faststream_outbox.retry import DEFAULT_RETRY, MAX_DELAY_SECONDS, RetryStrategy
 
@@ -21,6 +21,8 @@ class FailurePolicy:
     """A row claimed more often than this is dead: it kills its worker before it can fail. None: no limit."""
     hold_key: bool = False
     """Whether a dead letter holds back the later rows of its key."""
+    text_of: TextOf = field(default=describe)
+    """What is kept of an exception."""
 
     def before_attempt(self, row: OutboxRow) -> Dead | None:
         """Return what a row becomes that is not tried: it cannot be read, or was claimed more often than allowed."""
@@ -39,16 +41,20 @@ class FailurePolicy:
             elapsed: Seconds since the claim; with the claim's time they make the database's present time.
         """
         now = (row.acquired_at or row.created_at) + timedelta(seconds=elapsed)
-        text = describe(exception)
+        text = self.text_of(exception)
         try:
             delay = self._delay(self.retry, row, now, exception)
         except Exception as error:  # noqa: BLE001 - the user's code
             # A strategy with a bug must neither lose the row nor stop the loop that asked it.
             delay = self._delay(DEFAULT_RETRY, row, now, exception)
-            text = f"{text}; then the retry strategy failed with {describe(error)}"
+            text = f"{text}; then the retry strategy failed with {self.text_of(error)}"
         if delay is None:
             return Dead(Reason.RETRIES_EXHAUSTED, text)
         return Retry(delay, text)
+
+    def at_once(self, reason: str, exception: BaseException | None) -> Dead:
+        """Return the dead letter of a row that is not tried again, whatever the strategy says."""
+        return Dead(reason, self.text_of(exception))
 
     def holding(self, row: OutboxRow, outcome: OutcomeT) -> OutcomeT | Dead:
         """Return the outcome with a dead letter that holds its key, if that is wanted; other outcomes unchanged."""

@@ -35,7 +35,7 @@ from faststream_outbox._engine.watching.obstructions import Guarded, Obstruction
 from faststream_outbox._engine.watching.reminder import MOST_COUNTED, Reminder, Watched
 from faststream_outbox._engine.watching.unconsumed import QueueWatcher, UnconsumedQueue
 from faststream_outbox._store.protocol import DEFAULT_BATCH_BYTES, Lag, Store
-from faststream_outbox._values.outcome import Outcome
+from faststream_outbox._values.outcome import Outcome, TextOf, describe
 from faststream_outbox._values.row import OutboxRow
 from faststream_outbox._values.shard import Shard
 from faststream_outbox.schema import SHARDS
@@ -62,11 +62,15 @@ class Runtime:
         log: Where changes of state are written.
         listen: Whether to listen for new rows; False polls only.
         meter: Told by all loops what becomes of rows.
+        text_of: Returns what is kept of exceptions.
     """
 
-    def __init__(self, store: Store, log: Log, *, listen: bool, meter: Meter = NO_METER) -> None:
+    def __init__(
+        self, store: Store, log: Log, *, listen: bool, meter: Meter = NO_METER, text_of: TextOf = describe
+    ) -> None:
         self.store = store
         self._meter = meter
+        self._text_of = text_of
         self.log = guarded(log)
         self.health = Health("outbox database", self.log, store.explain)
         self.wakeups = Wakeups()
@@ -261,6 +265,7 @@ class Runtime:
             completer=self._completer,
             log=self.log,
             meter=self._meter,
+            text_of=self._text_of,
         )
         self._consumers_and_lanes.add(consumer)
         return consumer

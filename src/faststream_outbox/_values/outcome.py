@@ -1,5 +1,6 @@
 """How it ended: the verdict on a row in a hand-over, and the outcome that is written."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
 from zlib import crc32
@@ -144,7 +145,14 @@ Verdict: TypeAlias = Accepted | Refused | Poison | Unsent | Dropped
 """What a hand-over has come to for a row: what its destination says, or that the transform has dropped it."""
 
 
-def describe(exception: BaseException | None, *, limit: int = 2000) -> str | None:
+TextOf: TypeAlias = Callable[[BaseException | None], str | None]
+"""Returns what ``last_exception`` keeps of an exception."""
+
+MOST_CHARACTERS = 2000
+"""Of an exception's text, as it is kept."""
+
+
+def describe(exception: BaseException | None) -> str | None:
     """Put an exception into the one line that ``last_exception`` keeps."""
     if exception is None:
         return None
@@ -152,9 +160,14 @@ def describe(exception: BaseException | None, *, limit: int = 2000) -> str | Non
         text = f"{type(exception).__name__}: {exception}"
     except Exception:  # noqa: BLE001 - the user's __str__
         text = f"{type(exception).__name__}: (str() of it fails)"
+    return storable(text)
+
+
+def storable(text: str) -> str:
+    """Return a text as PostgreSQL can keep it, and not too long."""
     text = text.replace("\x00", "\\x00")
     # A lone surrogate in a message would make the very write fail that keeps the row safe.
-    return text.encode(errors="replace").decode()[:limit]
+    return text.encode(errors="replace").decode()[:MOST_CHARACTERS]
 
 
 def in_ascii(text: str | None) -> str | None:

@@ -7,6 +7,8 @@ from sqlalchemy import URL, MetaData, Table
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from faststream_outbox._values.limits import DEFAULT_MAX_PAYLOAD_BYTES
+from faststream_outbox._values.outcome import TextOf, describe
+from faststream_outbox._values.renderer import Renderer
 from faststream_outbox.broker.options import BrokerOptions
 from faststream_outbox.exceptions import ConfigError
 from faststream_outbox.metrics.metrics import Metrics
@@ -45,6 +47,17 @@ def check_metrics(options: BrokerOptions) -> Metrics | None:
         f"{type(metrics).__name__}"
     )
     raise ConfigError(msg)
+
+
+def text_of_exceptions(options: BrokerOptions, warn: Callable[[str], None]) -> TextOf:
+    """Return what puts exceptions into the words that are stored; raise a ConfigError for what cannot be called."""
+    render: Any = options.get("exception_renderer")
+    if render is None:
+        return describe
+    if not callable(render):
+        msg = f"exception_renderer: must be a function of an exception that returns a str, got {type(render).__name__}"
+        raise ConfigError(msg)
+    return Renderer(render, warn)
 
 
 def payload_limit(options: BrokerOptions) -> int:

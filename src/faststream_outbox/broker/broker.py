@@ -36,6 +36,7 @@ from faststream_outbox.broker.arguments import (
     graceful_timeout,
     payload_limit,
     public_url,
+    text_of_exceptions,
 )
 from faststream_outbox.broker.health import BrokerHealth, HealthJudge
 from faststream_outbox.broker.logging import make_outbox_logger_state
@@ -109,6 +110,7 @@ class OutboxBroker(OutboxPublishMixin, OutboxRegistrator, BrokerUsecase[Delivery
         self._lifecycle = asyncio.Lock()
         self._judge = HealthJudge()
         self._measured = Measured(check_metrics(options), outbox_table.fullname)
+        text_of = text_of_exceptions(options, self._warn)
         super().__init__(
             routers=options.get("routers", ()),
             config=OutboxBrokerConfig(
@@ -151,7 +153,9 @@ class OutboxBroker(OutboxPublishMixin, OutboxRegistrator, BrokerUsecase[Delivery
                     notify=self._notify,
                     waker=self._waker,
                     warn=self._warn,
+                    text_of=text_of,
                 ),
+                text_of=text_of,
                 default_driver_annotations={
                     kind: DriverAnnotation(type_hint=kind, module="faststream_outbox.annotations", name=kind.__name__)
                     for kind in (OutboxBroker, OutboxMessage, OutboxProducer)
@@ -230,7 +234,7 @@ class OutboxBroker(OutboxPublishMixin, OutboxRegistrator, BrokerUsecase[Delivery
                 return
             self.check_consumers()
             await self.connect()
-            runtime = Runtime(self._storage.store, self._log, listen=self._listen, meter=self._measured.meter)
+            runtime = Runtime(self._storage.store, self._log, listen=self._listen, meter=self._measured.meter, text_of=self.config.broker_config.text_of)
             self.config.broker_config.set_runtime(runtime)
             runtime.start()
             self._measured.start(runtime, self._storage, lambda: self.forwarders, self._engine)

@@ -1,6 +1,6 @@
 """The options of a broker, each once, with its type and its meaning."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from faststream.middlewares import AckPolicy
@@ -49,6 +49,12 @@ class OutboxOptions(TypedDict, total=False):
     metrics: Metrics | None
     """Where to show what happens: ``OutboxMetrics()`` of ``faststream_outbox.prometheus`` or ``.opentelemetry``. See
     ``docs/observing.md``. Default: nowhere."""
+
+    exception_renderer: Callable[[BaseException], str] | None
+    """Returns what the column ``last_exception`` keeps of an exception, in the table and of dead letters. Personal data
+    that stands in messages of errors stays out with ``lambda error: type(error).__name__``. Where it raises, the name of
+    the exception's class is stored, and the log says so. The log itself, spans and ``status()`` are not changed by it.
+    Default: the class and the message, up to 2,000 characters."""
 
     graceful_timeout: float | None
     """Seconds that a stop waits for what is in flight; None waits for ever. Default: 15.0."""

@@ -97,6 +97,7 @@ class OutboxForwarder:
         self._failure = FailurePolicy(
             retry=DEFAULT_RETRY if retry is None else as_strategy(retry),
             hold_key=require_flag("hold_key", options.get("hold_key", False)),
+            text_of=lambda error: self._config.text_of(error),  # noqa: PLW0108 - a router has another before it is included
         )
         self._destinations: Sequence[LaneDestination] = ()
         self._outages = Outages()

@@ -19,7 +19,7 @@ from faststream_outbox._faststream import (
     SubscriberSpecification,
     SubscriberUsecase,
 )
-from faststream_outbox._values.outcome import Dead, Delivered, Outcome, Reason, Released, describe
+from faststream_outbox._values.outcome import Dead, Delivered, Outcome, Reason, Released
 from faststream_outbox._values.printable import printable
 from faststream_outbox._values.row import OutboxRow
 from faststream_outbox.broker_config import OutboxBrokerConfig
@@ -79,7 +79,11 @@ class OutboxSubscriber(SubscriberUsecase[Delivery]):
         calls.on_added = self.start_late
         self._config = config
         self._call_decorators = (publish_in_scope(self._outer_config),)
-        self._failure = FailurePolicy(retry=config.retry_strategy, max_deliveries=config.max_deliveries)
+        self._failure = FailurePolicy(
+            retry=config.retry_strategy,
+            max_deliveries=config.max_deliveries,
+            text_of=lambda error: self._outer_config.text_of(error),  # noqa: PLW0108 - a router has another before that
+        )
         self._consumer: Consumer | None = None
         self._starting: asyncio.Task[None] | None = None
         self._stopping: asyncio.Task[None] | None = None
@@ -219,9 +223,9 @@ class OutboxSubscriber(SubscriberUsecase[Delivery]):
             case AckStatus.ACKED:
                 return Delivered()
             case _ if not self._config.retry_validation_errors and is_misfit(error):
-                return Dead(Reason.INVALID_BODY, describe(error))
+                return self._failure.at_once(Reason.INVALID_BODY, error)
             case AckStatus.REJECTED:
-                return Dead(Reason.REJECTED, describe(error))
+                return self._failure.at_once(Reason.REJECTED, error)
             case None if error is None:
                 error = RuntimeError("the handler ended without ack, nack or reject, which ack_policy=MANUAL asks for")
         return self._failure.after_failure(delivery.row, error, elapsed=elapsed)

@@ -13,7 +13,7 @@ from faststream_outbox._engine.handling.stock import Stock
 from faststream_outbox._engine.health import Log
 from faststream_outbox._engine.meter import NO_METER, Meter
 from faststream_outbox._engine.service import forget_cancellation, is_cancelled, stop_tasks
-from faststream_outbox._values.outcome import Outcome, Released, Settlement
+from faststream_outbox._values.outcome import Outcome, Released, Settlement, TextOf, describe
 from faststream_outbox._values.row import OutboxRow
 from faststream_outbox.retry import DEFAULT_RETRY
 
@@ -48,6 +48,7 @@ class Consumer:
         completer: Completer,
         log: Log,
         meter: Meter = NO_METER,
+        text_of: TextOf = describe,
     ) -> None:
         self._name = name
         self._execute = execute
@@ -58,7 +59,7 @@ class Consumer:
         self._completer = completer
         self._log = log
         self._meter = meter
-        self._unexpected = FailurePolicy(retry=DEFAULT_RETRY)
+        self._unexpected = FailurePolicy(retry=DEFAULT_RETRY, text_of=text_of)
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:

@@ -36,7 +36,6 @@ from faststream_outbox._values.outcome import (
     Settlement,
     Unsent,
     Verdict,
-    describe,
     slot_of,
 )
 from faststream_outbox._values.position import Move
@@ -416,7 +415,7 @@ class Lane(Service):
             case Refused(exception):
                 return self._failure.holding(row, self._failure.after_failure(row, exception, elapsed=elapsed))
             case Poison(reason, exception):
-                return self._failure.holding(row, Dead(reason, describe(exception)))
+                return self._failure.holding(row, self._failure.at_once(reason, exception))
             case Unsent():
                 return None
 

@@ -22,6 +22,7 @@ from faststream_outbox._values.outcome import (
     Released,
     Retry,
     Settlement,
+    TextOf,
     Unwritten,
     describe,
     in_ascii,
@@ -87,9 +88,11 @@ class Settler:
 
     Args:
         statements: For these tables.
+        text_of: Returns what is kept of exceptions.
     """
 
-    def __init__(self, statements: Statements) -> None:
+    def __init__(self, statements: Statements, *, text_of: TextOf = describe) -> None:
+        self._text_of = text_of
         reason = {"reasons": "reason", "exceptions": "exception"}
         self._unsettled = statements.unsettled
         parked = Way(Dead, statements.settle_dead_parked, {**reason, "holds": "holds_key"})
@@ -164,6 +167,7 @@ class Settler:
                     isolates=not is_usual,
                     saves=is_transaction and not is_usual,
                     unsettled=self._unsettled if token is None else None,
+                    text_of=self._text_of,
                 )
                 if mover is not None and is_usual:
                     way = mover.with_rows(way, connection)  # noqa: PLW2901 - the same way, with more to carry
@@ -190,6 +194,7 @@ class _KindWriter:
         saves: Whether that takes savepoints.
         unsettled: Tells which rows a statement has left as they were; None where that is nothing strange, since others
             may have the lease by now.
+        text_of: Returns what is kept of exceptions.
     """
 
     def __init__(
@@ -200,19 +205,21 @@ class _KindWriter:
         isolates: bool,
         saves: bool,
         unsettled: DriverStatement | None,
+        text_of: TextOf,
     ) -> None:
         self._connection = connection
         self._token = token
         self._isolates = isolates
         self._saves = saves
         self._unsettled = unsettled
+        self._text_of = text_of
 
     def write(self, way: Way, settlements: Sequence[Settlement]) -> Sequence[Unwritten]:
         refused = self._isolate(way, settlements)
         if refused and way.before is not None and _lacks_column(refused):
             return self.write(way._replace(statement=way.before, before=None), [each.settlement for each in refused])
         if refused and way.otherwise is not None:
-            return self.write(way.otherwise, [_not_moved(each) for each in refused])
+            return self.write(way.otherwise, [_not_moved(each, self._text_of) for each in refused])
         return refused
 
     def _isolate(self, way: Way, settlements: Sequence[Settlement]) -> list[Unwritten]:
@@ -284,11 +291,11 @@ def _lacks_column(refused: Sequence[Unwritten]) -> bool:
     return getattr(refused[0].error, "sqlstate", None) == UNDEFINED_COLUMN
 
 
-def _not_moved(unwritten: Unwritten) -> Settlement:
+def _not_moved(unwritten: Unwritten, text_of: TextOf) -> Settlement:
     """Return a dead letter whose error says why it is parked and not in the dead-letter table."""
     row, dead = unwritten.settlement
     assert isinstance(dead, Dead)  # noqa: S101 - nothing else moves
-    text = f"not moved to the dead-letter table: {describe(unwritten.error)}"
+    text = f"not moved to the dead-letter table: {text_of(unwritten.error)}"
     return Settlement(row, replace(dead, exception=text if dead.exception is None else f"{dead.exception}; {text}"))
 
 

@@ -12,6 +12,7 @@ from faststream_outbox._store.postgres.examiner import PostgresExaminer
 from faststream_outbox._store.postgres.onlooker import PostgresOnlooker
 from faststream_outbox._store.postgres.store import PostgresStore
 from faststream_outbox._store.postgres.writer import PostgresWriter
+from faststream_outbox._values.outcome import TextOf, describe
 
 
 class PostgresStorage:
@@ -27,6 +28,7 @@ class PostgresStorage:
         notify: Whether an insert wakes listeners.
         waker: Returns what wakes consumers of this process after a commit; None where notifications do.
         warn: Writes a warning to the log.
+        text_of: Returns what is kept of exceptions.
     """
 
     def __init__(
@@ -41,13 +43,20 @@ class PostgresStorage:
         notify: bool,
         waker: Callable[[], Callable[[str], None] | None],
         warn: Warn,
+        text_of: TextOf = describe,
     ) -> None:
         self._engine = engine
         self._tables = (outbox_table, dlq_table)
         self._others = [table for table in (position_table, control_table) if table is not None]
         self._listen_engine = listen_engine
         self.store = PostgresStore(
-            engine, outbox_table, dlq_table, position_table, control_table=control_table, listen_engine=listen_engine
+            engine,
+            outbox_table,
+            dlq_table,
+            position_table,
+            control_table=control_table,
+            listen_engine=listen_engine,
+            text_of=text_of,
         )
         self.writer = PostgresWriter(engine, outbox_table, notify=notify, waker=waker, warn=warn)
         self.controls = self.store.controls

@@ -46,7 +46,7 @@ from faststream_outbox._store.protocol import (
 )
 from faststream_outbox._values.control import PausedKey
 from faststream_outbox._values.explanation import Explanation
-from faststream_outbox._values.outcome import Settlement, Unwritten
+from faststream_outbox._values.outcome import Settlement, TextOf, Unwritten, describe
 from faststream_outbox._values.row import OutboxRow
 from faststream_outbox._values.shard import Shard
 from faststream_outbox.schema import SHARDS
@@ -66,6 +66,7 @@ class PostgresStore:
         position_table: Made by ``make_position_table``, or None: no forwarder sends exactly once.
         control_table: Made by ``make_outbox_control_table``, or None: nothing is paused for all processes.
         listen_engine: Where to listen, if not on ``engine``.
+        text_of: Returns what is kept of exceptions.
     """
 
     def __init__(
@@ -77,6 +78,7 @@ class PostgresStore:
         *,
         control_table: Table | None = None,
         listen_engine: AsyncEngine | None = None,
+        text_of: TextOf = describe,
     ) -> None:
         outbox_table = translated(outbox_table, engine)
         dlq_table = None if dlq_table is None else translated(dlq_table, engine)
@@ -97,7 +99,7 @@ class PostgresStore:
         if control_table is not None:
             self._controls = PostgresControls(engine, outbox_table, control_table, runner=self._runner)
         self._upkeep = Upkeep(self._runner)
-        self._settler = Settler(self._statements)
+        self._settler = Settler(self._statements, text_of=text_of)
         self._floors = Floors(outbox_table, self._statements)
         self._handing_over = HandingOver(outbox_table, self._statements, self._settler, self._floors)
         self._listen_engine = listen_engine or engine
