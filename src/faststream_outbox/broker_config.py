@@ -17,6 +17,8 @@ class OutboxBrokerConfig(BrokerConfig):
 
     storage: Storage | None = field(default=None, repr=False)
     """Where the rows of a broker are. A router has none: its endpoints have those of the broker that includes it."""
+    publish_only: bool = False
+    """Whether consumers are refused, and nothing is started."""
     text_of: TextOf = field(default=describe, repr=False)
     """Returns what is kept of exceptions."""
     destination_of: Callable[[Any], Any] | None = field(default=None, init=False, repr=False)

@@ -45,7 +45,7 @@ from faststream_outbox.broker.options import BrokerOptions
 from faststream_outbox.broker.publishing import OutboxPublishMixin
 from faststream_outbox.broker.registrator import OutboxRegistrator
 from faststream_outbox.broker_config import OutboxBrokerConfig
-from faststream_outbox.checks import MIN_SECONDS, check_options, require_seconds
+from faststream_outbox.checks import MIN_SECONDS, check_options, require_flag, require_seconds
 from faststream_outbox.exceptions import SchemaError
 from faststream_outbox.message import Delivery, OutboxMessage
 from faststream_outbox.publisher.producer import OutboxProducer
@@ -110,6 +110,7 @@ class OutboxBroker(OutboxPublishMixin, OutboxRegistrator, BrokerUsecase[Delivery
         self._lifecycle = asyncio.Lock()
         self._judge = HealthJudge()
         self._measured = Measured(check_metrics(options), outbox_table.fullname)
+        publish_only = require_flag("publish_only", options.get("publish_only", False))
         text_of = text_of_exceptions(options, self._warn)
         super().__init__(
             routers=options.get("routers", ()),
@@ -156,6 +157,7 @@ class OutboxBroker(OutboxPublishMixin, OutboxRegistrator, BrokerUsecase[Delivery
                     text_of=text_of,
                 ),
                 text_of=text_of,
+                publish_only=publish_only,
                 default_driver_annotations={
                     kind: DriverAnnotation(type_hint=kind, module="faststream_outbox.annotations", name=kind.__name__)
                     for kind in (OutboxBroker, OutboxMessage, OutboxProducer)
@@ -223,7 +225,7 @@ class OutboxBroker(OutboxPublishMixin, OutboxRegistrator, BrokerUsecase[Delivery
     async def start(self) -> None:
         """Start subscribers and forwarders; FastAPI's lifespan or the FastStream application calls it.
 
-        Those that are declared afterwards start at once. Neither the database nor a destination has to be up: what is
+        Those that are declared afterwards start at once. With ``publish_only=True`` nothing is started. Neither the database nor a destination has to be up: what is
         down is tried again until it works.
 
         Raises:
@@ -234,6 +236,9 @@ class OutboxBroker(OutboxPublishMixin, OutboxRegistrator, BrokerUsecase[Delivery
                 return
             self.check_consumers()
             await self.connect()
+            if self.config.broker_config.publish_only:
+                await super().start()
+                return
             runtime = Runtime(self._storage.store, self._log, listen=self._listen, meter=self._measured.meter, text_of=self.config.broker_config.text_of)
             self.config.broker_config.set_runtime(runtime)
             runtime.start()
@@ -322,7 +327,7 @@ class OutboxBroker(OutboxPublishMixin, OutboxRegistrator, BrokerUsecase[Delivery
         return await self._judge.judge(
             self._storage.store,
             config.current_runtime,
-            self.forwarders,
+            [] if config.publish_only else self.forwarders,
             is_started=config.is_open or config.is_in_test or not self.consumers,
             seconds=timeout,
         )

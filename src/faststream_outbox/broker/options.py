@@ -50,6 +50,11 @@ class OutboxOptions(TypedDict, total=False):
     """Where to show what happens: ``OutboxMetrics()`` of ``faststream_outbox.prometheus`` or ``.opentelemetry``. See
     ``docs/observing.md``. Default: nowhere."""
 
+    publish_only: bool
+    """Whether this process only publishes, beside others that consume: a web process beside a relay. Then a start opens
+    no connection and runs no loop, and ``publish`` works without one. Subscribers and forwarders are refused, except
+    forwarders with ``tee=True``, for which ``publish`` writes copies; they are not started. Default: False."""
+
     exception_renderer: Callable[[BaseException], str] | None
     """Returns what the column ``last_exception`` keeps of an exception, in the table and of dead letters. Personal data
     that stands in messages of errors stays out with ``lambda error: type(error).__name__``. Where it raises, the name of

@@ -1,6 +1,6 @@
 """What brokers and routers share: declaring subscribers, publishers and forwarders."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from typing_extensions import Unpack, override
@@ -37,7 +37,9 @@ class OutboxRegistrator(Registrator[Delivery, OutboxBrokerConfig]):
 
     @property
     def consumers(self) -> list[OutboxSubscriber | OutboxForwarder]:
-        """Who takes rows: subscribers that have a handler, and forwarders."""
+        """Who takes rows: subscribers that have a handler, and forwarders; nobody where the broker only publishes."""
+        if self.config.publish_only:
+            return []
         return [
             *(each for each in self.subscribers if isinstance(each, OutboxSubscriber) and each.calls),
             *self.forwarders,
@@ -209,10 +211,29 @@ class OutboxRegistrator(Registrator[Delivery, OutboxBrokerConfig]):
         Raises:
             ConfigError: Names the queue.
         """
+        self._refuse_where_nobody_consumes((*self.subscribers, *self.forwarders))
         refuse_competition(taken_queues((*self.subscribers, *self.forwarders), is_final=is_final))
 
     def _refuse_competition_with(self, consumer: OutboxSubscriber | OutboxForwarder) -> None:
+        self._refuse_where_nobody_consumes([consumer])
         # What comes late is seen by no start, which compares all that the broker has.
         everything = self.config.extra_context["broker"] if self.config.is_open else self
         consumers = (*everything.subscribers, *everything.forwarders, consumer)
         refuse_competition(taken_queues(consumers, is_final=False))
+
+    def _refuse_where_nobody_consumes(self, consumers: Iterable[Any]) -> None:
+        if not self.config.publish_only:
+            return
+        for consumer in consumers:
+            if not isinstance(consumer, OutboxForwarder):
+                kind = "subscriber"
+            elif not consumer.tee:
+                kind = "forwarder"
+            else:
+                # Publishing has to know of it, to write its copies.
+                continue
+            msg = (
+                f"{kind} of {', '.join(consumer.queues)}: this broker only publishes (publish_only=True); declare it "
+                "on the broker of a process that consumes"
+            )
+            raise ConfigError(msg)
