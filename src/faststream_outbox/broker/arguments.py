@@ -11,7 +11,7 @@ from faststream_outbox._values.outcome import TextOf, describe
 from faststream_outbox._values.renderer import Renderer
 from faststream_outbox.broker.options import BrokerOptions
 from faststream_outbox.exceptions import ConfigError
-from faststream_outbox.metrics.metrics import Metrics
+from faststream_outbox.schema import make_dlq_table, make_outbox_control_table, make_outbox_table, make_position_table
 
 DEFAULT_GRACEFUL_TIMEOUT = 15.0
 
@@ -26,6 +26,18 @@ def check_engine(argument: str, engine: Any) -> None:
         raise ConfigError(msg)
 
 
+def check_tables(outbox: Any, dlq: Any, position: Any, control: Any) -> None:
+    """Raise a ConfigError for what is no table of its factory; the first is needed, the others may be None."""
+    check_table("outbox_table", outbox, made_by=make_outbox_table)
+    for argument, table, made_by in (
+        ("dlq_table", dlq, make_dlq_table),
+        ("position_table", position, make_position_table),
+        ("control_table", control, make_outbox_control_table),
+    ):
+        if table is not None:
+            check_table(argument, table, made_by=made_by)
+
+
 def check_table(argument: str, table: Any, *, made_by: Callable[[MetaData], Table]) -> None:
     """Raise a ConfigError for what is no table of its factory."""
     if not isinstance(table, Table):
@@ -35,18 +47,6 @@ def check_table(argument: str, table: Any, *, made_by: Callable[[MetaData], Tabl
     if missing:
         msg = f"{argument}: {table.fullname!r} lacks {', '.join(missing)}; make it with {made_by.__name__}"
         raise ConfigError(msg)
-
-
-def check_metrics(options: BrokerOptions) -> Metrics | None:
-    """Return the metrics that were asked for; raise a ConfigError for what is none."""
-    metrics: Any = options.get("metrics")
-    if metrics is None or isinstance(metrics, Metrics):
-        return metrics
-    msg = (
-        f"metrics: must be OutboxMetrics(...) of faststream_outbox.prometheus or faststream_outbox.opentelemetry, got "
-        f"{type(metrics).__name__}"
-    )
-    raise ConfigError(msg)
 
 
 def text_of_exceptions(options: BrokerOptions, warn: Callable[[str], None]) -> TextOf:

@@ -31,8 +31,7 @@ from faststream_outbox.admin.dead_letters import DeadLetters
 from faststream_outbox.admin.drained import wait_until_drained
 from faststream_outbox.broker.arguments import (
     check_engine,
-    check_metrics,
-    check_table,
+    check_tables,
     graceful_timeout,
     payload_limit,
     public_url,
@@ -48,8 +47,8 @@ from faststream_outbox.broker_config import OutboxBrokerConfig
 from faststream_outbox.checks import MIN_SECONDS, check_options, require_flag, require_seconds
 from faststream_outbox.exceptions import SchemaError
 from faststream_outbox.message import Delivery, OutboxMessage
+from faststream_outbox.metrics.metrics import check_metrics
 from faststream_outbox.publisher.producer import OutboxProducer
-from faststream_outbox.schema import make_dlq_table, make_outbox_control_table, make_outbox_table, make_position_table
 
 
 class OutboxBroker(OutboxPublishMixin, OutboxRegistrator, BrokerUsecase[Delivery, AsyncEngine, OutboxBrokerConfig]):
@@ -94,13 +93,7 @@ class OutboxBroker(OutboxPublishMixin, OutboxRegistrator, BrokerUsecase[Delivery
     ) -> None:
         check_options("OutboxBroker", options, BrokerOptions)
         check_engine("engine", engine)
-        check_table("outbox_table", outbox_table, made_by=make_outbox_table)
-        if dlq_table is not None:
-            check_table("dlq_table", dlq_table, made_by=make_dlq_table)
-        if position_table is not None:
-            check_table("position_table", position_table, made_by=make_position_table)
-        if control_table is not None:
-            check_table("control_table", control_table, made_by=make_outbox_control_table)
+        check_tables(outbox_table, dlq_table, position_table, control_table)
         listen_engine = options.get("listen_engine")
         if listen_engine is not None:
             check_engine("listen_engine", listen_engine)
@@ -109,7 +102,7 @@ class OutboxBroker(OutboxPublishMixin, OutboxRegistrator, BrokerUsecase[Delivery
         self._notify = options.get("notify", True)
         self._lifecycle = asyncio.Lock()
         self._judge = HealthJudge()
-        self._measured = Measured(check_metrics(options), outbox_table.fullname)
+        self._measured = Measured(check_metrics(options.get("metrics")), outbox_table.fullname)
         publish_only = require_flag("publish_only", options.get("publish_only", False))
         text_of = text_of_exceptions(options, self._warn)
         super().__init__(
@@ -207,6 +200,11 @@ class OutboxBroker(OutboxPublishMixin, OutboxRegistrator, BrokerUsecase[Delivery
         return 0 if runtime is None else runtime.set_aside
 
     @property
+    def duplicates(self) -> int:
+        """How many messages ``publish`` has left out in this process, since a live row had their key or timer id."""
+        return self._outbox_producer.duplicates
+
+    @property
     def stalled(self) -> Sequence[str]:
         """Loops of this broker that have ended by themselves, or hang; empty while all of them beat.
 
@@ -225,8 +223,8 @@ class OutboxBroker(OutboxPublishMixin, OutboxRegistrator, BrokerUsecase[Delivery
     async def start(self) -> None:
         """Start subscribers and forwarders; FastAPI's lifespan or the FastStream application calls it.
 
-        Those that are declared afterwards start at once. With ``publish_only=True`` nothing is started. Neither the database nor a destination has to be up: what is
-        down is tried again until it works.
+        Those that are declared afterwards start at once. Neither the database nor a destination has to be up: what is
+        down is tried again until it works. With ``publish_only=True`` nothing is started.
 
         Raises:
             ConfigError: A queue has two consumers, or the settings of a forwarder's destination are not safe.
@@ -239,7 +237,13 @@ class OutboxBroker(OutboxPublishMixin, OutboxRegistrator, BrokerUsecase[Delivery
             if self.config.broker_config.publish_only:
                 await super().start()
                 return
-            runtime = Runtime(self._storage.store, self._log, listen=self._listen, meter=self._measured.meter, text_of=self.config.broker_config.text_of)
+            runtime = Runtime(
+                self._storage.store,
+                self._log,
+                listen=self._listen,
+                meter=self._measured.meter,
+                text_of=self.config.broker_config.text_of,
+            )
             self.config.broker_config.set_runtime(runtime)
             runtime.start()
             self._measured.start(runtime, self._storage, lambda: self.forwarders, self._engine)

@@ -57,9 +57,9 @@ class OutboxOptions(TypedDict, total=False):
 
     exception_renderer: Callable[[BaseException], str] | None
     """Returns what the column ``last_exception`` keeps of an exception, in the table and of dead letters. Personal data
-    that stands in messages of errors stays out with ``lambda error: type(error).__name__``. Where it raises, the name of
-    the exception's class is stored, and the log says so. The log itself, spans and ``status()`` are not changed by it.
-    Default: the class and the message, up to 2,000 characters."""
+    that stands in messages of errors stays out with ``lambda error: type(error).__name__``. Where it raises, the name
+    of the exception's class is stored, and the log says so. The log itself, spans and ``status()`` are not changed by
+    it. Default: the class and the message, up to 2,000 characters."""
 
     graceful_timeout: float | None
     """Seconds that a stop waits for what is in flight; None waits for ever. Default: 15.0."""

@@ -19,6 +19,7 @@ from faststream_outbox.exceptions import ConfigError, InvalidMessageError, Schem
 from faststream_outbox.inbox.identity import MAX_BYTES, Identify, identify
 from faststream_outbox.inbox.once import handle_once
 from faststream_outbox.inbox.pruner import LONGEST_COPY, Pruner, check_span
+from faststream_outbox.metrics.metrics import Metrics, check_metrics
 from faststream_outbox.schema import make_inbox_table
 
 DEFAULT_BATCH_SIZE = 1000
@@ -41,9 +42,11 @@ class Inbox:
         consumer: Whose work is remembered: 1 to 255 bytes, the same in each process, another for each handler.
         identify: Names messages that come from no outbox, as ``lambda message: message.headers["ce-id"]`` does. None:
             by their own id.
+        metrics: Where to count messages and repeats: the ``OutboxMetrics()`` that a broker has, or one alone.
+            Default: nowhere.
 
     Raises:
-        ConfigError: The table is not what its factory makes, or the consumer has no such name.
+        ConfigError: The table is not what its factory makes, the consumer has no such name, or these are no metrics.
 
     Example::
 
@@ -58,8 +61,11 @@ class Inbox:
     in_memory: ClassVar[MemoryEntries | None] = None
     """What all inboxes of a process have in the place of their tables, while a test runs; see ``TestInbox``."""
 
-    def __init__(self, inbox_table: Table, *, consumer: str, identify: Identify | None = None) -> None:
+    def __init__(
+        self, inbox_table: Table, *, consumer: str, identify: Identify | None = None, metrics: Metrics | None = None
+    ) -> None:
         _check_table(inbox_table)
+        check_metrics(metrics)
         try:
             check_text("consumer", consumer, MAX_BYTES)
         except InvalidMessageError as error:
@@ -71,6 +77,7 @@ class Inbox:
         self._handler: Callable[..., Any] | None = None
         self._accepted = 0
         self._repeated = 0
+        self._note = None if metrics is None else metrics.inbox_meter(inbox_table.fullname, consumer)
 
     @property
     def consumer(self) -> str:
@@ -254,6 +261,8 @@ class Inbox:
             self._accepted += 1
         else:
             self._repeated += 1
+        if self._note is not None:
+            self._note(first)
         return first
 
 

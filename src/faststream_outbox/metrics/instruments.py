@@ -94,6 +94,8 @@ VERDICTS = _counter(
     "verdict",
 )
 
+INBOX_MESSAGES = _counter("inbox_messages", "Messages that came to an inbox: accepted, repeated.", "consumer", "result")
+
 ROWS_WAITING = _gauge(
     "rows",
     "Rows by state; ready and due ones are the backlog. At least: a look counts 1,000 a shard.",

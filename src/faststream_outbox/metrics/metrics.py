@@ -1,17 +1,17 @@
 """The metrics of one or several brokers, without the form in which they are shown."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from copy import copy
 from dataclasses import replace
 from itertools import count
-from typing import Self
+from typing import Any, Self
 
 from faststream_outbox._engine.meter import Meter
 from faststream_outbox.checks import MIN_SECONDS, require_count, require_seconds
 from faststream_outbox.exceptions import ConfigError
 from faststream_outbox.metrics.gauges import GaugeValue, Source
-from faststream_outbox.metrics.recorder import Names, Recorder
+from faststream_outbox.metrics.recorder import InboxRecorder, Names, Recorder
 from faststream_outbox.metrics.sink import Sink
 
 DEFAULT_REFRESH_SECONDS = 15.0
@@ -69,6 +69,16 @@ class Metrics:
         """Return the meter of a broker with this table."""
         return Recorder(self.name_of(table), self._sink, Names(self.most_queues))
 
+    def inbox_meter(self, table: str, consumer: str) -> Callable[[bool], None]:
+        """Return what an inbox tells of each message: whether it was the first of its kind.
+
+        Args:
+            table: The inbox table's name.
+            consumer: Whose inbox it is.
+        """
+        recorder = InboxRecorder(self.name_of(table), consumer, self._sink)
+        return recorder.came
+
     def watch(self, source: Source) -> Source:
         """Show the gauges of a broker, until ``forget`` of what is returned.
 
@@ -91,6 +101,17 @@ class Metrics:
         for source in [*self._sources]:
             for instrument, labels, value in _read(source):
                 yield GaugeValue(instrument, (source.outbox, *labels), float(value))
+
+
+def check_metrics(metrics: Any) -> Metrics | None:
+    """Return the metrics that were asked for; raise a ConfigError for what is none."""
+    if metrics is None or isinstance(metrics, Metrics):
+        return metrics
+    msg = (
+        f"metrics: must be OutboxMetrics(...) of faststream_outbox.prometheus or faststream_outbox.opentelemetry, got "
+        f"{type(metrics).__name__}"
+    )
+    raise ConfigError(msg)
 
 
 def _read(source: Source) -> Sequence[GaugeValue]:

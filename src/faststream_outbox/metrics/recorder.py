@@ -190,3 +190,23 @@ class Recorder:
             self._sink.observe(
                 of.ACK_SECONDS, (self._outbox, self._queue_of(queue)), [max(0.0, age) for age in seconds]
             )
+
+
+class InboxRecorder:
+    """Counts what comes to an inbox.
+
+    Args:
+        outbox: The first label: the name of its table, if no other was given.
+        consumer: Whose inbox it is.
+        sink: Takes the values.
+    """
+
+    def __init__(self, outbox: str, consumer: str, sink: Sink) -> None:
+        self._outbox = outbox
+        self._consumer = consumer
+        self._sink = sink
+
+    @harmless
+    def came(self, is_first: bool) -> None:  # noqa: FBT001 - it is what is counted
+        """Note a message, or its repeat."""
+        self._sink.add(of.INBOX_MESSAGES, (self._outbox, self._consumer, "accepted" if is_first else "repeated"), 1)

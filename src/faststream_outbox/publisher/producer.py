@@ -56,6 +56,8 @@ class OutboxProducer(ProducerProto[OutboxPublishCommand]):
         self._max_payload_bytes = max_payload_bytes
         self._copies = copies
         self._meter = meter
+        self.duplicates = 0
+        """Messages that were left out, since a live row has their idempotency key or timer id."""
         self._serializer = serializer
         self._parser = ParserComposition(parser, OutboxParser.parse_message)
         self._decoder = ParserComposition(decoder, OutboxParser.decode_message)
@@ -83,6 +85,7 @@ class OutboxProducer(ProducerProto[OutboxPublishCommand]):
 
     def _noted(self, cmd: OutboxPublishCommand, began: float, row_id: int | None) -> int | None:
         duplicates = int(row_id is None)
+        self.duplicates += duplicates
         self._meter.published(
             cmd.destination, rows=1 - duplicates, duplicates=duplicates, seconds=time.monotonic() - began
         )
@@ -104,9 +107,9 @@ class OutboxProducer(ProducerProto[OutboxPublishCommand]):
             )
             drafts.append(draft)
         ids = await self.writer.insert_many(cmd.session, drafts)
-        self._meter.published(
-            cmd.destination, rows=len(ids), duplicates=len(drafts) - len(ids), seconds=time.monotonic() - began
-        )
+        duplicates = len(drafts) - len(ids)
+        self.duplicates += duplicates
+        self._meter.published(cmd.destination, rows=len(ids), duplicates=duplicates, seconds=time.monotonic() - began)
         return ids
 
     async def cancel_timer(self, session: Any, *, queue: str, timer_id: str) -> bool:
