@@ -205,10 +205,13 @@ def headers_json(headers: Mapping[str, str]) -> str:
 def headers_json_of_each(drafts: Sequence[Draft]) -> tuple[str, list[str | None]]:
     """Write the headers of the first draft, and of each draft: None where it has the mapping of the first."""
     first = drafts[0].headers
-    written: dict[int, str | None] = {id(first): None}
-    texts = []
+    written: dict[int, str] = {}
+    texts: list[str | None] = []
     for draft in drafts:
         headers = draft.headers
+        if headers is first:
+            texts.append(None)
+            continue
         if id(headers) not in written:
             written[id(headers)] = headers_json(headers)
         texts.append(written[id(headers)])
