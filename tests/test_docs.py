@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 from prometheus_client import REGISTRY
-from sqlalchemy import MetaData
+from sqlalchemy import MetaData, create_engine, event
 from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.orm import Session
 
-from faststream_outbox import make_outbox_table
+from faststream_outbox import TestOutboxBroker, make_outbox_table
 from faststream_outbox.fastapi import OutboxRouter
 from faststream_outbox.metrics.instruments import ALL, Kind
 
@@ -64,6 +65,27 @@ async def test_the_guide_with_fastapi(quickstart: dict[str, Any], tmp_path: Path
     assert queues == {"orders", "shipped", "billed", "emails", "pings", "clicks", "payments"}
     quickstart["router"].broker.check_consumers()
     await quickstart["test_shipping_an_order"]()
+    await moved_parcels_are_staged(quickstart)
+
+
+async def moved_parcels_are_staged(names: dict[str, Any]) -> None:
+    engine, parcel = create_engine("sqlite://"), names["Parcel"](id=7)
+    parcel.__table__.create(engine)
+    test = TestOutboxBroker(names["router"].broker)
+    try:
+        async with test:
+            with Session(engine) as session, session.begin():
+                session.add(parcel)
+                parcel.move("Bremen")
+                session.flush()
+                parcel.move("Kiel")
+            assert [(row.key, row.payload) for row in test.store.rows if row.queue == "parcels"] == [
+                ("parcel-7", b'{"moved_to":"Bremen","parcel":7}'),
+                ("parcel-7", b'{"moved_to":"Kiel","parcel":7}'),
+            ]
+    finally:
+        event.remove(Session, "after_flush", names["stage_events"])
+        engine.dispose()
 
 
 async def test_the_guide_to_operating(quickstart: dict[str, Any], tmp_path: Path) -> None:

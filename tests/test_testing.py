@@ -229,13 +229,16 @@ async def test_delayed_messages_wait(broker: OutboxBroker) -> None:
         await broker.publish("in a day", **later, activate_in=timedelta(days=1))
         await broker.publish("at noon", **later, activate_at=datetime.now(UTC) + timedelta(hours=1))
         broker.publish_sync("written without a loop", queue="orders", session=NO_SESSION)
+        staged = broker.stage("staged", queue="orders", session=NO_SESSION, idempotency_key="s")
+        again = broker.stage("staged", queue="orders", session=NO_SESSION, idempotency_key="s")
+        assert (staged.is_written, staged.id, again.is_written, again.id) == (True, 4, True, None)
         assert got == []
-        assert len(tester.store.rows) == 3
+        assert len(tester.store.rows) == 4
         await tester.deliver_all()
-        assert got == ["in a day", "at noon", "written without a loop"]
+        assert got == ["in a day", "at noon", "written without a loop", "staged"]
         assert tester.store.rows == []
         await tester.deliver_all()
-        assert len(got) == 3
+        assert len(got) == 4
 
 
 async def test_a_timer_can_be_cancelled(broker: OutboxBroker) -> None:

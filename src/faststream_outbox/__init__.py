@@ -8,6 +8,7 @@ from faststream_outbox._engine.watching.unconsumed import UnconsumedQueue
 from faststream_outbox._values.dead_letter import DeadLetter
 from faststream_outbox._values.forward import Forward
 from faststream_outbox._values.row import OutboxRow
+from faststream_outbox._values.staged import StagedMessage
 from faststream_outbox.broker import trying_out as trying_out  # FastStream is to find it
 from faststream_outbox.broker.broker import OutboxBroker
 from faststream_outbox.broker.health import BrokerHealth, HealthState
@@ -68,6 +69,7 @@ __all__ = (
     "Outgoing",
     "RetryStrategy",
     "SchemaError",
+    "StagedMessage",
     "TestInbox",
     "TestOutboxBroker",
     "UnconsumedQueue",

@@ -19,6 +19,7 @@ from faststream_outbox._values.draft import Draft
 from faststream_outbox._values.outcome import Accepted, Refused, Unsent, Verdict
 from faststream_outbox._values.parcel import Parcel
 from faststream_outbox._values.row import OutboxRow
+from faststream_outbox._values.staged import Noted, StagedMessage
 from faststream_outbox.broker.broker import OutboxBroker
 from faststream_outbox.broker_config import OutboxBrokerConfig
 from faststream_outbox.exceptions import ConfigError
@@ -74,9 +75,9 @@ class TestOutboxBroker(TestBroker[OutboxBroker, EnterType]):
     """Runs an ``OutboxBroker`` on memory instead of PostgreSQL.
 
     ``publish`` checks and encodes its arguments as ever, ignores the session, and runs the subscriber's handler before
-    it returns; what the handler raises, it raises. What is delayed, and what ``publish_sync`` wrote, waits in ``store``
-    until ``deliver_all``. A forwarder's messages go to its destination while that is connected, as inside of
-    FastStream's ``TestKafkaBroker``; until then they wait in ``store``.
+    it returns; what the handler raises, it raises. What is delayed, and what ``publish_sync`` and ``stage`` write at
+    once, waits in ``store`` until ``deliver_all``. A forwarder's messages go to its destination while that is
+    connected, as inside of FastStream's ``TestKafkaBroker``; until then they wait in ``store``.
 
     Args:
         *brokers: The brokers to test.
@@ -253,6 +254,9 @@ class _Direct:
     def insert_sync(self, session: Any, draft: Draft) -> int | None:
         # Nothing can be awaited here: the row waits for ``deliver_all``.
         return self._store.insert_sync(None, draft)
+
+    def stage(self, session: Any, draft: Draft, message: StagedMessage, noted: Noted) -> None:
+        self._store.stage(None, draft, message, noted)
 
     async def insert_alone(self, draft: Draft) -> int | None:
         return await self.insert(None, draft)

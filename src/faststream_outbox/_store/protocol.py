@@ -26,6 +26,7 @@ from faststream_outbox._values.position import Move
 from faststream_outbox._values.row import OutboxRow
 from faststream_outbox._values.run import Run
 from faststream_outbox._values.shard import Shard
+from faststream_outbox._values.staged import Noted, StagedMessage
 
 RESCUED_AT_ONCE = 3
 """A row whose holder is gone is due at once, up to so many deliveries. After more it may be the row that ends its
@@ -163,6 +164,16 @@ class Writer(Protocol):
         """Write messages of one queue and their copies, in order; live duplicates are left out.
 
         All have the same ``copies``. A live duplicate gets no copies; a copy that is one is left out alone.
+        """
+
+    def stage(self, session: Any, draft: Draft, message: StagedMessage, noted: Noted) -> None:
+        """Have one message and its copies written with the session's next flush, or before its commit.
+
+        Args:
+            session: The caller's.
+            draft: The message.
+            message: Is told when it is written.
+            noted: Is told what one statement has written to each queue.
         """
 
     async def cancel_timer(self, session: Any, *, queue: str, timer_id: str, copies: Sequence[str] = ()) -> bool:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any, cast
 
 from sqlalchemy import Connection
@@ -10,10 +11,13 @@ from typing_extensions import Unpack, override
 
 from faststream_outbox._faststream import BrokerPublishMixin, SendableMessage
 from faststream_outbox._store.postgres.sessions import AnySession
+from faststream_outbox._store.postgres.staging import StagingSession
 from faststream_outbox._values.limits import check_queue, check_timer_id
 from faststream_outbox._values.row import OutboxRow
+from faststream_outbox._values.staged import StagedMessage
 from faststream_outbox.checks import check_options, require_count
 from faststream_outbox.message import Delivery
+from faststream_outbox.publisher.at_once import finish
 from faststream_outbox.publisher.message_options import MessageOptions
 from faststream_outbox.publisher.producer import OutboxProducer
 from faststream_outbox.response import OutboxPublishCommand, Outgoing
@@ -113,6 +117,74 @@ class OutboxPublishMixin(BrokerPublishMixin[Delivery]):
             **options,
         )
         return self._outbox_producer.publish_sync(cmd)
+
+    def stage(
+        self,
+        body: SendableMessage,
+        *,
+        queue: str,
+        session: StagingSession,
+        headers: Mapping[str, str] | None = None,
+        correlation_id: str | None = None,
+        **options: Unpack[MessageOptions],
+    ) -> StagedMessage:
+        """Have a message written with the session's next flush, or before its commit. It awaits nothing.
+
+        For code that is not asynchronous, such as domain objects that say what has happened to them, and for listeners
+        to the session's events. The message is encoded and checked at once. All messages that wait in a session are
+        written in one statement, in the order of the calls. They are gone with a rollback, and a savepoint that is
+        rolled back takes those staged in it.
+
+        - A flush writes them behind its objects, so ids follow the order in which transactions locked their domain
+          rows. Without changes to flush, SQLAlchemy's ``flush`` does nothing, and the commit writes them.
+        - In a savepoint they wait until it is released.
+        - What ``publish`` writes in the same transaction is written before all that still waits.
+        - An error of the database is raised by the flush or the commit, which fails.
+
+        FastStream's publish middlewares run at the call, and must not wait for anything. So what they measure is the
+        call; ``metrics`` of the broker counts a message when it is written.
+
+        Args:
+            body: See ``publish``.
+            queue: See ``publish``.
+            session: An ``AsyncSession`` or ``Session``, scoped or not. A transaction begins in it, as with
+                ``session.add``. If it is closed without commit, a warning in the log names the queue.
+            headers: See ``publish``.
+            correlation_id: See ``publish``.
+            **options: See ``MessageOptions``.
+
+        Returns:
+            What becomes of the message: its idempotency key at once, its id when it is written.
+
+        Raises:
+            InvalidSessionError: ``session`` is no session, its transaction is over, or it is bound to another kind of
+                database. What only its connection shows, as AUTOCOMMIT, makes the flush or the commit fail with it.
+            InvalidMessageError: An argument is refused.
+            ConfigError: See ``publish``; or the broker's codec or a publish middleware waits for something.
+
+        Example::
+
+            def ship(order: Order) -> None:  # in the domain, without await
+                order.status = "shipped"
+                broker.stage({"order_id": order.id}, queue="shipped", session=object_session(order))
+        """
+        check_options("stage", options, MessageOptions)
+        cmd = OutboxPublishCommand(
+            body,
+            queue=queue,
+            session=session,
+            headers=headers,
+            correlation_id=correlation_id or self.config.id_generator(),
+            **options,
+        )
+        stage: Any = self._outbox_producer.stage
+        for middleware in self.middlewares[::-1]:
+            stage = partial(middleware(None, context=self.context).publish_scope, stage)
+        result = finish(stage(cmd), refusal="stage cannot wait for a publish middleware of the broker that awaits")
+        if isinstance(result, StagedMessage):
+            return result
+        # A middleware has kept the message, which is then never written.
+        return StagedMessage(cmd.destination, cmd.idempotency_key or "")
 
     @override
     async def publish_batch(  # type: ignore[override]  # a session is what the outbox is about

@@ -9,8 +9,10 @@ from faststream.exceptions import FeatureNotSupportedException
 from faststream_outbox._engine.meter import NO_METER, Meter
 from faststream_outbox._faststream import CodecProto, CustomCallable, ParserComposition, ProducerProto
 from faststream_outbox._store.protocol import Writer
-from faststream_outbox.exceptions import ConfigError, InvalidMessageError
+from faststream_outbox._values.staged import StagedMessage
+from faststream_outbox.exceptions import InvalidMessageError
 from faststream_outbox.parser import OutboxParser
+from faststream_outbox.publisher.at_once import finish
 from faststream_outbox.publisher.drafter import Drafter
 from faststream_outbox.publisher.finite import check_finite
 from faststream_outbox.response import OutboxPublishCommand, Outgoing
@@ -79,9 +81,17 @@ class OutboxProducer(ProducerProto[OutboxPublishCommand]):
     def publish_sync(self, cmd: OutboxPublishCommand) -> int | None:
         """Write one row as ``publish`` does, for a caller that cannot await."""
         began = time.monotonic()
-        encoded = self._encode_now(cmd.body)
+        encoded = self._encode_now(cmd.body, "publish_sync")
         draft = self._drafter(cmd).draft(*encoded)
         return self._noted(cmd, began, self.writer.insert_sync(cmd.session, draft))
+
+    async def stage(self, cmd: OutboxPublishCommand) -> StagedMessage:
+        """Encode and check one message, and let it wait in the caller's session."""
+        encoded = self._encode_now(cmd.body, "stage")
+        draft = self._drafter(cmd).draft(*encoded)
+        message = StagedMessage(draft.queue, draft.idempotency_key)
+        self.writer.stage(cmd.session, draft, message, self._meter.published)
+        return message
 
     def _noted(self, cmd: OutboxPublishCommand, began: float, row_id: int | None) -> int | None:
         duplicates = int(row_id is None)
@@ -133,16 +143,10 @@ class OutboxProducer(ProducerProto[OutboxPublishCommand]):
             check_finite(body, payload)
         return payload, content_type
 
-    def _encode_now(self, body: Any) -> tuple[bytes, str | None]:
-        encoding = self._encode(body, self._serializer())
-        try:
-            encoding.send(None)
-        except StopIteration as finished:
-            encoded: tuple[bytes, str | None] = finished.value
-            return encoded
-        encoding.close()
-        msg = f"publish_sync cannot wait for the broker's codec {type(self.codec).__name__}, whose encode awaits"
-        raise ConfigError(msg)
+    def _encode_now(self, body: Any, call: str) -> tuple[bytes, str | None]:
+        codec = type(self.codec).__name__
+        refusal = f"{call} cannot wait for the broker's codec {codec}, whose encode awaits"
+        return finish(self._encode(body, self._serializer()), refusal=refusal)
 
     def _drafter(self, cmd: OutboxPublishCommand, *, expected: int = 1) -> Drafter:
         return Drafter(

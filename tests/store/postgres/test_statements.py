@@ -23,6 +23,7 @@ def texts() -> dict[str, str]:
             clause = each._statement if isinstance(each, DriverStatement) else each
             if isinstance(clause, TextClause):
                 found[f"{name}-{number}"] = clause.text
+    found |= {name: each._statement.text for name, each in statements.insert_staged._asdict().items()}
     found["inbox_enter"] = load_for(make_inbox_table(MetaData()), "inbox_enter").text
     return found
 

@@ -1,11 +1,13 @@
 """What is published is in the table when its transaction commits, and not before; what is live already is left out."""
 
+from collections import Counter
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
 from faststream_outbox._values.outcome import Dead, Delivered
+from faststream_outbox._values.staged import StagedMessage
 
 from .subject import PAST, Subject, claim, draft, failing, ids, put, settle, shards
 
@@ -29,6 +31,27 @@ class Publishing:
             async with subject.store.hand_over(shards(), limit=10) as hand_over:
                 assert hand_over is None
         assert len(await claim(subject)) == 1
+
+    async def test_what_is_staged_is_written_by_the_commit(self, subject: Subject) -> None:
+        noted: Counter[str] = Counter()
+
+        def note(queue: str, *, rows: int, duplicates: int, seconds: float) -> None:
+            noted[queue] += rows
+            noted["duplicates"] += duplicates
+
+        same = {"queue": "mails", "idempotency_key": "same"}
+        drafts = [draft(key="k", body=b"0"), draft(**same), draft(**same), draft(activate_at=PAST, timer_id="t")]
+        staged = [StagedMessage(each.queue, each.idempotency_key) for each in drafts]
+        async with subject.transaction() as session:
+            for each, message in zip(drafts, staged, strict=True):
+                subject.writer.stage(session, each, message, note)
+        rows = await subject.rows()
+        assert [message.is_written for message in staged] == [True] * 4
+        assert [message.id for message in staged if message.id] == list(rows)
+        assert staged[2].id is None
+        assert [stored.row.queue for stored in rows.values()] == ["q", "mails", "q"]
+        assert [stored.next_attempt_at for stored in rows.values()] == [None, None, PAST]
+        assert noted == {"q": 2, "mails": 1, "duplicates": 1}
 
     async def test_every_part_of_a_message_is_kept(self, subject: Subject) -> None:
         message = draft(

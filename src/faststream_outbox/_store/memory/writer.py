@@ -7,6 +7,7 @@ from typing import Any
 from faststream_outbox._store.memory.table import MemoryTable
 from faststream_outbox._values.draft import Draft
 from faststream_outbox._values.row import OutboxRow
+from faststream_outbox._values.staged import Noted, StagedMessage
 
 
 class MemoryWriter(MemoryTable):
@@ -21,6 +22,12 @@ class MemoryWriter(MemoryTable):
     def insert_sync(self, session: Any, draft: Draft) -> int | None:
         written = self.write(session, [draft])
         return written[0].id if written else None
+
+    def stage(self, session: Any, draft: Draft, message: StagedMessage, noted: Noted) -> None:
+        """Write one message at once: nothing here has a flush."""
+        message.id, message.is_written = self.insert_sync(session, draft), True
+        duplicates = int(message.id is None)
+        noted(draft.queue, rows=1 - duplicates, duplicates=duplicates, seconds=0.0)
 
     async def insert_alone(self, draft: Draft) -> int | None:
         return self.insert_sync(None, draft)

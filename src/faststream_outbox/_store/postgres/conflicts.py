@@ -88,25 +88,26 @@ class Conflicts:
         del parameters["deduplicate"]
         return parameters
 
-    def complete(
-        self, connection: Connection, drafts: Sequence[Draft], ids: Sequence[int], copies: Sequence[int]
-    ) -> list[int]:
-        """Return the ids of messages, some of which were left out; if not only duplicates were, write all anew.
+    def write_anew(
+        self, connection: Connection, drafts: Sequence[Draft], written: Sequence[int]
+    ) -> list[int | None] | None:
+        """Write all messages anew, some of which were left out, if not only duplicates were.
 
         All, so that they have their order.
 
         Args:
             connection: In the caller's transaction.
-            drafts: Of one queue, with the same copies.
-            ids: The ids of the messages that were written.
-            copies: The ids of the copies that were written.
+            drafts: All messages.
+            written: The ids of the messages and copies that were written.
+
+        Returns:
+            The id of each message, None where it is a live duplicate; no list where nothing was to be written anew.
         """
-        if not self._lacks(connection, drafts, written=[*ids, *copies]):
-            return list(ids)
-        self._statements.take_back.execute(connection, {"ids": [*ids, *copies]})
+        if not self._lacks(connection, drafts, written=written):
+            return None
+        self._statements.take_back.execute(connection, {"ids": written})
         with connection.begin_nested():
-            anew = [self._write_with_copies(connection, draft) for draft in drafts]
-        return [row_id for row_id in anew if row_id is not None]
+            return [self._write_with_copies(connection, draft) for draft in drafts]
 
     def _write_with_copies(self, connection: Connection, draft: Draft) -> int | None:
         row_id = self.write(connection, draft)
@@ -120,7 +121,7 @@ class Conflicts:
 
         Args:
             connection: In the caller's transaction.
-            drafts: Of one queue.
+            drafts: The messages.
             written: Ids of what was written of them. Default: nothing was, and copies are not looked at.
         """
         rows: list[tuple[Draft, str, str | None]] = [(draft, draft.queue, None) for draft in drafts]
@@ -128,10 +129,10 @@ class Conflicts:
             rows += [(draft, queue, draft.queue) for draft in drafts for queue in draft.copies]
         parameters: dict[str, Any] = {
             "ids": list(written or ()),
-            "timer_id": drafts[0].timer_id,
             "queues": [queue for _, queue, _ in rows],
             "origins": [origin for _, _, origin in rows],
             "idempotency_keys": [draft.idempotency_key for draft, _, _ in rows],
             "deduplicates": [draft.deduplicate for draft, _, _ in rows],
+            "timer_ids": [draft.timer_id for draft, _, _ in rows],
         }
         return bool(self._statements.left_out.execute(connection, parameters)[0][0])

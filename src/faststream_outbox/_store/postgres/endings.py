@@ -71,10 +71,20 @@ def _after_end(session: Session, transaction: SessionTransaction) -> None:
     if transaction.parent is not None:
         _add(transaction.parent, endings)
         return
+    warn_of_loss(session, ((ending.warn, ending.queue) for ending in endings))
+
+
+def warn_of_loss(session: Session, lost: Iterable[tuple[Warn | None, str]]) -> None:
+    """Warn of messages that a session takes along, unless an exception is why it ends.
+
+    Args:
+        session: Just ending with neither a commit nor a rollback.
+        lost: The queue of each message, and who is to be warned of it.
+    """
     queues: defaultdict[Warn, set[str]] = defaultdict(set)
-    for ending in endings:
-        if ending.warn is not None:
-            queues[ending.warn].add(ending.queue)
+    for warn, queue in lost:
+        if warn is not None:
+            queues[warn].add(queue)
     if queues and not is_failing(session):
         for warn, names in queues.items():
             warn(

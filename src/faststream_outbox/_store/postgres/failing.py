@@ -1,4 +1,4 @@
-"""Finds out whether a session is being closed because of an exception."""
+"""Finds out where a session is used: while an exception closes it, and where it can wait for the database."""
 
 import asyncio
 import sys
@@ -28,6 +28,19 @@ def _is_failing_outside() -> bool:
         return bool(_await(_sees_an_exception()))
     except MissingGreenlet:
         return False
+
+
+def can_wait() -> bool:
+    """Return whether SQLAlchemy runs this code for an ``AsyncSession``, so that the session can reach the database."""
+    try:
+        _await(_nothing())
+    except MissingGreenlet:
+        return False
+    return True
+
+
+async def _nothing() -> None:
+    """Wait for nothing."""
 
 
 async def _sees_an_exception() -> bool:

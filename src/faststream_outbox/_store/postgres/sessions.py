@@ -48,7 +48,7 @@ async def run_in_session(
         session = session()
     if isinstance(session, AsyncSession):
         return await session.run_sync(
-            lambda plain: _run_in_sync_session(plain, work, target, asynchronous=True, flush=flush, endings=endings)
+            lambda plain: run_in_plain_session(plain, work, target, asynchronous=True, flush=flush, endings=endings)
         )
     if isinstance(session, AsyncConnection):
         if not _is_open(session):
@@ -73,7 +73,7 @@ def run_in_sync_session(
     if isinstance(session, scoped_session):
         session = session()
     if isinstance(session, Session):
-        return _run_in_sync_session(session, work, target, asynchronous=False, flush=flush, endings=endings)
+        return run_in_plain_session(session, work, target, asynchronous=False, flush=flush, endings=endings)
     if isinstance(session, Connection):
         return _run_on_connection(session, work, target)
     msg = f"session: must be a Session or Connection, got {type(session).__name__}"
@@ -90,15 +90,28 @@ def _is_open(connection: AsyncConnection) -> bool:
         return False
 
 
-def _run_in_sync_session(
+def run_in_plain_session(
     session: Session,
     work: Callable[[Connection], T],
     target: SessionTarget,
     *,
     asynchronous: bool,
-    flush: bool,
-    endings: Iterable[Ending],
+    flush: bool = False,
+    endings: Iterable[Ending] = (),
 ) -> T:
+    """Run ``work`` as ``run_in_session`` does, on the session that SQLAlchemy's listeners get.
+
+    Args:
+        session: The session itself, or the one within an ``AsyncSession``.
+        work: Gets the connection.
+        target: What the work is about, and what it asks of a session.
+        asynchronous: Whether it is within an ``AsyncSession``.
+        flush: Write the session's pending changes first.
+        endings: For when the session's transaction ends.
+
+    Raises:
+        InvalidSessionError: See ``run_in_session``.
+    """
     try:
         connection = target.connection_of(session, asynchronous=asynchronous)
     except (InvalidRequestError, ResourceClosedError) as error:

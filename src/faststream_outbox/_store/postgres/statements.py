@@ -18,6 +18,7 @@ _IDENTIFIERS = PGDialect(paramstyle="named").identifier_preparer  # type: ignore
 
 _WAKE = ", pg_notify(CAST(:channel AS text), CAST(:queue AS text))"
 _WAKE_EACH = ", pg_notify(CAST(:channel AS text), woken.queue)"
+_WAKE_ALL = ", (SELECT count(pg_notify(CAST(:channel AS text), woken.queue)) FROM woken)"
 _SKIP_DUPLICATES = "ON CONFLICT DO NOTHING"
 
 # PostgreSQL keeps one plan for a prepared statement when it seems no dearer than plans made for the values at hand. A
@@ -187,6 +188,15 @@ class Take(NamedTuple):
     """Waits for it."""
 
 
+class InsertStaged(NamedTuple):
+    """The statements that write messages of several queues."""
+
+    plain: DriverStatement
+    deduplicated: DriverStatement
+    with_copies: DriverStatement
+    with_copies_deduplicated: DriverStatement
+
+
 class PauseStatements(NamedTuple):
     """The statements that pass by the rows of paused keys."""
 
@@ -238,7 +248,7 @@ class Statements:
         }
         # Parameters that clauses bring along.
         self._constants = {_PLANNED_ANEW: ("planned_anew", True), _ORIGIN: ("outbox", quote_table(outbox_table))}
-        wake = _WAKE if notify else ""
+        self._notify, wake = notify, _WAKE if notify else ""
         self.insert_ready = self._write("insert_ready", notify=wake)
         self.insert = self._write("insert", notify=wake, on_conflict="")
         self.insert_deduplicated = self._write("insert", notify=wake, on_conflict=_SKIP_DUPLICATES)
@@ -297,6 +307,16 @@ class Statements:
             claim=self._write("claim", not_paused=f"\n          AND {_NOT_PAUSED}"),
             take=self._take(**_PAUSED),
             take_leaping=self._take(wanted=_EDGES, start=self._clauses["leap"], **_PAUSED),
+        )
+
+    @cached_property
+    def insert_staged(self) -> InsertStaged:
+        """Those that write messages of several queues."""
+        wake_all = _WAKE_ALL if self._notify else ""
+        names = ("insert_staged", "insert_staged_with_copies")
+        clauses = ("", _SKIP_DUPLICATES)
+        return InsertStaged(
+            *(self._write(name, notify=wake_all, on_conflict=clause) for name in names for clause in clauses)
         )
 
     @cached_property

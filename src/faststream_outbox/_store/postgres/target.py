@@ -57,15 +57,26 @@ class SessionTarget:
             raise InvalidSessionError(msg)
         return session.connection(bind_arguments={"bind": bind})
 
+    def check_session(self, session: Session) -> None:
+        """Refuse what can be seen of a session without its connection; ``check`` sees the rest.
+
+        Raises:
+            InvalidSessionError: It is bound to another kind of database.
+        """
+        try:
+            bind = session.get_bind(clause=self._clause)
+        except UnboundExecutionError:
+            # It may have objects, and with them a database, before it is used.
+            return
+        _check_dialect(bind.dialect.name)
+
     def check(self, connection: Connection) -> None:
         """Refuse a connection on which the work would not be what it seems.
 
         Raises:
             InvalidSessionError: It is to another kind of database, or not within a transaction.
         """
-        if connection.dialect.name != "postgresql":
-            msg = f"session: must be bound to PostgreSQL, got {connection.dialect.name}"
-            raise InvalidSessionError(msg)
+        _check_dialect(connection.dialect.name)
         if self._is_undone and _is_autocommit(connection):
             msg = (
                 f"session: its connection is in AUTOCOMMIT, where a rollback undoes nothing: {self.harm}; "
@@ -108,15 +119,18 @@ class Target(SessionTarget):
         self._engine = engine.sync_engine
 
     @override
+    def check_session(self, session: Session) -> None:
+        """Refuse what ``SessionTarget`` refuses, and NOTIFY before a two-phase commit."""
+        super().check_session(session)
+        if session.twophase:
+            self._check_two_phases()
+
+    @override
     def check(self, connection: Connection) -> None:
         """Refuse what ``SessionTarget`` refuses, another tenant's connection, and NOTIFY before a two-phase commit."""
         super().check(connection)
-        if self._notifies and isinstance(connection.get_transaction(), TwoPhaseTransaction):
-            msg = (
-                "session: its transaction is committed in two phases (twophase=True), and PostgreSQL does not prepare "
-                "one that has notified; write OutboxBroker(..., notify=False), and consumers look by themselves"
-            )
-            raise InvalidSessionError(msg)
+        if isinstance(connection.get_transaction(), TwoPhaseTransaction):
+            self._check_two_phases()
         schema = schema_in(connection.get_execution_options(), self._declared.schema)
         if schema != self.table.schema:
             msg = (
@@ -125,6 +139,20 @@ class Target(SessionTarget):
                 "OutboxBroker(engine.execution_options(schema_translate_map=...), ...)"
             )
             raise InvalidSessionError(msg)
+
+    def _check_two_phases(self) -> None:
+        if self._notifies:
+            msg = (
+                "session: its transaction is committed in two phases (twophase=True), and PostgreSQL does not prepare "
+                "one that has notified; write OutboxBroker(..., notify=False), and consumers look by themselves"
+            )
+            raise InvalidSessionError(msg)
+
+
+def _check_dialect(name: str) -> None:
+    if name != "postgresql":
+        msg = f"session: must be bound to PostgreSQL, got {name}"
+        raise InvalidSessionError(msg)
 
 
 def _is_autocommit(connection: Connection) -> bool:

@@ -12,10 +12,12 @@ from faststream_outbox._store.postgres.endings import Ending, Warn
 from faststream_outbox._store.postgres.listener import channel_of
 from faststream_outbox._store.postgres.records import to_rows
 from faststream_outbox._store.postgres.sessions import run_in_session, run_in_sync_session
+from faststream_outbox._store.postgres.staging import Stager
 from faststream_outbox._store.postgres.statements import Statements
 from faststream_outbox._store.postgres.target import Target
 from faststream_outbox._values.draft import Draft
 from faststream_outbox._values.row import OutboxRow
+from faststream_outbox._values.staged import Noted, StagedMessage
 from faststream_outbox.exceptions import NotWrittenError
 
 _COMPACT_JSON = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
@@ -53,6 +55,7 @@ class PostgresWriter:
         self._statements = Statements(table, None, notify=notify)
         self._channel = channel_of(table)
         self._conflicts = Conflicts(self._statements, self._parameters)
+        self._stager = Stager(self._target, self._insert_staged, self._endings, warn)
 
     async def insert(self, session: Any, draft: Draft) -> int | None:
         """Write one message; None where it is a live duplicate.
@@ -97,6 +100,10 @@ class PostgresWriter:
             flush=any(draft.key is not None for draft in drafts),
             endings=self._endings(drafts[0]),
         )
+
+    def stage(self, session: Any, draft: Draft, message: StagedMessage, noted: Noted) -> None:
+        """Have one message written with the session's flush or before its commit."""
+        self._stager.stage(session, draft, message, noted)
 
     async def cancel_timer(self, session: Any, *, queue: str, timer_id: str, copies: Sequence[str] = ()) -> bool:
         """Delete a timer and its copies as far as no consumer has taken them; tell whether the timer was there."""
@@ -153,9 +160,39 @@ class PostgresWriter:
         if len(ids) == len(drafts) and len(copies) == len(ids) * len(first.copies):
             return ids
         if may_collide:
-            return self._conflicts.complete(connection, drafts, ids, copies)
+            anew = self._conflicts.write_anew(connection, drafts, [*ids, *copies])
+            return ids if anew is None else [row_id for row_id in anew if row_id is not None]
         self._statements.take_back.execute(connection, {"ids": [*ids, *copies]})
         raise NotWrittenError(first.queue)
+
+    def _insert_staged(self, connection: Connection, drafts: Sequence[Draft]) -> list[int | None]:
+        """Write messages of any queues in their order, and return the id of each; None where it is a live duplicate."""
+        if len(drafts) == 1 or any(draft.moves_timer for draft in drafts):
+            return [self._insert(connection, draft) for draft in drafts]
+        copies = {draft.queue: draft.copies for draft in drafts if draft.copies}
+        may_collide = any(draft.deduplicate or draft.timer_id is not None for draft in drafts)
+        statements = self._statements.insert_staged
+        plain, deduplicated = (
+            (statements.with_copies, statements.with_copies_deduplicated)
+            if copies
+            else (statements.plain, statements.deduplicated)
+        )
+        written = (deduplicated if may_collide else plain).execute(
+            connection, self._parameters_of_staged(drafts, copies)
+        )
+        ids, queues, keys = written[0][:3] if written else ((), (), ())
+        copied = list(written[0][3] or ()) if written and copies else []
+        # Of two messages with one key, the first is the row.
+        found = dict(zip(zip(queues, keys, strict=True), ids, strict=True))
+        row_ids = [found.pop((draft.queue, draft.idempotency_key), None) for draft in drafts]
+        if len(ids) == len(drafts) and len(copied) == sum(len(copies.get(queue, ())) for queue in queues):
+            return row_ids
+        if may_collide:
+            anew = self._conflicts.write_anew(connection, drafts, [*ids, *copied])
+            return row_ids if anew is None else anew
+        self._statements.take_back.execute(connection, {"ids": [*ids, *copied]})
+        missing = [draft for draft, row_id in zip(drafts, row_ids, strict=True) if row_id is None]
+        raise NotWrittenError((missing or drafts)[0].queue)
 
     def _ready_parameters(self, draft: Draft) -> dict[str, Any]:
         return {
@@ -194,6 +231,24 @@ class PostgresWriter:
         }
         if first.copies:
             parameters["copies"] = list(first.copies)
+        return parameters
+
+    def _parameters_of_staged(self, drafts: Sequence[Draft], copies: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+        parameters: dict[str, Any] = {
+            "channel": self._channel,
+            "queues": [draft.queue for draft in drafts],
+            "keys": [draft.key for draft in drafts],
+            "idempotency_keys": [draft.idempotency_key for draft in drafts],
+            "deduplicates": [draft.deduplicate for draft in drafts],
+            "payloads": [draft.payload for draft in drafts],
+            "headers": [headers_json(draft.headers) for draft in drafts],
+            "timer_ids": [draft.timer_id for draft in drafts],
+            "activate_ats": [draft.activate_at for draft in drafts],
+            "activate_ins": [draft.activate_in for draft in drafts],
+        }
+        if copies:
+            pairs = [(queue, copy) for queue, names in copies.items() for copy in names]
+            parameters |= {"origins": [queue for queue, _ in pairs], "copies": [copy for _, copy in pairs]}
         return parameters
 
 

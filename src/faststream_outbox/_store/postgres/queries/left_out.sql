@@ -5,8 +5,9 @@ WITH written AS MATERIALIZED (
 )
 SELECT count(*)
 FROM unnest(
-    CAST(:queues AS text[]), CAST(:origins AS text[]), CAST(:idempotency_keys AS text[]), CAST(:deduplicates AS boolean[])
-) AS m(queue, origin, idempotency_key, deduplicate)
+    CAST(:queues AS text[]), CAST(:origins AS text[]), CAST(:idempotency_keys AS text[]), CAST(:deduplicates AS boolean[]),
+    CAST(:timer_ids AS text[])
+) AS m(queue, origin, idempotency_key, deduplicate, timer_id)
 WHERE {planned_anew}
   AND NOT EXISTS (SELECT FROM written AS w WHERE w.queue = m.queue AND w.idempotency_key = m.idempotency_key)
   AND (
@@ -21,6 +22,6 @@ WHERE {planned_anew}
     )
   )
   AND NOT (
-    CAST(:timer_id AS text) IS NOT NULL
-    AND EXISTS (SELECT FROM {table} AS t WHERE t.queue = m.queue AND t.timer_id = CAST(:timer_id AS text))
+    m.timer_id IS NOT NULL
+    AND EXISTS (SELECT FROM {table} AS t WHERE t.queue = m.queue AND t.timer_id = m.timer_id)
   )
