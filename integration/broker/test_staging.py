@@ -405,6 +405,7 @@ async def test_duplicates_are_known_when_they_are_written(
             stage(session, 6, timer_id="t"),
             stage(session, 7),
         ]
+    assert broker.duplicates == 3
     assert all(message.is_written for message in staged)
     assert [message.id is None for message in staged] == [True, False, True, False, False, True, False]
     rows = {row.id: bytes(row.payload).decode() for row in await table.rows()}
@@ -472,6 +473,15 @@ async def test_copies_are_written_in_the_same_statement(
         *(("orders", '{"n":2}'), ("orders=>copy", '{"n":2}')),
         ("mails", '{"n":3}'),
     ]
+
+
+async def test_a_timer_is_moved_among_others(stage: Stage, engine: AsyncEngine, table: Table) -> None:
+    later = {"timer_id": "t", "activate_in": timedelta(hours=1), "timer_conflict": "extend"}
+    async with AsyncSession(engine) as session, session.begin():
+        staged = [stage(session, 1), stage(session, 2, **later), stage(session, 3, **later)]
+    rows = {row.id: bytes(row.payload).decode() for row in await table.rows()}
+    assert sorted(rows.values()) == numbered(1, 3)
+    assert rows[staged[2].id or 0] == numbered(3)[0]
 
 
 # --- several brokers, several databases

@@ -90,16 +90,17 @@ class OutboxProducer(ProducerProto[OutboxPublishCommand]):
         encoded = self._encode_now(cmd.body, "stage")
         draft = self._drafter(cmd).draft(*encoded)
         message = StagedMessage(draft.queue, draft.idempotency_key)
-        self.writer.stage(cmd.session, draft, message, self._meter.published)
+        self.writer.stage(cmd.session, draft, message, self._note)
         return message
 
     def _noted(self, cmd: OutboxPublishCommand, began: float, row_id: int | None) -> int | None:
         duplicates = int(row_id is None)
-        self.duplicates += duplicates
-        self._meter.published(
-            cmd.destination, rows=1 - duplicates, duplicates=duplicates, seconds=time.monotonic() - began
-        )
+        self._note(cmd.destination, rows=1 - duplicates, duplicates=duplicates, seconds=time.monotonic() - began)
         return row_id
+
+    def _note(self, queue: str, *, rows: int, duplicates: int, seconds: float) -> None:
+        self.duplicates += duplicates
+        self._meter.published(queue, rows=rows, duplicates=duplicates, seconds=seconds)
 
     async def publish_batch(self, cmd: OutboxPublishCommand) -> list[int]:
         """Write a row for each body, in their order; live duplicates are left out."""
@@ -118,8 +119,7 @@ class OutboxProducer(ProducerProto[OutboxPublishCommand]):
             drafts.append(draft)
         ids = await self.writer.insert_many(cmd.session, drafts)
         duplicates = len(drafts) - len(ids)
-        self.duplicates += duplicates
-        self._meter.published(cmd.destination, rows=len(ids), duplicates=duplicates, seconds=time.monotonic() - began)
+        self._note(cmd.destination, rows=len(ids), duplicates=duplicates, seconds=time.monotonic() - began)
         return ids
 
     async def cancel_timer(self, session: Any, *, queue: str, timer_id: str) -> bool:
