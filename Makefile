@@ -85,11 +85,29 @@ types: $(VENV)/.dev ## Check the types of src, strictly
 layers: $(VENV)/.dev ## Check that imports point down only
 	@$(BIN)/lint-imports --no-logo
 
+.PHONY: docs
+docs: build/docs/.done ## Build the documentation into build/site; a warning is an error, a link to nowhere too
+	@$(SITE) build --quiet
+	@build/docs/bin/python .ci/check_site.py build/site
+
+.PHONY: docs-serve
+docs-serve: build/docs/.done ## Show the documentation while you write; ARGS="-a localhost:8001" chooses another port
+	@$(SITE) serve --livereload $(ARGS)
+
+# Its tools are apart from the developer's environment. The variable silences the advertisement of a successor.
+SITE := NO_MKDOCS_2_WARNING=1 build/docs/bin/mkdocs
+
+build/docs/.done: requirements/docs.txt .ci/environment
+	@mkdir -p build
+	@.ci/environment build/docs $<
+	@touch $@
+
 .PHONY: lock
 lock: ## Move the lock files to the newest versions that pyproject.toml allows (needs uv)
 	@command -v uv >/dev/null || { echo "make lock needs uv: pip install uv"; exit 1; }
 	@$(LOCK) pyproject.toml --all-extras --group dev -o requirements/dev.txt
 	@$(LOCK) pyproject.toml --extra demo --extra relay --group build -c requirements/dev.txt -o requirements/demo.txt
+	@$(LOCK) --group docs -c requirements/dev.txt -o requirements/docs.txt
 	@$(LOCK) pyproject.toml --extra fastapi --extra kafka --extra rabbit --extra redis --extra nats --group test --resolution lowest-direct -o requirements/oldest.txt
 
 # One file for every platform and every Python from 3.11 on. No index address goes into it.
