@@ -18,7 +18,7 @@ import faststream_outbox
 from faststream_outbox import TestOutboxBroker
 from faststream_outbox.fastapi import make_health_router
 from faststream_outbox.relay.settings import RelaySettings
-from tests.test_docs import DOCS, PAGES, README, ROOT, quickstart, run_page
+from tests.test_docs import DOCS, PAGES, ROOT, quickstart, run_page
 
 __all__ = ("quickstart",)
 
@@ -58,8 +58,8 @@ BLOCK = re.compile(r"^( *)```(\w+)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
 def test_blocks_can_be_read(page: Path) -> None:
     """Each block names its language, and is no nonsense in it."""
     text = page.read_text(encoding="utf-8")
-    for indent, language, block in BLOCK.findall(text):
-        block = re.sub(rf"^{indent}", "", block, flags=re.MULTILINE)
+    for indent, language, indented in BLOCK.findall(text):
+        block = re.sub(rf"^{indent}", "", indented, flags=re.MULTILINE)
         match language:
             case "python":
                 compile(block, page, "exec")
