@@ -15,11 +15,11 @@ from benchmarks.profiles import profiles
 from benchmarks.report import table
 from benchmarks.servers import Servers
 from benchmarks.tuning import tune
-from benchmarks.workloads import connections, flatness, handling, latency, publishing, relay, scaling
+from benchmarks.workloads import connections, flatness, handling, latency, many, publishing, relay, scaling
 
 ALL: Sequence[Workload] = [
     workload
-    for kind in (relay, publishing, handling, latency, connections, flatness, scaling)
+    for kind in (relay, publishing, handling, latency, connections, many, flatness, scaling)
     for workload in kind.WORKLOADS
 ]
 RESULTS = Path(__file__).parent / "results"

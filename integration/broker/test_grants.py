@@ -174,7 +174,7 @@ async def consume(site: Site, *, dlq: bool = False) -> None:
         async with store.hand_over(everywhere, limit=100, breadth=SHARDS) as taken:
             assert taken is not None
             refused += await taken.settle(settlements(taken.rows))
-        await store.seconds_to_next_due(everywhere)
+        await store.outlook(everywhere)
         await store.lag(everywhere)
         await store.announce(["q"])
         await store.unconsumed(["q"], limit=10)

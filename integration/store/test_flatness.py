@@ -125,8 +125,8 @@ class Bench:
         for name, consumed in (("unconsumed", ["q"]), ("unconsumed_all", [])):
             async with self.timed(name):
                 await self.subject.store.unconsumed(consumed, limit=20)
-        async with self.timed("seconds_to_next_due"):
-            await self.subject.store.seconds_to_next_due(shards())
+        async with self.timed("outlook"):
+            await self.subject.store.outlook(shards())
         async with self.timed("make_due"):
             await self.subject.store.make_due(shards(), slot=7, limit=10_000)
         async with self.subject.transaction() as session:

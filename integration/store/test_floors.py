@@ -153,6 +153,16 @@ async def test_g4_a_row_that_is_committed_late_comes_before_later_ones_of_its_ke
     assert await take(subject) == [early, *later]
 
 
+async def test_the_lookout_sees_a_row_that_is_committed_late(subject: PostgresSubject, engine: AsyncEngine) -> None:
+    """Its id is lower than those of rows that were delivered before it was there."""
+    async with AsyncSession(engine) as late:
+        await subject.writer.insert(late, draft())
+        await rise(subject)
+        assert await subject.store.outlook(shards("q")) == {}
+        await late.commit()
+    assert (await subject.store.outlook(shards("q")))["q"].is_ready
+
+
 async def test_g4_a_transaction_that_begins_between_two_surveys_is_waited_for(
     subject: PostgresSubject, engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch, take: Take
 ) -> None:

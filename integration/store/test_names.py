@@ -80,7 +80,7 @@ async def walk_through_every_statement(subject: PostgresSubject, connection: Con
         [Settlement(rows[0], Dead("rejected")), Settlement(rows[1], Retry(0)), Settlement(rows[2], Delivered())],
         token=ME,
     )
-    assert await subject.store.seconds_to_next_due(shards()) is not None
+    assert await subject.store.outlook(shards())
     async with subject.store.hand_over(shards(), limit=10) as hand_over:
         assert hand_over is not None
         await hand_over.settle([Settlement(row, Delivered()) for row in hand_over.rows])

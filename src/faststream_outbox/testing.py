@@ -288,8 +288,12 @@ class _TestDestination:
         self._publisher = publisher
         self._forward = forward
 
+    @property
+    def is_connected(self) -> bool:
+        return _is_up(self._publisher)
+
     async def connect(self) -> None:
-        if not _is_up(self._publisher):
+        if not self.is_connected:
             msg = "the test does not run the destination's broker"
             raise ConnectionError(msg)
 

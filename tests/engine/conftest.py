@@ -82,6 +82,7 @@ async def make(runtime: Runtime, destination: ScriptedDestination, team: Team) -
         failure = FailurePolicy(retry=retry or ConstantRetry(delay_seconds=60), hold_key=hold_key)
         lane = runtime.lane("test", queues, destination, team, failure, **{**values, **options})
         lane._backoff = Backoff(0.001, 0.004)
+        runtime._lookout.start()
         made.append(lane)
         return lane
 

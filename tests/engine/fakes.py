@@ -12,7 +12,7 @@ from faststream_outbox._engine.health import Health
 from faststream_outbox._store.memory.handing_over import MemoryHandOver
 from faststream_outbox._store.memory.store import MemoryStore
 from faststream_outbox._store.positions import NO_MOVES
-from faststream_outbox._store.protocol import Announcement, Claim, Rescue
+from faststream_outbox._store.protocol import Announcement, Claim, Outlook, Rescue
 from faststream_outbox._values.draft import Draft
 from faststream_outbox._values.outcome import Accepted, Poison, Refused, Settlement, Unsent, Unwritten, Verdict
 from faststream_outbox._values.parcel import Parcel
@@ -189,9 +189,9 @@ class ScriptedStore(MemoryStore):
         self.surveyed.append(list(shards))
         await self.script.step("survey")
 
-    async def seconds_to_next_due(self, shards: Sequence[Shard]) -> float | None:
-        await self.script.step("due")
-        return await super().seconds_to_next_due(shards)
+    async def outlook(self, shards: Sequence[Shard]) -> Mapping[str, Outlook]:
+        await self.script.step("outlook")
+        return await super().outlook(shards)
 
     @asynccontextmanager
     async def hand_over(self, shards: Sequence[Shard], **limits: Any) -> AsyncIterator[Any]:
@@ -279,9 +279,11 @@ class ScriptedDestination:
         self.raw_verdicts: Sequence[Verdict] | None = None
         """Returned instead of an answer."""
         self.before_answer: Callable[[], Awaitable[None]] | None = None
+        self.is_connected = True
 
     async def connect(self) -> None:
         await self.script.step("connect")
+        self.is_connected = True
 
     async def send(self, parcels: Sequence[Parcel]) -> Sequence[Verdict]:
         rows = [parcel.row for parcel in parcels]

@@ -1,156 +1,189 @@
-"""When the next look comes: what is asked of the bell, without sleeping for it."""
+"""When the next look comes: what the lookout's answers make of a rest, without sleeping for it."""
 
 import asyncio
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 
 import pytest
 
-from faststream_outbox._engine import pacer as pacer_module
+from faststream_outbox._engine.lookout import Sleeper
 from faststream_outbox._engine.pacer import AFTERLOOK_SECONDS, Pacer
 from faststream_outbox._engine.wakeups import Wakeup
-from tests.engine.fakes import Trouble, never
+from faststream_outbox._store.protocol import Outlook
+from tests.engine.fakes import until
+
+NOTHING = Outlook()
+READY = Outlook(is_ready=True)
 
 
-class Bell(Wakeup):
-    """Notes for how long it is waited for, and does not make anyone wait."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.waits: list[float | None] = []
-
-    async def wait(self, seconds: float | None) -> None:
-        self.waits.append(seconds)
-
-
-class Due:
-    """The store's answer to how long until the first waiting row is due."""
+class Attentive:
+    """A lookout that says what a test tells it to say."""
 
     def __init__(self) -> None:
-        self.seconds: float | None = None
-        self.asked = 0
+        self.sleepers: list[Sleeper] = []
 
-    async def __call__(self) -> float | None:
-        self.asked += 1
-        return self.seconds
+    @contextmanager
+    def beside(self, sleeper: Sleeper) -> Iterator[None]:
+        self.sleepers.append(sleeper)
+        yield
+        self.sleepers.remove(sleeper)
 
 
-def longer(bell: Bell) -> list[float | None]:
-    """What was waited for behind the wait with which each rest begins."""
-    return [seconds for seconds in bell.waits if seconds != AFTERLOOK_SECONDS]
+class Resting:
+    """A rest of a pacer, and for how long each wait in it is."""
+
+    def __init__(self, *, shortest: float = 1.0, longest: float = 10.0) -> None:
+        self.bell = Wakeup()
+        self.lookout = Attentive()
+        self.pacer = Pacer(self.bell, self.lookout, lambda: ["orders"], shortest=shortest, longest=longest)  # type: ignore[arg-type]
+        self.task: asyncio.Task[None] | None = None
+
+    async def begin(self, *, found: bool = False, **options: float) -> None:
+        await self.end()
+        self.bell.clear()
+        self.task = asyncio.create_task(self.pacer.rest(found=found, **options))  # type: ignore[arg-type]
+        await until(lambda: self.lookout.sleepers or self.bell.is_rung or self.is_over)
+
+    async def end(self) -> None:
+        if self.task is not None:
+            self.bell.ring()
+            await self.task
+
+    @property
+    def is_over(self) -> bool:
+        return self.task is not None and self.task.done()
+
+    def hear(self, outlook: Outlook = NOTHING) -> float | None:
+        """Say what there is; returns the seconds until the next look for it, rounded, or None if the bell rings."""
+        self.pacer.heard(outlook)
+        return None if self.bell.is_rung else round(self.pacer.look_at - time.monotonic(), 1)
+
+    @property
+    def timer(self) -> float | None:
+        """The seconds until the bell rings by itself, rounded."""
+        timer = self.pacer._timer
+        return None if timer is None else round(timer.when() - asyncio.get_running_loop().time(), 2)
 
 
 @pytest.fixture
-async def bell() -> Bell:
-    return Bell()
+async def resting() -> AsyncIterator[Resting]:
+    resting = Resting()
+    yield resting
+    await resting.end()
 
 
-@pytest.fixture
-def due() -> Due:
-    return Due()
+async def test_something_that_does_not_ring_is_not_slept_through(resting: Resting) -> None:
+    async with asyncio.timeout(2.5):
+        await resting.pacer.rest(found=False, at_most=0.01)
+    await resting.begin()
+    assert [resting.hear() for _ in range(2)] == [1.0, 2.0]
 
 
-@pytest.fixture
-async def pacer(bell: Bell, due: Due) -> Pacer:
-    return Pacer(bell, due, shortest=1.0, longest=10.0)
+async def test_without_rows_the_interval_doubles_up_to_the_longest(resting: Resting) -> None:
+    await resting.begin()
+    assert [resting.hear() for _ in range(6)] == [1.0, 2.0, 4.0, 8.0, 10.0, 10.0]
+    assert not resting.is_over
 
 
-async def test_something_that_does_not_ring_is_not_slept_through(pacer: Pacer, bell: Bell) -> None:
-    for _ in range(3):
-        await pacer.rest(found=False, at_most=0.3)
-    await pacer.rest(found=False)
-    assert longer(bell) == [0.3, 0.3, 0.3, 8.0], "looks in vain are counted all the same"
-
-
-async def test_without_rows_the_interval_doubles_up_to_the_longest(pacer: Pacer, bell: Bell) -> None:
-    for _ in range(6):
-        await pacer.rest(found=False)
-    assert longer(bell) == [1.0, 2.0, 4.0, 8.0, 10.0, 10.0]
-
-
-async def test_after_rows_a_look_follows_soon_and_the_interval_is_short_again(pacer: Pacer, bell: Bell) -> None:
+async def test_after_rows_a_look_follows_soon_and_the_interval_is_short_again(resting: Resting) -> None:
+    await resting.begin()
     for _ in range(4):
-        await pacer.rest(found=False)
-    del bell.waits[:]
-    await pacer.rest(found=True)
-    await pacer.rest(found=False)
-    assert bell.waits == [AFTERLOOK_SECONDS, AFTERLOOK_SECONDS, 1.0]
+        resting.hear()
+    await resting.begin(found=True)
+    assert 0 < resting.pacer.look_at - time.monotonic() <= AFTERLOOK_SECONDS
+    assert resting.hear() == 1.0
 
 
-async def test_after_rows_the_store_is_not_asked_for_more(pacer: Pacer, due: Due) -> None:
-    await pacer.rest(found=True)
-    assert due.asked == 0
+async def test_after_rows_what_is_ready_ends_the_rest_at_once(resting: Resting) -> None:
+    for outlook in (READY, Outlook(seconds=-1.0)):
+        await resting.begin(found=True)
+        assert resting.hear(outlook) is None
 
 
-async def test_while_bells_ring_the_store_is_not_asked(due: Due) -> None:
-    bell = Wakeup()
-    pacer = Pacer(bell, due, shortest=1.0, longest=1.0)
-    for _ in range(3):
-        bell.ring()
-        await pacer.rest(found=False)
-    assert due.asked == 0
+async def test_after_a_look_in_vain_what_is_ready_counts_when_an_interval_is_over(resting: Resting) -> None:
+    """Another process may have it in hand."""
+    await resting.begin()
+    assert resting.hear(READY) == 1.0
+    assert resting.hear(NOTHING) == 2.0
+    assert resting.hear(READY) is None
 
 
-async def test_an_interval_shorter_than_the_afterlook_is_kept(bell: Bell, due: Due) -> None:
-    await Pacer(bell, due, shortest=0.01, longest=0.02).rest(found=True)
-    assert bell.waits == [0.01]
+async def test_while_bells_ring_nobody_looks(resting: Resting) -> None:
+    resting.bell.ring()
+    async with asyncio.timeout(2.5):
+        for _ in range(3):
+            await resting.pacer.rest(found=True)
+    assert not resting.lookout.sleepers
+    assert resting.bell.is_rung, "the next look clears it"
 
 
-async def test_a_row_that_will_be_due_ends_the_rest(pacer: Pacer, bell: Bell, due: Due) -> None:
-    due.seconds = 0.25
-    await pacer.rest(found=False)
-    due.seconds = 7.0
-    await pacer.rest(found=False)
-    assert longer(bell) == [0.25, 2.0]
+async def test_an_interval_shorter_than_the_afterlook_is_kept() -> None:
+    resting = Resting(shortest=0.01, longest=0.02)
+    await resting.begin(found=True)
+    assert resting.pacer.look_at - time.monotonic() <= 0.01
+    await resting.end()
 
 
-async def test_an_overdue_row_that_no_look_gets_is_no_reason_to_spin(pacer: Pacer, bell: Bell, due: Due) -> None:
-    due.seconds = -3.0
+async def test_a_row_that_will_be_due_ends_the_rest(resting: Resting) -> None:
+    await resting.begin()
+    resting.hear(Outlook(seconds=0.25))
+    assert resting.timer == pytest.approx(0.25, abs=0.02)
+    resting.hear(Outlook(seconds=0.01))
+    async with asyncio.timeout(2.5):
+        await resting.bell.wait(None)
+    await resting.begin()
+    assert resting.hear(Outlook(seconds=7.0)) == 4.0
+    assert resting.timer is None, "it is seen again before"
+
+
+async def test_a_time_that_has_changed_counts_as_it_is_now(resting: Resting) -> None:
+    await resting.begin()
+    resting.hear(Outlook(seconds=0.02))
+    resting.hear(NOTHING)
+    await asyncio.sleep(0.05)
+    assert not resting.is_over
+
+
+async def test_an_overdue_row_that_no_look_gets_is_no_reason_to_spin(resting: Resting) -> None:
+    waits = []
     for _ in range(12):
-        await pacer.rest(found=False)
-    waits = [wait for wait in bell.waits[1::2] if wait is not None]
-    assert waits[:4] == [0.05, 0.1, 0.2, 0.4]
-    assert waits[-1] == 10.0
-    assert sum(waits) > 30
+        await resting.begin()
+        resting.hear(Outlook(seconds=-3.0))
+        waits.append(resting.timer)
+    assert waits[:4] == pytest.approx([0.05, 0.1, 0.2, 0.4], abs=0.02)
+    assert waits[-1] is None, "the next look counts it"
+    assert resting.pacer._overdue == 10.0
 
 
-async def test_an_overdue_row_counts_anew_once_rows_were_found(pacer: Pacer, bell: Bell, due: Due) -> None:
-    due.seconds = 0.0
+async def test_an_overdue_row_counts_anew_once_rows_were_found(resting: Resting) -> None:
     for _ in range(5):
-        await pacer.rest(found=False)
-    await pacer.rest(found=True)
-    await pacer.rest(found=False)
-    assert bell.waits[-1] == AFTERLOOK_SECONDS
+        await resting.begin()
+        resting.hear(Outlook(seconds=0.0))
+    await resting.begin(found=True)
+    await resting.begin()
+    resting.hear(Outlook(seconds=0.0))
+    assert resting.timer == pytest.approx(AFTERLOOK_SECONDS, abs=0.02)
 
 
-async def test_what_rang_during_the_look_ends_the_rest(due: Due) -> None:
-    bell = Wakeup()
-    pacer = Pacer(bell, due, shortest=60.0, longest=60.0)
-    bell.ring()
+async def test_a_loop_that_nobody_can_look_for_looks_itself(resting: Resting) -> None:
+    await resting.begin()
+    resting.pacer.unheard()
     async with asyncio.timeout(2.5):
-        await pacer.rest(found=False)
-    assert bell.is_rung, "the next look clears it"
+        await resting.begin()
+    assert resting.task is not None
 
 
-async def test_what_rings_while_the_store_is_asked_ends_the_rest() -> None:
-    bell = Wakeup()
-
-    async def ask() -> None:
-        bell.ring()
-
-    async with asyncio.timeout(2.5):
-        await Pacer(bell, ask, shortest=60.0, longest=60.0).rest(found=False)
+async def test_another_reason_to_look_counts_when_an_interval_is_over(resting: Resting) -> None:
+    await resting.begin(is_wanted=lambda: True)  # type: ignore[arg-type]
+    assert resting.hear() == 1.0
+    assert resting.hear() is None
 
 
-async def test_a_wake_up_counts_until_a_rest_was_made(bell: Bell, due: Due) -> None:
-    async def fail() -> None:
-        bell.ring()
-        raise Trouble
-
-    with pytest.raises(Trouble):
-        await Pacer(bell, fail, shortest=1.0, longest=1.0).rest(found=False)
-    assert bell.is_rung
-
-
-async def test_a_store_that_does_not_answer_is_given_up(bell: Bell, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pacer_module, "DATABASE_SECONDS", 0.01)
-    with pytest.raises(TimeoutError):
-        await Pacer(bell, never, shortest=1.0, longest=1.0).rest(found=False)
+async def test_nothing_rings_after_a_rest(resting: Resting) -> None:
+    await resting.begin()
+    resting.hear(Outlook(seconds=0.02))
+    await resting.end()
+    resting.bell.clear()
+    await asyncio.sleep(0.05)
+    assert not resting.bell.is_rung

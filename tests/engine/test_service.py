@@ -17,6 +17,7 @@ from faststream_outbox._engine.handling.renewer import Renewer
 from faststream_outbox._engine.handling.rescuer import Rescuer
 from faststream_outbox._engine.handling.stock import Stock
 from faststream_outbox._engine.health import Health
+from faststream_outbox._engine.lookout import Lookout
 from faststream_outbox._engine.pacer import Pacer
 from faststream_outbox._engine.receiver import Receiver
 from faststream_outbox._engine.relaying.breaker import Breaker
@@ -94,6 +95,9 @@ class Parts:
         watching.health = self.health
         return watching
 
+    def lookout(self) -> Lookout:
+        return Lookout(self.store, self.health)
+
     def surveyor(self) -> Surveyor:
         surveyor = Surveyor(self.store, lambda: [Shard("orders", 0)], Health("database", self.log), self.log)
         surveyor.health = self.health
@@ -110,7 +114,7 @@ class Parts:
             completer=Completer(self.store, self.leases, Wakeups(), self.writes, self.health, log=Lines()),
             rounds=rounds,
             wakeup=wakeup,
-            pacer=Pacer(wakeup, lambda: self.store.seconds_to_next_due(rounds.all), shortest=1.0, longest=10.0),
+            pacer=Pacer(wakeup, self.lookout(), lambda: rounds.taken_queues, shortest=1.0, longest=10.0),
             lease_seconds=60.0,
             health=self.health,
         )
@@ -129,7 +133,7 @@ class Parts:
             team=Team(Breaker(self.destination.health, 1)),
             rounds=rounds,
             wakeup=wakeup,
-            pacer=Pacer(wakeup, lambda: self.store.seconds_to_next_due(rounds.all), shortest=1.0, longest=10.0),
+            pacer=Pacer(wakeup, self.lookout(), lambda: rounds.taken_queues, shortest=1.0, longest=10.0),
             failure=FailurePolicy(retry=NoRetry()),
             batch_size=10,
             send_timeout=10.0,
@@ -147,6 +151,7 @@ MAKERS = [
     "reminding",
     "watching",
     "surveyor",
+    "lookout",
     "fetcher",
     "fetcher_without_token",
     "lane",

@@ -27,6 +27,7 @@ class Answering:
         self.answers: Sequence[Verdict] | BaseException = ()
         self.current: list[Any] = []
         self.calls: list[str] = []
+        self.is_connected = True
 
     async def connect(self) -> None:
         self.calls.append("connect")

@@ -119,6 +119,10 @@ class Destination:
         self.record = Record()
         self._stops = stops
 
+    @property
+    def is_connected(self) -> bool:
+        return self.server.is_up
+
     async def connect(self) -> None:
         if not self.server.is_up:
             raise Trouble("no route")

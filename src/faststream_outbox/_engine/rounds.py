@@ -76,6 +76,11 @@ class Rounds:
         return [shard for shard in self._shards if not self._pauses.has_queue(shard.queue)]
 
     @property
+    def taken_queues(self) -> list[str]:
+        """The queues that are not paused."""
+        return [queue for queue in self._queues if not self._pauses.has_queue(queue)]
+
+    @property
     def is_paused(self) -> bool:
         """Whether all queues are."""
         return all(map(self._pauses.has_queue, self.queues))

@@ -16,6 +16,7 @@ from faststream_outbox._engine.handling.renewer import Renewer
 from faststream_outbox._engine.handling.rescuer import Rescuer
 from faststream_outbox._engine.handling.stock import Stock
 from faststream_outbox._engine.health import Health, Log, guarded
+from faststream_outbox._engine.lookout import Lookout
 from faststream_outbox._engine.meter import NO_METER, Meter
 from faststream_outbox._engine.pacer import Pacer
 from faststream_outbox._engine.pauses import PauseReader, Pauses
@@ -103,6 +104,7 @@ class Runtime:
         )
         self._obstructions = Obstructions(store, self.health, self.log)
         self._queue_watcher = QueueWatcher(store, self._consumed, self.health, self.log)
+        self._lookout = Lookout(store, self.health)
         self._surveyor = Surveyor(store, self._shards, self.health, self.log, is_quiet=self._is_quiet)
         self._completer = Completer(store, self.leases, self.wakeups, writes, self.health, log=self.log, meter=meter)
         self._renewer = Renewer(store, self.leases, writes, self.health, self.log, meter=meter)
@@ -158,7 +160,7 @@ class Runtime:
         upkeep = (self._completer, self._renewer, self._rescuer)
         watchers = (self._reminder, self._queue_watcher, self._obstructions)
         of_pauses = () if self._pause_reader is None else (self._pause_reader,)
-        return (self._receiver, *of_pauses, *upkeep, *watchers, self._surveyor)
+        return (self._receiver, *of_pauses, *upkeep, *watchers, self._lookout, self._surveyor)
 
     def start(self) -> None:
         """Start listening and the upkeep of leases."""
@@ -198,6 +200,7 @@ class Runtime:
             stack.push_async_callback(self._reminder.stop)
             stack.push_async_callback(self._obstructions.stop, UPKEEP_SECONDS)
             stack.push_async_callback(self._queue_watcher.stop, UPKEEP_SECONDS)
+            stack.push_async_callback(self._lookout.stop, UPKEEP_SECONDS)
             stack.push_async_callback(self._surveyor.stop, UPKEEP_SECONDS)
             if self._pause_reader is not None:
                 stack.push_async_callback(self._pause_reader.stop, UPKEEP_SECONDS)
@@ -359,10 +362,6 @@ class Runtime:
     ) -> tuple[Rounds, Wakeup, Pacer]:
         rounds = Rounds(queues, SHARDS, self.wakeups.news, self.pauses)
         wakeup = self.wakeups.register(queues, team_bell)
-
-        async def next_due() -> float | None:
-            # What is due in a paused queue is nobody's business now.
-            return await self.store.seconds_to_next_due(rounds.taken)
-
-        pacer = Pacer(wakeup, next_due, shortest=shortest, longest=longest)
+        # What is due in a paused queue is nobody's business now.
+        pacer = Pacer(wakeup, self._lookout, lambda: rounds.taken_queues, shortest=shortest, longest=longest)
         return rounds, wakeup, pacer

@@ -74,6 +74,15 @@ class Lag(NamedTuple):
     """For how long the one that waits longest could have been; 0.0 where there is none."""
 
 
+class Outlook(NamedTuple):
+    """What there is to do in a queue, as far as one statement shows for many queues at once."""
+
+    is_ready: bool = False
+    """Whether it has a ready row. Others may have that in hand just now, or it stands behind a waiting one."""
+    seconds: float | None = None
+    """Until its first waiting row is due; below zero where that is over, None where none waits."""
+
+
 class Announcement(NamedTuple):
     """What a process says of itself to all that listen."""
 
@@ -323,8 +332,8 @@ class Store(Protocol):
     async def let_go(self) -> None:
         """Close that connection: nothing is leased."""
 
-    async def seconds_to_next_due(self, shards: Sequence[Shard]) -> float | None:
-        """Return the seconds until the first waiting row of these shards is due; None if none waits."""
+    async def outlook(self, shards: Sequence[Shard]) -> Mapping[str, Outlook]:
+        """Return what there is to do in the queues of these shards, without those in which nothing is or waits."""
 
     async def make_due(self, shards: Sequence[Shard], *, slot: int, limit: int) -> int:
         """End the waiting of up to ``limit`` rows of these shards that were deferred to a slot; return how many."""

@@ -77,12 +77,17 @@ class ConnectedDestination(ABC, Generic[C]):
     def _is_ready(self, client: C) -> bool:
         return self._has_looked and client.is_alive
 
+    @property
+    def is_connected(self) -> bool:
+        """Whether ``connect`` has nothing to do."""
+        return self._client is not None and self._is_ready(self._client)
+
     async def connect(self) -> None:
         """Connect so that rows can be sent, or raise the client's error."""
         if self._client is not None and not self._client.is_alive:
             # A server that has been idle or restarted closes connections; that is no trouble if it can be reached.
             await self._drop()
-        if self._client is not None and self._is_ready(self._client):
+        if self.is_connected:
             return
         try:
             if self._client is None:

@@ -20,6 +20,10 @@ class PatientDestination:
         self._destination = destination
         self._patience = patience
 
+    @property
+    def is_connected(self) -> bool:
+        return self._destination.is_connected
+
     async def connect(self) -> None:
         with self._patience.waiting("no connection"):
             await self._destination.connect()

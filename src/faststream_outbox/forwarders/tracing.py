@@ -61,6 +61,10 @@ class TracedDestination:
             **(server or {}),
         }
 
+    @property
+    def is_connected(self) -> bool:
+        return self._destination.is_connected
+
     async def connect(self) -> None:
         await self._destination.connect()
 

@@ -13,6 +13,7 @@ from faststream_outbox._engine.handling.fetcher import Fetcher
 from faststream_outbox._engine.handling.leases import Leases
 from faststream_outbox._engine.handling.stock import Stock
 from faststream_outbox._engine.health import Health
+from faststream_outbox._engine.lookout import Lookout
 from faststream_outbox._engine.pacer import Pacer
 from faststream_outbox._engine.rounds import Rounds
 from faststream_outbox._engine.wakeups import Wakeup, Wakeups
@@ -30,6 +31,8 @@ class Parts:
         self.stock = Stock(2, 10)
         self.bell = Wakeup()
         self.completer = Completer(store, leases, Wakeups(), asyncio.Lock(), self.health, log=log)
+        self.lookout = Lookout(store, self.health)
+        self.lookout.start()
         rounds = Rounds(["orders"], 16)
         self.fetcher = Fetcher(
             "test",
@@ -39,7 +42,7 @@ class Parts:
             completer=self.completer,
             rounds=rounds,
             wakeup=self.bell,
-            pacer=Pacer(self.bell, lambda: store.seconds_to_next_due(rounds.all), shortest=60.0, longest=60.0),
+            pacer=Pacer(self.bell, self.lookout, lambda: ["orders"], shortest=60.0, longest=60.0),
             lease_seconds=60.0,
             health=self.health,
         )
@@ -54,11 +57,12 @@ async def parts(store: ScriptedStore, leases: Leases, log: Lines) -> AsyncIterat
     parts = Parts(store, leases, log)
     yield parts
     await parts.fetcher.stop()
+    await parts.lookout.stop()
 
 
 async def settled_down(parts: Parts) -> None:
     """Wait until the fetcher rests."""
-    await until(lambda: parts.store.script.calls["due"])
+    await until(lambda: parts.store.script.calls["outlook"])
     await asyncio.sleep(0.005)
 
 
@@ -94,13 +98,13 @@ async def test_without_rows_it_rests_until_it_is_woken(parts: Parts, store: Scri
 
 
 async def test_a_wake_up_during_the_claim_is_not_lost(parts: Parts, store: ScriptedStore) -> None:
-    store.script.hanging.add("due")
+    store.script.hanging.add("outlook")
     parts.fetcher.start()
-    await until(lambda: store.script.calls["due"])
+    await until(lambda: store.script.calls["outlook"])
     # The claim has seen nothing; the row comes before the rest.
     store.publish()
     parts.bell.ring()
-    await store.script.let_go("due")
+    await store.script.let_go("outlook")
     await until(lambda: len(parts.stock.empty()) == 1)
 
 
@@ -166,6 +170,7 @@ async def test_it_starts_again_after_a_stop(parts: Parts, store: ScriptedStore) 
     parts.fetcher.start()
     await settled_down(parts)
     await parts.fetcher.stop()
+    await parts.lookout.stop()
     assert await parts.stock.room() == 0
     store.publish()
     parts.fetcher.start()

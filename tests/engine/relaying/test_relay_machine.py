@@ -64,6 +64,10 @@ class Destination:
     def seconds_to_next_try(self, part: str) -> float | None:
         return PART_SECONDS if part in self.parts_down else None
 
+    @property
+    def is_connected(self) -> bool:
+        return self.is_reachable
+
     async def connect(self) -> None:
         if not self.is_reachable:
             raise Trouble("no route")
@@ -100,7 +104,7 @@ class Destination:
 class NoRest:
     """The machine lets time pass itself."""
 
-    async def rest(self, *, found: bool, at_most: float = 0.0) -> None:
+    async def rest(self, **_options: Any) -> None:
         await asyncio.sleep(0)
 
 

@@ -69,7 +69,14 @@ async def run(lane: Lane, rounds: int = 3) -> None:
 
 
 def quick(make: Make, **options: Any) -> Lane:
-    return make(min_interval=0.001, max_interval=0.001, **options)
+    """Make a lane that hardly rests, whether there is something to do or not."""
+    lane = make(**options)
+
+    async def rest(**_options: Any) -> None:
+        await asyncio.sleep(0.001)
+
+    lane._pacer.rest = rest  # type: ignore[method-assign]
+    return lane
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import pytest
 from faststream_outbox._store.protocol import LONGEST_REST_SECONDS, RESCUED_AT_ONCE
 from faststream_outbox._values.outcome import Dead, Delivered, Outcome, Released, Retry
 
-from .subject import LONG, ME, OTHER, Subject, claim, draft, ids, put, settle, shards
+from .subject import LONG, ME, OTHER, Subject, claim, draft, ids, put, seconds_to_due, settle, shards
 
 
 class Leases:
@@ -89,7 +89,7 @@ class Leases:
                 await settle(subject, await claim(subject, queue), Released(started=True))
             await claim(subject, queue, seconds=0)
             await subject.store.rescue(token=ME, suspects=frozenset())
-            waits[deliveries] = await subject.store.seconds_to_next_due(shards(queue))
+            waits[deliveries] = await seconds_to_due(subject, shards(queue))
         at_once, *longer = waits.values()
         assert at_once is not None
         assert at_once <= 0

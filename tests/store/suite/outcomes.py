@@ -7,7 +7,7 @@ import pytest
 from faststream_outbox._values.outcome import Dead, Delivered, Released, Retry, Settlement
 from faststream_outbox.schema import SHARDS
 
-from .subject import LONG, ME, OTHER, PAST, Subject, claim, draft, ids, put, settle, shards
+from .subject import LONG, ME, OTHER, PAST, Subject, claim, draft, ids, put, seconds_to_due, settle, shards
 
 
 class Outcomes:
@@ -67,7 +67,7 @@ class Outcomes:
         await put(subject, draft(key="k"))
         await settle(subject, await claim(subject), Dead("rejected"))
         assert await claim(subject) == []
-        assert await subject.store.seconds_to_next_due(shards()) is None
+        assert await seconds_to_due(subject, shards()) is None
         assert (await subject.store.rescue(token=OTHER, suspects=frozenset({ME}))).freed_queues == frozenset()
         async with subject.store.hand_over(shards(), limit=10) as hand_over:
             assert hand_over is None
@@ -114,15 +114,36 @@ class Outcomes:
             *(draft(key=f"k{n}", activate_in=timedelta(seconds=500 + n)) for n in range(5)),
             draft("other", activate_in=timedelta(seconds=100)),
         )
-        seconds = await subject.store.seconds_to_next_due(shards())
+        seconds = await seconds_to_due(subject, shards())
         assert seconds is not None
         assert 450 < seconds <= 500
-        assert await subject.store.seconds_to_next_due(shards("none")) is None
-        assert await subject.store.seconds_to_next_due([]) is None
+        assert await seconds_to_due(subject, shards("none")) is None
+        assert await seconds_to_due(subject, []) is None
+
+    async def test_the_outlook_says_of_each_queue_what_there_is_to_do(self, subject: Subject) -> None:
+        await put(
+            subject,
+            draft("waits", activate_in=timedelta(seconds=100)),
+            draft("both", activate_in=timedelta(seconds=100)),
+            draft("both"),
+            draft("claimed"),
+            *(draft("ready", key=f"k{number}") for number in range(3)),
+        )
+        assert ids(await claim(subject, "claimed"))
+        queues = ["waits", "both", "ready", "claimed", "empty"]
+        found = await subject.store.outlook([shard for queue in queues for shard in shards(queue)])
+        assert {queue: outlook.is_ready for queue, outlook in found.items()} == {
+            "waits": False,
+            "both": True,
+            "ready": True,
+        }
+        assert found["ready"].seconds is None
+        assert found["waits"].seconds == pytest.approx(100, abs=20)
+        assert found["both"].seconds == pytest.approx(100, abs=20)
 
     async def test_an_overdue_row_is_due_since(self, subject: Subject) -> None:
         await put(subject, draft(activate_at=PAST))
-        seconds = await subject.store.seconds_to_next_due(shards())
+        seconds = await seconds_to_due(subject, shards())
         assert seconds is not None
         assert seconds < 0
 
@@ -130,7 +151,7 @@ class Outcomes:
         await put(subject, draft(activate_at=PAST))
         assert len(await claim(subject)) == 1
         await put(subject, draft())
-        assert await subject.store.seconds_to_next_due(shards()) is None
+        assert await seconds_to_due(subject, shards()) is None
 
     async def test_rows_that_somebody_has_settled_are_told_from_those_that_are_as_they_were(
         self, subject: Subject

@@ -9,7 +9,7 @@ import pytest
 from faststream_outbox._values.outcome import Dead, Delivered
 from faststream_outbox._values.staged import StagedMessage
 
-from .subject import PAST, Subject, claim, draft, failing, ids, put, settle, shards
+from .subject import PAST, Subject, claim, draft, failing, ids, put, seconds_to_due, settle, shards
 
 
 class Publishing:
@@ -165,7 +165,7 @@ class Publishing:
         assert await claim(subject) == []
         async with subject.store.hand_over(shards(), limit=10) as hand_over:
             assert hand_over is None
-        seconds = await subject.store.seconds_to_next_due(shards())
+        seconds = await seconds_to_due(subject, shards())
         assert seconds is not None
         assert 3500 < seconds <= 3600
 

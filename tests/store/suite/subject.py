@@ -194,3 +194,9 @@ async def die(subject: Subject, *messages: tuple[Draft, str]) -> list[int]:
         await settle(subject, [stored.row for stored in others.values()], Released())
         dead.append(row_id)
     return dead
+
+
+async def seconds_to_due(subject: Subject, wanted: Sequence[Shard]) -> float | None:
+    """The seconds until the first waiting row of these shards is due."""
+    found = [outlook.seconds for outlook in (await subject.store.outlook(wanted)).values()]
+    return min((seconds for seconds in found if seconds is not None), default=None)

@@ -10,6 +10,10 @@ from faststream_outbox._values.parcel import Parcel
 class Destination(Protocol):
     """One address of one broker."""
 
+    @property
+    def is_connected(self) -> bool:
+        """Whether ``connect`` has nothing to do, as far as that shows on this side."""
+
     async def connect(self) -> None:
         """Connect so that rows can be sent, or raise the client's error. Cheap while connected."""
 

@@ -101,7 +101,7 @@ class Lane(Service):
         self._store = store
         self._breaker, self._pause, self._tally = team.breaker, team.pause, team.tally
         self._remembered, self._deferrer = team.remembered, team.deferrer
-        self._connector = Connector(destination, send_timeout)
+        self._destination, self._connector = destination, Connector(destination, send_timeout)
         self._positions = positions
         self._pauses = pauses or Pauses()
         self._sender = Sender(destination, send_timeout, prepare, singly=failure.hold_key)
@@ -159,7 +159,12 @@ class Lane(Service):
         self._rounds.finish()
         found, self._found = self._found, False
         with self.resting():
-            await self._pacer.rest(found=found, at_most=self._rounds.seconds_of_rest)
+            await self._pacer.rest(found=found, at_most=self._rounds.seconds_of_rest, is_wanted=self._is_to_look)
+
+    def _is_to_look(self) -> bool:
+        """Return whether there is more to be done than to take new rows: then it looks although none is there."""
+        is_well = self._destination.is_connected and self._breaker.last_error is None
+        return not (is_well and self._remembered.is_empty)
 
     async def _sit_out(self) -> None:
         """Wait for the end of the pause without a connection, but write outcomes that are remembered."""

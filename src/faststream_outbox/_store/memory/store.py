@@ -2,7 +2,7 @@
 
 import functools
 import itertools
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 
@@ -22,6 +22,7 @@ from faststream_outbox._store.protocol import (
     Lag,
     LeftOut,
     Listener,
+    Outlook,
     PausesChanged,
     Rescue,
 )
@@ -126,9 +127,15 @@ class MemoryStore(MemoryWriter):
     async def let_go(self) -> None:
         """Memory has none to close."""
 
-    async def seconds_to_next_due(self, shards: Sequence[Shard]) -> float | None:
-        times = [r.next_attempt_at for r in self._at(shards, lambda record: record.is_waiting) if r.next_attempt_at]
-        return (min(times) - utc_now()).total_seconds() if times else None
+    async def outlook(self, shards: Sequence[Shard]) -> Mapping[str, Outlook]:
+        ready = {record.row.queue for record in self._at(shards, lambda record: record.is_ready)}
+        first: dict[str, datetime] = {}
+        for record in self._at(shards, lambda record: record.is_waiting):
+            if (time := record.next_attempt_at) is not None:
+                first[record.row.queue] = min(time, first.get(record.row.queue, time))
+        now = utc_now()
+        seconds = {queue: (time - now).total_seconds() for queue, time in first.items()}
+        return {queue: Outlook(queue in ready, seconds.get(queue)) for queue in ready | seconds.keys()}
 
     async def make_due(self, shards: Sequence[Shard], *, slot: int, limit: int) -> int:
         now = utc_now()

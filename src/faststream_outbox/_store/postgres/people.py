@@ -42,7 +42,7 @@ class PeopleStatements(Statements):
         self.explained = {
             "lock_shards": self._explain("lock_shards"),
             "take": self._explain("take", unless_locked=" NOWAIT"),
-            **{name: self._explain(name) for name in ("claim", "rescue", "settle_delivered", "seconds_to_next_due")},
+            **{name: self._explain(name) for name in ("claim", "rescue", "settle_delivered", "outlook")},
         }
         self.facts_of_server = self._load("facts_of_server")
         self.facts_of_tables = self._load("facts_of_tables")

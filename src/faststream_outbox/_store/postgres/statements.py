@@ -282,7 +282,7 @@ class Statements:
         self.renew, self.make_due = self._write("renew"), self._write("make_due")
         self.give_back = self._write("give_back")
         self.rescue = self._write("rescue")
-        self.seconds_to_next_due = self._write("seconds_to_next_due")
+        self.outlook = self._write("outlook")
         self.lag = self._write("lag")
         self.holders = self._write("holders")
         self.unconsumed = self._write("unconsumed")

@@ -1,6 +1,6 @@
 """What the loops do with rows, in transactions of their own."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 from sqlalchemy import Table
@@ -42,6 +42,7 @@ from faststream_outbox._store.protocol import (
     Lag,
     LeftOut,
     Listener,
+    Outlook,
     Rescue,
 )
 from faststream_outbox._values.control import PausedKey
@@ -191,10 +192,9 @@ class PostgresStore:
     async def let_go(self) -> None:
         await self._upkeep.let_go()
 
-    async def seconds_to_next_due(self, shards: Sequence[Shard]) -> float | None:
-        records = await self._runner.fetch(self._statements.seconds_to_next_due, columns_of(shards))
-        seconds: float | None = records[0][0]
-        return seconds
+    async def outlook(self, shards: Sequence[Shard]) -> Mapping[str, Outlook]:
+        records = await self._runner.fetch(self._statements.outlook, self._floors.columns(shards))
+        return {queue: Outlook(is_ready, seconds) for queue, is_ready, seconds in records}
 
     async def make_due(self, shards: Sequence[Shard], *, slot: int, limit: int) -> int:
         wanted = {**columns_of(shards), "slot": slot, "limit": limit}

@@ -29,6 +29,10 @@ class PublisherDestination:
         self._link = Link.to(outlet)
         self._deadline = Deadline(send_timeout)
 
+    @property
+    def is_connected(self) -> bool:
+        return self._link.is_ready
+
     async def connect(self) -> None:
         await self._link.connect(id(self))
 

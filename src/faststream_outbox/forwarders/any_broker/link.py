@@ -38,6 +38,11 @@ class Link:
         """Return the link to the broker of an outlet."""
         return cls._links.setdefault(id(outlet.broker), cls(outlet))
 
+    @property
+    def is_ready(self) -> bool:
+        """Whether nothing was wrong since the broker has answered, as far as that shows on this side."""
+        return self._is_ready and is_connected(self._outlet.broker)
+
     async def connect(self, user: int) -> None:
         """Connect the broker, and raise unless it answers; cheap while nothing was wrong.
 
@@ -49,7 +54,7 @@ class Link:
             Exception: What its client raises.
         """
         self._users.add(user)
-        if self._is_ready and is_connected(self._outlet.broker):
+        if self.is_ready:
             return
         async with self._changing:
             self._is_ready = False
