@@ -1,12 +1,14 @@
 """What the two tables may be called, and what their indexes are called then."""
 
 import re
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import MetaData, Table
 from sqlalchemy.dialects import postgresql
+from sqlalchemy.orm import DeclarativeBase
 from sqlalchemy.schema import CreateTable
 
 from faststream_outbox._store.postgres.listener import channel_of
@@ -14,8 +16,10 @@ from faststream_outbox.exceptions import ConfigError
 from faststream_outbox.schema import (
     MAX_IDENTIFIER_BYTES,
     make_dlq_table,
+    make_inbox_table,
     make_outbox_control_table,
     make_outbox_table,
+    make_position_table,
 )
 
 FACTORIES = [make_outbox_table, make_dlq_table, make_outbox_control_table]
@@ -27,6 +31,19 @@ names = st.text(st.characters(codec="utf-8", exclude_characters="\x00"), min_siz
 
 def indexes(table: Table) -> list[str]:
     return [str(index.name) for index in table.indexes]
+
+
+class Base(DeclarativeBase): ...
+
+
+@pytest.mark.parametrize("factory", [*FACTORIES, make_inbox_table, make_position_table])
+@pytest.mark.parametrize(
+    ("given_", "words"), [(Base, "got Base; write {}(Base.metadata)"), (7, "got int; write {}(Base.metadata)")]
+)
+def test_what_is_no_metadata_is_refused(factory: Any, given_: object, words: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        factory(given_)
+    assert str(refused.value) == f"metadata: must be a MetaData, {words.format(factory.__name__)}"
 
 
 @pytest.mark.parametrize("factory", FACTORIES)

@@ -1,6 +1,7 @@
 """What options may be: numbers, spans of time, yes or no; and the names that a call knows."""
 
-from collections.abc import Mapping
+import difflib
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from faststream_outbox.exceptions import ConfigError
@@ -15,20 +16,29 @@ MAX_SECONDS = 7 * 86_400.0
 """A week: nothing sensible waits longer, and infinity fits into no interval of PostgreSQL."""
 
 
-def check_options(call: str, given: Mapping[str, Any], known: Any) -> None:
+def closest(name: str, known: Iterable[str]) -> str | None:
+    """Return the known name that was probably meant by an unknown one; None where none is close."""
+    found = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+    return found[0] if found else None
+
+
+def check_options(call: str, given: Mapping[str, Any], known: Any, *, besides: Collection[str] = ()) -> None:
     """Refuse options that a ``TypedDict`` does not have; Python itself takes any name for ``**options``.
 
     Args:
         call: What was called, for the message.
         given: The keyword arguments.
         known: The ``TypedDict``.
+        besides: The call's optional arguments that are no part of it.
 
     Raises:
-        TypeError: Names the first unknown option.
+        TypeError: Names the first unknown option, and the one that was probably meant.
     """
     for name in given:
         if name not in known.__optional_keys__:
+            meant = closest(name, [*sorted(known.__optional_keys__), *besides])
             msg = f"{call}() got an unexpected keyword argument {name!r}"
+            msg = f"{msg}; did you mean {meant!r}?" if meant else msg
             raise TypeError(msg)
 
 
@@ -52,6 +62,18 @@ def require_seconds(option: str, value: Any, *, at_least: float) -> float:
     """
     if isinstance(value, bool) or not isinstance(value, int | float) or not at_least <= value <= MAX_SECONDS:
         msg = f"{option}: must be a number of seconds from {at_least:g} to {MAX_SECONDS:g}, got {value!r}"
+        raise ConfigError(msg)
+    return value
+
+
+def require_text(option: str, value: Any) -> str | None:
+    """Return a value that is a text, or None; raise for any other, before PostgreSQL's driver refuses it.
+
+    Raises:
+        ConfigError: It is something else.
+    """
+    if value is not None and not isinstance(value, str):
+        msg = f"{option}: must be a str, got {value!r}"
         raise ConfigError(msg)
     return value
 

@@ -1,6 +1,7 @@
 """The tables that users create: outbox, dead letters, positions of forwarders, pauses with the audit log, and inbox."""
 
 import hashlib
+from typing import Any
 
 from sqlalchemy import (
     BigInteger,
@@ -78,13 +79,14 @@ def make_outbox_table(metadata: MetaData, table_name: str = "outbox", *, schema:
         The table, to be passed to ``OutboxBroker(engine, outbox_table=...)``.
 
     Raises:
-        ConfigError: A name is empty or longer than PostgreSQL keeps.
+        ConfigError: ``metadata`` is no MetaData, or a name is empty or longer than PostgreSQL keeps.
 
     Example:
         >>> from sqlalchemy import MetaData
         >>> make_outbox_table(MetaData(), "outbox").name
         'outbox'
     """
+    _check_metadata("make_outbox_table", metadata)
     _check_identifier("table_name", table_name)
     _check_schema(schema)
 
@@ -146,13 +148,14 @@ def make_dlq_table(metadata: MetaData, table_name: str = "outbox_dlq", *, schema
         The table, to be passed to ``OutboxBroker(engine, outbox_table=..., dlq_table=...)``.
 
     Raises:
-        ConfigError: A name is empty or longer than PostgreSQL keeps.
+        ConfigError: ``metadata`` is no MetaData, or a name is empty or longer than PostgreSQL keeps.
 
     Example:
         >>> from sqlalchemy import MetaData
         >>> make_dlq_table(MetaData()).name
         'outbox_dlq'
     """
+    _check_metadata("make_dlq_table", metadata)
     _check_identifier("table_name", table_name)
     _check_schema(schema)
     return Table(
@@ -196,13 +199,14 @@ def make_inbox_table(metadata: MetaData, table_name: str = "inbox", *, schema: s
         The table, to be passed to ``Inbox(inbox_table, consumer=...)``.
 
     Raises:
-        ConfigError: A name is empty or longer than PostgreSQL keeps.
+        ConfigError: ``metadata`` is no MetaData, or a name is empty or longer than PostgreSQL keeps.
 
     Example:
         >>> from sqlalchemy import MetaData
         >>> make_inbox_table(MetaData()).name
         'inbox'
     """
+    _check_metadata("make_inbox_table", metadata)
     _check_identifier("table_name", table_name)
     _check_schema(schema)
     return Table(
@@ -234,13 +238,14 @@ def make_position_table(metadata: MetaData, table_name: str = "outbox_position",
         The table, to be passed to ``OutboxBroker(engine, outbox_table=..., position_table=...)``.
 
     Raises:
-        ConfigError: A name is empty or longer than PostgreSQL keeps.
+        ConfigError: ``metadata`` is no MetaData, or a name is empty or longer than PostgreSQL keeps.
 
     Example:
         >>> from sqlalchemy import MetaData
         >>> make_position_table(MetaData()).name
         'outbox_position'
     """
+    _check_metadata("make_position_table", metadata)
     _check_identifier("table_name", table_name)
     _check_schema(schema)
     return Table(
@@ -280,13 +285,14 @@ def make_outbox_control_table(
         The table, to be passed to ``OutboxBroker(engine, outbox_table=..., control_table=...)``.
 
     Raises:
-        ConfigError: A name is empty or longer than PostgreSQL keeps.
+        ConfigError: ``metadata`` is no MetaData, or a name is empty or longer than PostgreSQL keeps.
 
     Example:
         >>> from sqlalchemy import MetaData
         >>> make_outbox_control_table(MetaData()).name
         'outbox_control'
     """
+    _check_metadata("make_outbox_control_table", metadata)
     _check_identifier("table_name", table_name)
     _check_schema(schema)
     return Table(
@@ -307,6 +313,15 @@ def make_outbox_control_table(
         Index(_name(table_name, "pauses_idx"), "outbox", postgresql_where=text(_IN_FORCE)),
         schema=schema,
     )
+
+
+def _check_metadata(call: str, metadata: Any) -> None:
+    if isinstance(metadata, MetaData):
+        return
+    name = metadata.__name__ if isinstance(metadata, type) else type(metadata).__name__
+    has_one = isinstance(getattr(metadata, "metadata", None), MetaData)
+    msg = f"metadata: must be a MetaData, got {name}; write {call}({name if has_one else 'Base'}.metadata)"
+    raise ConfigError(msg)
 
 
 def _check_schema(schema: str | None) -> None:

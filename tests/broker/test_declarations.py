@@ -181,9 +181,25 @@ def test_an_option_that_does_not_exist_is_refused(broker: OutboxBroker, declare:
         getattr(broker, declare)("orders", max_wokers=4)
 
 
-def test_an_option_of_the_broker_that_does_not_exist_is_refused(engine: AsyncEngine, outbox_table: Table) -> None:
-    with pytest.raises(TypeError, match=r"OutboxBroker\(\) got an unexpected keyword argument 'gracefull_timeout'"):
-        OutboxBroker(engine, outbox_table=outbox_table, gracefull_timeout=1)  # type: ignore[call-arg]
+@pytest.mark.parametrize(
+    ("option", "meant"),
+    [
+        ("gracefull_timeout", "; did you mean 'graceful_timeout'?"),
+        ("dlq_tabel", "; did you mean 'dlq_table'?"),
+        ("zzz", ""),
+    ],
+)
+def test_an_option_of_the_broker_that_does_not_exist_is_refused(
+    engine: AsyncEngine, outbox_table: Table, option: str, meant: str
+) -> None:
+    with pytest.raises(TypeError) as refused:
+        OutboxBroker(engine, outbox_table=outbox_table, **{option: 1})
+    assert str(refused.value) == f"OutboxBroker() got an unexpected keyword argument {option!r}{meant}"
+
+
+def test_the_option_that_was_probably_meant_is_named(broker: OutboxBroker) -> None:
+    with pytest.raises(TypeError, match=r"; did you mean 'max_workers'\?$"):
+        broker.subscriber("orders", max_wokers=4)
 
 
 @pytest.mark.parametrize(

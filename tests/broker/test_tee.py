@@ -92,7 +92,9 @@ def test_names_that_cannot_be(broker: OutboxBroker, kafka: KafkaBroker) -> None:
         broker.forwarder("orders", to="kafka", tee=True)
     with pytest.raises(ConfigError, match="acks"):
         broker.forwarder("orders", to=KafkaBroker().publisher("orders.v1"), tee=True)
-    with pytest.raises(TypeError, match=r"forwarder\(\) got an unexpected keyword argument 'tea'"):
+    with pytest.raises(
+        TypeError, match=r"forwarder\(\) got an unexpected keyword argument 'tea'; did you mean 'tee'\?"
+    ):
         broker.forwarder("orders", to=topic, tea=True)  # type: ignore[call-arg]
     assert broker.forwarders == []
 

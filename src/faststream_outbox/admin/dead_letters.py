@@ -1,6 +1,6 @@
 """``broker.dead_letters``: look at rows that failed for good, send them again, or let them go."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import asdict, replace
 from datetime import datetime, timedelta
 from typing import Any, Protocol
@@ -13,7 +13,7 @@ from faststream_outbox._values.control import Note
 from faststream_outbox._values.dead_letter import DeadLetter, Selection
 from faststream_outbox._values.figures import DeadLetterGroups
 from faststream_outbox.admin.pausing import check_words
-from faststream_outbox.checks import check_options, require_count
+from faststream_outbox.checks import check_options, require_count, require_text
 from faststream_outbox.exceptions import ConfigError
 
 DEFAULT_LIMIT = 1000
@@ -262,12 +262,14 @@ def _selection(method: str, options: DeadLetterOptions) -> Selection:
         if moment is not None and (not isinstance(moment, datetime) or moment.utcoffset() is None):
             msg = f"{name}: must be a timezone-aware datetime, got {moment!r}"
             raise ConfigError(msg)
+    for name in ("queue", "key", "reason", "exception"):
+        require_text(name, options.get(name))
     older_than: Any = options.get("older_than")
     if older_than is not None and not isinstance(older_than, timedelta):
         msg = f"older_than: must be a timedelta, got {older_than!r}"
         raise ConfigError(msg)
-    ids = options.get("ids")
-    given: dict[str, Any] = {**options, "ids": None if ids is None else tuple(map(_id, ids))}
+    ids: Any = options.get("ids")
+    given: dict[str, Any] = {**options, "ids": None if ids is None else _ids(ids)}
     return Selection(**given)
 
 
@@ -284,6 +286,13 @@ def _in_log(value: Any) -> Any:
         return str(value)
     ids = [*value]
     return ids if len(ids) <= MOST_IDS_IN_LOG else [*ids[:MOST_IDS_IN_LOG], f"and {len(ids) - MOST_IDS_IN_LOG} more"]
+
+
+def _ids(values: Any) -> tuple[int, ...]:
+    if isinstance(values, str | bytes) or not isinstance(values, Iterable):
+        msg = f"ids: must be several integers, as in ids=[7], got {values!r}"
+        raise ConfigError(msg)
+    return tuple(map(_id, values))
 
 
 def _id(value: Any) -> int:

@@ -91,7 +91,7 @@ class OutboxBroker(OutboxPublishMixin, OutboxRegistrator, BrokerUsecase[Delivery
         control_table: Table | None = None,
         **options: Unpack[BrokerOptions],
     ) -> None:
-        check_options("OutboxBroker", options, BrokerOptions)
+        check_options("OutboxBroker", options, BrokerOptions, besides=("dlq_table", "position_table", "control_table"))
         check_engine("engine", engine)
         check_tables(outbox_table, dlq_table, position_table, control_table)
         listen_engine = options.get("listen_engine")

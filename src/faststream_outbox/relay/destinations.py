@@ -316,7 +316,7 @@ _NATS = _Kind(
 _MQTT = _Kind(
     module="faststream.mqtt",
     broker="MQTTBroker",
-    install="pip install 'faststream[mqtt]'",
+    install="pip install 'faststream[mqtt]>=0.7.8,<0.8'",
     keys=frozenset({"topic", "qos"}),
     options=_url_options,
     publisher=_mqtt_publisher,

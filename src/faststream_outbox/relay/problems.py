@@ -1,6 +1,5 @@
 """What is wrong in a relay's file, each point with its place."""
 
-import difflib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from types import UnionType
@@ -9,6 +8,7 @@ from typing import Any, TypeAlias, Union, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from faststream_outbox.checks import closest
 from faststream_outbox.exceptions import ConfigError
 
 Path: TypeAlias = tuple[str | int, ...]
@@ -75,8 +75,8 @@ def _text_of(details: ErrorDetails, model: type[BaseModel]) -> str:
 
 def suggestion(name: str, known: Sequence[str]) -> str:
     """Return what may have been meant by an unknown name, to be put behind ``unknown``."""
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
-    return f"; did you mean {close[0]}?" if close else f"; known are {', '.join(known)}" if known else ""
+    meant = closest(name, known)
+    return f"; did you mean {meant}?" if meant else f"; known are {', '.join(known)}" if known else ""
 
 
 def _names_at(way: Sequence[str | int], model: type[BaseModel]) -> list[str]:

@@ -1,7 +1,6 @@
 """Finds queues that have rows and no consumer, and warns of them."""
 
 import asyncio
-import difflib
 import logging
 import random
 import time
@@ -16,6 +15,7 @@ from faststream_outbox._engine.watching.consumed import ANNOUNCE_SECONDS, Consum
 from faststream_outbox._engine.watching.reminder import MOST_COUNTED, describe_lag
 from faststream_outbox._store.protocol import Lag, Store
 from faststream_outbox._values.copies import SEPARATOR
+from faststream_outbox.checks import closest
 from faststream_outbox.schema import SHARDS
 
 LOOK_SECONDS = 30.0
@@ -115,8 +115,8 @@ def _stands(each: UnconsumedQueue, before: tuple[float, float], now: float) -> b
 
 
 def _found(queue: str, lag: Lag, consumed: Collection[str]) -> UnconsumedQueue:
-    near = difflib.get_close_matches(queue, islice(consumed, MOST_COMPARED), n=1)
-    return UnconsumedQueue(queue=queue, rows=lag.rows, seconds=lag.seconds, nearest=near[0] if near else None)
+    near = closest(queue, islice(consumed, MOST_COMPARED))
+    return UnconsumedQueue(queue=queue, rows=lag.rows, seconds=lag.seconds, nearest=near)
 
 
 def _sentence(each: UnconsumedQueue) -> str:
