@@ -338,6 +338,12 @@ class Store(Protocol):
     async def make_due(self, shards: Sequence[Shard], *, slot: int, limit: int) -> int:
         """End the waiting of up to ``limit`` rows of these shards that were deferred to a slot; return how many."""
 
+    async def retry_now(self, queue: str | None) -> Mapping[str, int]:
+        """End the waiting of rows of a queue and its copies that were tried before; return how many of each queue.
+
+        None is every queue. Timers, and rows that a consumer has, are left alone.
+        """
+
     async def lag(self, shards: Sequence[Shard], *, at_most: int | None = None) -> Lag:
         """Count the rows of these shards that are ready or due, and tell how old the oldest is.
 

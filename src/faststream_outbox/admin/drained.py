@@ -1,7 +1,7 @@
 """Waits until the rows of queues are done with."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 from faststream_outbox._store.protocol import Onlooker
 from faststream_outbox._values.copies import origin_of
@@ -15,8 +15,20 @@ SHORTEST_PAUSE = 0.01
 LONGEST_PAUSE = 0.25
 
 
-async def wait_until_drained(onlooker: Onlooker, queue: str | None, *, seconds: float) -> None:
+async def wait_until_drained(
+    onlooker: Onlooker,
+    queue: str | None,
+    *,
+    seconds: float,
+    meanwhile: Callable[[], Awaitable[object]] | None = None,
+) -> None:
     """Return when no row is left that is ready, due, leased or to be tried again; see ``OutboxBroker``.
+
+    Args:
+        onlooker: Counts rows.
+        queue: Its name; None: all of them.
+        seconds: To wait.
+        meanwhile: Called between two looks.
 
     Raises:
         TimeoutError: Names what is left.
@@ -26,6 +38,8 @@ async def wait_until_drained(onlooker: Onlooker, queue: str | None, *, seconds: 
     try:
         async with asyncio.timeout(seconds):
             while left := await _left(onlooker, queue):
+                if meanwhile is not None:
+                    await meanwhile()
                 await asyncio.sleep(pause)
                 pause = min(2 * pause, LONGEST_PAUSE)
     except TimeoutError:

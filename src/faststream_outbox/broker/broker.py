@@ -28,7 +28,6 @@ from faststream_outbox._store.postgres.storage import PostgresStorage
 from faststream_outbox._store.storage import Storage
 from faststream_outbox.admin.admin import OutboxAdmin
 from faststream_outbox.admin.dead_letters import DeadLetters
-from faststream_outbox.admin.drained import wait_until_drained
 from faststream_outbox.broker.arguments import (
     check_engine,
     check_tables,
@@ -37,6 +36,7 @@ from faststream_outbox.broker.arguments import (
     public_url,
     text_of_exceptions,
 )
+from faststream_outbox.broker.draining import OutboxDrainMixin
 from faststream_outbox.broker.health import BrokerHealth, HealthJudge
 from faststream_outbox.broker.logging import make_outbox_logger_state
 from faststream_outbox.broker.measured import Measured
@@ -51,7 +51,12 @@ from faststream_outbox.metrics.metrics import check_metrics
 from faststream_outbox.publisher.producer import OutboxProducer
 
 
-class OutboxBroker(OutboxPublishMixin, OutboxRegistrator, BrokerUsecase[Delivery, AsyncEngine, OutboxBrokerConfig]):
+class OutboxBroker(
+    OutboxPublishMixin,
+    OutboxDrainMixin,
+    OutboxRegistrator,
+    BrokerUsecase[Delivery, AsyncEngine, OutboxBrokerConfig],
+):
     """A FastStream broker whose queue is a PostgreSQL table.
 
     ``publish`` writes a row in the caller's transaction, so a message exists exactly when the work behind it does.
@@ -335,29 +340,6 @@ class OutboxBroker(OutboxPublishMixin, OutboxRegistrator, BrokerUsecase[Delivery
             is_started=config.is_open or config.is_in_test or not self.consumers,
             seconds=timeout,
         )
-
-    async def wait_until_drained(self, queue: str | None = None, *, timeout: float = 30.0) -> None:  # noqa: ASYNC109 - it names what is left
-        """Wait until a queue has no row left that is ready, due, with a handler, or to be tried again.
-
-        It is for tests of applications on a real database, and for a stop after all work is done. When it returns, the
-        outcome of each message is in the table: it was delivered, or is a dead letter. Timers whose time has not come
-        are not waited for, nor are dead letters. Copies for forwarders with ``tee=True`` belong to their queue.
-
-        Args:
-            queue: Its name; None waits for all queues of the table.
-            timeout: Seconds to wait.
-
-        Raises:
-            ConfigError: ``timeout`` cannot be.
-            TimeoutError: Names the queues that have rows, and in which state these are.
-
-        Example::
-
-            await client.post("/orders", json=order)
-            await broker.wait_until_drained("orders", timeout=10)
-        """
-        require_seconds("timeout", timeout, at_least=MIN_SECONDS)
-        await wait_until_drained(self._storage.onlooker, queue, seconds=timeout)
 
     async def unconsumed_queues(self) -> Sequence[UnconsumedQueue] | None:
         """Find queues that have rows to be taken and no consumer, the longest wait first.

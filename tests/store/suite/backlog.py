@@ -6,10 +6,29 @@ from datetime import UTC, datetime, timedelta
 from faststream_outbox._store.protocol import Announcement
 from faststream_outbox._values.outcome import Dead, Retry
 
-from .subject import ME, OTHER, Subject, claim, draft, fail_once, put, settle, shards
+from .subject import LONG, ME, OTHER, Subject, claim, draft, fail_once, ids, put, settle, shards
 
 
 class Backlog:
+    async def test_what_was_tried_before_is_tried_again_at_once(self, subject: Subject) -> None:
+        await put(subject, draft(key="k")._replace(copies=("q=>redis",)), draft("other"))
+        for queue in ("q", "q=>redis", "other"):
+            await settle(subject, await claim(subject, queue), Retry(LONG, "no"))
+        [timer, behind] = await put(subject, draft(activate_in=timedelta(hours=1)), draft(key="k"))
+        assert await subject.store.retry_now("q") == {"q": 1, "q=>redis": 1}
+        assert await subject.store.retry_now("q") == {}
+        claimed = await claim(subject, "q", "q=>redis", "other")
+        assert sorted((row.queue, row.attempts_count) for row in claimed) == [("q", 0), ("q", 1), ("q=>redis", 1)]
+        assert timer not in ids(claimed)
+        assert behind in ids(claimed)
+        # What a consumer has is left alone.
+        assert await subject.store.retry_now(None) == {"other": 1}
+
+    async def test_dead_letters_are_not_tried_again(self, subject: Subject) -> None:
+        await put(subject, draft(key="k"))
+        await settle(subject, await claim(subject), Dead("rejected", "no", holds_key=True))
+        assert await subject.store.retry_now("q") == {}
+
     async def test_there_is_no_lag_without_rows(self, subject: Subject) -> None:
         await put(subject, draft("other"), draft(activate_in=timedelta(hours=1)), draft("q2"))
         await claim(subject, "q2")

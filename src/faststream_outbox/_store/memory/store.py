@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
@@ -27,6 +28,7 @@ from faststream_outbox._store.protocol import (
     Rescue,
 )
 from faststream_outbox._values.control import PausedKey
+from faststream_outbox._values.copies import origin_of
 from faststream_outbox._values.explanation import Explanation, unexplained
 from faststream_outbox._values.outcome import Released, Settlement, Unwritten
 from faststream_outbox._values.position import Mark
@@ -148,6 +150,18 @@ class MemoryStore(MemoryWriter):
         for record in found[:limit]:
             record.next_attempt_at = now
         return len(found[:limit])
+
+    async def retry_now(self, queue: str | None) -> Mapping[str, int]:
+        now = utc_now()
+        woken: Counter[str] = Counter()
+        for record in self.records:
+            is_meant = queue in (None, record.row.queue, origin_of(record.row.queue))
+            is_kept_waiting = record.is_waiting and not record.locked and not record.is_due(now)
+            if is_meant and is_kept_waiting and record.row.last_attempt_at is not None:
+                record.next_attempt_at = now
+                woken[record.row.queue] += 1
+        self._ring(set(woken))
+        return woken
 
     async def lag(self, shards: Sequence[Shard], *, at_most: int | None = None) -> Lag:
         now = utc_now()

@@ -1,5 +1,6 @@
 """What the loops do with rows, in transactions of their own."""
 
+from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
@@ -46,11 +47,15 @@ from faststream_outbox._store.protocol import (
     Rescue,
 )
 from faststream_outbox._values.control import PausedKey
+from faststream_outbox._values.copies import copy_queue
 from faststream_outbox._values.explanation import Explanation
 from faststream_outbox._values.outcome import Settlement, TextOf, Unwritten, describe
 from faststream_outbox._values.row import OutboxRow
 from faststream_outbox._values.shard import Shard
 from faststream_outbox.schema import SHARDS
+
+MOST_AT_ONCE = 10_000
+"""Rows whose waiting one statement ends."""
 
 
 class PostgresStore:
@@ -205,6 +210,16 @@ class PostgresStore:
                 raise
             # Then they are due at their own time: nothing else should wait for it.
             return 0
+
+    async def retry_now(self, queue: str | None) -> Mapping[str, int]:
+        copies = None if queue is None else copy_queue(queue, "")
+        wanted = {"queue": queue, "copies": copies, "limit": MOST_AT_ONCE, "table": quote_table(self._outbox_table)}
+        woken: Counter[str] = Counter()
+        while True:
+            found = await self._runner.fetch(self._statements.retry_now, wanted)
+            woken.update({name: rows for name, rows, _ in map(tuple, found)})
+            if sum(record[1] for record in found) < MOST_AT_ONCE:
+                return woken
 
     async def lag(self, shards: Sequence[Shard], *, at_most: int | None = None) -> Lag:
         wanted = {**columns_of(shards), "at_most": at_most}
