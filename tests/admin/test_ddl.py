@@ -38,6 +38,7 @@ def statements(sql: str) -> list[str]:
         (Work.PUBLISHER, ["publisher"]),
         (Work.PUBLISHER_WITH_TEE, ["publisher with tee"]),
         (Work.PUBLISHER_WITH_TIMERS, ["publisher with timers"]),
+        (Work.PUBLISHER_THAT_MOVES_TIMERS, ["publisher that moves timers"]),
         (
             Work.CONSUMER,
             [
@@ -118,3 +119,13 @@ def test_the_sequence_of_a_long_name_is_named_as_postgresql_names_it(table: str,
 def test_what_is_no_version() -> None:
     with pytest.raises(ConfigError, match=r"from_version: must be a version like 0\.1\.0, got 'newest'"):
         [*upgrade(OUTBOX, DLQ, from_version="newest")]
+
+
+def test_the_settings_of_autovacuum_are_those_of_the_guide() -> None:
+    def settings(statement: str) -> set[str]:
+        return set(re.findall(r"autovacuum_\w+ = \d+", statement))
+
+    page = (DOCS / "operating.md").read_text(encoding="utf-8")
+    [printed] = [block for block in BLOCK.findall(page) if "autovacuum" in block]
+    assert settings(printed) == settings(autovacuum(OUTBOX))
+    assert len(settings(printed)) == 7
