@@ -39,7 +39,7 @@ class KafkaBox(Box):
 
     @classmethod
     def publisher_at(cls, url: str, name: str, **options: Any) -> Any:
-        return KafkaBroker(url, acks="all", logger=None, **options).publisher(name)
+        return KafkaBroker(url.split(","), acks="all", logger=None, **options).publisher(name)
 
     @property
     def url(self) -> str:

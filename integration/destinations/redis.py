@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 from typing import Any, ClassVar, Self
 from urllib.parse import urlsplit
 
-from faststream.redis import RedisBroker, StreamSub
+from faststream.redis import RedisBroker, RedisSentinelBroker, StreamSub
 from faststream.redis.parser import BinaryMessageFormatV1
 
 from integration.faults.proxy import TcpProxy
@@ -14,6 +14,9 @@ from integration.servers.redis import RedisServer
 
 from .base import Box, Shut
 from .received import Received
+
+PRIMARY = "shop"
+"""What Sentinels call the server that they watch."""
 
 
 class StreamBox(Box):
@@ -78,6 +81,20 @@ class StreamBox(Box):
                 case kind:
                     assert kind == b"none"
                     return []
+
+
+class SentinelBox(StreamBox):
+    """A stream on whichever server the Sentinels name; its URL is theirs, as "host:port,host:port"."""
+
+    kind = "redis-sentinel"
+    is_main = False
+
+    @classmethod
+    def publisher_at(cls, url: str, name: str, **options: Any) -> Any:
+        places = [each.rpartition(":") for each in url.split(",")]
+        sentinels = [(host, int(port)) for host, _, port in places]
+        broker = RedisSentinelBroker(sentinels=sentinels, sentinel_master_name=PRIMARY, logger=None, **options)
+        return broker.publisher(stream=name)
 
 
 class ListBox(StreamBox):

@@ -12,9 +12,12 @@ from aiokafka.errors import for_code
 Record = ConsumerRecord[bytes | None, bytes | None]
 
 
-async def create_topic(bootstrap: str, topic: str, partitions: int, config: Mapping[str, str] | None = None) -> None:
-    """Create a topic with one replica and return when it can be written to; raises the KafkaError of a refusal."""
-    new_topic = NewTopic(topic, num_partitions=partitions, replication_factor=1, topic_configs=dict(config or {}))
+async def create_topic(
+    bootstrap: str, topic: str, partitions: int, config: Mapping[str, str] | None = None, *, replicas: int = 1
+) -> None:
+    """Create a topic and return when it can be written to; raises the KafkaError of a refusal."""
+    settings = dict(config or {})
+    new_topic = NewTopic(topic, num_partitions=partitions, replication_factor=replicas, topic_configs=settings)
     async with _admin(bootstrap) as admin:
         response = await admin.create_topics([new_topic])
         _raise_refusal(response.to_object()["topic_errors"])
