@@ -14,6 +14,10 @@ SYSTEM = chromium=chromium faketime=faketime libatomic.so.1=libatomic1 mosquitto
 # What the benchmarks drive.
 BENCH_SYSTEM := java=default-jre-headless mvn=maven rabbitmq-server=rabbitmq-server redis-server=redis-server
 
+# Today's servers, where `make newest` has put them: then the tests take these. NEWEST= takes this machine's own.
+NEWEST ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/faststream-outbox/newest/bin
+test test-long readers mutants: export PATH := $(if $(NEWEST),$(NEWEST):)$(PATH)
+
 # Passed on to pytest and to the benchmarks: make test ARGS="-k publish", make bench ARGS="--only kafka"
 ARGS ?=
 # Where make test-long writes its table.
@@ -64,6 +68,11 @@ mutants: $(VENV)/.dev system ## Apply hand-made faults one by one, and see that 
 .PHONY: system
 system: ## Install what the tests drive, if it is missing (as root on Debian)
 	@.ci/system-packages $(SYSTEM)
+
+.PHONY: newest
+newest: ## Fetch today's servers for the tests into a folder of their own (as root on Debian; three minutes)
+	@.ci/system-packages debootstrap=debootstrap
+	@.ci/newest-servers >/dev/null
 
 .PHONY: lint
 lint: $(VENV)/.dev ## Check style, format, prose, and that no file names a machine or a registry

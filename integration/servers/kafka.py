@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import ClassVar
 
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
@@ -20,6 +21,7 @@ from .container import ServerContainer, container_image
 from .jars import kafka_jars
 from .process import LOOPBACK, ReservedPort, ServerProcess, ServerUnavailable, listens, run, run_program
 from .topics import create_topic, delete_topic
+from .versions import note
 
 ENVIRONMENT = "OUTBOX_KAFKA_BOOTSTRAP"
 
@@ -60,6 +62,9 @@ class KafkaServer:
         bootstrap: "host:port", or several separated by commas.
     """
 
+    replicas: ClassVar[int] = 1
+    """Of each partition."""
+
     def __init__(self, bootstrap: str) -> None:
         self.bootstrap = bootstrap
 
@@ -71,7 +76,7 @@ class KafkaServer:
         """
         name = f"test-{secrets.token_hex(6)}"
         settings = {key.replace("_", "."): value for key, value in config.items()}
-        run(create_topic(self.bootstrap, name, partitions, settings))
+        run(create_topic(self.bootstrap, name, partitions, settings, replicas=self.replicas))
         try:
             yield name
         finally:
@@ -233,6 +238,7 @@ def running_own_kafka(settings: Mapping[str, str]) -> Iterator[OwnKafka]:
         server = ContainerKafka(image, settings) if image else EmbeddedKafka(Path(folder), settings)
         try:
             server.start()
+            note("Kafka", image or kafka_jars().name.removeprefix("kafka-"))
             yield server
         finally:
             server.close()

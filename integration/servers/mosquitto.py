@@ -4,12 +4,14 @@ import os
 import shutil
 import signal
 import socket
+import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from .process import LOOPBACK, ReservedPort, ServerProcess, ServerUnavailable
+from .versions import note
 
 
 class EmbeddedMosquitto:
@@ -54,9 +56,16 @@ def running_mosquitto() -> Iterator[EmbeddedMosquitto]:
         server = EmbeddedMosquitto(Path(folder))
         try:
             server.start()
+            note("mosquitto", _version())
             yield server
         finally:
             server.close()
+
+
+def _version() -> str:
+    # It tells its version only with its usage.
+    usage = subprocess.run([_program(), "-h"], stdout=subprocess.PIPE, text=True).stdout
+    return usage.split()[2]
 
 
 def _program() -> str:

@@ -24,6 +24,7 @@ from nats.js.api import ConsumerConfig, DeliverPolicy, StreamConfig
 from nats.js.errors import NotFoundError
 
 from .process import LOOPBACK, ReservedPort, ServerProcess, ServerUnavailable, run
+from .versions import note
 
 ENVIRONMENT = "OUTBOX_NATS_URL"
 
@@ -60,6 +61,12 @@ class NatsServer:
             yield client
         finally:
             await client.close()
+
+    async def version(self) -> str:
+        """NATS's version, as "2.15.1"."""
+        async with self.client() as client:
+            told = client.connected_server_version
+            return f"{told.major}.{told.minor}.{told.patch}"
 
     @contextmanager
     def stream(self, **config: Any) -> Iterator[str]:
@@ -148,6 +155,7 @@ def running_nats() -> Iterator[NatsServer]:
         yield NatsServer(given)
         return
     with tempfile.TemporaryDirectory(prefix="faststream-outbox-nats-") as folder, EmbeddedNats(Path(folder)) as server:
+        note("NATS", run(server.version()))
         yield server
 
 

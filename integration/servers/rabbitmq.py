@@ -22,6 +22,7 @@ from yarl import URL
 
 from .container import ServerContainer, container_image
 from .process import LOOPBACK, ReservedPort, ServerFailed, ServerProcess, ServerUnavailable, listens, run
+from .versions import note
 
 ENVIRONMENT = "OUTBOX_RABBITMQ_URL"
 NODE = "outbox@localhost"
@@ -61,6 +62,12 @@ class RabbitServer:
         """The same server for clients that connect to a proxy's "host:port"."""
         host, _, port = address.partition(":")
         return str(URL(self.url).with_host(host).with_port(int(port)))
+
+    async def version(self) -> str:
+        """RabbitMQ's version, as "4.3.6"."""
+        async with aiormq.connect(self.url) as connection:
+            told = connection.server_properties["version"]
+            return told.decode() if isinstance(told, bytes) else str(told)
 
     @staticmethod
     def new_name() -> str:
@@ -127,15 +134,16 @@ class EmbeddedRabbit(OwnRabbit):
     Args:
         folder: an existing empty folder for everything the server writes.
         first: a running node to whose cluster this one is to belong.
+        name: what it is called beside the first one.
     """
 
-    def __init__(self, folder: Path, first: "EmbeddedRabbit | None" = None) -> None:
+    def __init__(self, folder: Path, first: "EmbeddedRabbit | None" = None, name: str = "beside") -> None:
         scripts = _scripts()
         super().__init__()
         self._distribution = ReservedPort()
         self._mapped_port = ReservedPort() if first is None else first._mapped_port
         distribution, port_mapper = self._distribution.number, self._mapped_port.number
-        self.node = NODE if first is None else f"beside-{NODE}"
+        self.node = NODE if first is None else f"{name}-{NODE}"
         self._home = folder
         self._is_first = first is None
         configuration = _configuration(self._listener.number)
@@ -238,6 +246,7 @@ def running_rabbit() -> Iterator[RabbitServer]:
         server = ContainerRabbit(image) if image else EmbeddedRabbit(Path(folder))
         try:
             server.start()
+            note("RabbitMQ", run(server.version()))
             yield server
         finally:
             server.close()

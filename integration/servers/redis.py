@@ -25,6 +25,7 @@ from redis.retry import Retry
 
 from .container import ServerContainer, container_image
 from .process import LOOPBACK, ReservedPort, ServerProcess, ServerUnavailable
+from .versions import note
 
 ENVIRONMENT = "OUTBOX_REDIS_URL"
 
@@ -150,15 +151,16 @@ class EmbeddedSentinel(EmbeddedRedis):
         folder: an existing empty folder; the Sentinel keeps its configuration there.
         name: what it calls the server that it watches.
         primary: the server.
+        quorum: how many Sentinels must find that it is down, where others watch it too.
     """
 
-    def __init__(self, folder: Path, name: str, primary: EmbeddedRedis) -> None:
+    def __init__(self, folder: Path, name: str, primary: EmbeddedRedis, quorum: int = 1) -> None:
         super().__init__(folder)
         file = folder / "sentinel.conf"
         file.write_text(
             f"port {self.port.number}\n"
             f"bind {LOOPBACK}\n"
-            f"sentinel monitor {name} {LOOPBACK} {primary.port.number} 1\n"
+            f"sentinel monitor {name} {LOOPBACK} {primary.port.number} {quorum}\n"
             f"sentinel down-after-milliseconds {name} 1000\n"
         )
         self.process.command = [_program(), str(file), "--sentinel"]
@@ -190,6 +192,7 @@ def running_redis() -> Iterator[RedisServer]:
         return
     image = container_image("REDIS_IMAGE")
     with ContainerRedis(image) if image else running_own_redis() as server:
+        note(*_name_and_version(server.url))
         yield server
 
 
@@ -224,6 +227,12 @@ def _answers(url: str, *, wait_for_data: bool) -> bool:
         except RedisError:
             return False
         return replication.get("master_link_status", "up") == "up"
+
+
+def _name_and_version(url: str) -> tuple[str, str]:
+    with redis.Redis.from_url(url) as client:
+        told = client.info("server")
+    return ("Valkey", told["valkey_version"]) if "valkey_version" in told else ("Redis", told["redis_version"])
 
 
 def _program() -> str:
