@@ -367,7 +367,7 @@ class OutboxForwarder:
         """Take no more rows, let hand-overs finish for up to ``grace`` seconds, give back what is cut off.
 
         A hand-over that is cut off still writes what its destination has acknowledged. Outcomes that the database could
-        not write before are tried again: until it answers, or the time is over.
+        not write before are tried again: until it answers, or the time is over. The log says how many are given up then.
         """
         for destination in self._destinations:
             destination.finish(grace)
@@ -381,6 +381,8 @@ class OutboxForwarder:
             self._guarded = None
         # Kept until the stop has returned: a second one that meets it waits for it too.
         await asyncio.gather(*(lane.stop(grace + SETTLE_SECONDS) for lane in self._lanes))
+        if self._team is not None:
+            self._team.remembered.give_up()
         self._lanes = []
         self._pause.detach()
 

@@ -179,6 +179,16 @@ class Remembered:
         else:
             account.to_send = taken.rows
 
+    def give_up(self) -> None:
+        """Forget all outcomes, and log how many: the lanes have ended, and their rows are sent again."""
+        if answers := [*self._answers.values()]:
+            self._say(
+                logging.WARNING,
+                f"it has stopped, and gives up {len(answers)} outcomes that could not be written: these rows are sent "
+                f"again: {_names(answers)}",
+            )
+        self._forget([*self._answers])
+
     def to_look_up(self) -> Sequence[OutboxRow]:
         """Return the rows of which it is time to ask whether anybody has settled them meanwhile."""
         now = time.monotonic()
