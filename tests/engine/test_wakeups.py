@@ -156,10 +156,35 @@ async def test_one_that_was_back_meanwhile_is_left_alone_again(
 async def test_after_a_look_in_vain_those_at_work_look_once_more(team_bell: TeamBell) -> None:
     [(sleeper, sleeping)] = await asleep(team_bell, 1)
     idle, at_work = team_bell.join(), team_bell.join()
+    idle.ring()
+    idle.clear()
     idle.pass_on()
     assert (idle.is_rung, at_work.is_rung, sleeper.is_rung) == (False, True, False)
     team_bell.ring_all()
     await sleeping
+
+
+async def test_a_ring_is_passed_on_once_and_goes_no_further(team_bell: TeamBell) -> None:
+    first, second = team_bell.join(), team_bell.join()
+    first.pass_on()
+    assert not second.is_rung, "nothing has rung"
+    first.ring()
+    # Two looks, of which only the second one is in vain.
+    first.clear()
+    first.clear()
+    first.pass_on()
+    assert second.is_rung
+    second.clear()
+    second.pass_on()
+    assert not first.is_rung
+    first.pass_on()
+    assert not second.is_rung
+    # What has rung beside it is passed on.
+    first.look_once_more()
+    first.ring()
+    first.clear()
+    first.pass_on()
+    assert second.is_rung
 
 
 async def test_where_nobody_sleeps_each_looks_once_more(team_bell: TeamBell) -> None:

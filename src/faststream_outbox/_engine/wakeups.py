@@ -56,7 +56,7 @@ class TeamBell:
     """
 
     def __init__(self) -> None:
-        self._members: WeakSet[Wakeup] = WeakSet()
+        self._members: WeakSet[_Member] = WeakSet()
         self._left_alone: Wakeup | None = None
         self._help_is_due: asyncio.TimerHandle | None = None
 
@@ -90,7 +90,7 @@ class TeamBell:
         """Ring the bells of the other sleepers that are awake: each looks once more before it sleeps."""
         for member in self._members:
             if member is not caller and not member.is_asleep:
-                member.ring()
+                member.look_once_more()
 
     def _leave_alone(self, member: Wakeup) -> None:
         if self._help_is_due is not None:
@@ -110,9 +110,29 @@ class _Member(Wakeup):
     def __init__(self, team_bell: TeamBell) -> None:
         super().__init__()
         self.team_bell = team_bell
+        self._is_called = False
+        """Whether there may be new rows for which nobody has looked since."""
+        self._is_to_pass_on = False
+
+    def ring(self) -> None:
+        self._is_called = True
+        super().ring()
+
+    def look_once_more(self) -> None:
+        """Ring for rows that another member has looked for in vain.
+
+        Such a ring goes no further: two members whose looks take long would pass it to and fro for ever.
+        """
+        super().ring()
+
+    def clear(self) -> None:
+        self._is_to_pass_on, self._is_called = self._is_to_pass_on or self._is_called, False
+        super().clear()
 
     def pass_on(self) -> None:
-        self.team_bell.ring_others_at_work(self)
+        if self._is_to_pass_on:
+            self._is_to_pass_on = False
+            self.team_bell.ring_others_at_work(self)
 
 
 class Wakeups:

@@ -503,6 +503,7 @@ async def test_after_a_failed_hand_over_shards_are_tried_one_at_a_time(
 
 async def test_a_look_in_vain_lets_a_lane_at_work_look_once_more(make: Callable[..., Lane]) -> None:
     looking, at_work = make(), make()
+    looking._wakeup.ring()
     looking.start()
     await until(lambda: at_work._wakeup.is_rung)
 
@@ -513,6 +514,7 @@ async def test_a_look_that_took_all_lets_a_lane_at_work_look_once_more(
     looking, at_work = make(), make()
     looking._rounds.widen()
     store.publish(key="a")
+    looking._wakeup.ring()
     looking.start()
     await until(lambda: at_work._wakeup.is_rung)
     assert store.script.calls["hand_over"] == 1
@@ -1187,3 +1189,31 @@ async def test_the_database_may_end_a_hand_over_only_when_its_lane_has_given_it_
     make(send_timeout=123.0).start()
     await until(lambda: asked)
     assert asked[0] > 123.0
+
+
+async def test_two_lanes_whose_looks_take_long_do_not_ring_one_another_awake_without_end(
+    make: Callable[..., Lane], runtime: Runtime, store: ScriptedStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where connections are slow to come: each is at work when the other one has looked in vain."""
+    step = store.script.step
+
+    async def slow_step(call: str) -> None:
+        if call in {"hand_over", "due"}:
+            await asyncio.sleep(0.08)
+        await step(call)
+
+    monkeypatch.setattr(store.script, "step", slow_step)
+    runtime.start()
+    await until(lambda: store.lines)
+    for _ in range(2):
+        make(min_interval=600.0, max_interval=600.0).start()
+    [line] = store.lines
+    line.ring("orders")
+    await asyncio.sleep(1.0)
+    looks = store.script.calls["hand_over"]
+    assert looks < 10
+    await asyncio.sleep(0.5)
+    assert store.script.calls["hand_over"] == looks
+    # Nor is any ring lost.
+    store.publish()
+    await until(lambda: not store.rows)
