@@ -31,7 +31,7 @@ WANTED = [
     ),
     *("crash before sending", "crash before settling", "crash before the commit", "repeated after crash"),
     *("connection lost before sending", "repeated after connection lost", "repeated after no answer"),
-    "written later",
+    *("written later", "hand-overs that send nothing"),
 ]
 
 
@@ -61,7 +61,7 @@ def live_through(world: World, mutant: Mutant) -> None:
     """Let one life pass, as the mutant's story has it."""
     life = type("Life", (LifeMachine,), {"world": world, "hold_key": mutant.hold_key})()
     try:
-        life.begin(moves=True, batch_size=1)
+        life.begin(moves=True, batch_size=mutant.batch_size)
         for what, arguments in mutant.story:
             life.happens(Step(what, arguments))
             life.promises_hold()

@@ -72,6 +72,7 @@ STEPS: list[tuple[int, st.SearchStrategy[Step]]] = [
                 "how": st.sampled_from(["crash", "crash", "cut off", "connection lost"]),
             },
         ),
+        (2, "write_what_is_remembered", {"which": WHICH, "until": CARRYING["until"]}),
         (1, "pause_or_resume", {"number": st.integers(0, 1), "is_on": RARELY}),
         (
             1,
@@ -155,6 +156,13 @@ class LifeMachine(Stage):
             self.world.run(lane.cancel())
         else:
             self.world.run(relay.lose_connection(lane))
+
+    def write_what_is_remembered(self, *, which: int, until: str | None) -> None:
+        """A lane writes outcomes in a hand-over that sends nothing, as it does while it has no other ones."""
+        choice = [lane for lane in self.able if not lane.is_under_way and not lane.team.remembered.is_empty]
+        if choice:
+            self.world.seen["hand-overs that send nothing"] += 1
+            self.world.run(choice[which % len(choice)].begin_to_write(until=until))
 
     def pause_or_resume(self, *, number: int, is_on: bool) -> None:
         relay = self.relays[number]

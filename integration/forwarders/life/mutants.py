@@ -113,7 +113,9 @@ class Mutant(NamedTuple):
     hold_key: bool = False
     """In which lives it shows."""
     story: Sequence[tuple[str, dict[str, Any]]] = ()
-    """A life in which it shows, where the search takes long. All batches have one row."""
+    """A life in which it shows, where the search takes long."""
+    batch_size: int = 1
+    """In that life."""
 
     def __str__(self) -> str:
         return self.mutate.__name__
@@ -128,7 +130,12 @@ MUTANTS = [
     Mutant(outcomes_are_not_written, "G2"),
     Mutant(an_unanswered_row_counts_as_sent, "G2"),
     Mutant(a_replayed_row_gets_another_key, "G3"),
-    Mutant(a_destination_lets_rows_pass, "G4"),
+    Mutant(
+        a_destination_lets_rows_pass,
+        "G4",
+        story=[("publish_and_hand_over", {**_TWO_OF_A_KEY, "until": None, "script": ["refuse"]})],
+        batch_size=2,
+    ),
     Mutant(
         shards_are_not_locked,
         "G4",

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Collection, Coroutine, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from typing import Any, TypeVar
 
 from faststream.kafka import KafkaBroker
@@ -143,9 +143,18 @@ class DrivenLane:
         return self.destination.record
 
     async def begin(self, *, until: str | None = None, answers: Sequence[str] = ()) -> None:
-        self.destination.answers, self.destination.record = Answers(answers), Record()
+        self.destination.answers = Answers(answers)
+        await self._begin(self._lane.run_once(), until)
+
+    async def begin_to_write(self, *, until: str | None = None) -> None:
+        """Make a hand-over that sends nothing, for outcomes that are remembered."""
+        self.team.remembered.is_time = True  # type: ignore[attr-defined]
+        await self._begin(self._lane._write_remembered(is_last=True), until)
+
+    async def _begin(self, work: Coroutine[Any, Any, None], until: str | None) -> None:
+        self.destination.record = Record()
         self.stops.go_on(until)
-        self._task = asyncio.create_task(self._lane.run_once())
+        self._task = asyncio.create_task(work)
         await self._wait()
 
     async def carries(self) -> bool:
@@ -192,15 +201,24 @@ class DrivenLane:
         self.destination.record = Record()
 
 
-class RememberedUntilTaken(Remembered):
-    """Outcomes that are written by the hand-overs that take their rows, and by no others.
+class RememberedByDraw(Remembered):
+    """Outcomes for which a hand-over that sends nothing comes when a life says so, and not by the clock.
 
-    Those that send nothing come by the clock, so that a life would be another one each time. The machine of
-    ``tests/engine/relaying/test_relay_machine.py``, whose clock stands still, has them.
+    By the clock, a life would be another one each time. For the same reason it is one hand-over at a time.
+
+    Args:
+        batch_size: The most rows of one.
     """
 
-    def shards_to_write(self, *, are_sending: bool = False, is_last: bool = False) -> Collection[Shard]:
-        return ()
+    def __init__(self, batch_size: int) -> None:
+        super().__init__()
+        self.is_time = False
+        self._batch_size = batch_size
+
+    def rows_to_write(self, *, are_sending: bool = False, is_last: bool = False) -> Mapping[Shard, Sequence[int]]:
+        is_time, self.is_time = self.is_time, False
+        rows = super().rows_to_write(is_last=True) if is_time else {}
+        return {shard: row_ids[: self._batch_size] for shard, row_ids in [*rows.items()][:1]}
 
 
 class Relay:
@@ -212,7 +230,7 @@ class Relay:
         self.teams = {
             name: Team(
                 Breaker(Health(name, _no_log), world.lanes_of_a_relay.count(name), wait_none()),
-                remembered=RememberedUntilTaken(),
+                remembered=RememberedByDraw(batch_size),
             )
             for name in servers
         }
