@@ -20,6 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from faststream_outbox._store.postgres import floors
 from faststream_outbox._store.protocol import PRESENCE_PREFIX
 from faststream_outbox._values.outcome import Dead, Deferred, Delivered, Outcome, Released, Retry, Settlement
+from faststream_outbox._values.shard import Shard
 from faststream_outbox.schema import SHARDS
 from integration.servers.postgres import PostgresServer
 from tests.store.suite import ME, draft, ids, put, shards
@@ -43,6 +44,8 @@ BEHIND = text("""
     SELECT 'q', CAST(:key AS text), 'behind' || i, convert_to(repeat('x', 200), 'UTF8')
     FROM generate_series(1, CAST(:count AS integer)) AS i
 """)
+
+LAST = text("SELECT id, shard FROM outbox WHERE queue = 'q' AND next_attempt_at IS NULL ORDER BY id DESC LIMIT 100")
 
 KEPT_AND_NEW_PLANS = text("""
     SELECT statement, generic_plans, custom_plans FROM pg_prepared_statements
@@ -88,6 +91,17 @@ class Bench:
         async with self.timed("broad_hand_over"), store.hand_over(shards(), limit=480, breadth=SHARDS) as hand_over:
             if hand_over is not None:
                 assert len(hand_over.rows) > 400
+
+    async def known_hand_over(self) -> None:
+        """Of the last rows of a shard, by their ids, and without an effect."""
+        async with self.engine.connect() as connection:
+            last = (await connection.execute(LAST)).all()
+        where = Shard("q", last[0].shard if last else 0)
+        only = [row.id for row in last if row.shard == where.number]
+        store = self.subject.store
+        async with self.timed("known_hand_over"), store.hand_over([where], limit=100, only=only) as hand_over:
+            if hand_over is not None:
+                assert ids(hand_over.rows) == sorted(only)
 
     async def claim(self) -> None:
         store = self.subject.store
@@ -139,6 +153,7 @@ class Bench:
         for _ in range(repetitions):
             await self.hand_over()
             await self.broad_hand_over()
+            await self.known_hand_over()
             await self.claim()
             await self.settle()
             await self.look()
@@ -158,7 +173,7 @@ class Bench:
     async def check_that_all_was_planned_anew(self) -> None:
         async with self.engine.connect() as connection:
             plans = (await connection.execute(KEPT_AND_NEW_PLANS)).all()
-        assert len(plans) == 17
+        assert len(plans) == 18
         for statement, kept, new in plans:
             assert kept == 0, statement
             assert new > REPETITIONS, statement

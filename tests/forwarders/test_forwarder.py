@@ -1,6 +1,7 @@
 """A forwarder as its application sees it: pause, resume, status."""
 
 import asyncio
+import logging
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from typing import Any
@@ -173,6 +174,25 @@ async def test_what_the_database_refuses_can_be_seen(
         assert status.set_aside_error == "PermissionError: permission denied"
         assert status.last_error is None, "the destination is well"
         assert status.sent == 0
+
+
+async def test_a_stop_says_which_forwarder_gives_up_how_many_outcomes(
+    kafka: KafkaBroker, arrived: list[str], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def refuse(self: MemoryHandOver, settlements: Sequence[Settlement], moves: object) -> Sequence[Unwritten]:
+        return [Unwritten(settlement, PermissionError("permission denied")) for settlement in settlements]
+
+    monkeypatch.setattr(MemoryHandOver, "settle", refuse)
+    engine = create_async_engine("postgresql+asyncpg://database.invalid/shop")
+    broker = OutboxBroker(engine, outbox_table=make_outbox_table(MetaData()), logger=logging.getLogger("relay"))
+    forwarder = broker.forwarder("orders", to=kafka.publisher("orders.v1"), name="to-kafka")
+    async with TestOutboxBroker(broker, run_loops=True), TestKafkaBroker(kafka):
+        await state_is(forwarder, "flowing")
+        for body in ("tea", "milk"):
+            await broker.publish(body, queue="orders", session=NO_SESSION)
+        await until(lambda: forwarder.set_aside == 2)
+    [line] = [record.getMessage() for record in caplog.records if "gives up" in record.getMessage()]
+    assert "forwarder to-kafka: it has stopped, and gives up 2 outcomes" in line
 
 
 @pytest.mark.parametrize("run_loops", [False, True])

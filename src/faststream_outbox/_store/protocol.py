@@ -376,6 +376,7 @@ class Store(Protocol):
         left_out: Sequence[LeftOut] = (),
         paused: Sequence[PausedKey] = (),
         forwarder: str | None = None,
+        only: Sequence[int] | None = None,
     ) -> AbstractAsyncContextManager[HandOver | None]:
         """Take the first of ``shards`` that have work and no other taker, and lock some of their rows.
 
@@ -386,6 +387,9 @@ class Store(Protocol):
         no shard can be taken. Leaving it normally commits; leaving it with an error gives all rows back unchanged.
 
         With a forwarder's name, its positions are read and written too.
+
+        With ``only``, rows of one shard are taken by their ids, wherever they stand in it: also behind a waiting row of
+        their key. That is for outcomes that are known; rows to be sent are taken without it.
 
         The store gives them back by itself when it hears nothing for ``idle_seconds``: a machine that lost its power,
         or whose process is stopped, does not say goodbye.

@@ -367,7 +367,7 @@ class OutboxForwarder:
         """Take no more rows, let hand-overs finish for up to ``grace`` seconds, give back what is cut off.
 
         A hand-over that is cut off still writes what its destination has acknowledged. Outcomes that the database could
-        not write before are tried again: until it answers, or the time is over. The log says how many are given up then.
+        not write before are tried again: until it answers, or the time is over. The log says how many are given up.
         """
         for destination in self._destinations:
             destination.finish(grace)

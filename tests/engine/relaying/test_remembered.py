@@ -1,6 +1,7 @@
 """Verdicts outlive every failure of the database behind them: what was answered is written, and not sent again."""
 
 import asyncio
+import logging
 import random
 from collections import Counter, deque
 from collections.abc import Callable
@@ -819,9 +820,9 @@ async def test_a_lock_of_a_stranger_leaves_time_for_other_shards(
     await fail(lane)
     team.remembered.writing_failed(40.0)
     clock.now += 39.0
-    assert not team.remembered.shards_to_write()
+    assert not team.remembered.rows_to_write()
     clock.now += 1.0
-    assert team.remembered.shards_to_write()
+    assert team.remembered.rows_to_write()
 
 
 async def test_a_try_that_has_waited_long_for_a_lock_is_not_followed_by_the_next_one(
@@ -843,7 +844,7 @@ async def test_a_try_that_has_waited_long_for_a_lock_is_not_followed_by_the_next
     monkeypatch.setattr(store, "hand_over", wait_in_vain)
     await fail(lane)
     clock.now += 39.0
-    assert not team.remembered.shards_to_write()
+    assert not team.remembered.rows_to_write()
 
 
 async def pause_once(lane: Lane, team: Team) -> None:
@@ -954,3 +955,64 @@ async def test_a_stop_with_all_outcomes_written_asks_for_nothing(
     looks = store.script.calls["hand_over"]
     await lane.stop(5.0)
     assert store.script.calls["hand_over"] <= looks
+
+
+@pytest.mark.parametrize("way", ["pause", "outage", "stop"])
+async def test_an_outcome_is_written_though_its_row_stands_behind_many_others(
+    make: Make, destination: ScriptedDestination, store: ScriptedStore, team: Team, way: str
+) -> None:
+    first = [store.publish(key="a") for _ in range(9)]
+    row_ids = [store.publish(key="a") for _ in range(5)]
+    # Those before them are committed later.
+    others = [store._records.pop(row_id) for row_id in first]
+    store.script.next_failures["commit"] = deque([Trouble("no database")])
+    lane = quick(make, batch_size=5)
+    await fail(lane)
+    late = {record.row.id: record for record in others}
+    store._records = {**late, **store._records}
+    if way == "pause":
+        team.pause.begin()
+        await pause_once(lane, team)
+    elif way == "outage":
+        destination.script.failing["connect"] = Trouble("no destination")
+        lane.start()
+        await until(lambda: len(store.rows) == len(first))
+    else:
+        lane.start()
+        lane.begin_stop()
+        await lane.stop(5.0)
+    assert [row.id for row in store.rows] == first
+    assert destination.sent == [row_ids]
+    assert team.remembered.is_empty
+
+
+async def test_all_outcomes_are_written_though_rows_are_gone_or_fill_a_hand_over_with_their_bytes(
+    make: Make, destination: ScriptedDestination, store: ScriptedStore, team: Team
+) -> None:
+    row_ids = [store.publish(key="a", payload=b"x" * 600) for _ in range(7)]
+    lane = quick(make, batch_size=100)
+    store.script.next_failures["commit"] = deque([Trouble("no database")])
+    await fail(lane)
+    del store._records[row_ids[0]], store._records[row_ids[3]]
+    lane._batch_size, lane._batch_bytes = 4, 1000
+    team.pause.begin()
+    await pause_once(lane, team)
+    assert store.rows == []
+    assert destination.sent == [row_ids]
+
+
+async def test_a_stop_says_how_many_outcomes_it_gives_up(
+    make: Make, store: ScriptedStore, team: Team, log: Lines
+) -> None:
+    row_ids = [store.publish(key="a") for _ in range(12)]
+    store.script.next_failures["commit"] = deque([Trouble("no database")])
+    await fail(quick(make))
+    team.remembered.give_up()
+    [(level, line)] = [each for each in log.all if "gives up" in each[1]]
+    assert level == logging.WARNING
+    assert line.startswith("forwarder test: it has stopped, and gives up 12 outcomes")
+    assert f"{row_ids[0]} in 'orders'" in line
+    assert "and 2 more" in line
+    assert team.remembered.is_empty
+    team.remembered.give_up()
+    assert sum("gives up" in line for _, line in log.all) == 1

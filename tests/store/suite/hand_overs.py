@@ -101,6 +101,37 @@ class HandOvers:
         async with subject.store.hand_over(shards("q2"), limit=100, left_out=left_out) as hand_over:
             assert parts(hand_over) == [elsewhere]
 
+    async def test_rows_are_taken_by_their_ids_wherever_they_stand(self, subject: Subject) -> None:
+        [waiting] = await fail_once(subject, draft(key="k"), delay=LONG)
+        ready = await put(subject, *(draft(key="k") for _ in range(6)))
+        [due] = await put(subject, draft(key="k", activate_at=PAST))
+        [elsewhere, other] = await put(subject, draft("q2", key="k"), draft("q2", key="k"))
+        [shard] = set(await shards_of(subject, waiting, *ready, due))
+        only = [due, ready[5], ready[2], waiting, elsewhere, 0]
+        async with subject.store.hand_over([shard], limit=6, only=only) as hand_over:
+            assert parts(hand_over) == [ready[2], ready[5], due]
+            assert hand_over is not None
+            assert not hand_over.has_more
+            assert list(hand_over.shards) == [shard]
+            assert list(hand_over.row_shards()) == [shard] * 3
+            async with subject.store.hand_over([shard], limit=6, only=only) as second:
+                assert second is None, "another one has the shard"
+            rows = [row for row in hand_over.rows if row.id != ready[2]]
+            await hand_over.settle([Settlement(row, Delivered()) for row in rows])
+        assert [*await subject.rows()] == [waiting, *ready[:5], elsewhere, other]
+        async with subject.store.hand_over([shard], limit=1, only=ready) as hand_over:
+            assert parts(hand_over) == ready[:1]
+            assert hand_over is not None
+            assert hand_over.has_more
+
+    async def test_rows_that_are_taken_by_their_ids_are_bounded_in_bytes(self, subject: Subject) -> None:
+        written = await put(subject, *(draft(key="k", body=b"x" * 600) for _ in range(3)))
+        [shard] = set(await shards_of(subject, *written))
+        async with subject.store.hand_over([shard], limit=9, max_bytes=1000, only=written) as hand_over:
+            assert parts(hand_over) == written[:1]
+            assert hand_over is not None
+            assert hand_over.has_more
+
     async def test_a_hand_over_takes_no_more_than_its_limit(self, subject: Subject) -> None:
         written = await put(subject, *(draft(key="k") for _ in range(5)))
         for expected in (written[:2], written[2:4], written[4:]):

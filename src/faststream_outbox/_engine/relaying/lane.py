@@ -106,6 +106,9 @@ class Lane(Service):
         self._pauses = pauses or Pauses()
         self._sender = Sender(destination, send_timeout, prepare, singly=failure.hold_key)
         self._rounds = rounds
+        if positions is not None:
+            # At first all are in doubt. Many are looked at as quickly as one, and the other lanes have their share.
+            rounds.breadth = max(1, len(rounds.all) // team.breaker.lanes)
         self._wakeup = wakeup
         self._pacer = pacer
         self._failure = failure
@@ -178,20 +181,18 @@ class Lane(Service):
         """Write outcomes that are remembered, in hand-overs that send nothing."""
         if not is_last:
             await self._look_up()
-        for shard in self._remembered.shards_to_write(are_sending=are_sending, is_last=is_last):
-            has_more = True
-            while has_more:
-                left = len(self._remembered)
-                left_out = () if is_last else self._remembered.left_out()
-                began = time.monotonic()
+        for shard, row_ids in self._remembered.rows_to_write(are_sending=are_sending, is_last=is_last).items():
+            left = row_ids
+            while left:
+                only, began = left[: self._batch_size], time.monotonic()
                 try:
                     with self._breaker.beside():
-                        taken, _ = await self._hand_over([shard], left_out, sends=False)
+                        taken, _ = await self._hand_over([shard], only=only)
                 except BaseException:
                     # A lock that a stranger holds must not keep this lane from the other shards.
                     self._remembered.writing_failed(time.monotonic() - began)
                     raise
-                has_more = taken is not None and taken.has_more and len(self._remembered) < left
+                left = _without(left, only, taken)
 
     async def _use_turn(self) -> float | None:
         """Run one hand-over; return the seconds to rest from the destination, or None if nothing is left to take."""
@@ -247,9 +248,12 @@ class Lane(Service):
                     self._deferrer.note([part])
 
     async def _hand_over(
-        self, shards: Sequence[Shard], left_out: Sequence[LeftOut], *, sends: bool = True
+        self, shards: Sequence[Shard], left_out: Sequence[LeftOut] = (), *, only: Sequence[int] | None = None
     ) -> tuple[HandOver | None, Sent]:
-        """Run one hand-over; return None for it if no shard has work for this lane."""
+        """Run one hand-over; return None for it if no shard has work for this lane.
+
+        With ``only``, it takes these rows alone, and sends nothing: their outcomes are remembered.
+        """
         seconds = self._send_timeout + DATABASE_SECONDS
         async with asyncio.timeout(seconds) as limit:
             with self._remembered.account(2 * seconds, is_found_again=self._positions is not None) as account:
@@ -262,8 +266,9 @@ class Lane(Service):
                     # By then this lane has given it up, if it is still there.
                     idle_seconds=seconds,
                     left_out=left_out,
-                    paused=self._pauses.keys if sends else (),
+                    paused=self._pauses.keys,
                     forwarder=None if self._positions is None else self._positions.forwarder,
+                    only=only,
                 ) as taken:
                     if taken is None:
                         return None, Sent()
@@ -272,7 +277,7 @@ class Lane(Service):
                     limit.reschedule(asyncio.get_running_loop().time() + seconds)
                     self._rounds.visited(taken.shards[-1])
                     self._remembered.begin(account, taken)
-                    if not sends:
+                    if only is not None:
                         account.to_send = ()
                     if self._positions is not None:
                         self._positions.begin()
@@ -423,6 +428,16 @@ class Lane(Service):
                 return self._failure.holding(row, self._failure.at_once(reason, exception))
             case Unsent():
                 return None
+
+
+def _without(row_ids: Sequence[int], asked: Sequence[int], taken: HandOver | None) -> Sequence[int]:
+    """Return the rows that are still to be asked for, where some were asked for and taken."""
+    if taken is None:
+        # Another lane or process has the shard.
+        return ()
+    # What is missing is settled or with somebody else, unless bytes were the limit.
+    seen = {row.id for row in taken.rows} if taken.has_more else {*asked}
+    return [row_id for row_id in row_ids if row_id not in seen]
 
 
 def _leaves_nothing(taken: HandOver, sent: Sent) -> bool:

@@ -3,7 +3,8 @@
 import logging
 import math
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from faststream_outbox._engine.health import Log
@@ -112,8 +113,10 @@ class Remembered:
             if answer.is_left_out(now)
         ]
 
-    def shards_to_write(self, *, are_sending: bool = False, is_last: bool = False) -> Collection[Shard]:
-        """Return the shards of outcomes that it is time to try without sending anything.
+    def rows_to_write(self, *, are_sending: bool = False, is_last: bool = False) -> Mapping[Shard, Sequence[int]]:
+        """Return the rows whose outcomes it is time to try without sending anything, by their shard.
+
+        With one outcome of a shard, all others are tried that are not left out.
 
         Args:
             are_sending: Whether there are other hand-overs, which are to come first.
@@ -121,7 +124,7 @@ class Remembered:
         """
         now = time.monotonic()
         if not self._answers or (now < self._next_write and not is_last):
-            return ()
+            return {}
         patience = LATE_SECONDS if are_sending else 0.0
         shards = {
             answer.shard
@@ -130,14 +133,18 @@ class Remembered:
         }
         if shards:
             self._next_write = now + WRITE_SECONDS
-        return shards
+        rows: defaultdict[Shard, list[int]] = defaultdict(list)
+        for row_id, answer in self._answers.items():
+            if answer.shard in shards and (is_last or not answer.is_left_out(now)):
+                rows[answer.shard].append(row_id)
+        return rows
 
     def writing_failed(self, seconds: float) -> None:
         """Note that such a try has failed after so many seconds: others come first for as long as it has taken."""
         self._next_write = time.monotonic() + max(seconds, WRITE_SECONDS)
 
     def seconds_to_next_write(self) -> float | None:
-        """Return for how long ``shards_to_write`` is empty; None if all outcomes are written."""
+        """Return for how long ``rows_to_write`` is empty; None if all outcomes are written."""
         if not self._answers:
             return None
         next_try = min(answer.next_try for answer in self._answers.values())

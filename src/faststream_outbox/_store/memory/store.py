@@ -111,7 +111,9 @@ class MemoryStore(MemoryWriter):
 
     @functools.cached_property
     def positions(self) -> MemoryPositions:
-        return MemoryPositions(lambda: {Mark(id_, r.row.idempotency_key) for id_, r in self._records.items()})
+        return MemoryPositions(
+            lambda: {Mark(id_, r.row.idempotency_key) for id_, r in self._records.items() if r.dead is None}
+        )
 
     @functools.cached_property
     def controls(self) -> MemoryControls:
@@ -199,21 +201,26 @@ class MemoryStore(MemoryWriter):
         left_out: Sequence[LeftOut] = (),
         paused: Sequence[PausedKey] = (),
         forwarder: str | None = None,
+        only: Sequence[int] | None = None,
     ) -> AsyncIterator[MemoryHandOver | None]:
         now = utc_now()
-        locked = list(itertools.islice((p for p in shards if self._has_work(p, now)), min(breadth, limit)))
+        breadth = min(breadth, limit) if only is None else 1
+        locked = list(itertools.islice((p for p in shards if self._has_work(p, now)), breadth))
         if not locked:
             yield None
             return
         share = limit // len(locked)
-        found = {shard: self._take(shard, share, now, left_out, paused) for shard in locked}
+        if only is None:
+            found = {shard: self._take(shard, share, now, left_out, paused) for shard in locked}
+        else:
+            found = {shard: self._at([shard], lambda r: self._is_known(r, only, now))[:share] for shard in locked}
         taken = fitting(in_turns(itertools.chain(*found.values())), max_bytes)
         is_cut = len(taken) < sum(map(len, found.values()))
         hand_over = MemoryHandOver(
             shards=locked,
             vacant=[] if is_cut else [shard for shard in locked if not found[shard]],
             has_more=is_cut or any(len(records) == share for records in found.values()),
-            is_whole=len(locked) < min(breadth, limit),
+            is_whole=only is None and len(locked) < breadth,
             records=sorted(taken, key=lambda record: record.row.id),
             acquired_at=now,
             tokens={} if forwarder is None else self.positions.tokens(forwarder, locked),
@@ -251,6 +258,10 @@ class MemoryStore(MemoryWriter):
 
     def _has_work(self, shard: Shard, now: datetime) -> bool:
         return shard not in self._locked and bool(self._at([shard], lambda r: r.is_ready or r.is_due(now)))
+
+    @staticmethod
+    def _is_known(record: Record, only: Sequence[int], now: datetime) -> bool:
+        return record.row.id in only and (record.is_ready or record.is_due(now))
 
     def _take(
         self, shard: Shard, limit: int, now: datetime, left_out: Sequence[LeftOut], paused: Sequence[PausedKey]

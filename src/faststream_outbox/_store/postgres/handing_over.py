@@ -129,6 +129,31 @@ class HandingOver:
                     hand_over.has_more = True
                 return hand_over
 
+    async def take_known(
+        self,
+        connection: AsyncConnection,
+        shards: Sequence[Shard],
+        only: Sequence[int],
+        *,
+        limit: int,
+        max_bytes: int,
+        idle_seconds: float,
+    ) -> PostgresHandOver | None:
+        """Take rows by their ids, of the first of ``shards`` that has work and no other taker."""
+        locked = await self._lock(connection, shards, breadth=1, idle_seconds=idle_seconds)
+        if not locked.shards:
+            return None
+        [shard] = locked.shards
+        wanted = {
+            "queue": shard.queue,
+            "shard": shard.number,
+            "only": list(only),
+            "limit": limit,
+            "share": limit,
+            "max_bytes": max_bytes,
+        }
+        return await self._take(connection, locked, self._statements.take_known, wanted, is_whole=False)
+
     def _statements_for(self, forwarder: str | None, *, beside_pauses: bool) -> tuple[Take, Take]:
         """Return the statement that takes rows, and the one that leaps."""
         if forwarder is not None:

@@ -256,19 +256,24 @@ class PostgresStore:
         left_out: Sequence[LeftOut] = (),
         paused: Sequence[PausedKey] = (),
         forwarder: str | None = None,
+        only: Sequence[int] | None = None,
     ) -> AsyncIterator[PostgresHandOver | None]:
+        limits = {"limit": limit, "max_bytes": max_bytes}
         async with self._transactional.connect() as connection:
-            hand_over = await self._handing_over.take(
-                connection,
-                shards,
-                limit=limit,
-                breadth=breadth,
-                max_bytes=max_bytes,
-                idle_seconds=idle_seconds,
-                left_out=left_out,
-                paused=paused,
-                forwarder=forwarder,
-            )
+            if only is not None:
+                taking = self._handing_over.take_known(connection, shards, only, idle_seconds=idle_seconds, **limits)
+            else:
+                taking = self._handing_over.take(
+                    connection,
+                    shards,
+                    breadth=breadth,
+                    idle_seconds=idle_seconds,
+                    left_out=left_out,
+                    paused=paused,
+                    forwarder=forwarder,
+                    **limits,
+                )
+            hand_over = await taking
             try:
                 yield hand_over
                 await connection.commit()
