@@ -47,4 +47,4 @@ class PositionStore(Protocol):
         """
 
     async def alive(self, marks: Collection[Mark]) -> Collection[Mark]:
-        """Return those of these messages that are still in the outbox table."""
+        """Return those of these messages that are still in the outbox table, but for dead letters."""

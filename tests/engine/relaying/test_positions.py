@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 import pytest
 
 from faststream_outbox._engine.relaying.lane import Lane
+from faststream_outbox._engine.relaying.team import Team
 from faststream_outbox._engine.runtime import Runtime
 from faststream_outbox._store.protocol import HandOver
 from faststream_outbox._values.outcome import Poison, Reason, Refused, Verdict
@@ -90,3 +91,16 @@ async def test_what_a_failed_hand_over_has_heard_is_not_believed_later(
     await until(lambda: "written" in notes.calls)
     assert destination.sent == [[row_id], [row_id]]
     assert notes.calls.count("look") == 2
+
+
+@pytest.mark.parametrize("is_exact", [True, False])
+async def test_a_lane_begins_with_its_share_of_all_shards_where_they_are_in_doubt(
+    make: Callable[..., Lane], team: Team, store: ScriptedStore, is_exact: bool
+) -> None:
+    """To look at many takes as long as to look at one. The other lanes have their share."""
+    team.breaker.lanes = 2
+    for number in range(100):
+        store.publish(key=str(number))
+    await make(positions=Notes() if is_exact else None).run_once()
+    left = {record.shard_number for record in store._records.values()}
+    assert len(left) == (8 if is_exact else 15)

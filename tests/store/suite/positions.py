@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from faststream_outbox._store.positions import NewParts, Takeover
 from faststream_outbox._store.protocol import HandOver, Store
-from faststream_outbox._values.outcome import DELIVERED, Settlement
+from faststream_outbox._values.outcome import DELIVERED, Dead, Settlement
 from faststream_outbox._values.position import Mark, Move, Part, Position, Producer
 from faststream_outbox._values.shard import Shard
 
@@ -116,3 +116,12 @@ class Positions:
         there = Mark(row.id, row.idempotency_key)
         marks = {there, Mark(row.id, "another message with this id"), Mark(row.id + 1, row.idempotency_key)}
         assert {*await store.positions.alive(marks)} == {there}
+
+    async def test_a_dead_letter_that_is_parked_is_not_there(self, store: Store, shard: Shard) -> None:
+        """Or positions would wait for it, and it is never sent."""
+        assert store.positions is not None
+        async with store.hand_over([shard], limit=1) as hand_over:
+            assert hand_over is not None
+            [row] = hand_over.rows
+            await hand_over.settle([Settlement(row, Dead("rejected", "no", holds_key=True))])
+        assert not await store.positions.alive({Mark(row.id, row.idempotency_key)})

@@ -58,7 +58,7 @@ class Breaker:
         self.was_reached = False
         """Whether a lane has ever connected."""
         self._health = health
-        self._lanes = lanes
+        self.lanes = lanes
         self._delay = delay
         self._on_reached = on_reached
         self._are_parts_down = are_parts_down
@@ -201,7 +201,7 @@ class Breaker:
 
     def _count_failure(self) -> float:
         self._failures += 1
-        if self.state is BreakerState.CLOSED and self._failures <= self._lanes:
+        if self.state is BreakerState.CLOSED and self._failures <= self.lanes:
             return self._seconds(1)
         if self.state is not BreakerState.OPEN:
             self.state = BreakerState.OPEN

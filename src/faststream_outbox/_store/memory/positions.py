@@ -12,7 +12,7 @@ class MemoryPositions:
     """The position table in memory.
 
     Args:
-        alive: Gives the messages that are in the outbox.
+        alive: Gives the messages that are in the outbox, but for dead letters.
     """
 
     def __init__(self, alive: Callable[[], Collection[Mark]]) -> None:

@@ -6,11 +6,14 @@ from typing import Any, cast
 
 import pytest
 
+from faststream_outbox._store.positions import Takeover
 from faststream_outbox._store.protocol import HandOver
 from faststream_outbox._values.position import Move, Part, Position
+from faststream_outbox._values.row import OutboxRow
 from faststream_outbox._values.run import Run
 from faststream_outbox.forwarders.kafka.exact.book import Route, routing_of
 from faststream_outbox.forwarders.kafka.exact.leaders import MissingError, Told
+from faststream_outbox.forwarders.kafka.exact.positions import TIMES_EMPTY, LanePositions, mark_of
 from tests.forwarders.kafka.rows import row
 
 from .lanes import NOW, SHARD, Lanes, Logs, Taken
@@ -174,3 +177,90 @@ async def test_a_take_over_tells_how_rows_were_routed_until_nothing_is_in_doubt(
     assert not book.doubtful()
     assert {routing_of(token) for token in lanes.store.tokens("f", [SHARD]).values()} == {2}
     assert book.may_send(ONE, Route("orders", 2))
+
+
+async def found_and_left(lanes: Lanes, logs: Logs) -> LanePositions:
+    """Return a process that has found a row in the log which is not among those that it is given."""
+    await lanes.has({ONE: Position(0, 99)})
+    logs.append(row(1))
+    lanes.alive = {mark_of(row(1)), mark_of(row(2)), mark_of(row(3))}
+    process = lanes.process()
+    assert not await lanes.look(process, row(2))
+    settle(lanes, process, row(2))
+    return process
+
+
+def settle(lanes: Lanes, process: LanePositions, *rows: OutboxRow) -> None:
+    moves = process.moves(rows)
+    lanes.store.move("f", moves)
+    process.written(moves)
+
+
+async def position_of(lanes: Lanes) -> Position:
+    [token] = lanes.store.tokens("f", [SHARD]).values()
+    return (await lanes.store.take_over("f", [Takeover(SHARD, token, token)]))[SHARD].positions[ONE]
+
+
+@pytest.mark.parametrize("is_gone", [False, True])
+async def test_a_row_that_was_found_keeps_the_position_until_it_is_gone(is_gone: bool) -> None:
+    """A person may have deleted it, or parked it as a dead letter: then no hand-over has it."""
+    logs = Logs(next_sequence=0)
+    lanes = Lanes(logs)
+    process = await found_and_left(lanes, logs)
+    assert await position_of(lanes) == Position(0, 99)
+    if is_gone:
+        lanes.alive = {mark_of(row(3))}
+    await lanes.look(process, row(3))
+    settle(lanes, process, row(3))
+    assert await position_of(lanes) == (Position(1, 100) if is_gone else Position(0, 99))
+
+
+async def test_while_rows_that_were_found_come_nothing_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    logs = Logs(next_sequence=0)
+    lanes = Lanes(logs)
+    process = await found_and_left(lanes, logs)
+    asked: list[Any] = []
+    monkeypatch.setattr(lanes.store, "alive", asked.append)
+    assert await lanes.look(process, row(1)) == [1]
+    settle(lanes, process, row(1))
+    assert await position_of(lanes) == Position(1, 100)
+    await lanes.look(process, row(3))
+    assert asked == []
+
+
+class SlowLogs(Logs):
+    """The first answers to a question for records are empty, as where they are fetched from another storage."""
+
+    empty = 0
+
+    async def read(self, *arguments: Any, wait_seconds: float = 0.0, **options: Any) -> Any:
+        assert (wait_seconds > 0) is (self.reads > 0)
+        self.reads += 1
+        return [] if self.reads <= self.empty else await super().read(*arguments, **options)
+
+    reads = 0
+
+
+@pytest.mark.parametrize("next_sequence", [1, None])
+async def test_a_log_that_gives_nothing_is_read_again(next_sequence: int | None) -> None:
+    logs = SlowLogs(next_sequence=0)
+    lanes = Lanes(logs)
+    await lanes.has({ONE: Position(0, 99)})
+    logs.append(row(1))
+    logs.next_sequence, logs.empty = next_sequence, TIMES_EMPTY
+    assert await lanes.look(lanes.process(), row(1)) == [1]
+    assert lanes.log == []
+
+
+async def test_where_a_log_has_nothing_and_its_producer_is_forgotten_that_is_counted() -> None:
+    logs = SlowLogs(end=200, next_sequence=None)
+    lanes = Lanes(logs)
+    await lanes.has({ONE: Position(0, 99)})
+    logs.empty = 1000
+    process = lanes.process()
+    assert not await lanes.look(process, row(1))
+    book = process.book_of(SHARD)
+    assert book is not None
+    assert book.may_send(ONE, NOW)
+    [line] = lanes.log
+    assert "compaction has removed records" in line

@@ -129,6 +129,10 @@ class ShardBook:
         self.found.update(clear.marks)
         self.alive.update(alive)
 
+    def outlived(self, alive: Collection[Mark]) -> None:
+        """Note which of the rows that looks have found are still to be settled: positions wait for these alone."""
+        self.alive.intersection_update(alive)
+
     def may_send(self, part: Part, routing: Route) -> bool:
         """Return whether nothing is in doubt that could be of a row for this partition."""
         return part in self.entries and self.entries[part].look is None and self._is_alone(part, routing)

@@ -150,7 +150,12 @@ class Leaders:
         return found
 
     async def read(
-        self, part: Part, offset: int, producer_ids: Collection[int], most_bytes: int = READ_BYTES
+        self,
+        part: Part,
+        offset: int,
+        producer_ids: Collection[int],
+        most_bytes: int = READ_BYTES,
+        wait_seconds: float = 0.0,
     ) -> Sequence[Found]:
         """Read on in a log, up to what is on all in-sync replicas; return some batches from that offset on.
 
@@ -159,13 +164,15 @@ class Leaders:
             offset: Where to begin.
             producer_ids: Of the batches that are wanted.
             most_bytes: Of all batches; the first one may have more.
+            wait_seconds: How long the server may wait for the first one.
 
         Raises:
             KafkaAnswerError: The server does not lead the partition, or the user may not read.
             ConnectionError: The leader, which may be a new one, does not show this offset.
         """
         topics = [(part.topic, [(part.partition, offset, most_bytes)])]
-        answer = await self._client.ask_leader(self._client.leader_of(*part), FetchRequest(0, 0, most_bytes, 0, topics))
+        request = FetchRequest(int(wait_seconds * 1000), int(wait_seconds > 0), most_bytes, 0, topics)
+        answer = await self._client.ask_leader(self._client.leader_of(*part), request)
         [(_, [(_, code, end, *_, records)])] = answer.topics
         if (error := _error(code, part, "Fetch")) is not None:
             raise error

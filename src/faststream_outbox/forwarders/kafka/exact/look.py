@@ -108,6 +108,8 @@ class Look:
     _problems: list[Problem] = field(default_factory=list)
     _waits: int = 0
     _times_missing: int = 0
+    _has_gap: bool = False
+    """Whether a part of the log gave nothing to read."""
     _is_whole: bool = False
     """Whether it has begun again, with the first record of the log."""
 
@@ -175,6 +177,10 @@ class Look:
         self._batches += [one for one in batches if distance(one.base_sequence, self.known.next_sequence) >= 0]
         self._offset = next_offset
 
+    def skipped(self) -> None:
+        """Note that from here to the end there was nothing to read."""
+        self._has_gap = True
+
     def _before_reading(self, log: Log) -> Finding | None:
         if log.end <= self.known.last_offset:
             if log.next_sequence is not None and distance(log.next_sequence, self.known.next_sequence) >= 0:
@@ -219,6 +225,9 @@ class Look:
             return Wait("the leader tells of a batch that cannot be read yet")
         if ahead < 0 and not is_elsewhere:
             problems.append(Problem.LOST)
+        if self._has_gap and log.next_sequence is None:
+            # Nobody knows any more whether something of ours was there.
+            problems.append(Problem.COMPACTED)
         if Problem.DELETED in problems and ahead == 0 and log.next_sequence is not None:
             # What was deleted was not ours: the sequences have no gap.
             problems.remove(Problem.DELETED)

@@ -18,6 +18,11 @@ from faststream_outbox.forwarders.doubt import LOOK_SECONDS, InDoubtError, mark_
 from faststream_outbox.forwarders.kafka.exact.book import ROUTING_BITS, Route, ShardBook, routing_of
 from faststream_outbox.forwarders.kafka.exact.leaders import Leaders, MissingError, Told
 from faststream_outbox.forwarders.kafka.exact.look import Clear, Finding, Look, Read, Wait
+from faststream_outbox.forwarders.kafka.exact.protocol import Found
+
+TIMES_EMPTY = 3
+EMPTY_SECONDS = 0.5
+"""How often a log is read again that gives nothing before its end, and how long the server may take each time."""
 
 
 @dataclass
@@ -97,10 +102,20 @@ class LanePositions:
                 await self._look()
         except TimeoutError as error:
             self._doubtful_shards(error)
+        await self._look_after_marks(taken)
         await self._reroute()
         if not any(book.found for book in self._in_hand.values()):
             return ()
         return [row.id for row in taken.rows if self._is_found(row)]
+
+    async def _look_after_marks(self, taken: HandOver) -> None:
+        """Ask again for rows that keep positions where they are, and do not come: they may be deleted, or parked."""
+        found = {self._shards[row.id] for row in taken.rows if self._is_found(row)}
+        books = [book for shard, book in self._in_hand.items() if book.alive and shard not in found]
+        if books:
+            alive = {*await self._books.store.alive({mark for book in books for mark in book.alive})}
+            for book in books:
+                book.outlived(alive)
 
     def _is_found(self, row: OutboxRow) -> bool:
         book = self._in_hand.get(self._shards[row.id])
@@ -201,13 +216,28 @@ class LanePositions:
         of_producer = {one.book.held.producer.id: one.look for one in looking}
         offset = min(one.look.offset for one in looking)
         while offset < end:
-            found = await self._asking().read(part, offset, of_producer.keys())
-            # Where compaction has left nothing, nothing is given either.
+            found = await self._read_on(part, offset, of_producer.keys())
+            if not found:
+                for look in of_producer.values():
+                    look.skipped()
             offset = found[-1].end if found else end
             for producer_id, look in of_producer.items():
                 ours = [one.batch for one in found if one.producer_id == producer_id and one.end > look.offset]
                 if offset > look.offset:
                     look.read([batch for batch in ours if batch is not None], offset)
+
+    async def _read_on(self, part: Part, offset: int, producer_ids: Collection[int]) -> Sequence[Found]:
+        """Return the next batches of a log; none where there is nothing more, though the log does not end here.
+
+        Compaction may have left nothing. A server that has older records in another storage (KIP-405) gives none either
+        as long as it fetches them, and is asked again.
+        """
+        found = await self._asking().read(part, offset, producer_ids)
+        for _ in range(TIMES_EMPTY):
+            if found:
+                break
+            found = await self._asking().read(part, offset, producer_ids, wait_seconds=EMPTY_SECONDS)
+        return found
 
     async def _clear(self, cleared: Sequence[tuple[_Doubt, Clear]]) -> None:
         marks = {mark for _, clear in cleared for mark in clear.marks}
