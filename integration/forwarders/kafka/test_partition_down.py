@@ -1,8 +1,10 @@
-"""A partition whose leader is gone: its rows wait, whatever stands before the rows of the other partitions."""
+"""A partition whose leader is gone, or silent: its rows wait, and those of the other partitions do not."""
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,14 +17,16 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from faststream_outbox import OutboxBroker, Outgoing, make_position_table
 from faststream_outbox.forwarders.forwarder import OutboxForwarder
+from faststream_outbox.forwarders.kafka import silence
 from integration.broker.observing import LogLines, Table, eventually
 from integration.destinations.kafka import KafkaBox, as_received
 from integration.destinations.received import Received, check_complete, check_order
+from integration.faults.proxy import TcpProxy
 from integration.forwarders.carrying import Publishing
 from integration.forwarders.conftest import MakeBroker
 from integration.servers.kafka import EmbeddedKafka, SecondKafka
 from integration.servers.missing import missing
-from integration.servers.process import ServerUnavailable
+from integration.servers.process import LOOPBACK, ServerUnavailable
 from integration.servers.topics import create_topic_on, delete_topic, led_partitions
 
 NODES = (1, 2, 1, 1)
@@ -161,6 +165,67 @@ async def test_with_exactly_once_a_process_that_has_just_started_sends_to_the_ot
     check_order(records)
     assert len({record.row_id for record in records}) == len(records), "repeated"
     assert (await forwarder.status()).maybe_repeated == 0
+
+
+@pytest.fixture
+async def proxies(first_node: EmbeddedKafka, second_node: SecondKafka) -> AsyncIterator[Sequence[TcpProxy]]:
+    """Clients that start from one of them stay behind both."""
+    async with AsyncExitStack() as stack:
+        nodes = (first_node, second_node)
+        yield [
+            await stack.enter_async_context(TcpProxy(LOOPBACK, node.proxied_port, port=node.proxy_port))
+            for node in nodes
+        ]
+
+
+@pytest.mark.parametrize("exactly_once", [False, True])
+async def test_a_partition_that_answers_nothing_holds_up_no_other_and_is_back_at_once(
+    *,
+    exactly_once: bool,
+    make_broker: MakeBroker,
+    topic: KafkaBox,
+    proxies: Sequence[TcpProxy],
+    publishing: Publishing,
+    table: Table,
+    position_table: SqlTable,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its leader is there, takes each batch, and says nothing."""
+    monkeypatch.setattr(silence, "SILENT_SECONDS", 1.5)
+    broker = make_broker(position_table=position_table)
+    kafka = KafkaBroker(proxies[0].address, acks="all", logger=None)
+    forwarder = broker.forwarder("orders", to=kafka.publisher(topic.name), exactly_once=exactly_once)
+    alive = [key for partition in (0, 2, 3) for key in keys_of(partition, 20)]
+    dead = keys_of(DEAD, 2 * SHARDS)
+    ids = await publishing.many(Outgoing(b"", key=key) for key in [*alive, *dead])
+    await broker.start()
+    await eventually(table.is_empty, within=30)
+
+    proxies[1].black_hole()
+    waiting: list[int] = []
+    for _ in range(5):
+        # Both lanes have rows for it. That lasts less long than the client waits for an answer.
+        waiting += await publishing.many(Outgoing(b"", key=key) for key in dead)
+        ids += await publishing.many(Outgoing(b"", key=key) for key in alive)
+        await eventually(partial(_are_gone, table, ids), within=10)
+    status = await forwarder.status()
+    assert [part.name for part in status.parts_down] == [f"{topic.name}[{DEAD}]"]
+    assert status.state == "flowing"
+    assert await table.count(f"id = ANY (ARRAY{waiting})") == len(waiting)
+
+    await proxies[1].restore()
+    await eventually(table.is_empty, within=8)
+    records = await received(topic, len(ids) + len(waiting))
+    check_complete(records, [*ids, *waiting])
+    if exactly_once:
+        assert len(records) == len(ids) + len(waiting), "repeated"
+        assert (await forwarder.status()).maybe_repeated == 0
+    # What both lanes had in flight.
+    assert len(records) <= len(ids) + 3 * len(waiting)
+
+
+async def _are_gone(table: Table, ids: Sequence[int]) -> bool:
+    return await table.count(f"id = ANY (ARRAY{[*ids]})") == 0
 
 
 async def received(topic: KafkaBox, expected: int) -> list[Received]:

@@ -16,6 +16,9 @@ GRANTED = 2
 HEALTHY = 256
 """So many that may follow are no limit: a hand-over has no more in flight."""
 
+HELD_SECONDS = 1.0
+"""While a lane tries a part, the next try is at least so far away."""
+
 FORGOTTEN_SECONDS = 120.0
 """A part that no message has tried for so long after its time is forgotten: the messages for it are gone, or another
 process has sent them. If it is still down, its next message finds that out."""
@@ -36,6 +39,8 @@ class _Outage:
     """Whether a message was taken since the last one that was not."""
     granted: int = 0
     """How many more may be sent before another one is taken."""
+    holder: object = None
+    """The lane that waits for an answer to a try; meanwhile no other one tries."""
 
 
 class Outages:
@@ -59,7 +64,7 @@ class Outages:
     def _of(self, part: str) -> _Outage | None:
         """Return the outage of a part, unless it is to be forgotten."""
         outage = self._outages.get(part)
-        if outage is not None and time.monotonic() - outage.next_try > FORGOTTEN_SECONDS:
+        if outage is not None and outage.holder is None and time.monotonic() - outage.next_try > FORGOTTEN_SECONDS:
             self._outages.pop(part, None)
             return None
         return outage
@@ -79,11 +84,37 @@ class Outages:
             outage.granted -= 1
             return None
         now = time.monotonic()
-        if now < outage.next_try:
+        if now < outage.next_try or outage.holder is not None:
             return outage.error
         # Should its answer never come, another one tries after the same time.
         outage.next_try = now + outage.backoff.next()
         return None
+
+    def hold(self, part: str, holder: object) -> None:
+        """Note that a lane tries a part, whatever time that takes."""
+        if (outage := self._of(part)) is not None:
+            outage.holder = holder
+
+    def is_held_by(self, holder: object, part: str) -> bool:
+        """Return whether it is this lane that tries a part."""
+        outage = self._of(part)
+        return outage is not None and outage.holder is holder
+
+    def release(self, holder: object) -> None:
+        """Note that a lane waits for no answer any more."""
+        for outage in self._outages.values():
+            if outage.holder is holder:
+                outage.holder = None
+
+    def due(self, part: str) -> None:
+        """Note that a part is to be tried now."""
+        if (outage := self._of(part)) is not None:
+            outage.next_try = time.monotonic()
+
+    def error_of(self, part: str) -> Exception | None:
+        """Return why the last message to a part was not taken; None if nothing is wrong."""
+        outage = self._of(part)
+        return None if outage is None or outage.is_over else outage.error
 
     def failed(self, part: str, error: Exception) -> None:
         """Note that a message was not taken, and why."""
@@ -131,14 +162,15 @@ class Outages:
     def is_due(self) -> bool:
         """Whether it is time that a message tries one of the parts."""
         now = time.monotonic()
-        return any(not outage.is_over and now >= outage.next_try for outage in self._all().values())
+        waiting = (outage for outage in self._all().values() if not outage.is_over and outage.holder is None)
+        return any(now >= outage.next_try for outage in waiting)
 
     def seconds_to_next_try(self, part: str) -> float | None:
         """Return how long until a message tries a part again; None where the part takes messages."""
         outage = self._of(part)
         if outage is None or outage.is_over:
             return None
-        return max(0.0, outage.next_try - time.monotonic())
+        return max(0.0 if outage.holder is None else HELD_SECONDS, outage.next_try - time.monotonic())
 
     def down(self) -> Sequence[PartDown]:
         """Return the parts to which nothing can be sent, as far as is known."""

@@ -1198,7 +1198,7 @@ async def test_two_lanes_whose_looks_take_long_do_not_ring_one_another_awake_wit
     step = store.script.step
 
     async def slow_step(call: str) -> None:
-        if call in {"hand_over", "due"}:
+        if call in {"hand_over", "outlook"}:
             await asyncio.sleep(0.08)
         await step(call)
 

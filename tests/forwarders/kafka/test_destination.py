@@ -1,5 +1,6 @@
 """Whether a server of the cluster has ended a connection, or has gone."""
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -8,10 +9,12 @@ from faststream_outbox._values.outcome import Accepted, Refused, Unsent, Verdict
 from faststream_outbox._values.parcel import Parcel
 from faststream_outbox.forwarders import outages
 from faststream_outbox.forwarders.kafka import destination as module
+from faststream_outbox.forwarders.kafka import silence
 from faststream_outbox.forwarders.kafka.client import LeaderUnreachableError
 from faststream_outbox.forwarders.kafka.destination import KafkaDestination
 from faststream_outbox.forwarders.kafka.verdicts import KafkaAnswerError
 from faststream_outbox.forwarders.suspects import ConnectionBrokenError, Suspects
+from tests.engine.fakes import until
 from tests.forwarders.rabbit.rows import Clock
 
 from .rows import row, settings
@@ -339,3 +342,149 @@ async def test_a_leader_that_cannot_be_reached_is_looked_for_when_it_is_tried_al
         assert part_of((await handed_over(destination, KEYS[1], KEYS[2]))[0]) == "topic[1]"
         assert known.seconds_to_next_try("topic[1]") != 0.0
     assert parted.looked_for == [1, 1, 2, 2, 2], "once more, and for the other one each time"
+
+
+class Knocks:
+    """Asks nobody; a test says what is found."""
+
+    is_answering = False
+    is_silent = True
+
+    def taken(self, partition: Any) -> None: ...
+
+    async def is_alone(self, partition: Any, others: Any, since: float) -> bool:
+        return self.is_silent
+
+    def has_answered(self, partition: Any) -> bool:
+        return self.is_answering
+
+    def gave_up(self, partition: Any) -> None: ...
+
+    async def close(self) -> None: ...
+
+
+class SilentParted(Parted):
+    """Partition 1 takes what it is given, and says nothing until it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.answers = asyncio.Event()
+        self.cuts: list[int] = []
+
+    async def produce(self, topic: str, partition: int, batch: bytes) -> None:
+        await super().produce(topic, partition, batch)
+        if partition == 1:
+            await self.answers.wait()
+
+    def cut(self, partition: Any) -> None:
+        self.cuts.append(partition.partition)
+
+
+@pytest.fixture
+async def silent(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> SilentParted:
+    client = SilentParted()
+    monkeypatch.setattr(module, "KafkaClient", lambda _settings: client)
+    monkeypatch.setattr(silence, "SILENT_SECONDS", 0.05)
+    monkeypatch.setattr(silence, "KNOCK_SECONDS", 0.01)
+    return client
+
+
+class Lanes:
+    """Two lanes of a forwarder."""
+
+    def __init__(self) -> None:
+        self.outages = outages.Outages(module.RETRY_SECONDS)
+        self.knocks: Any = Knocks()
+        self.both = [
+            KafkaDestination(settings(), Suspects(), 60.0, self.outages, knocker=self.knocks) for _ in range(2)
+        ]
+
+
+async def test_a_partition_that_says_nothing_holds_no_lane_until_it_answers_a_question(
+    silent: SilentParted, clock: Clock
+) -> None:
+    lanes = Lanes()
+    for verdicts in await asyncio.gather(*(handed_over(one, KEYS[1], KEYS[2]) for one in lanes.both)):
+        assert part_of(verdicts[0]) == "topic[1]"
+        assert verdicts[1] == Accepted()
+    assert silent.cuts == [1, 1], "nothing more of it leaves this machine"
+    assert [one._client for one in lanes.both] == [silent, silent], "the other connections are kept"
+    assert [part.name for part in lanes.outages.down()] == ["topic[1]"]
+    silent.sent.clear()
+    for _ in range(3):
+        clock.now += 10.0
+        verdicts = await handed_over(lanes.both[1], KEYS[1], KEYS[2])
+        assert part_of(verdicts[0]) == "topic[1]"
+    assert silent.sent == [2, 2, 2]
+    clock.now += 10.0
+    lanes.knocks.is_answering = True
+    silent.answers.set()
+    assert (await handed_over(lanes.both[1], KEYS[1]))[0] == Accepted()
+    assert not lanes.outages
+
+
+async def test_one_lane_tries_a_silent_partition_whatever_time_that_takes(silent: SilentParted, clock: Clock) -> None:
+    """It answers questions, and waits for its replicas: a batch that is sent again would be there twice."""
+    lanes = Lanes()
+    first, second = lanes.both
+    await handed_over(first, KEYS[1])
+    lanes.knocks.is_answering = True
+    clock.now += 10.0
+    silent.sent.clear()
+    trying = asyncio.create_task(handed_over(first, KEYS[1]))
+    await until(lambda: silent.sent)
+    for _ in range(3):
+        clock.now += 10.0
+        verdicts = await handed_over(second, KEYS[1], KEYS[2])
+        assert part_of(verdicts[0]) == "topic[1]"
+        assert lanes.outages.seconds_to_next_try("topic[1]") == outages.HELD_SECONDS
+        assert not lanes.outages.is_due
+    await asyncio.sleep(0.1)
+    assert not trying.done()
+    assert silent.sent == [1, 2, 2, 2]
+    silent.answers.set()
+    assert await trying == {0: Accepted()}
+    assert not lanes.outages
+
+
+async def test_a_try_whose_time_is_over_leaves_the_partition_to_the_next_one(
+    silent: SilentParted, clock: Clock
+) -> None:
+    lanes = Lanes()
+    first, second = lanes.both
+    await handed_over(first, KEYS[1])
+    lanes.knocks.is_answering = True
+    for one in (first, second):
+        clock.now += 10.0
+        silent.errors[1] = TimeoutError("no answer in 40 s")
+        verdicts = await handed_over(one, KEYS[1], KEYS[2])
+        assert part_of(verdicts[0]) == "topic[1]"
+        assert verdicts[1] == Accepted()
+    assert silent.cuts == [1, 1, 1]
+    clock.now += 10.0
+    silent.errors.clear()
+    trying = asyncio.create_task(handed_over(first, KEYS[1]))
+    await asyncio.sleep(0.01)
+    trying.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await trying
+    clock.now += 10.0
+    silent.answers.set()
+    assert (await handed_over(second, KEYS[1]))[0] == Accepted()
+
+
+@pytest.mark.parametrize("is_only_one", [False, True])
+async def test_where_all_partitions_say_nothing_the_client_waits_for_its_time(
+    silent: SilentParted, is_only_one: bool
+) -> None:
+    lanes = Lanes()
+    if is_only_one:
+        silent.led = [1]
+    else:
+        lanes.knocks.is_silent = False
+    waiting = [asyncio.create_task(handed_over(one, KEYS[1])) for one in lanes.both]
+    await asyncio.sleep(0.2)
+    assert not any(task.done() for task in waiting)
+    assert not lanes.outages
+    silent.answers.set()
+    assert await asyncio.gather(*waiting) == [{0: Accepted()}] * 2

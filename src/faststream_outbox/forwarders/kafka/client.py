@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import math
 import time
+from collections import defaultdict
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -11,6 +12,7 @@ from aiokafka.client import AIOKafkaClient
 from aiokafka.cluster import ClusterMetadata
 from aiokafka.errors import KafkaError, NodeNotReadyError, RequestTimedOutError
 from aiokafka.protocol.metadata import MetadataRequest
+from aiokafka.protocol.offset import OffsetRequest
 from aiokafka.protocol.produce import ProduceRequest
 from aiokafka.structs import TopicPartition
 
@@ -30,6 +32,8 @@ Where packets are dropped, connecting takes the whole time-out of a request, 40 
 has no more than 45 s. A server that lives answers in milliseconds; one that does not in this time is no help just now.
 """
 ALL_REPLICAS = -1
+LATEST = -1
+"""The timestamp that stands for the end of a log: Kafka protocol guide, "ListOffsets API"."""
 
 UNKNOWN_TOPIC_OR_PARTITION = 3
 LEADER_NOT_AVAILABLE = 5
@@ -54,6 +58,8 @@ class KafkaClient:
         self._problems: dict[str, KafkaAnswerError] = {}
         self.broken_nodes: set[int] = set()
         """Servers to which a connection broke while a batch was on its way."""
+        self._slow: set[int] = set()
+        """Servers that have not answered when they were asked last: others are asked first."""
         self._doubtful: set[str] = set()
         """Topics that have turned out to be missing since they were looked up."""
         self._last_line = keep_lines_out_of_the_log()
@@ -118,14 +124,19 @@ class KafkaClient:
         problem: Exception | None = None
         # In another order for each client: aiokafka has shuffled those that it is to start from.
         servers = list(self._client.cluster.brokers())  # type: ignore[no-untyped-call]
+        servers.sort(key=lambda server: server.nodeId in self._slow)
         for server in servers:
             # The last one may be slow: there is no other to go on with.
             seconds = None if server is servers[-1] else SERVER_SECONDS
             try:
                 async with asyncio.timeout(seconds):
-                    return await self._client.send(server.nodeId, request)  # type: ignore[no-untyped-call]
+                    answer = await self._client.send(server.nodeId, request)  # type: ignore[no-untyped-call]
             except (KafkaError, TimeoutError) as error:
                 problem = error
+                self._slow.add(server.nodeId)
+            else:
+                self._slow.discard(server.nodeId)
+                return answer
         # What aiokafka raises does not tell why it could not connect; what it would have logged does.
         msg = f"no server of the cluster answers: {self._last_line[-1] if self._last_line else problem}"
         raise ConnectionError(msg) from problem
@@ -223,6 +234,35 @@ class KafkaClient:
             raise NotSentError(LEADER_NOT_AVAILABLE, f"partition {partition} of {topic!r}")
         return leader
 
+    async def answering(self, partitions: Collection[TopicPartition]) -> set[TopicPartition]:
+        """Return the partitions whose leaders answer a question about them."""
+        leaders: defaultdict[int, list[TopicPartition]] = defaultdict(list)
+        for partition in partitions:
+            if (leader := self._leader(partition)) is not None:
+                leaders[leader].append(partition)
+        found: set[TopicPartition] = set()
+        # aiokafka connects to one server at a time.
+        for leader, led in leaders.items():
+            if await self.reaches(leader):
+                with contextlib.suppress(Exception):
+                    async with asyncio.timeout(REACH_SECONDS):
+                        found |= await self._ask_for_ends(leader, led)
+        return found
+
+    async def _ask_for_ends(self, leader: int, partitions: Collection[TopicPartition]) -> set[TopicPartition]:
+        wanted = [(topic, [(partition, LATEST)]) for topic, partition in partitions]
+        answer = await self.ask_leader(leader, OffsetRequest(-1, 0, wanted))
+        return {TopicPartition(topic, number) for topic, led in answer.topics for number, code, *_ in led if code == 0}
+
+    def cut(self, partition: TopicPartition) -> None:
+        """Reset the connection to the leader of a partition: what has not left this machine is not sent any more."""
+        leader = self._leader(partition)
+        connections = self._client._conns  # noqa: SLF001
+        for connection_id in [each for each in connections if each[0] == leader]:
+            connection = connections.pop(connection_id)
+            _reset(connection)
+            connection.close()
+
     async def reaches(self, node: int, seconds: float = REACH_SECONDS) -> bool:
         """Return whether a server of the cluster can be connected to, in so many seconds."""
         with contextlib.suppress(TimeoutError):
@@ -240,8 +280,12 @@ class KafkaClient:
         """Reset all connections. What has not left this machine is not sent any more."""
         # aiokafka closes a connection by first sending what is buffered: the very sends that were given up.
         for connection in list(self._client._conns.values()):  # noqa: SLF001
-            if (writer := connection._writer) is not None:  # noqa: SLF001
-                reset(writer.transport)
+            _reset(connection)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(CLOSE_SECONDS):
                 await self._client.close()  # type: ignore[no-untyped-call]
+
+
+def _reset(connection: Any) -> None:
+    if (writer := connection._writer) is not None:  # noqa: SLF001
+        reset(writer.transport)

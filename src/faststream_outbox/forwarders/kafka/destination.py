@@ -6,6 +6,7 @@ import re
 import time
 from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 from typing import Any, ClassVar
 
 from aiokafka.structs import TopicPartition
@@ -18,9 +19,10 @@ from faststream_outbox._values.wire import wire_headers
 from faststream_outbox.forwarders.batches import behind_refused
 from faststream_outbox.forwarders.connected_destination import ConnectedDestination, Verdicts
 from faststream_outbox.forwarders.kafka.client import KafkaClient, LeaderUnreachableError
-from faststream_outbox.forwarders.kafka.partitioning import PartitionChooser
+from faststream_outbox.forwarders.kafka.partitioning import PartitionChooser, name_of
 from faststream_outbox.forwarders.kafka.sending import PartitionSender
 from faststream_outbox.forwarders.kafka.settings import KafkaSettings
+from faststream_outbox.forwarders.kafka.silence import SILENT_SECONDS, Knocker, SilentError, Watch
 from faststream_outbox.forwarders.kafka.verdicts import KafkaAnswerError, classify, is_of_a_partition
 from faststream_outbox.forwarders.kinds import Address, Wishes
 from faststream_outbox.forwarders.outages import Outages
@@ -28,6 +30,9 @@ from faststream_outbox.forwarders.suspects import Suspects
 
 RETRY_SECONDS = (0.1, 5.0)
 """Between two batches that try whether a partition takes them again: at first, and in the end."""
+
+SOME = 8
+"""Partitions that are asked whether they answer while another one does not."""
 
 LOOK_SECONDS = 0.5
 """How often it is asked at most who leads the partitions that are down."""
@@ -45,22 +50,37 @@ class KafkaDestination(ConnectedDestination[KafkaClient]):
         suspects: See ``ConnectedDestination``.
         send_timeout: See there.
         outages: What its lanes know of partitions that are down.
+        knocker: Finds out for them when a silent partition answers.
     """
 
     SERVER: ClassVar[str] = "Kafka"
 
     def __init__(
-        self, settings: KafkaSettings, suspects: Suspects, send_timeout: float, outages: Outages | None = None
+        self,
+        settings: KafkaSettings,
+        suspects: Suspects,
+        send_timeout: float,
+        outages: Outages | None = None,
+        *,
+        knocker: Knocker | None = None,
     ) -> None:
         super().__init__(suspects, send_timeout)
         self._settings = settings
         self._outages = Outages(RETRY_SECONDS) if outages is None else outages
         self._chooser = PartitionChooser(settings)
+        self._knocker = Knocker(settings, self._outages.due) if knocker is None else knocker
+        self._unanswered: set[TopicPartition] = set()
+        """Partitions that have left a batch of this hand-over without an answer."""
         self._broken_nodes: Collection[int] = ()
         self._looked_at = -math.inf
 
     async def _open(self) -> KafkaClient:
         return KafkaClient(self._settings)
+
+    async def close(self) -> None:
+        """Close what ``connect`` opened, and ask silent partitions no more."""
+        await self._knocker.close()
+        await super().close()
 
     async def _look(self, client: KafkaClient) -> None:
         await client.refresh()
@@ -79,6 +99,13 @@ class KafkaDestination(ConnectedDestination[KafkaClient]):
         return isinstance(error, KafkaAnswerError)
 
     async def _send(self, client: KafkaClient, parcels: Sequence[Parcel], verdicts: Verdicts) -> None:
+        try:
+            await self._send_by_partition(client, parcels, verdicts)
+        finally:
+            self._outages.release(self)
+
+    async def _send_by_partition(self, client: KafkaClient, parcels: Sequence[Parcel], verdicts: Verdicts) -> None:
+        self._unanswered = set()
         topics = self._by_topic(parcels)
         problems = await client.look_up(topics.keys())
         self._broken_nodes = client.broken_nodes
@@ -101,6 +128,9 @@ class KafkaDestination(ConnectedDestination[KafkaClient]):
         for partition, problem in lost.items():
             self._note_down(self._part(client, partition, lost), shares.pop(partition), problem, verdicts)
         await self._send_shares(client, shares, verdicts)
+        for partition in self._unanswered:
+            # By now all others have their answers.
+            client.cut(partition)
 
     async def _send_shares(
         self, client: KafkaClient, shares: Mapping[TopicPartition, Sequence[OutboxRow]], verdicts: Verdicts
@@ -116,8 +146,18 @@ class KafkaDestination(ConnectedDestination[KafkaClient]):
         """Take the shares of partitions out that are down and not to be tried now."""
         for partition in [*shares]:
             part = self._part(client, partition)
-            if part is not None and (outage := self._outages.keeps_back(part)) is not None:
+            if part is None:
+                continue
+            if (outage := self._outages.keeps_back(part) or self._keeps_silent(part, partition)) is not None:
                 _note_waiting(shares.pop(partition), Unsent(outage, part), verdicts, self._has_way_around)
+            elif self._outages.is_down(part):
+                # One lane tries, whatever time that takes.
+                self._outages.hold(part, self)
+
+    def _keeps_silent(self, part: str, partition: TopicPartition) -> Exception | None:
+        """Return what is wrong with a partition that has given no answer, until it has answered a question."""
+        error = self._outages.error_of(part)
+        return error if isinstance(error, SilentError) and not self._knocker.has_answered(partition) else None
 
     async def _send_to(
         self, client: KafkaClient, partition: TopicPartition, rows: Sequence[OutboxRow], verdicts: Verdicts
@@ -135,15 +175,46 @@ class KafkaDestination(ConnectedDestination[KafkaClient]):
         verdicts: Verdicts,
     ) -> None:
         """Send rows, and note whether the partition takes them."""
-        await sender.send(rows)
+        try:
+            async with asyncio.timeout(None) as limit:
+                watch = Watch(limit, partial(self._is_silent, client, partition, time.monotonic()))
+                try:
+                    await sender.send(rows)
+                finally:
+                    watch.end()
+        except TimeoutError:
+            self._give_up(client, partition, rows, verdicts)
+            return
         if sender.outage is None:
+            self._knocker.taken(partition)
             if self._outages:
                 self._outages.over(name_of(partition))
             return
         part = self._part(client, partition)
-        if part is not None and await is_of_a_partition_alone(client, partition, sender.outage):
+        if part is not None and self._outages.is_held_by(self, part) and isinstance(sender.outage, TimeoutError):
+            self._give_up(client, partition, rows, verdicts)
+        elif part is not None and await is_of_a_partition_alone(client, partition, sender.outage):
             unsent = [row for row in rows if isinstance(verdicts[row.id], Unsent)]
             self._note_down(part, unsent, sender.outage, verdicts)
+
+    async def _is_silent(self, client: KafkaClient, partition: TopicPartition, since: float) -> bool:
+        """Return whether it is in vain to wait for an answer, and keeps rows of other partitions waiting."""
+        part = self._part(client, partition)
+        if part is None or self._outages.is_held_by(self, part):
+            # A lane that tries a partition waits as long as it takes: it has answered a question.
+            return False
+        topic = self._settings.topic
+        others = {TopicPartition(topic, number) for number in client.available_partitions(topic)} - {partition}
+        return await self._knocker.is_alone(partition, [*others][:SOME], since)
+
+    def _give_up(
+        self, client: KafkaClient, partition: TopicPartition, rows: Sequence[OutboxRow], verdicts: Verdicts
+    ) -> None:
+        """Note that rows get no answer; the batch on its way does not leave this machine any more."""
+        self._unanswered.add(partition)
+        self._knocker.gave_up(partition)
+        unsent = [row for row in rows if isinstance(verdicts.get(row.id, Unsent()), Unsent)]
+        self._note_down(self._part(client, partition), unsent, SilentError(partition, SILENT_SECONDS), verdicts)
 
     def _part(
         self, client: KafkaClient, partition: TopicPartition, lost: Collection[TopicPartition] = ()
@@ -207,10 +278,11 @@ def address_of(publisher: Any, wishes: Wishes) -> Address:
         from faststream_outbox.forwarders.kafka import exact  # noqa: PLC0415
 
         return exact.address_of(settings, suspects, outages, wishes.exactly_once, wishes.log)
+    knocker = Knocker(settings, outages.due)
     return Address(
         f"kafka:{settings.topic}",
         settings.request_timeout,
-        lambda seconds: KafkaDestination(settings, suspects, seconds, outages),
+        lambda seconds: KafkaDestination(settings, suspects, seconds, outages, knocker=knocker),
         outages,
         is_divided=True,
     )
@@ -221,11 +293,6 @@ async def is_of_a_partition_alone(client: KafkaClient, partition: TopicPartition
     if isinstance(error, LeaderUnreachableError):
         return await client.reaches_others(partition)
     return is_of_a_partition(error)
-
-
-def name_of(partition: TopicPartition) -> str:
-    """Return what a partition is called in a status and in the log."""
-    return f"{partition.topic}[{partition.partition}]"
 
 
 def _note_waiting(

@@ -4,12 +4,19 @@ import random
 from collections import defaultdict
 from collections.abc import MutableMapping, Sequence
 
+from aiokafka.structs import TopicPartition
+
 from faststream_outbox._values.outcome import Refused, Verdict
 from faststream_outbox._values.row import OutboxRow
 from faststream_outbox.forwarders.kafka.settings import KafkaSettings
 
 RUN = 64
 """Rows without a key, one behind the other, that go to the same partition where each has one of its own."""
+
+
+def name_of(partition: TopicPartition) -> str:
+    """Return what a partition is called in a status and in the log."""
+    return f"{partition.topic}[{partition.partition}]"
 
 
 class PartitionChooser:

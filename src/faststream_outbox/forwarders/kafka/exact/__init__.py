@@ -8,6 +8,7 @@ from faststream_outbox._engine.health import Log
 from faststream_outbox.forwarders.kafka.exact.destination import ExactKafkaDestination
 from faststream_outbox.forwarders.kafka.exact.positions import Books
 from faststream_outbox.forwarders.kafka.settings import KafkaSettings
+from faststream_outbox.forwarders.kafka.silence import Knocker
 from faststream_outbox.forwarders.kinds import Address, PositionKeeper
 from faststream_outbox.forwarders.outages import Outages
 from faststream_outbox.forwarders.suspects import Suspects
@@ -17,11 +18,12 @@ def address_of(
     settings: KafkaSettings, suspects: Suspects, outages: Outages, keeping: PositionKeeper, log: Log
 ) -> Address:
     """Return a topic as a destination that takes each row once."""
+    knocker = Knocker(settings, outages.due)
     books = Books(keeping.forwarder, keeping.store, log)
     return Address(
         f"kafka:{settings.topic}",
         settings.request_timeout,
-        lambda seconds: ExactKafkaDestination(settings, suspects, seconds, books, outages),
+        lambda seconds: ExactKafkaDestination(settings, suspects, seconds, books, outages, knocker=knocker),
         outages,
         is_divided=True,
         maybe_repeated=lambda: books.maybe_repeated,

@@ -16,13 +16,14 @@ from faststream_outbox.forwarders.batches import behind_refused
 from faststream_outbox.forwarders.connected_destination import Verdicts
 from faststream_outbox.forwarders.doubt import InDoubtError
 from faststream_outbox.forwarders.kafka.client import KafkaClient
-from faststream_outbox.forwarders.kafka.destination import KafkaDestination, is_of_a_partition_alone, name_of
+from faststream_outbox.forwarders.kafka.destination import KafkaDestination, is_of_a_partition_alone
 from faststream_outbox.forwarders.kafka.exact.book import ROUTING_BITS, Route
 from faststream_outbox.forwarders.kafka.exact.leaders import Leaders
 from faststream_outbox.forwarders.kafka.exact.positions import Books, LanePositions
 from faststream_outbox.forwarders.kafka.exact.sending import ExactPartitionSender
-from faststream_outbox.forwarders.kafka.partitioning import SteadyPartitionChooser
+from faststream_outbox.forwarders.kafka.partitioning import SteadyPartitionChooser, name_of
 from faststream_outbox.forwarders.kafka.settings import KafkaSettings
+from faststream_outbox.forwarders.kafka.silence import Knocker
 from faststream_outbox.forwarders.kafka.verdicts import KafkaAnswerError, is_of_a_topic
 from faststream_outbox.forwarders.outages import Outages
 from faststream_outbox.forwarders.suspects import Suspects
@@ -45,6 +46,7 @@ class ExactKafkaDestination(KafkaDestination):
         send_timeout: See there.
         books: What the lanes of the forwarder know of its shards.
         outages: See there.
+        knocker: See there.
     """
 
     def __init__(
@@ -54,8 +56,10 @@ class ExactKafkaDestination(KafkaDestination):
         send_timeout: float,
         books: Books,
         outages: Outages | None = None,
+        *,
+        knocker: Knocker | None = None,
     ) -> None:
-        super().__init__(settings, suspects, send_timeout, outages)
+        super().__init__(settings, suspects, send_timeout, outages, knocker=knocker)
         self._chooser = SteadyPartitionChooser(settings)
         self._books = books
         self.positions = LanePositions(books)
@@ -74,7 +78,11 @@ class ExactKafkaDestination(KafkaDestination):
         return Route(settings.topic, crc32(repr(choice).encode()) % ((1 << ROUTING_BITS) - 1) + 1)
 
     def _is_down(self, part: Part) -> bool:
-        return bool(self._outages) and self._outages.is_to_wait(name_of(TopicPartition(*part)))
+        if not self._outages:
+            return False
+        partition = TopicPartition(*part)
+        name = name_of(partition)
+        return self._outages.is_to_wait(name) or self._keeps_silent(name, partition) is not None
 
     async def _look(self, client: KafkaClient) -> None:
         await super()._look(client)
