@@ -32,7 +32,9 @@ LANGUAGES = {".py": "python", ".sql": "sql", ".yaml": "yaml", ".yml": "yaml", ".
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Returns the files of the site with the pages from outside, and one for each file that a page links to."""
     for path, name in PAGES.items():
-        files.append(File.generated(config, name, content=(ROOT / path).read_text("utf-8")))
+        # Beside the first page there is nothing to list.
+        before = "---\nhide:\n  - navigation\n---\n\n" if name == "index.md" else ""
+        files.append(File.generated(config, name, content=before + (ROOT / path).read_text("utf-8")))
     files.append(File.generated(config, "assets/icon.svg", abs_src_path=str(ROOT / "demo" / "static" / "icon.svg")))
     shown = {
         target for file in files.documentation_pages() for target in _targets(file) if _of_the_site(target) is None
