@@ -27,6 +27,7 @@ from faststream_outbox._values.row import OutboxRow
 from faststream_outbox._values.run import Run
 from faststream_outbox._values.shard import Shard
 from faststream_outbox._values.staged import Noted, StagedMessage
+from faststream_outbox.checks import MAX_COUNT
 
 RESCUED_AT_ONCE = 3
 """A row whose holder is gone is due at once, up to so many deliveries. After more it may be the row that ends its
@@ -195,8 +196,10 @@ class Writer(Protocol):
 class DeadLetterStore(Protocol):
     """What people do with rows that failed for good. ``session`` is the caller's, or None: a transaction of its own."""
 
-    async def list(self, session: Any, selection: Selection, *, limit: int) -> Sequence[DeadLetter]:
-        """Look at dead letters, the oldest first."""
+    async def list(
+        self, session: Any, selection: Selection, *, limit: int, max_bytes: int = MAX_COUNT
+    ) -> Sequence[DeadLetter]:
+        """Look at dead letters, the oldest first, with up to ``max_bytes`` of each payload."""
 
     async def count(self, session: Any, selection: Selection) -> int:
         """Count dead letters."""

@@ -18,6 +18,8 @@ class DeadLetter:
     """What the last attempt raised."""
     holds_key: bool = False
     """Whether the later rows of its key wait until it is replayed or discarded (``hold_key=True``)."""
+    size: int | None = None
+    """Bytes of the whole payload, of which ``row`` may have a part (``list(..., max_bytes=)``)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,5 +37,7 @@ class Selection:
     """Earlier than so long ago, by the database's clock."""
     exception: str | None = None
     """A part of the exception's text."""
+    kind: str | None = None
+    """The exception's type, as ``DeadLetterGroup.kind`` has it; empty for those without an exception."""
     ids: tuple[int, ...] | None = None
     """With one of these ids."""

@@ -47,6 +47,10 @@ class TableFacts:
     has_row_security: bool
     triggers: Sequence[str]
     """Enabled triggers of the owner's own."""
+    rows_inserted: int = 0
+    """Since the server's statistics began: two looks give the rows that were written in between."""
+    rows_deleted: int = 0
+    """Since the server's statistics began: rows that were delivered, moved or discarded."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,7 +13,7 @@ from faststream_outbox._values.control import Note
 from faststream_outbox._values.dead_letter import DeadLetter, Selection
 from faststream_outbox._values.figures import DeadLetterGroups
 from faststream_outbox.admin.pausing import check_words
-from faststream_outbox.checks import check_options, require_count, require_text
+from faststream_outbox.checks import MAX_COUNT, check_options, require_count, require_text
 from faststream_outbox.exceptions import ConfigError
 
 DEFAULT_LIMIT = 1000
@@ -59,6 +59,9 @@ class DeadLetterOptions(TypedDict, total=False):
     exception: str | None
     """Whose exception's text contains this."""
 
+    kind: str | None
+    """Whose exception has this type, as ``groups`` shows it; empty for those without an exception."""
+
     ids: Sequence[int] | None
     """With one of these ids; where ids began anew, several letters may have one."""
 
@@ -85,6 +88,7 @@ class DeadLetters:
         *,
         session: AnySession | None = None,
         limit: int = 100,
+        max_bytes: int = MAX_COUNT,
         **options: Unpack[DeadLetterOptions],
     ) -> Sequence[DeadLetter]:
         """Look at dead letters, the oldest first. Takes no lock.
@@ -92,13 +96,15 @@ class DeadLetters:
         Args:
             session: The transaction to read in; None: one of its own.
             limit: The most to return.
+            max_bytes: How much to read of each payload; ``size`` of a letter is that of the whole.
             **options: See ``DeadLetterOptions``.
 
         Raises:
             ConfigError: An option or the limit cannot be.
             InvalidSessionError: ``session`` cannot be used.
         """
-        return await self._store.list(session, _selection("list", options), limit=_checked(limit))
+        max_bytes = require_count("max_bytes", max_bytes)
+        return await self._store.list(session, _selection("list", options), limit=_checked(limit), max_bytes=max_bytes)
 
     async def count(self, *, session: AnySession | None = None, **options: Unpack[DeadLetterOptions]) -> int:
         """Count dead letters; see ``list``."""
@@ -262,7 +268,7 @@ def _selection(method: str, options: DeadLetterOptions) -> Selection:
         if moment is not None and (not isinstance(moment, datetime) or moment.utcoffset() is None):
             msg = f"{name}: must be a timezone-aware datetime, got {moment!r}"
             raise ConfigError(msg)
-    for name in ("queue", "key", "reason", "exception"):
+    for name in ("queue", "key", "reason", "exception", "kind"):
         require_text(name, options.get(name))
     older_than: Any = options.get("older_than")
     if older_than is not None and not isinstance(older_than, timedelta):

@@ -25,6 +25,7 @@ OPTIONS: dict[str, tuple[Any, Any]] = {
     "ids": (Annotated[list[int] | None, _option("With this id; may be given several times.", "--id")], None),
     "reason": (Annotated[str | None, _option("That failed for this reason, such as retries_exhausted.")], None),
     "exception": (Annotated[str | None, _option("Whose exception's text contains this, such as TimeoutError.")], None),
+    "kind": (Annotated[str | None, _option("Whose exception has just this type, as dead groups shows it.")], None),
     "failed_after": (Annotated[str | None, _option("That failed then or later: 2030-01-31T15:00, in UTC.")], None),
     "failed_before": (Annotated[str | None, _option("That failed before then.")], None),
     "older_than": (Annotated[str | None, _option("That failed longer ago than this: 90s, 15min, 2h, 7d.")], None),
@@ -40,6 +41,7 @@ class Choice:
     ids: list[int] | None
     reason: str | None
     exception: str | None
+    kind: str | None
     failed_after: str | None
     failed_before: str | None
     older_than: str | None
@@ -55,6 +57,7 @@ class Choice:
             key=self.key,
             reason=self.reason,
             exception=self.exception,
+            kind=self.kind,
             failed_after=read_moment("--failed-after", self.failed_after),
             failed_before=read_moment("--failed-before", self.failed_before),
             older_than=read_span("--older-than", self.older_than),

@@ -33,6 +33,21 @@ class DeadLetters:
             assert await subject.dead_letters.count(None, selection) == len(expected)
         assert len(await subject.dead_letters.list(None, Selection(), limit=2)) == 2
 
+    async def test_dead_letters_are_found_by_the_type_that_groups_show(self, subject: Subject) -> None:
+        await die(subject, (draft("a"), "rejected"), (draft("a"), "rejected"))
+        [group] = (await subject.dead_letters.groups(None, Selection(), limit=10, at_most=10)).groups
+        assert group.kind == "of what it died"
+        assert await subject.dead_letters.count(None, Selection(kind=group.kind)) == 2
+        assert await subject.dead_letters.count(None, Selection(kind="of what")) == 0, "a part of it is another type"
+        assert await subject.dead_letters.count(None, Selection(kind="")) == 0, "they have an exception"
+
+    async def test_a_look_at_a_dead_letter_may_be_at_a_part_of_its_body(self, subject: Subject) -> None:
+        await die(subject, (draft(body=b"0123456789"), "rejected"))
+        [whole] = await subject.dead_letters.list(None, Selection(), limit=1)
+        [part] = await subject.dead_letters.list(None, Selection(), limit=1, max_bytes=4)
+        assert (whole.row.payload, whole.size) == (b"0123456789", 10)
+        assert (part.row.payload, part.size) == (b"0123", 10)
+
     async def test_a_replayed_dead_letter_is_the_same_message_with_fresh_attempts(self, subject: Subject) -> None:
         message = draft(key="k", body=b"\x00bytes", headers={"a": "b"}, idempotency_key="identity")
         [dead] = await die(subject, (message, "rejected"))

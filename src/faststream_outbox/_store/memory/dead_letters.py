@@ -1,6 +1,7 @@
 """Dead letters of the store in memory."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -9,6 +10,7 @@ from faststream_outbox._store.memory.store import MemoryStore
 from faststream_outbox._values.control import Note
 from faststream_outbox._values.dead_letter import DeadLetter, Selection
 from faststream_outbox._values.figures import Count, DeadLetterGroup, DeadLetterGroups
+from faststream_outbox.checks import MAX_COUNT
 
 
 class MemoryDeadLetters:
@@ -17,8 +19,13 @@ class MemoryDeadLetters:
     def __init__(self, store: MemoryStore) -> None:
         self._store = store
 
-    async def list(self, session: Any, selection: Selection, *, limit: int) -> Sequence[DeadLetter]:
-        return self._selected(selection)[:limit]
+    async def list(
+        self, session: Any, selection: Selection, *, limit: int, max_bytes: int = MAX_COUNT
+    ) -> Sequence[DeadLetter]:
+        return [
+            replace(letter, row=letter.row._replace(payload=letter.row.payload[:max_bytes]))
+            for letter in self._selected(selection)[:limit]
+        ]
 
     async def count(self, session: Any, selection: Selection) -> int:
         return len(self._selected(selection))
@@ -64,6 +71,7 @@ class MemoryDeadLetters:
                 reason=dead.reason,
                 exception=dead.exception,
                 holds_key=dead.holds_key,
+                size=len(row.payload),
             )
             for row, dead in self._store.dead_letters
         ]
@@ -98,5 +106,6 @@ def _agrees(letter: DeadLetter, selection: Selection) -> bool:
         and (selection.failed_before is None or letter.failed_at < selection.failed_before)
         and (selection.older_than is None or letter.failed_at < utc_now() - selection.older_than)
         and (selection.exception is None or selection.exception in (letter.exception or ""))
+        and selection.kind in (None, _kind(letter) or "")
         and (selection.ids is None or letter.row.id in selection.ids)
     )

@@ -18,6 +18,7 @@ from faststream_outbox._store.postgres.tenants import translated
 from faststream_outbox._values.control import Note
 from faststream_outbox._values.dead_letter import DeadLetter, Selection
 from faststream_outbox._values.figures import Count, DeadLetterGroup, DeadLetterGroups
+from faststream_outbox.checks import MAX_COUNT
 
 T = TypeVar("T")
 
@@ -48,8 +49,10 @@ class PostgresDeadLetters:
         self._statements = PeopleStatements(outbox_table, dlq_table)
         self._channel = channel_of(outbox_table)
 
-    async def list(self, session: Any, selection: Selection, *, limit: int) -> Sequence[DeadLetter]:
-        parameters = {**asdict(selection), "limit": limit}
+    async def list(
+        self, session: Any, selection: Selection, *, limit: int, max_bytes: int = MAX_COUNT
+    ) -> Sequence[DeadLetter]:
+        parameters = {**asdict(selection), "limit": limit, "max_bytes": max_bytes}
         return await self._run(
             session,
             lambda conn: _to_dead_letters(conn.execute(self._statements.dead_letters_list, parameters).all()),
@@ -127,6 +130,7 @@ def _to_dead_letters(records: Sequence[Row[Any]]) -> list[DeadLetter]:
             reason=record.failure_reason,
             exception=record.last_exception,
             holds_key=record.holds_key,
+            size=record.size,
         )
         for row, record in zip(to_rows(records), records, strict=True)
     ]

@@ -129,6 +129,8 @@ _SELECTED = """d.failed_at IS NOT NULL
       AND (CAST(:failed_before AS timestamptz) IS NULL OR d.failed_at < CAST(:failed_before AS timestamptz))
       AND (CAST(:older_than AS interval) IS NULL OR d.failed_at < statement_timestamp() - CAST(:older_than AS interval))
       AND (CAST(:exception AS text) IS NULL OR strpos(d.last_exception, CAST(:exception AS text)) > 0)
+      AND (CAST(:kind AS text) IS NULL
+          OR COALESCE(split_part(split_part(d.last_exception, chr(10), 1), ':', 1), '') = CAST(:kind AS text))
       AND (CAST(:ids AS bigint[]) IS NULL OR d.id = ANY (CAST(:ids AS bigint[])))"""
 
 _NO_LETTERS = "(SELECT CAST(NULL AS text) AS queue WHERE false)"

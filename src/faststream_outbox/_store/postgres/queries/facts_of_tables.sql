@@ -9,7 +9,8 @@ SELECT given.name AS table, CAST(class.reltuples AS bigint) AS estimated_rows, C
         FROM pg_trigger
         WHERE tgrelid = class.oid AND NOT tgisinternal AND tgenabled <> 'D'
         ORDER BY tgname
-    ) AS triggers
+    ) AS triggers,
+    COALESCE(stat.n_tup_ins, 0) AS rows_inserted, COALESCE(stat.n_tup_del, 0) AS rows_deleted
 FROM unnest(CAST(:tables AS text[])) WITH ORDINALITY AS given (name, number)
 JOIN pg_class AS class ON class.oid = to_regclass(given.name)
 LEFT JOIN pg_stat_user_tables AS stat ON stat.relid = class.oid
