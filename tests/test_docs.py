@@ -124,6 +124,18 @@ def test_the_guide_to_observing_lists_each_metric() -> None:
     assert listed == there
 
 
+async def test_the_guide_to_the_page(quickstart: dict[str, Any], tmp_path: Path) -> None:
+    run_page("page", quickstart, tmp_path)
+
+    paths = quickstart["app"].openapi()["paths"]
+    listed = re.search(r"^## REST\n(.+?)```", (DOCS / "page.md").read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    assert listed
+    for path in paths:
+        if path.startswith("/outbox/api/"):
+            shown = path.removeprefix("/outbox/api/").replace("{letter_id}", "{id}")
+            assert f"`{shown}`" in listed[1].replace("GET /outbox/api/", ""), path
+
+
 async def test_the_guide_to_exactly_once(quickstart: dict[str, Any], tmp_path: Path) -> None:
     run_page("exactly-once", quickstart, tmp_path)
 

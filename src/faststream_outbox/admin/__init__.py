@@ -1,5 +1,7 @@
 """What people who run an outbox ask of it and do with it, from an engine and the names of its tables."""
 
+from typing import TYPE_CHECKING, Any
+
 from sqlalchemy import Table
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -22,6 +24,9 @@ from faststream_outbox.admin.admin import OutboxAdmin
 from faststream_outbox.admin.dead_letters import DeadLetters
 from faststream_outbox.admin.json_form import to_json
 
+if TYPE_CHECKING:
+    from faststream_outbox.admin.page.router import make_admin_router
+
 __all__ = (
     "AuditLine",
     "Count",
@@ -37,8 +42,19 @@ __all__ = (
     "SeenRow",
     "StoredPause",
     "make_admin",
+    "make_admin_router",
     "to_json",
 )
+
+
+def __getattr__(name: str) -> Any:
+    """Import the page on its first use, since it needs FastAPI and Jinja, which nothing else here does."""
+    if name == "make_admin_router":
+        from faststream_outbox.admin.page import make_admin_router  # noqa: PLC0415 - see above
+
+        return make_admin_router
+    msg = f"module {__name__!r} has no attribute {name!r}"
+    raise AttributeError(msg)
 
 
 def make_admin(

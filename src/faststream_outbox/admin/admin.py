@@ -11,6 +11,7 @@ from faststream_outbox._store.controls import ControlStore
 from faststream_outbox._store.protocol import DeadLetterStore, Examiner, Onlooker
 from faststream_outbox._values.control import AuditLine, StoredPause
 from faststream_outbox._values.explanation import Explanation
+from faststream_outbox._values.facts import TableFacts
 from faststream_outbox._values.figures import QueueFigures, RowState, SeenRow
 from faststream_outbox._values.finding import Finding
 from faststream_outbox._values.overview import Overview
@@ -216,6 +217,10 @@ class OutboxAdmin:
     async def has_table(self, table: Table) -> bool:
         """Return whether the database has a table of this name."""
         return await self._examiner.has_table(table)
+
+    async def tables(self) -> Sequence[TableFacts]:
+        """Return what the server's statistics say of the tables, the outbox table first."""
+        return await self._examiner.tables()
 
     async def differences(self) -> Mapping[str, Sequence[str]]:
         """Return, for each table that is not as it is declared, in what it differs; see ``validate_schema``."""

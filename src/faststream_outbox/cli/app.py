@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from faststream_outbox.cli import checks, ddl, dead, looks, pausing
+from faststream_outbox.cli import checks, ddl, dead, looks, page, pausing
 from faststream_outbox.cli.command import Command, command
 from faststream_outbox.cli.relay import relay
 
@@ -55,6 +55,7 @@ _COMMANDS: Sequence[tuple[str, Command]] = (
     ("resume", pausing.resume),
     ("pauses", pausing.pauses),
     ("audit", pausing.audit),
+    ("page", page.page),
 )
 _OF_DEAD_LETTERS: Sequence[tuple[str, Command]] = (
     ("list", dead.list_),

@@ -1,0 +1,1 @@
+"""The page and the REST API on a real PostgreSQL, and in a browser."""

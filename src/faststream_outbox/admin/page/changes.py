@@ -1,0 +1,45 @@
+"""Replays and discards a bounded number of dead letters, so that a request ends."""
+
+import time
+from contextlib import aclosing
+from typing import Any, NamedTuple
+
+from faststream_outbox.admin.dead_letters import DeadLetterOptions, DeadLetters
+
+MOST = 10_000
+MOST_SECONDS = 20.0
+"""Proxies give up on an answer after a minute or less."""
+
+BATCH = 500
+
+
+class Change(NamedTuple):
+    """What was done."""
+
+    done: int
+    left: int
+    """How many of those that were meant are still dead letters."""
+
+
+async def change(
+    dead_letters: DeadLetters, action: str, options: DeadLetterOptions, *, by: str, why: str | None, most: int = MOST
+) -> Change:
+    """Replay or discard up to ``most`` dead letters, in transactions of 500, for up to 20 seconds.
+
+    Args:
+        dead_letters: Where they are.
+        action: ``replay`` or ``discard``.
+        options: Which of them are meant.
+        by: Who does it.
+        why: What for.
+        most: The most to change.
+    """
+    until = time.monotonic() + MOST_SECONDS
+    work: Any = dead_letters.replay_all if action == "replay" else dead_letters.discard_all
+    batch = min(BATCH, most)
+    done = 0
+    async with aclosing(work(batch=batch, by=by, why=why or None, **options)) as changes:
+        async for done in changes:
+            if done + batch > most or time.monotonic() > until:
+                break
+    return Change(done, await dead_letters.count(**options))
