@@ -20,13 +20,23 @@ from sqlalchemy.ext.asyncio import (
     create_async_engine,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, scoped_session, sessionmaker
+from sqlalchemy.pool import NullPool
 
-from faststream_outbox import InvalidMessageError, InvalidSessionError, NotWrittenError, OutboxBroker, StagedMessage
+from faststream_outbox import (
+    ConfigError,
+    InvalidMessageError,
+    InvalidSessionError,
+    NotWrittenError,
+    OutboxBroker,
+    StagedMessage,
+)
+from faststream_outbox._faststream import DefaultCodec
+from faststream_outbox._store.postgres.listener import channel_of
 from integration.faults.proxy import TcpProxy
 from integration.servers.process import LOOPBACK
 
 from .conftest import MakeBroker
-from .observing import LogLines, Table, Traffic
+from .observing import LogLines, Table, Traffic, eventually
 
 Stage = Callable[..., StagedMessage]
 
@@ -115,24 +125,19 @@ async def test_each_row_holds_all_that_was_said(stage: Stage, engine: AsyncEngin
     assert (third.next_attempt_at, third.deduplicate) == (None, False)
 
 
-async def test_each_queue_is_woken_once(make_broker: MakeBroker, engine: AsyncEngine) -> None:
-    broker, heard = make_broker(), []
-
-    @broker.subscriber("orders")
-    async def handle_order(body: dict[str, int]) -> None:
-        heard.append(("orders", body["n"]))
-
-    @broker.subscriber("mails")
-    async def handle_mail(body: dict[str, int]) -> None:
-        heard.append(("mails", body["n"]))
-
-    await broker.start()
-    async with AsyncSession(engine) as session, session.begin():
-        for n in range(3):
-            broker.stage({"n": n}, queue="orders", session=session)
-            broker.stage({"n": n}, queue="mails", session=session)
-    await broker.wait_until_drained(timeout=5)
-    assert sorted(heard) == [(queue, n) for queue in ("mails", "orders") for n in range(3)]
+async def test_each_queue_is_woken_once(stage: Stage, engine: AsyncEngine, outbox_table: SqlTable) -> None:
+    heard: list[str] = []
+    async with engine.connect() as connection:
+        driver: Any = (await connection.get_raw_connection()).driver_connection
+        await driver.add_listener(channel_of(outbox_table), lambda *notification: heard.append(notification[-1]))
+        async with AsyncSession(engine) as session, session.begin():
+            for n in range(3):
+                stage(session, n, queue="orders")
+                stage(session, n, queue="mails")
+        await eventually(lambda: len(heard) == 2)
+        await driver.fetchval("SELECT 1")
+        await connection.invalidate()
+    assert sorted(heard) == ["mails", "orders"]
 
 
 @pytest.mark.parametrize("kind", ["Session", "scoped_session", "AsyncSession", "async_scoped_session"])
@@ -264,6 +269,19 @@ async def test_a_savepoint_takes_its_own_along(
     assert not gone.is_written
 
 
+async def test_a_flush_in_a_savepoint_writes_nothing_that_its_rollback_would_take(
+    stage: Stage, engine: AsyncEngine, table: Table
+) -> None:
+    async with AsyncSession(engine) as session, session.begin():
+        staged = stage(session, 1)
+        savepoint = await session.begin_nested()
+        session.add(Order(id=1))
+        await session.flush()
+        assert not staged.is_written
+        await savepoint.rollback()
+    assert await bodies(table) == numbered(1)
+
+
 async def test_a_savepoint_that_the_commit_finds_open(stage: Stage, sync_engine: Engine, table: Table) -> None:
     with Session(sync_engine) as session:
         outer = session.begin()
@@ -369,7 +387,12 @@ async def test_a_commit_that_a_listener_has_stopped_is_tried_again(
     def refuse(_session: Session) -> None:
         raise ValueError("not yet")
 
-    async with AsyncSession(engine) as session:
+    unused = create_async_engine(engine.url, poolclass=NullPool)
+    async with AsyncSession(unused) as session:
+        session.add(Order(id=1))
+        # There is no connection yet, and here nothing can wait for one.
+        with listening(session.sync_session, "before_commit", refuse), pytest.raises(ValueError, match="not yet"):
+            await session.commit()
         stage(session, 1)
         with listening(session.sync_session, "before_commit", refuse), pytest.raises(ValueError, match="not yet"):
             await session.commit()
@@ -526,8 +549,10 @@ async def test_a_session_on_a_connection_of_the_caller(
                 session.add(Order(id=1))
                 session.commit()
             else:
+                session.add(Order(id=1))
+                if when == "before_commit":
+                    session.flush()
                 with listening(session, when, lambda session, *_: stage(session)):
-                    session.add(Order(id=1))
                     session.commit()
             assert rows(connection) == 1
         outer.rollback()
@@ -737,10 +762,16 @@ async def test_a_middleware_that_waits_is_refused_by_name(
             await asyncio.sleep(0.001)
             return await call_next(cmd)
 
-    broker = make_broker(middlewares=[Limiter])
+    class SlowCodec(DefaultCodec):
+        async def encode(self, *args: Any, **options: Any) -> Any:
+            await asyncio.sleep(0.001)
+
+    broker, slow = make_broker(middlewares=[Limiter]), make_broker(codec=SlowCodec())
     async with AsyncSession(engine) as session, session.begin():
-        with pytest.raises(Exception, match=r"stage cannot wait for a publish middleware.*Limiter\.publish_scope"):
+        with pytest.raises(ConfigError, match=r"a publish middleware that waits \(.*Limiter\.publish_scope > sleep\)"):
             broker.stage({}, queue="orders", session=session)
+        with pytest.raises(ConfigError, match=r"the broker's codec .*SlowCodec\.encode > sleep\)"):
+            slow.stage({}, queue="orders", session=session)
     assert await table.is_empty()
 
 

@@ -178,9 +178,11 @@ class OutboxPublishMixin(BrokerPublishMixin[Delivery]):
             **options,
         )
         stage: Any = self._outbox_producer.stage
-        for middleware in self.middlewares[::-1]:
+        for middleware in reversed(self.middlewares):
             stage = partial(middleware(None, context=self.context).publish_scope, stage)
-        result = finish(stage(cmd), refusal="stage cannot wait for a publish middleware of the broker that awaits")
+        result = finish(
+            stage(cmd), refusal="stage cannot wait for the broker's codec or a publish middleware that waits"
+        )
         if isinstance(result, StagedMessage):
             return result
         # A middleware has kept the message, which is then never written.

@@ -81,13 +81,13 @@ class OutboxProducer(ProducerProto[OutboxPublishCommand]):
     def publish_sync(self, cmd: OutboxPublishCommand) -> int | None:
         """Write one row as ``publish`` does, for a caller that cannot await."""
         began = time.monotonic()
-        encoded = self._encode_now(cmd.body, "publish_sync")
+        encoded = self._encode_now(cmd.body)
         draft = self._drafter(cmd).draft(*encoded)
         return self._noted(cmd, began, self.writer.insert_sync(cmd.session, draft))
 
     async def stage(self, cmd: OutboxPublishCommand) -> StagedMessage:
-        """Encode and check one message, and let it wait in the caller's session."""
-        encoded = self._encode_now(cmd.body, "stage")
+        """Encode and check one message, and put it into the caller's session; awaits the codec alone."""
+        encoded = await self._encode(cmd.body, self._serializer())
         draft = self._drafter(cmd).draft(*encoded)
         message = StagedMessage(draft.queue, draft.idempotency_key)
         self.writer.stage(cmd.session, draft, message, self._note)
@@ -143,9 +143,8 @@ class OutboxProducer(ProducerProto[OutboxPublishCommand]):
             check_finite(body, payload)
         return payload, content_type
 
-    def _encode_now(self, body: Any, call: str) -> tuple[bytes, str | None]:
-        codec = type(self.codec).__name__
-        refusal = f"{call} cannot wait for the broker's codec {codec}, whose encode awaits"
+    def _encode_now(self, body: Any) -> tuple[bytes, str | None]:
+        refusal = f"publish_sync cannot wait for the broker's codec {type(self.codec).__name__}, whose encode awaits"
         return finish(self._encode(body, self._serializer()), refusal=refusal)
 
     def _drafter(self, cmd: OutboxPublishCommand, *, expected: int = 1) -> Drafter:
