@@ -1,5 +1,6 @@
 -- How many of the rows that an INSERT was to write are neither among those that it wrote nor live duplicates: something
 -- else than the identity of a message was in the way. Without its message, a copy is not missed.
+-- The look for a timer is no EXISTS, since PostgreSQL could read the whole table once for all messages to answer that.
 WITH written AS MATERIALIZED (
     SELECT queue, idempotency_key FROM {table} WHERE id = ANY (CAST(:ids AS bigint[]))
 )
@@ -23,5 +24,5 @@ WHERE {planned_anew}
   )
   AND NOT (
     m.timer_id IS NOT NULL
-    AND EXISTS (SELECT FROM {table} AS t WHERE t.queue = m.queue AND t.timer_id = m.timer_id)
+    AND COALESCE((SELECT true FROM {table} AS t WHERE t.queue = m.queue AND t.timer_id = m.timer_id LIMIT 1), false)
   )
