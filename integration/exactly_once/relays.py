@@ -40,11 +40,13 @@ class RelayProcess:
 
 
 @asynccontextmanager
-async def relay_process(database_url: str, **options: Any) -> AsyncIterator[RelayProcess]:
+async def relay_process(
+    database_url: str, *, module: str = "integration.exactly_once.process", **options: Any
+) -> AsyncIterator[RelayProcess]:
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
-        "integration.exactly_once.process",
+        module,
         json.dumps(options),
         env={**os.environ, "DATABASE_URL": database_url},
         stdout=asyncio.subprocess.PIPE,

@@ -28,6 +28,8 @@ class Destinations(NamedTuple):
     """Whether rows go to several of these parts without a transform."""
     maybe_repeated: Callable[[], int] = int
     """Returns how often it could not be known whether messages were sent before."""
+    maybe_lost: Callable[[], int] = int
+    """Returns how often the destination has lost what it had acknowledged, as far as it shows."""
 
 
 def check_envelope(envelope: Any) -> Envelope | None:
@@ -93,4 +95,5 @@ def create_destinations(
         Outages() if address.outages is None else address.outages,
         address.is_divided,
         address.maybe_repeated,
+        address.maybe_lost,
     )

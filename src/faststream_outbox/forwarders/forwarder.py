@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from typing_extensions import Unpack
@@ -92,7 +92,7 @@ class OutboxForwarder:
         self._count_nacks = require_flag("count_nacks", options.get("count_nacks", False))
         self.exactly_once = require_flag("exactly_once", options.get("exactly_once", False))
         """Whether it keeps how far it has come, to send each message once."""
-        self._maybe_repeated: Callable[[], int] = int
+        self._made: Destinations | None = None
         retry = options.get("retry_strategy")
         self._failure = FailurePolicy(
             retry=DEFAULT_RETRY if retry is None else as_strategy(retry),
@@ -222,7 +222,8 @@ class OutboxForwarder:
             deduplicated=tally.deduplicated,
             set_aside=remembered.set_aside,
             set_aside_error=describe(remembered.last_error),
-            maybe_repeated=self._maybe_repeated(),
+            maybe_repeated=self.maybe_repeated,
+            maybe_lost=self.maybe_lost,
             pauses=self._stored_pauses(),
             pauses_known=state is ForwarderState.STOPPED or self._config.runtime.pauses.is_known,
             blocked_by=() if self._guarded is None else tuple(self._config.runtime.blocked_by(self._guarded)),
@@ -249,8 +250,13 @@ class OutboxForwarder:
 
     @property
     def maybe_repeated(self) -> int:
-        """How often it could not be known whether messages in doubt were sent; see ``status``."""
-        return self._maybe_repeated()
+        """How often it could not be known whether messages were sent; see ``status``."""
+        return 0 if self._made is None else self._made.maybe_repeated()
+
+    @property
+    def maybe_lost(self) -> int:
+        """How often the destination has lost what it had acknowledged, as far as it shows; see ``status``."""
+        return 0 if self._made is None else self._made.maybe_lost()
 
     @property
     def set_aside(self) -> int:
@@ -281,10 +287,9 @@ class OutboxForwarder:
         runtime = self._config.runtime
         taken, pauses = self.taken_queues, runtime.pauses
         self._pause.is_stored = lambda: pauses.has_forwarder(self.name) or all(map(pauses.has_queue, taken))
-        made = self._create_destinations(
-            runtime.log, lanes=self._lane_count, keeping=self._keeping(runtime.store.positions)
-        )
-        name, health, send_timeout, destinations, outages, is_divided, self._maybe_repeated = made
+        keeping = self._keeping(runtime.store.positions)
+        made = self._made = self._create_destinations(runtime.log, lanes=self._lane_count, keeping=keeping)
+        name, health, send_timeout, destinations, outages, is_divided, *_ = made
         self._outages = outages
         patience = Patience(health, runtime.log, send_timeout)
         server = server_attributes(server_addresses(self.to))

@@ -72,7 +72,8 @@ _ENVELOPES: dict[Envelope, str] = {"cloudevents": "Kafka or RabbitMQ", "plain": 
 
 _REFUSALS = {
     "tombstones": "a message to {kind} always has a value; leave it out, or forward to kafka.publisher(...)",
-    "exactly_once": "{kind} has no way to it; leave it out, or forward to kafka.publisher(...)",
+    "exactly_once": "{kind} has no way to it; leave it out, or forward to kafka.publisher(...) or "
+    "redis.publisher(stream=...), or give the consumer an inbox",
     "count_nacks": "{kind} has no basic.nack; leave it out, or forward to rabbit.publisher(...)",
 }
 
@@ -92,6 +93,8 @@ class Address(NamedTuple):
     """Whether rows go to several of these parts without a transform."""
     maybe_repeated: Callable[[], int] = int
     """Returns how often it could not be known whether messages were sent before."""
+    maybe_lost: Callable[[], int] = int
+    """Returns how often the destination has lost what it had acknowledged, as far as it shows."""
 
 
 Reader: TypeAlias = Callable[[Any, Wishes], Address]

@@ -73,6 +73,9 @@ class ForwarderStatus:
     maybe_repeated: int = 0
     """With ``exactly_once=True``: how often it could not be known whether messages in doubt were sent; the log says
     which, and why."""
+    maybe_lost: int = 0
+    """With ``exactly_once=True`` to Redis: how often the server lacked what it had acknowledged before, as after a
+    fail-over to a replica that was behind; the log says which, and why. Such messages are not in the table any more."""
     pauses: Sequence[StoredPause] = ()
     """Pauses for all processes, as this one knows them, of the forwarder, of queues that it takes rows from, and of
     keys; each says who, when, why and until."""

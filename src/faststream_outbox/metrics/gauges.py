@@ -72,6 +72,7 @@ def _of_forwarder(forwarder: OutboxForwarder) -> Iterator[GaugeValue]:
     yield GaugeValue(of.PARTS_DOWN, (name,), forwarder.parts_down)
     yield GaugeValue(of.FORWARDER_SET_ASIDE, (name,), forwarder.set_aside)
     yield GaugeValue(of.MAYBE_REPEATED, (name,), forwarder.maybe_repeated)
+    yield GaugeValue(of.MAYBE_LOST, (name,), forwarder.maybe_lost)
 
 
 def _of_looks(looker: Looker) -> Iterator[GaugeValue]:

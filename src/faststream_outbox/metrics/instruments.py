@@ -126,5 +126,8 @@ FORWARDER_SET_ASIDE = _gauge("forwarder_set_aside", "Sent messages whose outcome
 MAYBE_REPEATED = _gauge(
     "forwarder_maybe_repeated", "Exactly once: messages of which a repeat cannot be excluded.", "forwarder"
 )
+MAYBE_LOST = _gauge(
+    "forwarder_maybe_lost", "Exactly once: times that Redis lacked what it had acknowledged.", "forwarder"
+)
 
 ALL: Sequence[Instrument] = [each for each in [*globals().values()] if isinstance(each, Instrument)]

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
@@ -9,7 +10,7 @@ from redis.asyncio.connection import AbstractConnection, ConnectionPool
 from redis.exceptions import RedisError
 
 from faststream_outbox.forwarders.redis.dialling import ANSWERS, dial, time_limit, trouble
-from faststream_outbox.forwarders.redis.packing import Command, pack
+from faststream_outbox.forwarders.redis.packing import Command, pack, pack_bytes
 from faststream_outbox.forwarders.redis.settings import RedisSettings
 from faststream_outbox.forwarders.redis.verdicts import RedisAnswerError
 from faststream_outbox.forwarders.socket_reset import reset
@@ -38,12 +39,16 @@ class RedisClient:
         session: Of this connection; None where the server does not tell.
         max_message_bytes: A larger message makes the server close the connection.
         memory: The section of this name of the server's INFO; empty where it does not tell.
+        server: The same of its section "server".
+        opened_at: When it has connected, by the monotonic clock.
     """
 
     def __init__(self, connection: AbstractConnection, pool: ConnectionPool, settings: RedisSettings) -> None:
         self.session: Session | None = None
         self.max_message_bytes = DEFAULT_MAX_MESSAGE_BYTES
         self.memory: Mapping[str, str] = {}
+        self.server: Mapping[str, str] = {}
+        self.opened_at = time.monotonic()
         self._connection = connection
         # redis-py's sentinel connections hold theirs by a weak reference only.
         self._pool = pool
@@ -73,8 +78,8 @@ class RedisClient:
                 with contextlib.suppress(RedisAnswerError):
                     await client.execute("CLIENT", "KILL", "ID", abandoned.id, "ADDR", abandoned.address)
             with contextlib.suppress(RedisAnswerError):
-                run = (await client._info("server")).get("run_id")
-                client.session = _session(await client.execute("CLIENT", "INFO"), run)
+                client.server = await client._info("server")
+                client.session = _session(await client.execute("CLIENT", "INFO"), client.server.get("run_id"))
             with contextlib.suppress(RedisAnswerError):
                 client.max_message_bytes = _limit(await client.execute("CONFIG", "GET", "proto-max-bulk-len"))
             client.memory = await client._info("memory")
@@ -96,10 +101,13 @@ class RedisClient:
         reader = self._connection._reader  # noqa: SLF001
         return not self._is_cut and reader is not None and not reader.at_eof() and reader.exception() is None
 
-    async def probe(self) -> None:
+    async def probe(self, *others: Command) -> None:
         """Find out whether messages would be taken now, without sending one.
 
         Redis looks at memory, disk, replicas and permissions when it queues the command of a transaction.
+
+        Args:
+            others: Commands that must be permitted too.
 
         Raises:
             RedisAnswerError: They would not.
@@ -107,12 +115,13 @@ class RedisClient:
         """
         # Nothing behind it before its answer: without a transaction the command would be executed.
         await self.execute("MULTI")
-        answers = await self._exchange([(*self._settings.command, b""), ("DISCARD",), ("TYPE", self._settings.address)])
-        for answer in answers[:2]:
+        *answers, kind = await self._exchange([
+            (*self._settings.command, b""), *others, ("DISCARD",), ("TYPE", self._settings.address)
+        ])  # fmt: skip
+        for answer in answers:
             if isinstance(answer, RedisAnswerError):
                 raise answer
         # Asking for the type may be forbidden where writing is allowed.
-        kind = answers[2]
         if self._settings.holds is not None and isinstance(kind, bytes) and kind not in (b"none", self._settings.holds):
             raise RedisAnswerError(self._about, f"WRONGTYPE for a key that holds a {kind.decode()}")
 
@@ -153,6 +162,19 @@ class RedisClient:
             raise ConnectionError(msg) from answers[0]
         return [self._read(answer, command) for answer, command in zip(answers[-1], commands, strict=True)]
 
+    async def evaluate(self, calls: Sequence[Sequence[bytes]], answers: list[Any]) -> None:
+        """Execute commands together, each of them alone.
+
+        Args:
+            calls: The commands.
+            answers: Takes the answer to each, which may be a RedisAnswerError. It has those that have come, also where
+                an exception is raised: it is not known what has become of the other commands.
+
+        Raises:
+            Exception: See above.
+        """
+        await self._exchange(calls, answers, b"".join(map(pack_bytes, calls)))
+
     async def close(self) -> None:
         """Close the connection, at once."""
         self._cut()
@@ -162,13 +184,15 @@ class RedisClient:
             async with asyncio.timeout(CLOSE_SECONDS):
                 await self._writer.wait_closed()
 
-    async def _exchange(self, commands: Sequence[Command], answers: list[Any] | None = None) -> list[Any]:
+    async def _exchange(
+        self, commands: Sequence[Command], answers: list[Any] | None = None, packed: bytes | None = None
+    ) -> list[Any]:
         """Send commands together and read an answer to each, or cut the connection."""
         answers = [] if answers is None else answers
         seconds, about = self._settings.response_timeout, self._about_all(commands)
         try:
             async with time_limit(about, seconds):
-                await self._send(commands, about)
+                await self._send(commands, about, packed)
             async with time_limit(about, seconds):
                 for command in commands:
                     answers.append(await self._receive(command, about))
@@ -177,13 +201,13 @@ class RedisClient:
             raise
         return answers
 
-    async def _send(self, commands: Sequence[Command], about: str) -> None:
+    async def _send(self, commands: Sequence[Command], about: str, packed: bytes | None) -> None:
         if not self.is_alive:
             msg = f"{about}: the connection is closed"
             raise ConnectionError(msg)
-        packed = pack(commands, self._connection)
+        ready = pack(commands, self._connection) if packed is None else [packed]
         try:
-            await self._connection.send_packed_command(packed, check_health=False)
+            await self._connection.send_packed_command(ready, check_health=False)
         except (RedisError, OSError) as error:
             raise trouble(about, error) from error
 

@@ -64,11 +64,16 @@ def address_of(publisher: Any, wishes: Wishes) -> Address:
     Raises:
         ConfigError: Its settings are not safe.
     """
-    wishes.refuse("Redis", "tombstones", "count_nacks", "exactly_once")
+    wishes.refuse("Redis", "tombstones", "count_nacks")
     wishes.refuse_envelopes("Redis", but="plain")
     is_plain = wishes.envelope == "plain"
     settings, suspects = RedisSettings.of(publisher, allow_lossy=wishes.allow_lossy, is_plain=is_plain), Suspects()
     eviction = EvictionWarning(wishes.log, settings.address)
+    if wishes.exactly_once is not None:
+        # It is a destination of this kind, and more.
+        from faststream_outbox.forwarders.redis import exact  # noqa: PLC0415
+
+        return exact.address_of(settings, eviction, suspects, wishes.exactly_once, wishes.log)
     return Address(
         f"redis:{settings.address}",
         settings.usual_timeout,

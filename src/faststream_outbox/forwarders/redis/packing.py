@@ -28,3 +28,8 @@ def pack(commands: Sequence[Command], connection: AbstractConnection) -> list[by
             beginnings[head] = empty.removesuffix(EMPTY_ARGUMENT)
         packed.append(b"%b$%d\r\n%b\r\n" % (beginnings[head], len(message), message))
     return packed
+
+
+def pack_bytes(command: Sequence[bytes]) -> bytes:
+    """Pack a command whose arguments are bytes already, however many there are."""
+    return b"*%d\r\n" % len(command) + b"".join([b"$%d\r\n%b\r\n" % (len(part), part) for part in command])

@@ -26,7 +26,7 @@ class Transactor(Protocol):
         """Execute commands, all or none; see ``RedisClient``."""
 
 
-class _Packed(NamedTuple):
+class Packed(NamedTuple):
     """A row with the message that it becomes."""
 
     row: OutboxRow
@@ -44,7 +44,7 @@ class _Packed(NamedTuple):
         return classify(error, elsewhere=self.address is not None)
 
 
-class TransactionSender(BatchSender[_Packed, Sequence[Command]]):
+class TransactionSender(BatchSender[Packed, Sequence[Command]]):
     """Sends rows a transaction at a time.
 
     Args:
@@ -62,10 +62,10 @@ class TransactionSender(BatchSender[_Packed, Sequence[Command]]):
         """Send parcels until all have a verdict; what stands behind an outage stays unsent."""
         await self.send(await self._encoded(parcels))
 
-    def _rows_of(self, messages: Sequence[_Packed]) -> Sequence[OutboxRow]:
+    def _rows_of(self, messages: Sequence[Packed]) -> Sequence[OutboxRow]:
         return [message.row for message in messages]
 
-    async def _exchange(self, batch: Sequence[Command], members: Sequence[_Packed]) -> Answer:
+    async def _exchange(self, batch: Sequence[Command], members: Sequence[Packed]) -> Answer:
         try:
             answers = await self._client.transact(batch)
         except Exception as error:  # noqa: BLE001 - each becomes a verdict
@@ -79,8 +79,8 @@ class TransactionSender(BatchSender[_Packed, Sequence[Command]]):
         ]
         return Answer(verdicts, behind=_behind(verdicts))
 
-    async def _encoded(self, parcels: Sequence[Parcel]) -> list[_Packed]:
-        packed: list[_Packed] = []
+    async def _encoded(self, parcels: Sequence[Parcel]) -> list[Packed]:
+        packed: list[Packed] = []
         for row, address in parcels:
             elsewhere = None if address == self._settings.address else address
             try:
@@ -95,14 +95,19 @@ class TransactionSender(BatchSender[_Packed, Sequence[Command]]):
             packed.append(packed_row)
         return packed
 
-    async def _encode(self, row: OutboxRow, address: str | None) -> _Packed:
+    async def _encode(self, row: OutboxRow, address: str | None) -> Packed:
         headers, message_format = self._settings.headers, self._settings.message_format
         if message_format is None:
-            return _Packed(row, address, row.payload, fields_of(row, headers))
-        return _Packed(row, address, await encode(row, headers, message_format))
+            return Packed(row, address, row.payload, fields_of(row, headers))
+        return Packed(row, address, await encode(row, headers, message_format))
 
-    def _pack(self, run: list[_Packed]) -> tuple[list[_Packed], Sequence[Command]]:
-        members: list[_Packed] = []
+    def _pack(self, run: list[Packed]) -> tuple[list[Packed], Sequence[Command]]:
+        members = self._take(run)
+        return members, [(*self._settings.command_to(each.address, each.fields), each.message) for each in members]
+
+    def _take(self, run: list[Packed]) -> list[Packed]:
+        """Take so many messages from the front of a run as one transaction should have."""
+        members: list[Packed] = []
         taken = size = 0
         for packed in run:
             if not self._is_held(packed.row):
@@ -113,7 +118,7 @@ class TransactionSender(BatchSender[_Packed, Sequence[Command]]):
                 members.append(packed)
             taken += 1
         del run[:taken]
-        return members, [(*self._settings.command_to(each.address, each.fields), each.message) for each in members]
+        return members
 
 
 def _behind(verdicts: Sequence[Verdict]) -> Unsent | None:

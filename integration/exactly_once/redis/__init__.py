@@ -1,0 +1,1 @@
+"""Into a real Redis, each message once."""
