@@ -6,6 +6,7 @@ import random
 import time
 from collections import Counter
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 
@@ -36,7 +37,7 @@ async def load(shop: Shop) -> AsyncIterator[None]:
             await publishing
 
 
-async def kill_at_random(shop: Shop, database_url: str, seconds: float, chance: random.Random, **options: bool) -> int:
+async def kill_at_random(shop: Shop, database_url: str, seconds: float, chance: random.Random, **options: Any) -> int:
     """Run relays, each of which dies within a second of its work; return how many have died."""
     deaths = 0
     until = time.monotonic() + seconds

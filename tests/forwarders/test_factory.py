@@ -81,7 +81,7 @@ def test_null_values_are_for_kafka() -> None:
         [lane] = create(PUBLISHERS["kafka:orders"][0], lanes=1, tombstones=tombstones).lanes
         assert lane._settings.tombstones is tombstones  # type: ignore[attr-defined]
     confluent = ConfluentBroker(config={"message.timeout.ms": 1000}).publisher("orders")
-    for publisher in (PUBLISHERS["rabbit:orders"][0], PUBLISHERS["redis:orders"][0], confluent):
+    for publisher in (PUBLISHERS["rabbit:orders"][0], confluent):
         with pytest.raises(ConfigError, match=r"tombstones: a message to .* always has a value"):
             create(publisher, tombstones=True)
 
@@ -95,13 +95,18 @@ async def test_exactly_once_needs_a_table() -> None:
     await broker.stop()
 
 
-def test_exactly_once_is_for_kafka() -> None:
+def test_exactly_once_is_for_kafka_and_what_redis_keeps() -> None:
     keeper = PositionKeeper(lambda: "relay", MemoryPositions(set))
     confluent = ConfluentBroker(config={"message.timeout.ms": 1000}).publisher("orders")
-    for publisher in (PUBLISHERS["rabbit:orders"][0], PUBLISHERS["redis:orders"][0], confluent):
+    for publisher in (PUBLISHERS["rabbit:orders"][0], confluent):
         with pytest.raises(ConfigError, match=r"exactly_once: .* has no way to it; leave it out"):
             create(publisher, exactly_once=keeper)
     assert create(PUBLISHERS["kafka:orders"][0], exactly_once=keeper).lanes
+    redis = RedisBroker()
+    for publisher in (redis.publisher(stream="orders"), redis.publisher(list="orders")):
+        assert create(publisher, exactly_once=keeper).lanes
+    with pytest.raises(ConfigError, match=r"exactly_once: a channel keeps nothing.*write redis.publisher\(stream="):
+        create(redis.publisher(channel="orders"), exactly_once=keeper, allow_lossy=True)
 
 
 def test_what_expires_at_once_goes_to_rabbitmq_where_losses_are_allowed() -> None:

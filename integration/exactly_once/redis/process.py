@@ -1,4 +1,4 @@
-"""A relay to Redis in a process of its own: `python -m integration.exactly_once.redis.process OPTIONS`, as the one to Kafka."""
+"""A relay to Redis in a process of its own; see the one to Kafka."""
 
 import asyncio
 import json

@@ -19,14 +19,17 @@ class Record(NamedTuple):
     value: bytes
 
 
-def make_redis_relay(engine: AsyncEngine, url: str, name: str, **options: Any) -> tuple[OutboxBroker, OutboxForwarder]:
-    """Return a broker with one forwarder, which sends exactly once by default, to a stream or with `holds="list"`."""
+def make_redis_relay(
+    engine: AsyncEngine, bootstrap: str, topic: str, **options: Any
+) -> tuple[OutboxBroker, OutboxForwarder]:
+    """Return a broker with one forwarder, which sends exactly once by default: to a stream, or with `holds="list"`."""
     tables = make_tables().tables
     broker = OutboxBroker(
         engine, outbox_table=tables["outbox"], position_table=tables["outbox_position"], logger=None, graceful_timeout=5
     )
-    redis = options.pop("redis", None) or RedisBroker(url, logger=None, socket_timeout=options.pop("timeout", 5.0))
-    publisher = redis.publisher(list=name) if options.pop("holds", "stream") == "list" else redis.publisher(stream=name)
+    redis = options.pop("redis", None) or RedisBroker(bootstrap, logger=None)
+    holds = options.pop("holds", "stream")
+    publisher = redis.publisher(list=topic) if holds == "list" else redis.publisher(stream=topic)
     return broker, broker.forwarder(QUEUE, to=publisher, **{"exactly_once": True, "name": "relay", **options})
 
 

@@ -81,12 +81,13 @@ class ForwarderOptions(TypedDict, total=False):
     queues: each try of a message that one queue rejects gives the other queues a copy. Default: False."""
 
     exactly_once: bool
-    """True: to Kafka, each message is in the topic once, also after crashes, time-outs and changes of leaders, for
-    every reader: see docs/exactly-once.md. It needs ``OutboxBroker(..., position_table=...)``, and the right to read
-    the topic beside that to write to it. The partition of a message without a key goes by its id. Where it cannot be
-    known whether a message was sent, as after a topic was made anew, it is sent, and ``status().maybe_repeated``
-    counts that. What is kept goes by the forwarder's name: under another ``name`` it begins anew. Default: False, a
-    crash may repeat what was on its way."""
+    """True: each message is in the Kafka topic, or in the Redis stream or list, once, also after crashes, time-outs and
+    changes of leaders, for every reader: see docs/exactly-once.md. It needs ``OutboxBroker(..., position_table=...)``;
+    to Kafka the right to read the topic beside that to write to it, to Redis the right to scripts. To Kafka, the
+    partition of a message without a key goes by its id. Where it cannot be known whether a message was sent, as after a
+    topic was made anew, it is sent, and ``status().maybe_repeated`` counts that. ``status().maybe_lost`` counts how
+    often Redis lacked what it had acknowledged. What is kept goes by the forwarder's name: under another ``name`` it
+    begins anew. Default: False, a crash may repeat what was on its way."""
 
     hold_key: bool
     """True: if a message with a key becomes a dead letter, the later messages of that key wait until it is replayed or

@@ -116,7 +116,7 @@ class ForwarderSettings(_Section):
     count_nacks: bool | None = None
     """RabbitMQ: basic.nack counts as an attempt."""
     exactly_once: bool | None = None
-    """Kafka: each message once, also after a crash. Needs ``position_table``."""
+    """Kafka, Redis: each message once, also after a crash. Needs ``position_table``."""
     hold_key: bool | None = None
     """A dead letter holds back the later messages of its key."""
     min_fetch_interval: float | None = None

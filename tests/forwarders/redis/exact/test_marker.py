@@ -1,0 +1,121 @@
+"""What follows from a marker."""
+
+import pytest
+
+from faststream_outbox._values.position import Mark
+from faststream_outbox._values.run import NO_RUN
+from faststream_outbox.forwarders.redis.exact.marker import (
+    KEPT,
+    RANDOM_BITS,
+    Element,
+    Finding,
+    ShardMarker,
+    count_of,
+    element_of,
+    first_token,
+    judge,
+    next_token,
+)
+from faststream_outbox.forwarders.redis.exact.script import Message, call
+
+A, B, C, D = (Mark(number, f"key-{number}") for number in range(1, 5))
+
+
+def token(count: int, chance: int = 7) -> int:
+    return count << RANDOM_BITS | chance
+
+
+def marker(known: int) -> ShardMarker:
+    return ShardMarker("m", known, NO_RUN)
+
+
+ONE = Element(token(1), token(0), [A])
+TWO = Element(token(2), token(1), [B])
+THREE = Element(token(3), token(2), [C, D])
+
+
+@pytest.mark.parametrize(
+    ("known", "finding"),
+    [
+        (token(3), Finding(token(3), frozenset())),
+        (token(2), Finding(token(3), frozenset({C, D}), 1)),
+        (token(1), Finding(token(3), frozenset({B, C, D}), 2)),
+        (token(0), Finding(token(3), frozenset({A, B, C, D}), 3)),
+        (token(4), Finding(token(3), frozenset({A, B, C, D}), 3, is_older=True)),
+        (token(2, 8), Finding(token(3), frozenset({A, B, C, D}), 3, is_cut=True)),
+    ],
+    ids=["nothing new", "one", "two", "all of it", "older than what is known", "of another story"],
+)
+def test_what_is_there_since(known: int, finding: Finding) -> None:
+    assert judge(known, [ONE, TWO, THREE]) == finding
+    assert finding.is_whole is not (finding.is_older or finding.is_cut)
+
+
+def test_no_marker() -> None:
+    assert judge(token(0), []) == Finding(None)
+    assert judge(token(1), []) == Finding(None, is_gone=True)
+
+
+def test_what_came_behind_a_marker_that_was_older_is_found() -> None:
+    """The position table knows 5, which Redis has lost; what was sent then says that it comes behind 5."""
+    healed = Element(token(6), token(5), [D])
+    assert judge(token(5), [ONE, TWO, healed]) == Finding(token(6), frozenset({D}), 1)
+    assert judge(token(2), [ONE, TWO, healed]) == Finding(token(6), frozenset({D}), 1)
+
+
+def test_the_next_element_comes_behind_what_the_position_table_knows_where_redis_has_lost_it() -> None:
+    one = marker(token(5))
+    one.learned(judge(one.known, [ONE, TWO]), [], [])
+    assert (one.current, one.before) == (token(2), token(5))
+    assert count_of(one.next_token()) == 6
+    one = marker(token(5))
+    one.learned(judge(one.known, []), [], [])
+    assert (one.current, one.before) == (None, token(5))
+
+
+def test_tokens_grow_and_are_never_the_same() -> None:
+    assert count_of(first_token()) == 0
+    assert count_of(next_token(token(3), token(9))) == 10
+    assert len({next_token(token(3)) for _ in range(100)}) > 90
+    # That of another kind of destination, under the same forwarder's name.
+    assert next_token(2**63 - 2 ** (RANDOM_BITS + 1)) < 2**63
+
+
+def test_the_position_stays_until_all_that_was_found_is_settled() -> None:
+    one = marker(token(1))
+    one.learned(judge(one.known, [ONE, TWO, THREE]), in_hand=[B, C], alive=[D])
+    assert one.found == {B, C, D}
+    assert one.moves_to([B, C]) is None
+    assert one.moves_to([B, C, D]) == token(3)
+    # What waits is told anew, so that the marker does not grow meanwhile.
+    assert set(one.carried) == {B, C, D}
+    assert one.before == token(1)
+    one.taken(token(4))
+    assert (one.current, one.before, one.behind, one.carried) == (token(4), token(4), 1, ())
+    assert not one.is_clear
+    one.moved(token(4))
+    assert one.is_clear
+
+
+def test_nothing_is_carried_where_all_that_was_found_is_in_hand() -> None:
+    one = marker(token(1))
+    one.learned(judge(one.known, [ONE, TWO, THREE]), in_hand=[B, C, D], alive=[])
+    assert one.carried == ()
+    assert one.before == token(3)
+    assert one.moves_to([B, C, D]) == token(3)
+
+
+def test_a_marker_keeps_what_the_position_table_may_not_know() -> None:
+    one = marker(token(1))
+    for count in (2, 3, 4):
+        one.taken(token(count))
+    keep = int(call(one, token(5), [Message(A, b"s", (b"x",))], verb=b"RPUSH")[7])
+    assert keep == KEPT + 4
+
+
+@pytest.mark.parametrize("key", ["a:b", "", "ключ\n "])
+def test_an_element_is_read_as_it_was_written(key: str) -> None:
+    one = marker(token(1))
+    marks = [Mark(5, key), Mark(2**63 - 1, "x")]
+    command = call(one, token(2), [Message(mark, b"s", (b"x",)) for mark in marks], verb=b"RPUSH")
+    assert element_of(command[6] + b"\0" + command[9]) == Element(token(2), token(1), marks)
