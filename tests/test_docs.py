@@ -140,8 +140,9 @@ async def test_the_guide_to_exactly_once(quickstart: dict[str, Any], tmp_path: P
     run_page("exactly-once", quickstart, tmp_path)
 
     assert quickstart["position_table"].metadata is quickstart["Base"].metadata
-    [forwarder] = quickstart["broker"].forwarders
-    assert (forwarder.name, forwarder.queues) == ("kafka:orders.v1", ["orders"])
+    forwarders = quickstart["broker"].forwarders
+    assert [forwarder.name for forwarder in forwarders] == ["kafka:orders.v1", "redis:clicks"]
+    assert [forwarder.queues for forwarder in forwarders] == [["orders"], ["clicks"]]
     quickstart["broker"].check_consumers()
 
 
