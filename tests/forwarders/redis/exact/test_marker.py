@@ -38,13 +38,14 @@ THREE = Element(token(3), token(2), [C, D])
     ("known", "finding"),
     [
         (token(3), Finding(token(3), frozenset())),
-        (token(2), Finding(token(3), frozenset({C, D}), 1)),
-        (token(1), Finding(token(3), frozenset({B, C, D}), 2)),
-        (token(0), Finding(token(3), frozenset({A, B, C, D}), 3)),
-        (token(4), Finding(token(3), frozenset({A, B, C, D}), 3, is_older=True)),
-        (token(2, 8), Finding(token(3), frozenset({A, B, C, D}), 3, is_cut=True)),
+        (token(2), Finding(token(3), frozenset({C, D}), 1, token(3))),
+        (token(1), Finding(token(3), frozenset({B, C, D}), 2, token(2))),
+        (token(0), Finding(token(3), frozenset({A, B, C, D}), 3, token(1))),
+        (token(4), Finding(token(3), frozenset({A, B, C, D}), 3, token(1), is_older=True)),
+        (token(2, 8), Finding(token(3), frozenset({A, B, C, D}), 3, token(1), is_older=True)),
+        (token(0, 8), Finding(token(3), frozenset({A, B, C, D}), 3, token(1), is_cut=True)),
     ],
-    ids=["nothing new", "one", "two", "all of it", "older than what is known", "of another story"],
+    ids=["nothing new", "one", "two", "all of it", "older than what is known", "lost between others", "from before"],
 )
 def test_what_is_there_since(known: int, finding: Finding) -> None:
     assert judge(known, [ONE, TWO, THREE]) == finding
@@ -59,8 +60,8 @@ def test_no_marker() -> None:
 def test_what_came_behind_a_marker_that_was_older_is_found() -> None:
     """The position table knows 5, which Redis has lost; what was sent then says that it comes behind 5."""
     healed = Element(token(6), token(5), [D])
-    assert judge(token(5), [ONE, TWO, healed]) == Finding(token(6), frozenset({D}), 1)
-    assert judge(token(2), [ONE, TWO, healed]) == Finding(token(6), frozenset({D}), 1)
+    assert judge(token(5), [ONE, TWO, healed]) == Finding(token(6), frozenset({D}), 1, token(6))
+    assert judge(token(2), [ONE, TWO, healed]) == Finding(token(6), frozenset({D}), 1, token(6))
 
 
 def test_the_next_element_comes_behind_what_the_position_table_knows_where_redis_has_lost_it() -> None:
@@ -81,26 +82,33 @@ def test_tokens_grow_and_are_never_the_same() -> None:
     assert next_token(2**63 - 2 ** (RANDOM_BITS + 1)) < 2**63
 
 
-def test_the_position_stays_until_all_that_was_found_is_settled() -> None:
+def test_the_position_says_that_rows_wait_until_all_that_was_found_is_settled() -> None:
     one = marker(token(1))
     one.learned(judge(one.known, [ONE, TWO, THREE]), in_hand=[B, C], alive=[D])
     assert one.found == {B, C, D}
-    assert one.moves_to([B, C]) is None
+    # What no new element tells of is found from the first one on that does.
+    assert one.moves_to([B, C]) == -token(2)
     assert one.moves_to([B, C, D]) == token(3)
-    # What waits is told anew, so that the marker does not grow meanwhile.
-    assert set(one.carried) == {B, C, D}
-    assert one.before == token(1)
+    assert set(one.waiting) == {D}
     one.taken(token(4))
-    assert (one.current, one.before, one.behind, one.carried) == (token(4), token(4), 1, ())
+    assert one.moves_to([B]) == -token(2)
+    assert one.moves_to([B, C]) == -token(4)
+    one.moved(-token(4))
     assert not one.is_clear
-    one.moved(token(4))
-    assert one.is_clear
+    assert one.is_open
 
 
-def test_nothing_is_carried_where_all_that_was_found_is_in_hand() -> None:
+def test_what_waits_is_found_in_the_element_that_tells_of_it() -> None:
+    four = Element(token(4), token(3), [D, A])
+    assert judge(-token(4), [THREE, four]) == Finding(token(4), frozenset({D, A}), 1, token(4))
+    five = Element(token(5), token(4), [D, B])
+    assert judge(-token(4), [five]) == Finding(token(5), frozenset({D, B}), 1, token(5))
+
+
+def test_nothing_waits_where_all_that_was_found_is_in_hand() -> None:
     one = marker(token(1))
     one.learned(judge(one.known, [ONE, TWO, THREE]), in_hand=[B, C, D], alive=[])
-    assert one.carried == ()
+    assert not one.waiting
     assert one.before == token(3)
     assert one.moves_to([B, C, D]) == token(3)
 

@@ -26,13 +26,12 @@ COMMANDS: Sequence[Command] = (
     ("LRANGE", PROBE, 0, -1),
     ("RPUSH", PROBE, b""),
     ("LTRIM", PROBE, 0, 0),
-    ("DEL", PROBE),
 )
 """What a marker takes, beside the command that sends messages."""
 
 RIGHTS = (
-    f"exactly_once needs the commands EVAL, LINDEX, LRANGE, RPUSH, LTRIM and DEL on keys {PREFIX}* (ACL +eval +lindex "
-    f"+lrange +rpush +ltrim +del ~{PREFIX}*), beside those that send messages: {{error}}"
+    f"exactly_once needs the commands EVAL, LINDEX, LRANGE, RPUSH and LTRIM on keys {PREFIX}* (ACL +eval +lindex "
+    f"+lrange +rpush +ltrim ~{PREFIX}*), beside those that send messages: {{error}}"
 )
 
 OLDEST = 7

@@ -87,6 +87,8 @@ class Finding:
     """Messages that are there, and of which the position table may not know."""
     behind: int = 0
     """Elements that the marker must keep for that."""
+    first: int | None = None
+    """The token of the first of them."""
     is_older: bool = False
     """Whether it lacks what was acknowledged and settled."""
     is_gone: bool = False
@@ -104,19 +106,23 @@ def judge(known: int, there: Sequence[Element]) -> Finding:
     """Return what a marker says to a process that has taken rows of the shard.
 
     Args:
-        known: The token that the position table has.
+        known: The token that the position table has. A negative one says that rows wait whose messages are there: the
+            element of this token names them.
         there: The elements of the marker, the newest last.
     """
+    token = abs(known)
     if not there:
-        return Finding(None, is_gone=count_of(known) > 0)
+        return Finding(None, is_gone=count_of(token) > 0)
     current = there[-1].token
-    for at in reversed(range(len(there))):
-        if there[at].token == known:
-            return Finding(current, _marks(there[at + 1 :]), len(there) - at - 1)
-        if there[at].before == known:
-            return Finding(current, _marks(there[at:]), len(there) - at)
-    is_older = count_of(current) < count_of(known)
-    return Finding(current, _marks(there), len(there), is_older=is_older, is_cut=not is_older)
+    # What comes behind a token says the same, unless Redis has lost the token.
+    for part in ("token", "before"):
+        for at, element in enumerate(there):
+            if getattr(element, part) == token:
+                since = there[at + 1 :] if element.token == known else there[at:]
+                return Finding(current, _marks(since), len(since), since[0].token if since else None)
+    # A token that is not there although older ones are was lost.
+    is_older = count_of(there[0].before) < count_of(token)
+    return Finding(current, _marks(there), len(there), there[0].token, is_older=is_older, is_cut=not is_older)
 
 
 def _marks(elements: Sequence[Element]) -> frozenset[Mark]:
@@ -129,7 +135,7 @@ class ShardMarker:
 
     Args:
         name: Its key.
-        known: The token that the position table has.
+        known: The token that the position table has; see ``judge``.
         run: Of the database server that says so.
     """
 
@@ -146,16 +152,26 @@ class ShardMarker:
     """Messages that are there: their rows are not sent."""
     alive: set[Mark] = field(default_factory=set)
     """Those of them whose rows are still in the outbox table."""
-    carried: Collection[Mark] = ()
-    """Those of them that the next element tells of anew, so that the marker does not grow while their rows wait."""
+    waiting: Collection[Mark] = ()
+    """Those of these that this hand-over has not got: each element names them anew, until they are settled."""
+    has_sent: bool = False
+    """Whether an element was added since."""
+    first: int | None = None
+    """The token of the first element that names them."""
     is_in_doubt: bool = False
     """Whether something was sent that has no answer."""
     is_last: bool = False
     """Whether this process has sent and settled last: nobody can have sent anything since."""
 
     def __post_init__(self) -> None:
+        token = abs(self.known)
         # Nothing was sent, so there is no marker.
-        self.current, self.before = (self.known if count_of(self.known) else None), self.known
+        self.current, self.before = (token if count_of(token) else None), token
+
+    @property
+    def is_open(self) -> bool:
+        """Whether rows wait whose messages are there, so that it has to be looked which."""
+        return self.known < 0
 
     def learned(self, finding: Finding, in_hand: Collection[Mark], alive: Collection[Mark]) -> None:
         """Take over what the marker says.
@@ -166,41 +182,46 @@ class ShardMarker:
             alive: Those of its marks whose rows are in the outbox table, but not in this hand-over.
         """
         self.current, self.behind = finding.current, finding.behind
-        # The next process is to find the token of the position table, whatever came before.
+        self.first, self.has_sent = finding.first, False
+        # The next process is to find the token of the position table, also where the marker lacks it.
         is_linked = finding.is_whole and finding.current is not None
-        self.before = finding.current if is_linked and finding.current is not None else self.known
+        self.before = finding.current if is_linked and finding.current is not None else abs(self.known)
         self.found = set(finding.marks)
         self.alive = {*self.found.intersection(in_hand), *alive}
-        self.carried = frozenset(self.alive) if alive else ()
-        if self.carried:
-            self.before = self.known
+        self.waiting = frozenset(alive)
 
     def taken(self, token: int) -> None:
         """Note that an element with this token is there."""
-        self.behind = 1 if self.carried else self.behind + 1
         self.current = self.before = token
-        self.carried = ()
+        self.behind += 1
+        self.has_sent = True
 
     def next_token(self) -> int:
         """Return the token of the next element."""
-        return next_token(self.known, self.current or 0)
+        return next_token(abs(self.known), self.current or 0)
 
     def moves_to(self, settled: Collection[Mark]) -> int | None:
         """Return the token that the position table is to have with the outcomes of a hand-over; None if it stays.
 
-        It stays while the row of a message that was found is not settled: else the next process would not find it.
+        It says that rows wait while the row of a message that was found is not settled: else the next process would not
+        find it. It does not stay as it was, or nobody would see that Redis has lost what is settled now.
 
         Args:
             settled: The rows that are written as delivered.
         """
-        if self.current is None or self.current == self.known or self.alive.difference(settled):
+        unsettled = self.alive.difference(settled)
+        if self.current is None or (not unsettled and self.current == self.known):
             return None
-        return self.current
+        if not unsettled:
+            return self.current
+        is_told_anew = self.has_sent and unsettled.issubset(self.waiting)
+        since = self.current if is_told_anew else self.first
+        return None if since is None or -since == self.known else -since
 
-    def moved(self, token: int) -> None:
+    def moved(self, known: int) -> None:
         """Note that this is written for good."""
-        self.known, self.behind = token, 0
-        self.found, self.alive, self.carried = set(), set(), ()
+        self.known, self.behind = known, 0
+        self.found, self.alive, self.waiting = set(), set(), ()
 
     @property
     def is_clear(self) -> bool:

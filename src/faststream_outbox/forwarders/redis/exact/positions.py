@@ -18,7 +18,7 @@ from faststream_outbox._values.shard import Shard
 from faststream_outbox.forwarders.doubt import LOOK_SECONDS, InDoubtError, mark_of, marks_of
 from faststream_outbox.forwarders.redis.client import RedisClient
 from faststream_outbox.forwarders.redis.exact.marker import Element, Finding, ShardMarker, first_token, judge, name_of
-from faststream_outbox.forwarders.redis.exact.script import Contradicted, answer_of, call
+from faststream_outbox.forwarders.redis.exact.script import Contradicted, answer_of, look
 from faststream_outbox.forwarders.redis.verdicts import RedisAnswerError
 
 FRESH_SECONDS = 5.0
@@ -75,8 +75,6 @@ class LaneMarkers:
         self._in_hand: dict[Shard, ShardMarker] = {}
         self._shards: Mapping[int, Shard] = {}
         self._rows: Sequence[OutboxRow] = ()
-        self._asked: Collection[Shard] = ()
-        """Shards whose producer this hand-over has read from the position table."""
         self._why: dict[Shard, Exception] = {}
         """Why no rows of a shard can be sent now."""
         self.client: RedisClient | None = None
@@ -88,7 +86,7 @@ class LaneMarkers:
 
     def begin(self) -> None:
         # What an earlier hand-over has left was cut off: its shards are looked at again.
-        self._in_hand, self._shards, self._rows, self._asked, self._why = {}, {}, (), (), {}
+        self._in_hand, self._shards, self._rows, self._why = {}, {}, (), {}
 
     async def look(self, taken: HandOver) -> Collection[int]:
         self.begin()
@@ -127,7 +125,6 @@ class LaneMarkers:
         held = await self._markers.store.take_over(self.forwarder, takeovers) if takeovers else {}
         self._markers.producers.update({shard: one.producer for shard, one in held.items()})
         tokens |= {shard: one.token for shard, one in held.items()}
-        self._asked = held.keys()
         for takeover in takeovers:
             if takeover.shard not in held:
                 self._why[takeover.shard] = InDoubtError("another process has written the shard meanwhile")
@@ -142,52 +139,54 @@ class LaneMarkers:
             return
         answers: list[Any] = []
         looking = [self._in_hand[shard] for shard in shards]
-        await self._asking().evaluate([call(marker, marker.known) for marker in looking], answers)
+        await self._asking().evaluate([look(marker) for marker in looking], answers)
         for shard, answer in zip(shards, answers, strict=True):
             if isinstance(answer, RedisAnswerError):
                 self.give_up(shard, answer)
             elif isinstance(found := answer_of(answer), Contradicted):
-                await self.learn(shard, found.there)
+                await self._learn(shard, found.there)
 
-    async def learn(self, shard: Shard, there: Sequence[Element]) -> bool:
-        """Take over what the marker of a shard says; return whether its rows can be sent now.
-
-        Args:
-            shard: In hand.
-            there: The elements of its marker.
-
-        Raises:
-            Exception: What the database raises.
-        """
+    async def _learn(self, shard: Shard, there: Sequence[Element]) -> None:
+        """Take over what the marker of a shard says."""
         marker = self._in_hand[shard]
         finding = judge(marker.known, there)
-        if not finding.is_whole and not self._believe(shard, marker, finding):
-            return False
+        if not finding.is_whole:
+            await self._check(shard, marker)
+            if shard in self._why:
+                return
+            self._count(shard, marker, finding)
         in_hand = {mark_of(row) for row in self._rows if self._shards[row.id] == shard}
         others = {*finding.marks}.difference(in_hand)
         alive = await self._markers.store.alive(others) if others else ()
         marker.learned(finding, in_hand, alive)
-        return True
 
-    def _believe(self, shard: Shard, marker: ShardMarker, finding: Finding) -> bool:
-        """Return whether it is sure that the marker lacks something; count it then."""
-        client = self._asking()
-        if marker.is_last:
-            self._markers.doubted[shard] = marker.known
-        if shard not in self._asked or time.monotonic() - client.opened_at > FRESH_SECONDS:
-            self._markers.producers.pop(shard, None)
+    async def _check(self, shard: Shard, marker: ShardMarker) -> None:
+        """Make sure that a marker lacks something; give its shard up for now where that is not sure.
+
+        This process may have been stopped for long, and others have worked on: then the position table has another
+        token by now. That is asked behind the look, since a step with what the look has seen does nothing once others
+        have sent more.
+        """
+        if time.monotonic() - self._asking().opened_at > FRESH_SECONDS:
             self.give_up(shard, DoubtfulServerError("the marker of a shard lacks something; it is looked at again"))
-            return False
+            return
+        held = await self._markers.store.take_over(self.forwarder, [Takeover(shard, marker.known, marker.known)])
+        producer = held[shard].producer if shard in held else None
+        if producer is None or name_of(producer.id) != marker.name:
+            self._markers.producers.pop(shard, None)
+            self.give_up(shard, InDoubtError("another process has written the shard meanwhile"))
+
+    def _count(self, shard: Shard, marker: ShardMarker, finding: Finding) -> None:
         was_last = self._markers.doubted.pop(shard, None) == marker.known
-        if self._markers.believed.get(shard) != (sight := (marker.known, finding.current)):
-            self._markers.believed[shard] = sight
-            if not finding.is_cut:
-                self._markers.maybe_lost += 1
-                self._say(shard, marker, f"acknowledged messages may be lost: {GONE if finding.is_gone else LOST}")
-            if finding.is_cut or (finding.is_gone and not was_last):
-                self._markers.maybe_repeated += 1
-                self._say(shard, marker, f"messages in doubt may be there twice: {GONE if finding.is_gone else CUT}")
-        return True
+        if self._markers.believed.get(shard) == (sight := (marker.known, finding.current)):
+            return
+        self._markers.believed[shard] = sight
+        if not finding.is_cut:
+            self._markers.maybe_lost += 1
+            self._say(shard, marker, f"acknowledged messages may be lost: {GONE if finding.is_gone else LOST}")
+        if finding.is_cut or (finding.is_gone and not was_last):
+            self._markers.maybe_repeated += 1
+            self._say(shard, marker, f"messages in doubt may be there twice: {GONE if finding.is_gone else CUT}")
 
     def _say(self, shard: Shard, marker: ShardMarker, what: str) -> None:
         self._markers.log(
@@ -197,9 +196,20 @@ class LaneMarkers:
         )
 
     def give_up(self, shard: Shard, error: Exception) -> None:
-        """Note why no more rows of a shard can be sent in this hand-over."""
-        self._in_hand.pop(shard, None)
+        """Note why no more rows of a shard can be sent in this hand-over. What was taken before is settled."""
         self._why.setdefault(shard, error)
+        if shard in self._in_hand:
+            self._in_hand[shard].is_in_doubt = True
+
+    def contradicted(self, shard: Shard) -> None:
+        """Note that the marker was another one than expected: the next hand-over looks.
+
+        This process may have been stopped, and not have the shard any more. So it does not go on by what it is told.
+        """
+        marker = self._in_hand[shard]
+        if marker.is_last:
+            self._markers.doubted[shard] = marker.known
+        self.give_up(shard, InDoubtError("the marker of a shard is another one than expected; it is looked at"))
 
     def is_found(self, row: OutboxRow) -> bool:
         """Return whether a row is delivered, as its marker says."""
@@ -211,8 +221,8 @@ class LaneMarkers:
         return self._shards[row_id]
 
     def marker_of(self, shard: Shard) -> ShardMarker | None:
-        """Return the marker of a shard; None where it could not be looked at."""
-        return self._in_hand.get(shard)
+        """Return the marker of a shard; None where nothing of it can be sent now."""
+        return None if shard in self._why else self._in_hand.get(shard)
 
     def why(self, shard: Shard | None) -> Exception:
         """Return why no rows of a shard can be sent now."""
@@ -221,7 +231,7 @@ class LaneMarkers:
 
     def doubt(self, row: OutboxRow) -> Exception | None:
         shard = self._shards.get(row.id)
-        if shard is None or shard not in self._in_hand or self._in_hand[shard].is_in_doubt or self.is_found(row):
+        if shard is None or (marker := self._in_hand.get(shard)) is None or marker.is_in_doubt or self.is_found(row):
             return self.why(shard)
         return None
 

@@ -20,6 +20,12 @@ from faststream_outbox.forwarders.redis.exact.marker import (
 EVAL = b"EVAL"
 SCRIPT = (files(__package__) / "take_once.lua").read_bytes()
 
+EXPECTED = 4
+"""Where in a command without addresses the expected token stands."""
+
+ANY = b"any"
+"""In its place, where the marker is to say what it has: no marker has that."""
+
 MOST_ARGUMENTS = 7500
 """Of a message's command: Lua calls no function with more than 8000 (LUAI_MAXCSTACK, ``luaconf.h`` of Lua 5.1)."""
 
@@ -50,10 +56,16 @@ class Contradicted:
     there: Sequence[Element]
 
 
+def look(marker: ShardMarker) -> list[bytes]:
+    """Return the command that asks whether the marker is the expected one, or what it has where rows wait."""
+    command = call(marker, marker.next_token(), ())
+    return [ANY if number == EXPECTED and marker.is_open else part for number, part in enumerate(command)]
+
+
 def call(
-    marker: ShardMarker, token: int, messages: Sequence[Message] = (), *, verb: bytes = b"", fixed: Sequence[bytes] = ()
+    marker: ShardMarker, token: int, messages: Sequence[Message], *, verb: bytes = b"", fixed: Sequence[bytes] = ()
 ) -> list[bytes]:
-    """Return the command that takes messages; without messages, it asks whether the marker is the expected one.
+    """Return the command that takes messages.
 
     Args:
         marker: Of their shard.
@@ -73,7 +85,7 @@ def call(
         token_text(marker.current),
         b"%b %b" % (token_text(token), token_text(marker.before)),
         b"%d" % (KEPT + marker.behind + 1),
-        _joined(marker.carried),
+        _joined(marker.waiting),
         _joined(message.mark for message in messages),
         verb,
         b"%d" % len(fixed),

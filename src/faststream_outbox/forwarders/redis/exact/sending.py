@@ -9,7 +9,7 @@ from faststream_outbox._values.row import OutboxRow
 from faststream_outbox._values.shard import Shard
 from faststream_outbox.forwarders.batches import Answer
 from faststream_outbox.forwarders.connected_destination import Verdicts
-from faststream_outbox.forwarders.doubt import InDoubtError, mark_of
+from faststream_outbox.forwarders.doubt import mark_of
 from faststream_outbox.forwarders.redis.client import RedisClient
 from faststream_outbox.forwarders.redis.exact.positions import LaneMarkers
 from faststream_outbox.forwarders.redis.exact.script import (
@@ -31,9 +31,6 @@ PROTOCOL_ERROR = "ERR Protocol error"
 
 NOT_PERMITTED = ("ERR The user executing the script can't", "ERR ACL failure in script")
 """How Redis 7 says in a script what is NOPERM without one."""
-
-CONTRADICTIONS = 3
-"""So often a marker may be another one than expected, in one hand-over. Then others are at work on the shard."""
 
 
 class ExactSender(TransactionSender):
@@ -76,19 +73,17 @@ class ExactSender(TransactionSender):
         verdicts: dict[int, Verdict] = {}
         rest: dict[Shard, Sequence[Packed]] = _by_shard(members, self._markers)
         held: set[str | None] = set()
-        contradictions = 0
         while rest and not any(map(_is_trouble, verdicts.values())):
             ready = {shard: self._ready(shard, of_shard, verdicts, held) for shard, of_shard in rest.items()}
             sent = {shard: of_shard for shard, of_shard in ready.items() if of_shard}
             answers = await self._step(sent)
-            contradictions += sum(isinstance(answer, Contradicted) for answer in answers.values())
             rest = {}
             for shard, answer in answers.items():
                 match answer:
                     case Taken():
                         rest[shard] = self._taken(answer, sent[shard], verdicts, held)
-                    case Contradicted() if contradictions <= CONTRADICTIONS:
-                        await self._markers.learn(shard, answer.there)
+                    case Contradicted():
+                        self._markers.contradicted(shard)
                         rest[shard] = sent[shard]
                     case _:
                         verdict = _unsent(answer, sent[shard])
@@ -178,9 +173,7 @@ def _is_unread(error: object) -> bool:
     return isinstance(error, RedisAnswerError) and error.reply.startswith(PROTOCOL_ERROR)
 
 
-def _unsent(answer: Contradicted | Exception, sent: Sequence[Packed]) -> Verdict:
-    if isinstance(answer, Contradicted):
-        return Unsent(InDoubtError("another process is at work on the shard"))
+def _unsent(answer: Exception, sent: Sequence[Packed]) -> Verdict:
     if not _is_unread(answer):
         # Also answers that would refuse a row, were it alone: it is not sure that none was taken.
         return Unsent(answer)

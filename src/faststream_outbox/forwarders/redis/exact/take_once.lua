@@ -1,8 +1,8 @@
 -- Takes the messages of one shard, if its marker is the expected one: one step, which nobody sees half of.
 --
 -- KEYS: the marker, then the addresses. ARGV: the token that the marker is to have, empty where there is none; the
--- element to be added, up to its marks; how many elements to keep; marks that are carried along, where the marker is to
--- begin anew; the marks of the messages, joined by NUL; the command's name; how many arguments it has between address
+-- element to be added, up to its marks; how many elements to keep; marks that it names beside those of the messages; the
+-- marks of the messages, both joined by NUL; the command's name; how many arguments it has between address
 -- and message; these arguments. Then runs of messages: the number of the address, the arguments of each message, how
 -- many messages, the messages.
 --
@@ -48,7 +48,6 @@ if taken > 0 then
     marks = string.sub(marks, 1, cut - 1)
   end
   if ARGV[4] ~= '' then
-    redis.call('DEL', marker)
     marks = ARGV[4] .. '\0' .. marks
   end
   redis.call('RPUSH', marker, ARGV[2] .. '\0' .. marks)
