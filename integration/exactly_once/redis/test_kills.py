@@ -25,12 +25,3 @@ async def test_many_random_deaths_repeat_nothing(redis_shop: RedisShop, database
         assert await kill_at_random(redis_shop, database_url, LONG_SECONDS, random.Random(), module=PROCESS) >= 200
     assert await finish(redis_shop) == 0
     await redis_shop.check()
-
-
-async def test_without_it_the_same_deaths_repeat_messages(redis_shop: RedisShop, database_url: str) -> None:
-    """So the test above can fail."""
-    async with load(redis_shop):
-        await kill_at_random(redis_shop, database_url, SECONDS, random.Random(1), module=PROCESS, exactly_once=False)
-    await finish(redis_shop, exactly_once=False)
-    with pytest.raises(AssertionError, match="repeated"):
-        await redis_shop.check()
