@@ -287,10 +287,9 @@ class OutboxForwarder:
         runtime = self._config.runtime
         taken, pauses = self.taken_queues, runtime.pauses
         self._pause.is_stored = lambda: pauses.has_forwarder(self.name) or all(map(pauses.has_queue, taken))
-        keeping = self._keeping(runtime.store.positions)
-        made = self._made = self._create_destinations(runtime.log, lanes=self._lane_count, keeping=keeping)
-        name, health, send_timeout, destinations, outages, is_divided, *_ = made
-        self._outages = outages
+        keeping, lanes = self._keeping(runtime.store.positions), self._lane_count
+        made = self._made = self._create_destinations(runtime.log, lanes=lanes, keeping=keeping)
+        name, health, send_timeout, destinations, self._outages, is_divided, *_ = made
         patience = Patience(health, runtime.log, send_timeout)
         server = server_attributes(server_addresses(self.to))
         self._destinations = [
@@ -303,12 +302,12 @@ class OutboxForwarder:
         more = ", ..." if len(self._queues) > _SHOWN else ""
         route = f"carries {', '.join(map(repr, self.taken_queues[:_SHOWN]))}{more} to {name}"
         # Where all rows are for one part, none is in another one's way.
-        deferrer = Deferrer(outages if is_divided or self._prepare is not None else None)
+        deferrer = Deferrer(self._outages if is_divided or self._prepare is not None else None)
         breaker = Breaker(
             health,
             self._lane_count,
             on_reached=lambda: runtime.log(logging.INFO, f"forwarder {self.name!r} is connected: it {route}", None),
-            are_parts_down=lambda: deferrer.are_parts_down or bool(outages.down()),
+            are_parts_down=lambda: deferrer.are_parts_down or bool(self._outages.down()),
         )
         remembered = Remembered(
             self.name, runtime.log, runtime.store.explain, in_flight=self._lane_count * self._batch_size

@@ -161,7 +161,7 @@ class LaneMarkers:
         marker.learned(finding, in_hand, alive)
 
     async def _check(self, shard: Shard, marker: ShardMarker) -> None:
-        """Make sure that a marker lacks something; give its shard up for now where that is not sure.
+        """Find out whether it is sure that a marker lacks something; where it is not, its shard gets no rows for now.
 
         This process may have been stopped for long, and others have worked on: then the position table has another
         token by now. That is asked behind the look, since a step with what the look has seen does nothing once others
