@@ -32,6 +32,36 @@ def test_only_who_tests_pays_for_it() -> None:
     assert "faststream_outbox._store.memory.store" not in modules
 
 
+WHAT_COMES_ALONG = """
+import json, sys
+import asyncpg, faststream, faststream.asgi, faststream._internal.broker
+import sqlalchemy.ext.asyncio, sqlalchemy.dialects.postgresql.asyncpg
+
+before = set(sys.modules)
+import faststream_outbox
+print(json.dumps(sorted(set(sys.modules) - before)))
+"""
+RARELY_USED = (
+    "faststream_outbox.fastapi",
+    "faststream_outbox.relay",
+    "faststream_outbox.cli",
+    "faststream_outbox.prometheus",
+    "faststream_outbox.opentelemetry",
+    "faststream_outbox.forwarders.kafka",
+    "faststream_outbox.forwarders.rabbit",
+    "faststream_outbox.forwarders.redis",
+)
+
+
+def test_no_client_of_a_destination_and_no_extra_comes_along() -> None:
+    """Beside FastStream, SQLAlchemy and asyncpg, an application waits for tenacity alone."""
+    output = subprocess.run([sys.executable, "-c", WHAT_COMES_ALONG], capture_output=True, check=True).stdout
+    modules = [name for name in json.loads(output) if not name.startswith("_")]
+    foreign = {name.partition(".")[0] for name in modules} - {"faststream", "fast_depends"} - sys.stdlib_module_names
+    assert foreign == {"faststream_outbox", "tenacity"}
+    assert [name for name in modules if name.startswith(RARELY_USED)] == []
+
+
 def test_every_public_name_is_there() -> None:
     for name in faststream_outbox.__all__:
         assert getattr(faststream_outbox, name) is not None
