@@ -164,4 +164,5 @@ FILTERS = {
     "size": size,
     "of_pause": of_pause,
     "of_what": of_what,
+    "lines": lines,
 }
