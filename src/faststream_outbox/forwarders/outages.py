@@ -162,8 +162,7 @@ class Outages:
     def is_due(self) -> bool:
         """Whether it is time that a message tries one of the parts."""
         now = time.monotonic()
-        waiting = (outage for outage in self._all().values() if not outage.is_over and outage.holder is None)
-        return any(now >= outage.next_try for outage in waiting)
+        return any(not outage.is_over and now >= outage.next_try for outage in self._all().values())
 
     def seconds_to_next_try(self, part: str) -> float | None:
         """Return how long until a message tries a part again; None where the part takes messages."""
