@@ -106,6 +106,10 @@ class DeadLetters:
         max_bytes = require_count("max_bytes", max_bytes)
         return await self._store.list(session, _selection("list", options), limit=_checked(limit), max_bytes=max_bytes)
 
+    async def now(self) -> datetime:
+        """Return the time by the clock that the times of dead letters are from, for ``failed_before``."""
+        return await self._store.now()
+
     async def count(self, *, session: AnySession | None = None, **options: Unpack[DeadLetterOptions]) -> int:
         """Count dead letters; see ``list``."""
         return await self._store.count(session, _selection("count", options))

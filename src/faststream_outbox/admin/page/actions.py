@@ -1,5 +1,6 @@
 """The pages with forms: pause and resume, replay and discard."""
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 from urllib.parse import urlencode
@@ -7,7 +8,6 @@ from urllib.parse import urlencode
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import RedirectResponse
 
-from faststream_outbox._values.figures import DeadLetterGroups
 from faststream_outbox.admin.page.changes import MOST, change
 from faststream_outbox.admin.page.history import History
 from faststream_outbox.admin.page.rendering import Renderer
@@ -77,9 +77,14 @@ class Actions:
         require_actor(request)
         _check(action)
         wanted = Wanted.of(request.query_params)
-        found = await self._subject.admin.dead_letters.groups(**wanted.options())
-        count = await self._subject.admin.dead_letters.count(**wanted.options())
-        fields = {"failed_before": _end_of(found), **wanted.given()} if found.groups else wanted.given()
+        dead_letters = self._subject.admin.dead_letters
+        # One that fails meanwhile is not confirmed.
+        now = await dead_letters.now()
+        until = min(now, wanted.options().get("failed_before") or now)
+        confirmed = replace(wanted, failed_before=until.isoformat())
+        found = await dead_letters.groups(**confirmed.options())
+        count = await dead_letters.count(**confirmed.options())
+        fields = confirmed.given()
         return self._render(
             request, "confirm", action=action, found=found, count=count, fields=fields, wanted=wanted, most=MOST
         )
@@ -109,12 +114,6 @@ async def _read(request: Request) -> tuple[str, dict[str, str]]:
 def _check(action: str) -> None:
     if action not in ACTIONS:
         raise Refused(400, f"action: must be one of {', '.join(ACTIONS)}")
-
-
-def _end_of(found: DeadLetterGroups) -> str:
-    """Return just after the last of these letters: one that fails meanwhile was not confirmed."""
-    last = max(group.last_failed_at for group in found.groups)
-    return (last + timedelta(microseconds=1)).isoformat()
 
 
 def _scope(form: dict[str, str]) -> ScopeOptions:
