@@ -2,9 +2,10 @@
 
 import re
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import httpx
@@ -12,7 +13,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from integration.faults.processes import ChildFailed, ChildProcess, run_python
+from integration.faults.processes import ChildProcess, run_python
 from integration.servers.kafka import KafkaServer
 from integration.servers.process import LOOPBACK, ReservedPort
 from integration.servers.topics import create_topic, delete_topic
@@ -25,14 +26,19 @@ TOPIC = "orders.v1"
 
 
 @pytest.fixture(autouse=True)
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The reader's folder, with the programs of the page."""
+def folder(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The reader's folder, with the programs of the page.
+
+    None of pytest's: each run of pytest closes those to other users, and run by root, PostgreSQL is another user.
+    """
     programs = PROGRAM.findall(PAGE.read_text(encoding="utf-8"))
     assert {name for _, name in programs} == {"servers", "shop", "billing"}
-    for program, name in programs:
-        (tmp_path / f"{name}.py").write_text(program, encoding="utf-8")
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
+    with TemporaryDirectory(prefix="tutorial-", ignore_cleanup_errors=True) as folder:
+        for program, name in programs:
+            (Path(folder) / f"{name}.py").write_text(program, encoding="utf-8")
+        with monkeypatch.context() as patch:
+            patch.chdir(folder)
+            yield
 
 
 @pytest.fixture
@@ -113,16 +119,6 @@ async def test_the_shop_starts_without_a_database() -> None:
 
 
 async def test_servers_without_docker() -> None:
-    # The wheel gives its server ten seconds to start, and a busy machine may need more. A second start goes on from there.
-    try:
-        await _create_tables_on_the_servers()
-    except ChildFailed as failed:
-        if "TimeoutExpired" not in str(failed):
-            raise
-        await _create_tables_on_the_servers()
-
-
-async def _create_tables_on_the_servers() -> None:
     async with typed("servers", variables={}, ready="export KAFKA_BOOTSTRAP=") as servers:
         said = dict(re.findall(r"^export (\w+)='?([^']*)'?$", "\n".join(servers.lines), re.MULTILINE))
         async with run_python("-m", "shop", env=said, ready=None) as tables:
