@@ -1,5 +1,8 @@
 """What the page makes of figures and bodies."""
 
+import subprocess
+import sys
+
 import pytest
 
 from faststream_outbox._values.facts import TableFacts
@@ -118,3 +121,27 @@ def test_a_text_is_not_cut_within_a_character() -> None:
 )
 def test_a_queue_is_said_in_a_word(figures: dict[str, object], word: str) -> None:
     assert of_queue(QueueFigures(queue="q", **figures)).word == word  # type: ignore[arg-type]
+
+
+WITHOUT = """
+import importlib.util as util
+
+find = util.find_spec
+util.find_spec = lambda name, *rest: None if name in ("fastapi", "jinja2") else find(name, *rest)
+import sys
+
+sys.modules["fastapi"] = sys.modules["jinja2"] = None
+import faststream_outbox.cli.app
+from faststream_outbox.admin import make_admin
+
+try:
+    from faststream_outbox.admin import make_admin_router
+except ImportError as error:
+    print(error)
+"""
+
+
+def test_without_the_extra_everything_else_works() -> None:
+    done = subprocess.run([sys.executable, "-c", WITHOUT], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("the page needs fastapi and jinja2, not installed here: install")
+    assert "its extra page" in done.stdout
