@@ -55,6 +55,9 @@ class ConnectedDestination(ABC, Generic[C]):
     async def _look(self, client: C) -> None:
         """Find out whether rows would be taken; raise if not."""
 
+    def _rest(self, client: C) -> None:
+        """Note that all that was sent has an answer: until the next hand-over the connection may serve others."""
+
     async def _has_stayed(self, client: C) -> bool:
         """Return whether the server that ended the last connection has been there all the time, as far as it shows."""
         return True
@@ -100,6 +103,7 @@ class ConnectedDestination(ABC, Generic[C]):
             await self._after_trouble(error)
             raise
         self._has_looked = True
+        self._rest(self._client)
 
     async def _judge(self, client: C) -> None:
         """Find out what the last connection broke over: a server that is there at the first look has not crashed."""
@@ -128,6 +132,8 @@ class ConnectedDestination(ABC, Generic[C]):
         answer = [verdicts.get(parcel.row.id, unknown) for parcel in parcels]
         for trouble in {verdict.exception for verdict in answer if _is_trouble(verdict)}:
             await self._after_trouble(trouble)
+        if self._client is not None:
+            self._rest(self._client)
         return answer
 
     async def _send_in_turn(self, client: C, parcels: Sequence[Parcel], verdicts: Verdicts) -> None:

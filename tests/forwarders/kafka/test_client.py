@@ -11,7 +11,7 @@ from aiokafka.protocol.metadata import MetadataRequest, MetadataResponse_v1
 from aiokafka.protocol.produce import ProduceRequest
 from aiokafka.structs import TopicPartition
 
-from faststream_outbox.forwarders.kafka import client as module
+from faststream_outbox.forwarders.kafka import lender as module
 from faststream_outbox.forwarders.kafka.client import KafkaClient
 from faststream_outbox.forwarders.kafka.verdicts import KafkaAnswerError
 from faststream_outbox.forwarders.suspects import ConnectionBrokenError

@@ -55,6 +55,11 @@ class Client:
             self.broken_nodes.add(7)
             raise ConnectionBrokenError("reset")
 
+    def give_back(self) -> None: ...
+
+    def borrow(self, *, anew: bool) -> None:
+        assert anew, "it is to be seen whether the server is there"
+
     async def reaches(self, node: int) -> bool:
         assert node == 7
         return self.cluster.is_node_up

@@ -1,4 +1,4 @@
-"""One connection to a Kafka cluster: where the partitions are, and produce requests that are tried just once."""
+"""What a lane knows of a Kafka cluster and asks it: where partitions are, and produce requests that are tried once."""
 
 import asyncio
 import contextlib
@@ -18,12 +18,11 @@ from aiokafka.structs import TopicPartition
 
 from faststream_outbox.forwarders.kafka.answers import OF_A_TOPIC
 from faststream_outbox.forwarders.kafka.client_log import keep_lines_out_of_the_log
+from faststream_outbox.forwarders.kafka.lender import Lender, close, reset_connection
 from faststream_outbox.forwarders.kafka.settings import KafkaSettings
 from faststream_outbox.forwarders.kafka.verdicts import KafkaAnswerError, NotSentError
-from faststream_outbox.forwarders.socket_reset import reset
 from faststream_outbox.forwarders.suspects import ConnectionBrokenError
 
-CLOSE_SECONDS = 1.0
 REACH_SECONDS = 2.0
 SERVER_SECONDS = 5.0
 """For one server of several to be connected to, or to tell where partitions are.
@@ -63,10 +62,12 @@ class KafkaClient:
         self._doubtful: set[str] = set()
         """Topics that have turned out to be missing since they were looked up."""
         self._last_line = keep_lines_out_of_the_log()
-        self._client = AIOKafkaClient(**settings.client_options)  # type: ignore[no-untyped-call]
-        # Where its own bootstrap would begin, which forgets its connection when it is cancelled.
+        # Where aiokafka's own bootstrap would begin, which forgets its connection when it is cancelled.
         servers = settings.client_options["bootstrap_servers"]
-        self._client.cluster = ClusterMetadata(bootstrap_servers=servers)  # type: ignore[no-untyped-call]
+        self._cluster = ClusterMetadata(bootstrap_servers=servers)  # type: ignore[no-untyped-call]
+        self._lender = Lender.to(settings.client_options)
+        self._borrowed: AIOKafkaClient | None = None
+        self._is_closed = False
 
     @property
     def is_alive(self) -> bool:
@@ -85,7 +86,7 @@ class KafkaClient:
             KafkaAnswerError: There is no such topic (yet), or the user may not see it.
             ConnectionError: No server answers.
         """
-        await self._locate({self._topic, *self._client.cluster.topics()})  # type: ignore[no-untyped-call]
+        await self._locate({self._topic, *self._cluster.topics()})  # type: ignore[no-untyped-call]
         if (problem := self._problems.get(self._topic)) is not None:
             raise problem
         self._refreshed_at = time.monotonic()
@@ -99,7 +100,7 @@ class KafkaClient:
         Raises:
             ConnectionError: No server answers.
         """
-        known: set[str] = self._client.cluster.topics() - self._doubtful  # type: ignore[no-untyped-call]
+        known: set[str] = self._cluster.topics() - self._doubtful  # type: ignore[no-untyped-call]
         if not known.issuperset(topics):
             await self._locate({self._topic, *known, *topics})
         return {topic: self._problems[topic] for topic in topics if topic in self._problems}
@@ -109,8 +110,10 @@ class KafkaClient:
         self._doubtful.add(topic)
 
     async def _locate(self, topics: Collection[str]) -> None:
-        answer = await self._ask(MetadataRequest(list(topics)))
-        self._client.cluster.update_metadata(answer)  # type: ignore[no-untyped-call]
+        # Rows that are in hand wait for nobody.
+        async with self._lender.look() if self._borrowed is None else contextlib.nullcontext():
+            answer = await self._ask(MetadataRequest(list(topics)))
+        self._cluster.update_metadata(answer)  # type: ignore[no-untyped-call]
         self._doubtful.clear()
         codes = {topic: code for code, topic, *_ in answer.topics}
         self._problems = {
@@ -123,7 +126,7 @@ class KafkaClient:
         """Ask any server of the cluster."""
         problem: Exception | None = None
         # In another order for each client: aiokafka has shuffled those that it is to start from.
-        servers = list(self._client.cluster.brokers())  # type: ignore[no-untyped-call]
+        servers = list(self._cluster.brokers())  # type: ignore[no-untyped-call]
         servers.sort(key=lambda server: server.nodeId in self._slow)
         for server in servers:
             # The last one may be slow: there is no other to go on with.
@@ -143,11 +146,11 @@ class KafkaClient:
 
     def partitions(self, topic: str) -> list[int]:
         """Return all partitions of a topic, in order."""
-        return sorted(self._client.cluster.partitions_for_topic(topic) or ())
+        return sorted(self._cluster.partitions_for_topic(topic) or ())
 
     def available_partitions(self, topic: str) -> list[int]:
         """Return the partitions of a topic that have a leader now, in order."""
-        return sorted(self._client.cluster.available_partitions_for_topic(topic) or ())  # type: ignore[no-untyped-call]
+        return sorted(self._cluster.available_partitions_for_topic(topic) or ())  # type: ignore[no-untyped-call]
 
     async def lost(self, partitions: Collection[TopicPartition]) -> Mapping[TopicPartition, ConnectionError]:
         """Connect to the leaders of partitions, and tell of which ones the leader cannot be connected to.
@@ -165,7 +168,7 @@ class KafkaClient:
         }
 
     def _leader(self, partition: TopicPartition) -> int | None:
-        leader: int | None = self._client.cluster.leader_for_partition(partition)  # type: ignore[no-untyped-call]
+        leader: int | None = self._cluster.leader_for_partition(partition)  # type: ignore[no-untyped-call]
         return None if leader is None or leader < 0 else leader
 
     async def produce(self, topic: str, partition: int, batch: bytes) -> int:
@@ -260,7 +263,7 @@ class KafkaClient:
         connections = self._client._conns  # noqa: SLF001
         for connection_id in [each for each in connections if each[0] == leader]:
             connection = connections.pop(connection_id)
-            _reset(connection)
+            reset_connection(connection)
             connection.close()
 
     async def reaches(self, node: int, seconds: float = REACH_SECONDS) -> bool:
@@ -272,20 +275,35 @@ class KafkaClient:
 
     async def reaches_others(self, partition: TopicPartition) -> bool:
         """Return whether a server can be connected to that does not lead this partition."""
-        servers = self._client.cluster.brokers()  # type: ignore[no-untyped-call]
+        servers = self._cluster.brokers()  # type: ignore[no-untyped-call]
         others = {server.nodeId for server in servers} - {self._leader(partition)}
         return any([await self.reaches(node) for node in others])
 
+    @property
+    def _client(self) -> AIOKafkaClient:
+        """The connections that are borrowed until ``give_back``."""
+        return self._borrowed or self.borrow()
+
+    def borrow(self, *, anew: bool = False) -> AIOKafkaClient:
+        """Borrow connections while none are borrowed; with ``anew``, such as have to be opened."""
+        self._borrowed = self._lender.lend(anew=anew)
+        # Where servers and partitions are, each borrower knows itself.
+        self._borrowed.cluster = self._cluster
+        return self._borrowed
+
+    def give_back(self) -> None:
+        """Lend the connections to others: all that was sent has an answer."""
+        if self._borrowed is not None:
+            borrowed, self._borrowed = self._borrowed, None
+            self._lender.take_back(borrowed)
+
     async def close(self) -> None:
-        """Reset all connections. What has not left this machine is not sent any more."""
-        # aiokafka closes a connection by first sending what is buffered: the very sends that were given up.
-        for connection in list(self._client._conns.values()):  # noqa: SLF001
-            _reset(connection)
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(CLOSE_SECONDS):
-                await self._client.close()  # type: ignore[no-untyped-call]
-
-
-def _reset(connection: Any) -> None:
-    if (writer := connection._writer) is not None:  # noqa: SLF001
-        reset(writer.transport)
+        """Reset the connections that are borrowed. What has not left this machine is not sent any more."""
+        borrowed, self._borrowed = self._borrowed, None
+        if borrowed is not None:
+            await close(borrowed)
+            # The others may be as bad.
+            await self._lender.close_idle()
+        if not self._is_closed:
+            self._is_closed = True
+            await self._lender.leave()

@@ -75,7 +75,14 @@ class KafkaDestination(ConnectedDestination[KafkaClient]):
         self._looked_at = -math.inf
 
     async def _open(self) -> KafkaClient:
-        return KafkaClient(self._settings)
+        client = KafkaClient(self._settings)
+        if self._broken_nodes:
+            # Only a connection that is opened now tells whether they are there.
+            client.borrow(anew=True)
+        return client
+
+    def _rest(self, client: KafkaClient) -> None:
+        client.give_back()
 
     async def close(self) -> None:
         """Close what ``connect`` opened, and ask silent partitions no more."""
