@@ -97,7 +97,7 @@ class Lender:
 
     @contextlib.asynccontextmanager
     async def look(self) -> AsyncIterator[None]:
-        """Let the looks of others end first, if they do so soon."""
+        """Wait for the looks of others, if they end soon; within this context others wait for this one."""
         has_turn = False
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(COURTESY_SECONDS):
