@@ -28,7 +28,7 @@ C = TypeVar("C", bound=Client)
 
 
 class ConnectedDestination(ABC, Generic[C]):
-    """Sends the hand-overs of one lane, on a connection of its own, which it gives up when an answer is missing.
+    """Sends the hand-overs of one lane, on a connection that no other has, and gives it up when an answer is missing.
 
     Args:
         suspects: Of this destination; its lanes share them.

@@ -1,8 +1,9 @@
 """To a Kafka topic that a publisher of FastStream's ``KafkaBroker`` names.
 
 The forwarder takes address, security, topic, partition, key, headers, partitioner, compression and sizes from the
-publisher and its broker, and speaks to Kafka on connections of its own, one ``KafkaClient`` for each lane. It builds
-its record batches itself and tries each just once, because aiokafka's producer
+publisher and its broker, and speaks to Kafka on connections of its own. A lane's ``KafkaClient`` borrows them for a
+hand-over, and no other lane has them meanwhile (``lender.py``). The forwarder builds its record batches itself and
+tries each just once, because aiokafka's producer
 
 - goes on with the next batch of a partition after one has failed, and so passes rows by an earlier row of their key;
 - retries in the background, so that a send which was given up can arrive after its row was sent again; with

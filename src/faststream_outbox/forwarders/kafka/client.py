@@ -86,7 +86,9 @@ class KafkaClient:
             KafkaAnswerError: There is no such topic (yet), or the user may not see it.
             ConnectionError: No server answers.
         """
-        await self._locate({self._topic, *self._cluster.topics()})  # type: ignore[no-untyped-call]
+        # Here no rows are in hand.
+        async with self._lender.look():
+            await self._locate({self._topic, *self._cluster.topics()})  # type: ignore[no-untyped-call]
         if (problem := self._problems.get(self._topic)) is not None:
             raise problem
         self._refreshed_at = time.monotonic()
@@ -110,9 +112,7 @@ class KafkaClient:
         self._doubtful.add(topic)
 
     async def _locate(self, topics: Collection[str]) -> None:
-        # Rows that are in hand wait for nobody.
-        async with self._lender.look() if self._borrowed is None else contextlib.nullcontext():
-            answer = await self._ask(MetadataRequest(list(topics)))
+        answer = await self._ask(MetadataRequest(list(topics)))
         self._cluster.update_metadata(answer)  # type: ignore[no-untyped-call]
         self._doubtful.clear()
         codes = {topic: code for code, topic, *_ in answer.topics}
@@ -285,7 +285,14 @@ class KafkaClient:
         return self._borrowed or self.borrow()
 
     def borrow(self, *, anew: bool = False) -> AIOKafkaClient:
-        """Borrow connections while none are borrowed; with ``anew``, such as have to be opened."""
+        """Borrow connections while none are borrowed; with ``anew``, such as have to be opened.
+
+        Raises:
+            ConnectionError: It is closed.
+        """
+        if self._is_closed:
+            msg = "this lane has left the cluster"
+            raise ConnectionError(msg)
         self._borrowed = self._lender.lend(anew=anew)
         # Where servers and partitions are, each borrower knows itself.
         self._borrowed.cluster = self._cluster
@@ -299,11 +306,12 @@ class KafkaClient:
 
     async def close(self) -> None:
         """Reset the connections that are borrowed. What has not left this machine is not sent any more."""
+        if self._is_closed:
+            return
+        self._is_closed = True
         borrowed, self._borrowed = self._borrowed, None
         if borrowed is not None:
             await close(borrowed)
             # The others may be as bad.
             await self._lender.close_idle()
-        if not self._is_closed:
-            self._is_closed = True
-            await self._lender.leave()
+        await self._lender.leave()

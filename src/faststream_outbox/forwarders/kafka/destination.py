@@ -43,7 +43,7 @@ TOPIC_NAME = re.compile(rf"[a-zA-Z0-9._-]{{1,{MAX_TOPIC_CHARACTERS}}}")
 
 
 class KafkaDestination(ConnectedDestination[KafkaClient]):
-    """Needs a connection of its own for each lane: Kafka serves a connection's requests in turn.
+    """Has connections for itself during a hand-over: Kafka serves a connection's requests in turn.
 
     Args:
         settings: The topic, and how to reach it.

@@ -93,6 +93,9 @@ class Lender:
             self._next_look = None
         idle, self._idle = self._idle, []
         self._unneeded = 0
+        for client in idle:
+            # At once, also if nobody waits for the rest.
+            cut(client)
         await asyncio.gather(*self._closing, *map(close, idle))
 
     @contextlib.asynccontextmanager
@@ -125,17 +128,26 @@ class Lender:
             self._look_later()
 
 
-async def close(client: AIOKafkaClient) -> None:
+def cut(client: AIOKafkaClient) -> None:
+    """Reset all connections of a client. What has not left this machine is not sent any more."""
+    # aiokafka closes a connection by first sending what is buffered: the very sends that were given up.
+    for connection in list(client._conns.values()):  # noqa: SLF001
+def cut(client: AIOKafkaClient) -> None:
     """Reset all connections of a client. What has not left this machine is not sent any more."""
     # aiokafka closes a connection by first sending what is buffered: the very sends that were given up.
     for connection in list(client._conns.values()):  # noqa: SLF001
         reset_connection(connection)
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(CLOSE_SECONDS):
-            await client.close()  # type: ignore[no-untyped-call]
 
 
 def reset_connection(connection: Any) -> None:
     """Reset one connection of a client, and drop what is buffered."""
     if (writer := connection._writer) is not None:  # noqa: SLF001
         reset(writer.transport)
+
+
+async def close(client: AIOKafkaClient) -> None:
+    """Reset all connections of a client, and forget them."""
+    cut(client)
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(CLOSE_SECONDS):
+            await client.close()  # type: ignore[no-untyped-call]

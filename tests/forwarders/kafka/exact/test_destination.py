@@ -35,6 +35,8 @@ class Client:
 
     available_partitions = partitions
 
+    def give_back(self) -> None: ...
+
     async def close(self) -> None:
         self.is_closed = True
 
