@@ -67,6 +67,7 @@ class KafkaClient:
         self._cluster = ClusterMetadata(bootstrap_servers=servers)  # type: ignore[no-untyped-call]
         self._lender = Lender.to(settings.client_options)
         self._borrowed: AIOKafkaClient | None = None
+        self._is_new = False
         self._is_closed = False
 
     @property
@@ -294,6 +295,7 @@ class KafkaClient:
             msg = "this lane has left the cluster"
             raise ConnectionError(msg)
         self._borrowed = self._lender.lend(anew=anew)
+        self._is_new = anew
         # Where servers and partitions are, each borrower knows itself.
         self._borrowed.cluster = self._cluster
         return self._borrowed
@@ -312,6 +314,7 @@ class KafkaClient:
         borrowed, self._borrowed = self._borrowed, None
         if borrowed is not None:
             await close(borrowed)
-            # The others may be as bad.
-            await self._lender.close_idle()
+            if not self._is_new:
+                # The others may be as bad.
+                await self._lender.close_idle()
         await self._lender.leave()

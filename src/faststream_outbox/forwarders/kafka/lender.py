@@ -132,10 +132,6 @@ def cut(client: AIOKafkaClient) -> None:
     """Reset all connections of a client. What has not left this machine is not sent any more."""
     # aiokafka closes a connection by first sending what is buffered: the very sends that were given up.
     for connection in list(client._conns.values()):  # noqa: SLF001
-def cut(client: AIOKafkaClient) -> None:
-    """Reset all connections of a client. What has not left this machine is not sent any more."""
-    # aiokafka closes a connection by first sending what is buffered: the very sends that were given up.
-    for connection in list(client._conns.values()):  # noqa: SLF001
         reset_connection(connection)
 
 

@@ -115,6 +115,7 @@ class Knocker:
     async def _client(self) -> AsyncIterator[KafkaClient]:
         # The connections of the lanes may be the very ones that are dead.
         client = KafkaClient(self._settings)
+        client.borrow(anew=True)
         try:
             async with asyncio.timeout(2 * SERVER_SECONDS):
                 await client.refresh()
