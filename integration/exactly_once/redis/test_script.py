@@ -13,6 +13,7 @@ from faststream_outbox.forwarders.factory import create_destinations
 from faststream_outbox.forwarders.kinds import PositionKeeper
 from faststream_outbox.forwarders.redis.exact.marker import PREFIX, Element, ShardMarker, name_of
 from faststream_outbox.forwarders.redis.exact.script import Contradicted, Message, Taken, answer_of, call
+from integration.servers.process import ReservedPort
 from integration.servers.redis import EmbeddedRedis, RedisServer
 
 FIRST, OLD, NEW = 5, 1 << 24, 2 << 24
@@ -114,7 +115,9 @@ async def test_the_rights_that_it_needs_are_named(own_redis: EmbeddedRedis, miss
 
 async def test_a_cluster_is_refused(own_redis: EmbeddedRedis) -> None:
     own_redis.stop()
-    own_redis.set_at_start(cluster_enabled="yes")
+    # By default its nodes speak 10,000 above the server's port, where there may be no port.
+    bus = ReservedPort()
+    own_redis.set_at_start(cluster_enabled="yes", cluster_port=str(bus.number))
     own_redis.start(wait_for_data=False)
     keeper = PositionKeeper(lambda: "relay", MemoryPositions(set))
     publisher = RedisBroker(own_redis.url, logger=None).publisher(stream="orders")
@@ -122,6 +125,7 @@ async def test_a_cluster_is_refused(own_redis: EmbeddedRedis) -> None:
     with pytest.raises(Exception, match="exactly_once is not for Redis Cluster"):
         await lane.connect()
     await lane.close()
+    bus.release()
 
 
 def test_the_marker_has_the_name_that_the_page_says() -> None:
