@@ -11,7 +11,7 @@ from faststream_outbox._values.position import Mark
 from faststream_outbox._values.run import NO_RUN
 from faststream_outbox.forwarders.factory import create_destinations
 from faststream_outbox.forwarders.kinds import PositionKeeper
-from faststream_outbox.forwarders.redis.exact.marker import PREFIX, Element, ShardMarker, name_of
+from faststream_outbox.forwarders.redis.exact.marker import PREFIX, Element, ShardMarker, mark_text, name_of
 from faststream_outbox.forwarders.redis.exact.script import Contradicted, Message, Taken, answer_of, call
 from integration.servers.process import ReservedPort
 from integration.servers.redis import EmbeddedRedis, RedisServer
@@ -37,7 +37,7 @@ async def elements(server: RedisServer, marker: ShardMarker) -> Sequence[Element
 
 
 def message(number: int, address: str) -> Message:
-    return Message(Mark(number, f"key-{number}"), address.encode(), (b"%d" % number,))
+    return Message(mark_text(Mark(number, f"key-{number}")), address.encode(), (b"%d" % number,))
 
 
 async def test_messages_and_marker_are_written_together_or_not_at_all(
@@ -45,7 +45,7 @@ async def test_messages_and_marker_are_written_together_or_not_at_all(
 ) -> None:
     messages = [message(number, redis_key) for number in range(3)]
     assert await step(redis_server, marker, OLD, messages) == Taken(3, None)
-    written = [Element(OLD, FIRST, [each.mark for each in messages])]
+    written = [Element(OLD, FIRST, [Mark(number, f"key-{number}") for number in range(3)])]
     assert await elements(redis_server, marker) == written
     # A late step, which expects what was there before.
     assert await step(redis_server, marker, NEW, messages) == Contradicted(written)
@@ -66,7 +66,7 @@ async def test_the_marker_names_what_was_taken_and_nothing_behind_a_refusal_is_s
     taken = await step(redis_server, marker, OLD, messages)
     assert taken.count == 2
     assert taken.problem.startswith("WRONGTYPE")
-    assert await elements(redis_server, marker) == [Element(OLD, FIRST, [messages[0].mark, messages[1].mark])]
+    assert await elements(redis_server, marker) == [Element(OLD, FIRST, [Mark(1, "key-1"), Mark(2, "key-2")])]
     async with redis_server.client() as client:
         assert await client.lrange(redis_key, 0, -1) == [b"1", b"2"]
 

@@ -1,7 +1,7 @@
 """The rows of one hand-over: a transaction, its answer, the next transaction."""
 
 from collections.abc import MutableMapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 from faststream_outbox._values.outcome import ACCEPTED, Poison, Reason, Unsent, Verdict
 from faststream_outbox._values.parcel import Parcel
@@ -53,6 +53,9 @@ class TransactionSender(BatchSender[Packed, Sequence[Command]]):
         verdicts: See ``BatchSender``.
     """
 
+    most_fields: ClassVar[int | None] = None
+    """Names and values of a plain entry's headers, at most; None: what Redis takes."""
+
     def __init__(self, client: Transactor, settings: RedisSettings, verdicts: MutableMapping[int, Verdict]) -> None:
         super().__init__(verdicts)
         self._client = client
@@ -98,7 +101,11 @@ class TransactionSender(BatchSender[Packed, Sequence[Command]]):
     async def _encode(self, row: OutboxRow, address: str | None) -> Packed:
         headers, message_format = self._settings.headers, self._settings.message_format
         if message_format is None:
-            return Packed(row, address, row.payload, fields_of(row, headers))
+            fields = fields_of(row, headers)
+            if self.most_fields is not None and len(fields) > self.most_fields:
+                msg = f"{len(fields) // 2} headers: with exactly_once=True, at most {self.most_fields // 2}"
+                raise ValueError(msg)
+            return Packed(row, address, row.payload, fields)
         return Packed(row, address, await encode(row, headers, message_format))
 
     def _pack(self, run: list[Packed]) -> tuple[list[Packed], Sequence[Command]]:

@@ -14,6 +14,7 @@ from faststream_outbox.forwarders.redis.exact.marker import (
     element_of,
     first_token,
     judge,
+    mark_text,
     next_token,
 )
 from faststream_outbox.forwarders.redis.exact.script import Message, call
@@ -117,7 +118,7 @@ def test_a_marker_keeps_what_the_position_table_may_not_know() -> None:
     one = marker(token(1))
     for count in (2, 3, 4):
         one.taken(token(count))
-    keep = int(call(one, token(5), [Message(A, b"s", (b"x",))], verb=b"RPUSH")[7])
+    keep = int(call(one, token(5), [Message(mark_text(A), b"s", (b"x",))], verb=b"RPUSH")[7])
     assert keep == KEPT + 4
 
 
@@ -125,5 +126,5 @@ def test_a_marker_keeps_what_the_position_table_may_not_know() -> None:
 def test_an_element_is_read_as_it_was_written(key: str) -> None:
     one = marker(token(1))
     marks = [Mark(5, key), Mark(2**63 - 1, "x")]
-    command = call(one, token(2), [Message(mark, b"s", (b"x",)) for mark in marks], verb=b"RPUSH")
+    command = call(one, token(2), [Message(mark_text(mark), b"s", (b"x",)) for mark in marks], verb=b"RPUSH")
     assert element_of(command[6] + b"\0" + command[9]) == Element(token(2), token(1), marks)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from faststream_outbox._values.position import Mark
+from faststream_outbox._values.row import OutboxRow
 from faststream_outbox._values.run import Run
 
 PREFIX = "faststream-outbox:"
@@ -60,9 +61,9 @@ def token_text(token: int | None) -> bytes:
     return b"" if token is None else b"%0*d" % (TOKEN_DIGITS, token)
 
 
-def mark_text(mark: Mark) -> bytes:
-    """Return a mark as an element has it."""
-    return f"{mark.row_id}:{mark.idempotency_key}".encode()
+def mark_text(marked: Mark | OutboxRow) -> bytes:
+    """Return a mark, or that of a row, as an element has it."""
+    return b"%d:%b" % (marked[0], marked.idempotency_key.encode())
 
 
 def element_of(text: bytes) -> Element:

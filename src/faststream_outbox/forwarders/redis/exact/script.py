@@ -1,12 +1,11 @@
 """The step that takes the messages of one shard once: ``take_once.lua`` as a command, and its answer."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from itertools import groupby
 from typing import Any, NamedTuple
 
-from faststream_outbox._values.position import Mark
 from faststream_outbox.forwarders.redis.exact.marker import (
     END,
     KEPT,
@@ -33,7 +32,8 @@ MOST_ARGUMENTS = 7500
 class Message(NamedTuple):
     """One message, as the script takes it."""
 
-    mark: Mark
+    mark: bytes
+    """As the marker has it."""
     address: bytes
     arguments: Sequence[bytes]
     """Of its command, behind those that all messages have."""
@@ -85,8 +85,8 @@ def call(
         token_text(marker.current),
         b"%b %b" % (token_text(token), token_text(marker.before)),
         b"%d" % (KEPT + marker.behind + 1),
-        _joined(marker.waiting),
-        _joined(message.mark for message in messages),
+        END.join(map(mark_text, marker.waiting)),
+        END.join([message.mark for message in messages]),
         verb,
         b"%d" % len(fixed),
         *fixed,
@@ -94,17 +94,17 @@ def call(
     ]
 
 
-def _joined(marks: Iterable[Mark]) -> bytes:
-    return END.join(map(mark_text, marks))
-
-
 def _runs(messages: Sequence[Message], number_of: dict[bytes, bytes]) -> Iterator[bytes]:
-    for (address, size), run in groupby(messages, lambda message: (message.address, len(message.arguments))):
+    for (address, size), run in groupby(messages, _kind_of):
         arguments = [argument for message in run for argument in message.arguments]
         yield number_of[address]
         yield b"%d" % size
         yield b"%d" % (len(arguments) // size)
         yield from arguments
+
+
+def _kind_of(message: Message) -> tuple[bytes, int]:
+    return message.address, len(message.arguments)
 
 
 def answer_of(answer: Sequence[Any]) -> Taken | Contradicted:

@@ -5,12 +5,11 @@ from collections.abc import Collection, Mapping, MutableMapping, Sequence
 from typing import Any
 
 from faststream_outbox._values.outcome import ACCEPTED, Refused, Unsent, Verdict
-from faststream_outbox._values.row import OutboxRow
 from faststream_outbox._values.shard import Shard
 from faststream_outbox.forwarders.batches import Answer
 from faststream_outbox.forwarders.connected_destination import Verdicts
-from faststream_outbox.forwarders.doubt import mark_of
 from faststream_outbox.forwarders.redis.client import RedisClient
+from faststream_outbox.forwarders.redis.exact.marker import mark_text
 from faststream_outbox.forwarders.redis.exact.positions import LaneMarkers
 from faststream_outbox.forwarders.redis.exact.script import (
     MOST_ARGUMENTS,
@@ -43,6 +42,8 @@ class ExactSender(TransactionSender):
         markers: Of the lane.
     """
 
+    most_fields = MOST_ARGUMENTS
+
     def __init__(
         self,
         client: RedisClient,
@@ -61,13 +62,6 @@ class ExactSender(TransactionSender):
 
     def _pack(self, run: list[Packed]) -> tuple[list[Packed], Sequence[Command]]:
         return self._take(run), ()
-
-    async def _encode(self, row: OutboxRow, address: str | None) -> Packed:
-        packed = await super()._encode(row, address)
-        if len(packed.fields) > MOST_ARGUMENTS:
-            msg = f"{len(packed.fields) // 2} headers: with exactly_once=True, at most {MOST_ARGUMENTS // 2}"
-            raise ValueError(msg)
-        return packed
 
     async def _exchange(self, batch: Sequence[Command], members: Sequence[Packed]) -> Answer:
         verdicts: dict[int, Verdict] = {}
@@ -95,9 +89,11 @@ class ExactSender(TransactionSender):
         self, shard: Shard, rows: Sequence[Packed], verdicts: Verdicts, held: Collection[str | None]
     ) -> Sequence[Packed]:
         """Return the rows that are to be sent now; note the others."""
-        if self._markers.marker_of(shard) is None:
+        if (marker := self._markers.marker_of(shard)) is None:
             verdicts.update(dict.fromkeys([each.row.id for each in rows], Unsent(self._markers.why(shard))))
             return ()
+        if not marker.found and not held:
+            return rows
         ready = []
         for each in rows:
             if self._markers.is_found(each.row):
@@ -115,7 +111,7 @@ class ExactSender(TransactionSender):
         markers = {shard: marker for shard in sent if (marker := self._markers.marker_of(shard)) is not None}
         tokens = {shard: marker.next_token() for shard, marker in markers.items()}
         calls = [
-            call(markers[shard], tokens[shard], [*map(self._message, of_shard)], verb=self._verb, fixed=self._fixed)
+            call(markers[shard], tokens[shard], self._messages(of_shard), verb=self._verb, fixed=self._fixed)
             for shard, of_shard in sent.items()
         ]
         for marker in markers.values():
@@ -134,9 +130,16 @@ class ExactSender(TransactionSender):
                 marker.taken(tokens[shard])
         return known
 
-    def _message(self, packed: Packed) -> Message:
-        address = self._settings.address if packed.address is None else packed.address
-        return Message(mark_of(packed.row), address.encode(), (*packed.fields, *self._name, packed.message))
+    def _messages(self, rows: Sequence[Packed]) -> list[Message]:
+        own, name = self._settings.address.encode(), self._name
+        return [
+            Message(
+                mark_text(packed.row),
+                own if packed.address is None else packed.address.encode(),
+                (*packed.fields, *name, packed.message) if name else (packed.message,),
+            )
+            for packed in rows
+        ]
 
     def _taken(
         self, taken: Taken, sent: Sequence[Packed], verdicts: Verdicts, held: set[str | None]
