@@ -3,10 +3,10 @@
 import asyncio
 from collections.abc import Callable
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
-from aiokafka.errors import KafkaConnectionError
+from aiokafka.errors import KafkaConnectionError, RequestTimedOutError
 from aiokafka.protocol.metadata import MetadataRequest, MetadataResponse_v1
 from aiokafka.protocol.produce import ProduceRequest
 from aiokafka.structs import TopicPartition
@@ -41,7 +41,7 @@ class FakeKafka:
         self.dead: set[int] = set()
         self.asked: list[int] = []
         self.transport = Transport()
-        self._conns = {"7": SimpleNamespace(_writer=SimpleNamespace(transport=self.transport))}
+        self._conns = {(SERVERS[0], 0): SimpleNamespace(_writer=SimpleNamespace(transport=self.transport))}
 
     async def send(self, server: int, request: Any) -> Any:
         self.requests.append(request)
@@ -147,6 +147,44 @@ async def test_the_only_server_is_not_asked_beforehand(client: KafkaClient, kafk
 async def test_closing_throws_away_what_has_not_left_this_machine(client: KafkaClient, kafka: FakeKafka) -> None:
     await client.close()
     assert kafka.transport.was_reset
+
+
+async def test_a_batch_without_an_answer_in_time_does_not_leave_this_machine_any_more(
+    client: KafkaClient, kafka: FakeKafka
+) -> None:
+    def give_up() -> int:
+        # As aiokafka does: from here on its connection knows nothing that could be reset.
+        kafka._conns[SERVERS[0], 0]._writer = None
+        raise RequestTimedOutError
+
+    kafka.answer = give_up
+    with pytest.raises(TimeoutError):
+        await client.produce(TOPIC, 0, b"batch")
+    assert kafka.transport.was_reset
+
+
+async def test_a_close_that_is_cancelled_leaves_the_lender(
+    client: KafkaClient, kafka: FakeKafka, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    is_closing = asyncio.Event()
+
+    async def hang() -> None:
+        is_closing.set()
+        await asyncio.Event().wait()
+
+    other = KafkaClient(settings(client_options={"bootstrap_servers": "localhost:9092"}))
+    client.borrow()
+    monkeypatch.setattr(kafka, "close", hang)
+    closing = asyncio.create_task(client.close())
+    await is_closing.wait()
+    closing.cancel()
+    await asyncio.wait([closing])
+    monkeypatch.undo()
+
+    idle = FakeKafka()
+    other._lender.take_back(cast("Any", idle))
+    await other.close()
+    assert idle.transport.was_reset, "the last borrower closes what is idle"
 
 
 async def test_a_refresh_keeps_other_topics(client: KafkaClient, kafka: FakeKafka) -> None:

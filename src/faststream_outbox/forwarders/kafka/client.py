@@ -18,9 +18,10 @@ from aiokafka.structs import TopicPartition
 
 from faststream_outbox.forwarders.kafka.answers import OF_A_TOPIC
 from faststream_outbox.forwarders.kafka.client_log import keep_lines_out_of_the_log
-from faststream_outbox.forwarders.kafka.lender import Lender, close, reset_connection
+from faststream_outbox.forwarders.kafka.lender import Lender, close, reset_connection, transports_to
 from faststream_outbox.forwarders.kafka.settings import KafkaSettings
 from faststream_outbox.forwarders.kafka.verdicts import KafkaAnswerError, NotSentError
+from faststream_outbox.forwarders.socket_reset import reset
 from faststream_outbox.forwarders.suspects import ConnectionBrokenError
 
 REACH_SECONDS = 2.0
@@ -185,7 +186,7 @@ class KafkaClient:
             raise NotSentError(LEADER_NOT_AVAILABLE, about)
         request = ProduceRequest(None, ALL_REPLICAS, self._timeout_ms, [(topic, [(partition, batch)])])
         try:
-            response = await self._client.send(leader, request)  # type: ignore[no-untyped-call]
+            response = await self._send_or_reset(leader, request)
         except RequestTimedOutError as error:
             msg = f"{about}: no answer in {self._timeout_ms / 1000:g} s"
             raise TimeoutError(msg) from error
@@ -203,6 +204,22 @@ class KafkaClient:
         if code:
             raise KafkaAnswerError(code, about)
         return int(offset)
+
+    async def _send_or_reset(self, leader: int, request: Any) -> Any:
+        """Send a request whose bytes do not leave this machine any more once it has failed."""
+        client = self._client
+        if not await client.ready(leader):  # type: ignore[no-untyped-call]
+            msg = f"no way to server {leader}"
+            raise NodeNotReadyError(msg)
+        transports = transports_to(client, leader)
+        try:
+            return await client.send(leader, request)  # type: ignore[no-untyped-call]
+        except KafkaError:
+            # Without an answer in time aiokafka closes the connection, and a closed one sends on what is buffered. To a
+            # server that is reached again later, this batch would come behind those that were sent since.
+            for transport in transports:
+                reset(transport)
+            raise
 
     async def ask_any(self, request: Any) -> Any:
         """Ask any server of the cluster, and return what it answers.
@@ -312,9 +329,12 @@ class KafkaClient:
             return
         self._is_closed = True
         borrowed, self._borrowed = self._borrowed, None
-        if borrowed is not None:
-            await close(borrowed)
-            if not self._is_new:
-                # The others may be as bad.
-                await self._lender.close_idle()
-        await self._lender.leave()
+        try:
+            if borrowed is not None:
+                await close(borrowed)
+                if not self._is_new:
+                    # The others may be as bad.
+                    await self._lender.close_idle()
+        finally:
+            # Also when a stop has no time left: the last one who leaves closes what nobody will borrow any more.
+            await self._lender.leave()

@@ -86,8 +86,10 @@ class KafkaDestination(ConnectedDestination[KafkaClient]):
 
     async def close(self) -> None:
         """Close what ``connect`` opened, and ask silent partitions no more."""
-        await self._knocker.close()
-        await super().close()
+        try:
+            await super().close()
+        finally:
+            await self._knocker.close()
 
     async def _look(self, client: KafkaClient) -> None:
         await client.refresh()

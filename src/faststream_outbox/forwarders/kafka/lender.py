@@ -135,6 +135,12 @@ def cut(client: AIOKafkaClient) -> None:
         reset_connection(connection)
 
 
+def transports_to(client: AIOKafkaClient, server: int) -> list[asyncio.BaseTransport]:
+    """Return what a client's connections to a server send over."""
+    connections = [each for (node, _group), each in client._conns.items() if node == server]  # noqa: SLF001
+    return [each._writer.transport for each in connections if each._writer is not None]  # noqa: SLF001
+
+
 def reset_connection(connection: Any) -> None:
     """Reset one connection of a client, and drop what is buffered."""
     if (writer := connection._writer) is not None:  # noqa: SLF001

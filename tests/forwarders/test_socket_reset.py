@@ -1,0 +1,52 @@
+"""What is on its way to a peer that does not read, when its connection is reset. Real sockets."""
+
+import asyncio
+import socket
+
+import pytest
+
+from faststream_outbox.forwarders.socket_reset import reset
+
+LOOPBACK = "127.0.0.1"
+SIZE = 8 * 1024 * 1024
+"""More than both ends buffer: the rest is still here when the connection ends."""
+
+
+async def arrived(*, resets: bool, closes_before: bool) -> int:
+    """Return how many bytes a peer gets that reads only after the sender has given the connection up."""
+    with socket.create_server((LOOPBACK, 0)) as listening:
+        # Those of the sender's windows that it inherits: little is in the peer's hands.
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        listening.setblocking(False)
+        _, writer = await asyncio.open_connection(LOOPBACK, listening.getsockname()[1])
+        peer, _ = await asyncio.get_running_loop().sock_accept(listening)
+        with peer:
+            writer.write(bytes(SIZE))
+            await asyncio.sleep(0.05)
+            if closes_before:
+                writer.close()
+            if resets:
+                reset(writer.transport)
+            await asyncio.sleep(0.05)
+            return await _read_all(peer)
+
+
+async def _read_all(peer: socket.socket) -> int:
+    total = 0
+    loop = asyncio.get_running_loop()
+    try:
+        while chunk := await loop.sock_recv(peer, 1 << 20):
+            total += len(chunk)
+    except ConnectionResetError:
+        pass
+    return total
+
+
+@pytest.mark.parametrize("closes_before", [False, True])
+async def test_what_has_not_left_is_thrown_away(closes_before: bool) -> None:
+    assert await arrived(resets=True, closes_before=closes_before) < SIZE / 2
+
+
+async def test_a_connection_that_is_only_closed_sends_on() -> None:
+    """What the reset is for; asyncio's and the kernel's way, which may change."""
+    assert await arrived(resets=False, closes_before=True) == SIZE
