@@ -96,7 +96,8 @@ layers: $(VENV)/.dev ## Check that imports point down only
 
 .PHONY: docs
 docs: build/docs/.done ## Build the documentation into build/site; a warning is an error, a link to nowhere too
-	@$(SITE) build --quiet
+	@# With --quiet it would make no warnings, so that none could be an error. Its other lines are shown if it fails.
+	@$(SITE) build >build/docs.log 2>&1 || { cat build/docs.log; exit 1; }
 	@build/docs/bin/python .ci/check_site.py build/site
 
 .PHONY: docs-serve
