@@ -41,7 +41,7 @@ DELETE FROM outbox WHERE id IN (
 
 def main(folder: Path) -> None:
     """Write the pictures into a folder."""
-    history.INTERVAL = 1.0
+    history.INTERVAL = history.KEEP_SECONDS = 1.0
     metadata = MetaData()
     make_outbox_table(metadata)
     make_dlq_table(metadata)

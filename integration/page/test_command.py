@@ -1,5 +1,6 @@
 """``faststream-outbox page`` as a program."""
 
+import base64
 import re
 import subprocess
 import sys
@@ -51,6 +52,10 @@ def test_with_a_password_and_a_name(database_url: str) -> None:
             assert "Basic" in answer.headers["www-authenticate"]
         assert client.get("", auth=("bob", "wrong")).status_code == 401
         client.auth = ("bob", password[1])
+        named = base64.b64encode(f"Jürgen:{password[1]}".encode()).decode()
+        assert "Jürgen" in client.get("", headers={"authorization": f"Basic {named}"}, auth=None).text
+        for wrong in ("Basic !", "Basic /w==", f"Bearer {named}", "Basic"):
+            assert client.get("", headers={"authorization": wrong}, auth=None).status_code == 401, wrong
         assert "<h1>Standing</h1>" in client.get("").text
         done = client.post("api/dead-letters/discard", json={"queue": "imports", "dry_run": False})
         assert done.json()["done"] == 3

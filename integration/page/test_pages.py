@@ -142,6 +142,10 @@ async def test_pauses_are_made_and_ended(client: httpx.AsyncClient, admin: Outbo
     answer = await client.post("resume", data=fields)
     assert answer.headers["location"] == "pauses?did=resumed"
     assert not await admin.pauses()
+    for seconds in ("1000000000000000", "-5", "x"):
+        wrong = await client.post("pauses", data={"form": fields["form"], "queue": "orders", "seconds": seconds})
+        assert wrong.status_code == 400, seconds
+    assert not await admin.pauses()
     refused = await client.post("pauses", data={"form": fields["form"]})
     assert refused.status_code == 400
     assert "name a forwarder, or a queue, or a key" in refused.text
@@ -196,6 +200,36 @@ async def test_forms_without_their_token_are_refused(client: httpx.AsyncClient, 
     for other in ("", token):
         assert (await client.post("change", data=fields | {"form": other})).status_code == 403
     assert await admin.dead_letters.count() == 34
+
+
+async def test_what_is_asked_wrongly_is_said_on_a_page(client: httpx.AsyncClient) -> None:
+    for address in ("queue", "letters?limit=x", "audit?before=x", "queue?name=orders&state=x"):
+        answer = await client.get(address)
+        assert answer.status_code == 422, address
+        assert "<h1>That cannot be</h1>" in answer.text
+        assert answer.headers["x-frame-options"] == "DENY"
+
+
+async def test_a_page_has_a_bounded_number_of_queues(client: httpx.AsyncClient, database_url: str) -> None:
+    run_sql(
+        database_url,
+        "INSERT INTO outbox (queue, idempotency_key, payload, headers) "
+        "SELECT 'many-' || lpad(n::text, 3, '0'), 'many-' || n, '', '{}' FROM generate_series(1, 250) AS n",
+    )
+    page = (await client.get("")).text
+    names = re.findall(r'<th scope="row"><a href="queue[^"]*">([^<]*)<', page)
+    assert len(names) == 200
+    assert names[0] == "emails=&gt;kafka:emails", "what stands comes first"
+    assert page.count("<svg") == 5 + 2 * 200
+    assert "200 of 256 queues are shown" in page
+    shown: list[str] = []
+    address = "?behind="
+    while address:
+        page = (await client.get(f"./{address}")).text
+        shown += re.findall(r'<th scope="row"><a href="queue[^"]*">([^<]*)<', page)
+        [address] = re.findall(r'href="\./(\?behind=[^"]+)"', page) or [""]
+    assert len(shown) == len({*shown}) == 256
+    assert "not plotted" in page
 
 
 async def test_what_is_no_form_is_refused(client: httpx.AsyncClient) -> None:

@@ -3,8 +3,10 @@
 from typing import Any
 
 import httpx
+import pytest
 from fastapi import FastAPI
 
+from faststream_outbox.admin import DeadLetters
 from faststream_outbox.admin.admin import OutboxAdmin
 
 from .served import HOSTILE
@@ -63,10 +65,36 @@ async def test_letters_are_changed_when_that_is_said(client: httpx.AsyncClient, 
     for wrong, status in (({}, 400), ({"all": False}, 400), ({"quue": "orders"}, 422), ({"ids": [2**63]}, 400)):
         answer = await client.post("api/dead-letters/discard", json={"dry_run": False, **wrong})
         assert answer.status_code == status, wrong
+        assert [*answer.json()] == ["error"]
     assert await admin.dead_letters.count() == 6
     visitor = await client.post("api/dead-letters/discard", json=discard, headers={"x-person": "visitor"})
     assert visitor.status_code == 403
     assert visitor.json() == {"error": "you may look, and change nothing"}
+
+
+async def test_what_was_done_is_said_though_the_database_goes_away(
+    client: httpx.AsyncClient, admin: OutboxAdmin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original, asked = DeadLetters.count, 0
+
+    async def count(self: DeadLetters, **options: Any) -> int:
+        nonlocal asked
+        asked += 1
+        if asked > 1:
+            raise ConnectionResetError
+        return await original(self, **options)
+
+    monkeypatch.setattr(DeadLetters, "count", count)
+    done = await client.post("api/dead-letters/replay", json={"kind": "TimeoutError", "dry_run": False})
+    assert done.status_code == 200
+    assert done.json() == {"action": "replay", "dry_run": False, "selected": 26, "done": 26, "left": None}
+    await client.get("dead")
+    token = {"form": client.cookies["outbox_form"]}
+    answer = await client.post("change", data=token | {"action": "discard", "queue": "imports"})
+    assert answer.headers["location"] == "dead?did=discard&count=3&left=unknown"
+    assert "there may be others" in (await client.get(answer.headers["location"])).text
+    nothing = await client.post("change", data=token | {"action": "discard", "queue": "imports"})
+    assert nothing.status_code == 503, "nothing was done"
 
 
 async def test_pauses_for_all_processes(client: httpx.AsyncClient, admin: OutboxAdmin) -> None:
@@ -95,7 +123,8 @@ def test_the_document_describes_every_answer(app: FastAPI) -> None:
         for method in methods.values():
             schema = method["responses"]["200"]["content"]["application/json"]["schema"]
             assert "$ref" in schema or "$ref" in schema["items"], path
-            assert {"400", "403", "503"} <= method["responses"].keys()
+            assert {"400", "403", "422", "503"} <= method["responses"].keys()
+            assert method["responses"]["422"]["content"]["application/json"]["schema"]["$ref"].endswith("/Problem")
             assert method["description"]
     identity = document["components"]["schemas"]["RowAnswer"]["properties"]["id"]
     assert identity["type"] == "string"

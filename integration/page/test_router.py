@@ -104,6 +104,7 @@ async def test_below_prefixes(mounted: FastAPI) -> None:
 async def test_figures_are_kept_while_nobody_looks(admin: OutboxAdmin, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("faststream_outbox.admin.page.history.INTERVAL", 0.01)
     monkeypatch.setattr("faststream_outbox.admin.page.history.SHORTEST_SECONDS", 0.0)
+    monkeypatch.setattr("faststream_outbox.admin.page.history.KEEP_SECONDS", 0.0)
     seen = 0
     original = OutboxAdmin.queues
 

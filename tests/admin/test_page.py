@@ -2,13 +2,14 @@
 
 import subprocess
 import sys
+from itertools import pairwise
 
 import pytest
 
 from faststream_outbox._values.facts import TableFacts
 from faststream_outbox._values.figures import Count, QueueFigures
 from faststream_outbox.admin.admin import OutboxAdmin
-from faststream_outbox.admin.page.history import BACKLOG, DEAD, OLDEST, SECONDS, History
+from faststream_outbox.admin.page.history import BACKLOG, DEAD, MOST_POINTS, MOST_QUEUES, OLDEST, SECONDS, History
 from faststream_outbox.admin.page.plots import HEIGHT, WIDTH, plot
 from faststream_outbox.admin.page.words import MOST_TEXT, of_body, of_queue
 
@@ -45,10 +46,10 @@ def table(inserted: int, deleted: int) -> TableFacts:
 def test_rates_are_of_the_time_between_looks() -> None:
     clock = Clock()
     history = History(nobody, clock=clock)
-    for seconds, inserted, deleted in ((0, 100, 10), (10, 200, 60), (30, 260, 100), (40, 5, 3)):
+    for seconds, inserted, deleted in ((0, 100, 10), (20, 300, 110), (40, 360, 150), (60, 5, 3)):
         clock.now = 1000.0 + seconds
         history.note([], [table(inserted, deleted)])
-    assert [(point.age, point.value) for point in history.rates("inserted")] == [(30, 10.0), (10, 3.0), (0, 0.0)]
+    assert [(point.age, point.value) for point in history.rates("inserted")] == [(40, 10.0), (20, 3.0), (0, 0.0)]
     assert [point.value for point in history.rates("deleted")] == [5.0, 2.0, 0.0], "statistics began anew"
 
 
@@ -68,7 +69,32 @@ def test_figures_are_kept_for_an_hour() -> None:
     assert history.rates("inserted") == []
     clock.now += SECONDS - 5
     history.note([], [])
-    assert len(history.of_all(BACKLOG)) == 2
+    assert [point.age for point in history.of_all(BACKLOG)] == [SECONDS - 5, 0]
+
+
+def test_viewers_do_not_shorten_the_hour() -> None:
+    clock = Clock()
+    history = History(nobody, clock=clock)
+    for _ in range(2 * 1800):
+        history.note([], [])
+        clock.now += 2.0
+    ages = [point.age for point in history.of_all(BACKLOG)]
+    assert SECONDS - 30 < ages[0] <= SECONDS + 2
+    assert all(15 <= earlier - later < 20 for earlier, later in pairwise(ages[:-1]))
+    assert len(history.of_queue("orders", BACKLOG)) <= MOST_POINTS
+    assert history.of_queue("orders", BACKLOG)[-1].age == ages[-1], "the present is among them"
+
+
+def test_a_queue_that_is_not_kept_is_not_shown_as_empty() -> None:
+    history = History(nobody)
+    many = [QueueFigures(queue=f"q{number:04}", ready=Count(2)) for number in range(MOST_QUEUES + 5)]
+    standing = QueueFigures(queue="z", ready=Count(7), oldest_seconds=100.0)
+    history.note([*many, standing], [])
+    assert [point.value for point in history.of_queue("q0000", BACKLOG)] == [2]
+    assert [point.value for point in history.of_queue("z", BACKLOG)] == [7], "it stands, so it comes first"
+    assert history.of_queue("q0204", BACKLOG) == []
+    assert [point.value for point in history.of_all(BACKLOG)] == [2 * len(many) + 7], "of all of them"
+    assert [point.value for point in history.of_all(OLDEST)] == [100.0]
 
 
 def test_a_plot_runs_to_the_present() -> None:

@@ -1,6 +1,7 @@
 """The command that serves the page and the REST API: ``page``."""
 
 import secrets
+from base64 import b64decode
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
@@ -103,17 +104,33 @@ def _make_app(admin: OutboxAdmin, token: str | None, host: str, *, read_only: bo
 
 def _guard(token: str | None) -> Callable[..., str]:
     from fastapi import Depends, HTTPException  # noqa: PLC0415
-    from fastapi.security import HTTPBasic, HTTPBasicCredentials  # noqa: PLC0415
+    from fastapi.security.http import HTTPAuthorizationCredentials, HTTPBase  # noqa: PLC0415
 
     if token is None:
         return me
 
-    def guard(given: Annotated[HTTPBasicCredentials, Depends(HTTPBasic(realm="outbox"))]) -> str:
-        if not secrets.compare_digest(given.password.encode(), token.encode()):
-            raise HTTPException(401, "wrong password", {"WWW-Authenticate": 'Basic realm="outbox"'})
-        return given.username or me()
+    # Not HTTPBasic, which reads names and passwords in ASCII alone.
+    basic = HTTPBase(scheme="basic", auto_error=False)
+
+    def guard(given: Annotated[HTTPAuthorizationCredentials | None, Depends(basic)]) -> str:
+        name, password = ("", "") if given is None else _read_basic(given)
+        if not secrets.compare_digest(password.encode(), token.encode()):
+            asked = {"WWW-Authenticate": 'Basic realm="outbox", charset="UTF-8"'}
+            raise HTTPException(401, "give a name and the password", asked)
+        return name or me()
 
     return guard
+
+
+def _read_basic(given: Any) -> tuple[str, str]:
+    """Return the name and the password that a browser sends; empty ones where they cannot be read."""
+    if given.scheme.lower() != "basic":
+        return "", ""
+    try:
+        name, _, password = b64decode(given.credentials, validate=True).decode().partition(":")
+    except ValueError:
+        return "", ""
+    return name, password
 
 
 async def _serve(app: Any, host: str, port: int, token: str | None, *, is_given: bool) -> Exit:

@@ -56,12 +56,14 @@ class Actions:
             found = await self._subject.admin.pauses()
         except ConfigError as error:
             problem = str(error)
-        return self._render(request, "pauses", pauses=found or (), problem=problem, spans=SPANS)
+        return await self._render(request, "pauses", pauses=found or (), problem=problem, spans=SPANS)
 
     async def pause(self, request: Request) -> Response:
         """Pause what a form names."""
         who, form = await _read(request)
-        seconds = _number(form.get("seconds", "0"))
+        seconds = {str(each): each for each in SPANS.values()}.get(form.get("seconds", "0"))
+        if seconds is None:
+            raise Refused(400, f"seconds: must be one of {', '.join(map(str, SPANS.values()))}")
         until = timedelta(seconds=seconds) if seconds else None
         await self._subject.admin.pause(until=until, by=who, why=form.get("why") or None, **_scope(form))
         return self._done("pauses", did="paused")
@@ -85,7 +87,7 @@ class Actions:
         found = await dead_letters.groups(**confirmed.options())
         count = await dead_letters.count(**confirmed.options())
         fields = confirmed.given()
-        return self._render(
+        return await self._render(
             request, "confirm", action=action, found=found, count=count, fields=fields, wanted=wanted, most=MOST
         )
 
@@ -96,8 +98,11 @@ class Actions:
         _check(action)
         wanted = Wanted.of(form)
         options = wanted.options()
-        done = await change(self._subject.admin.dead_letters, action, options, by=who, why=form.get("why"))
-        return self._done("dead", did=action, count=done.done, left=done.left)
+        try:
+            done = await change(self._subject.admin.dead_letters, action, options, by=who, why=form.get("why"))
+        finally:
+            self._history.forget()
+        return self._done("dead", did=action, count=done.done, left="unknown" if done.left is None else done.left)
 
     def _done(self, where: str, **what: Any) -> Response:
         self._history.forget()
@@ -120,10 +125,3 @@ def _scope(form: dict[str, str]) -> ScopeOptions:
     return ScopeOptions(
         forwarder=form.get("forwarder") or None, queue=form.get("queue") or None, key=form.get("key") or None
     )
-
-
-def _number(text: str) -> int:
-    try:
-        return int(text)
-    except ValueError:
-        raise Refused(400, "seconds: must be a number") from None

@@ -22,6 +22,7 @@ Bytes = Annotated[int, Query(ge=1, le=2**31 - 1, description="How much of each b
 ERRORS: dict[int | str, dict[str, Any]] = {
     400: {"model": models.Problem, "description": "An argument cannot be."},
     403: {"model": models.Problem, "description": "This person may only look, or the request is another site's."},
+    422: {"model": models.Problem, "description": "An argument is missing, unknown, or of another type."},
     503: {"model": models.Problem, "description": "The database cannot be reached, or refuses."},
 }
 NO_LETTER: dict[int | str, dict[str, Any]] = {404: {"model": models.Problem, "description": "No such dead letter."}}
@@ -157,8 +158,10 @@ class Api:
         selected = await dead_letters.count(**options)
         done = Change(0, selected)
         if not asked.dry_run:
-            done = await change(dead_letters, action, options, by=who, why=asked.why, most=asked.limit)
-            self._history.forget()
+            try:
+                done = await change(dead_letters, action, options, by=who, why=asked.why, most=asked.limit)
+            finally:
+                self._history.forget()
         return {
             "action": action,
             "dry_run": asked.dry_run,

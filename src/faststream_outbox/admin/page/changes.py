@@ -1,5 +1,6 @@
 """Replays and discards a bounded number of dead letters, so that a request ends."""
 
+import asyncio
 import time
 from contextlib import aclosing
 from typing import Any, NamedTuple
@@ -10,6 +11,9 @@ MOST = 10_000
 MOST_SECONDS = 20.0
 """Proxies give up on an answer after a minute or less."""
 
+LONGEST_SECONDS = 40.0
+"""A batch that waits for a lock is given up then."""
+
 BATCH = 500
 
 
@@ -17,8 +21,8 @@ class Change(NamedTuple):
     """What was done."""
 
     done: int
-    left: int
-    """How many of those that were meant are still dead letters."""
+    left: int | None
+    """How many of those that were meant are still dead letters; None where the database did not answer any more."""
 
 
 async def change(
@@ -38,8 +42,15 @@ async def change(
     work: Any = dead_letters.replay_all if action == "replay" else dead_letters.discard_all
     batch = min(BATCH, most)
     done = 0
-    async with aclosing(work(batch=batch, by=by, why=why or None, **options)) as changes:
-        async for done in changes:
-            if done + batch > most or time.monotonic() > until:
-                break
-    return Change(done, await dead_letters.count(**options))
+    try:
+        async with asyncio.timeout(LONGEST_SECONDS):
+            async with aclosing(work(batch=batch, by=by, why=why or None, **options)) as changes:
+                async for done in changes:
+                    if done + batch > most or time.monotonic() > until:
+                        break
+            return Change(done, await dead_letters.count(**options))
+    except Exception:
+        if not done:
+            raise
+        # What was done is committed, so it is said.
+        return Change(done, None)

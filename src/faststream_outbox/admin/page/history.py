@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from faststream_outbox._values.facts import TableFacts
 from faststream_outbox._values.figures import QueueFigures
-from faststream_outbox._values.overview import Overview
+from faststream_outbox._values.overview import Overview, is_standing
 from faststream_outbox.admin.admin import OutboxAdmin
 
 SECONDS = 3600.0
@@ -23,9 +23,15 @@ FRESH_SECONDS = 2.0
 SHORTEST_SECONDS = 1.0
 """Between two samples: rates of a shorter time are noise."""
 
-MOST_SAMPLES = 600
+KEEP_SECONDS = 15.0
+"""Between two samples that stay. The last one is replaced until then, so that viewers do not shorten the hour."""
+
+MOST_SAMPLES = 250
 MOST_QUEUES = 200
-"""Queues that have plots; the page lists more of them."""
+"""Queues that are listed at once, and that have plots: of more, the page would be long to make and to read."""
+
+MOST_POINTS = 60
+"""Of a queue's plot, which is small."""
 
 LOOK_SECONDS = 30.0
 
@@ -44,11 +50,20 @@ class Sample(NamedTuple):
     at: float
     inserted: int | None
     deleted: int | None
+    totals: tuple[int, float, int]
+    """Of all queues: their backlog, the age of the oldest takeable row in seconds, and their dead letters."""
     queues: Mapping[str, tuple[int, float, int]]
-    """Of each queue its backlog, the age of its oldest takeable row in seconds, and its dead letters."""
+    """The same of each queue."""
+    is_whole: bool
+    """False where there were more queues than are kept."""
 
 
 BACKLOG, OLDEST, DEAD = 0, 1, 2
+
+
+def first_queues(queues: Sequence[QueueFigures]) -> Sequence[QueueFigures]:
+    """Return the queues that are shown first: those that stand, and then the others in the order of their names."""
+    return sorted(queues, key=lambda each: (not is_standing(each), each.queue))[:MOST_QUEUES]
 
 
 class History:
@@ -88,30 +103,44 @@ class History:
             return
         while self._samples and now - self._samples[0].at > SECONDS:
             self._samples.popleft()
+        if len(self._samples) > 1 and self._samples[-1].at - self._samples[-2].at < KEEP_SECONDS:
+            self._samples.pop()
         self._samples.append(
             Sample(
                 now,
                 tables[0].rows_inserted if tables else None,
                 tables[0].rows_deleted if tables else None,
+                (
+                    sum(each.backlog.rows for each in queues),
+                    max((each.oldest_seconds or 0.0 for each in queues), default=0.0),
+                    sum(each.dead.rows for each in queues),
+                ),
                 {
                     each.queue: (each.backlog.rows, each.oldest_seconds or 0.0, each.dead.rows)
-                    for each in queues[:MOST_QUEUES]
+                    for each in first_queues(queues)
                 },
+                is_whole=len(queues) <= MOST_QUEUES,
             )
         )
 
     def of_queue(self, queue: str, figure: int) -> Sequence[Point]:
-        """Return a figure of a queue (``BACKLOG``, ``OLDEST`` or ``DEAD``) over time; 0 where it had no rows."""
+        """Return a figure of a queue (``BACKLOG``, ``OLDEST`` or ``DEAD``) over time.
+
+        It is 0 where the queue had no rows, and a time is left out where the queue was not among those that are kept.
+        """
         nothing = (0, 0.0, 0)
-        return [Point(self._age(each), float(each.queues.get(queue, nothing)[figure])) for each in self._samples]
+        step = -(-len(self._samples) // MOST_POINTS) or 1
+        # Counted from the end, so that the present is among them.
+        some = [*self._samples][::-1][::step][::-1]
+        return [
+            Point(self._age(each), float(each.queues.get(queue, nothing)[figure]))
+            for each in some
+            if each.is_whole or queue in each.queues
+        ]
 
     def of_all(self, figure: int) -> Sequence[Point]:
         """Return a figure of all queues over time: the largest age, the sum of all else."""
-        join: Callable[[Sequence[float]], float] = max if figure == OLDEST else sum
-        return [
-            Point(self._age(each), float(join([queue[figure] for queue in each.queues.values()] or [0])))
-            for each in self._samples
-        ]
+        return [Point(self._age(each), float(each.totals[figure])) for each in self._samples]
 
     def rates(self, name: str) -> Sequence[Point]:
         """Return how many rows a second were ``inserted`` into the table, or ``deleted`` from it."""
@@ -141,7 +170,7 @@ class History:
             with suppress(Exception):
                 async with asyncio.timeout(LOOK_SECONDS):
                     admin = self._admin()
-                    queues = await admin.queues(limit=MOST_QUEUES)
+                    queues = await admin.queues()
                     self.note(queues, await admin.tables())
             await asyncio.sleep(max(INTERVAL, 10 * (self._clock() - began)))
 

@@ -284,4 +284,4 @@ class ChangeAnswer(Answer):
     dry_run: bool
     selected: int
     done: int
-    left: int
+    left: int | None = Field(description="Null: the database did not answer any more.")

@@ -6,9 +6,8 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 
 from faststream_outbox._values.figures import RowState
-from faststream_outbox._values.overview import is_standing
 from faststream_outbox.admin.page import words
-from faststream_outbox.admin.page.history import BACKLOG, DEAD, OLDEST, History
+from faststream_outbox.admin.page.history import BACKLOG, DEAD, MOST_QUEUES, OLDEST, History, first_queues
 from faststream_outbox.admin.page.rendering import ASSETS, Renderer, asset
 from faststream_outbox.admin.page.security import Refused
 from faststream_outbox.admin.page.selection import NO_KIND, Wanted, read_id
@@ -20,7 +19,6 @@ FIRST_LETTERS = 50
 PEEKED_ROWS = 20
 PEEKED_BYTES = 200
 AUDIT_LINES = 50
-NOTHING_SEEN = None
 
 
 class Pages:
@@ -52,15 +50,21 @@ class Pages:
         ):
             router.add_api_route(path, page, methods=["GET"], response_class=Response)
 
-    async def home(self, request: Request) -> Response:
-        """Show the outbox at a glance."""
+    async def home(self, request: Request, behind: str | None = None) -> Response:
+        """Show the outbox at a glance; with ``behind``, queues in the order of their names, after that name."""
         overview = await self._history.overview()
         history = self._history
-        return self._render(
+        if behind is None:
+            queues = first_queues(overview.queues)
+        else:
+            queues = [each for each in overview.queues if each.queue > behind][:MOST_QUEUES]
+        return await self._render(
             request,
             "home",
             overview=overview,
-            queues=sorted(overview.queues, key=lambda each: (not is_standing(each), each.queue)),
+            queues=queues,
+            last=overview.queues[-1].queue if overview.queues else "",
+            behind=behind,
             said=words.of_outbox(overview),
             backlog=history.of_all(BACKLOG),
             oldest=history.of_all(OLDEST),
@@ -69,7 +73,7 @@ class Pages:
             deleted=history.rates("deleted"),
             plots={
                 each.queue: (history.of_queue(each.queue, BACKLOG), history.of_queue(each.queue, OLDEST))
-                for each in overview.queues
+                for each in queues
             },
             forwarders=await self._subject.statuses(),
         )
@@ -90,7 +94,7 @@ class Pages:
         }
         chosen = state or next((each for each, count in counts.items() if count.rows), RowState.READY)
         rows = await self._subject.admin.seen(name, state=chosen, limit=PEEKED_ROWS, max_bytes=PEEKED_BYTES)
-        return self._render(
+        return await self._render(
             request,
             "queue",
             figures=figures,
@@ -110,7 +114,7 @@ class Pages:
             (group, Wanted(queue=group.queue, reason=group.reason, kind=group.kind or NO_KIND).query())
             for group in found.groups
         ]
-        return self._render(request, "dead", found=found, groups=groups, wanted=wanted)
+        return await self._render(request, "dead", found=found, groups=groups, wanted=wanted)
 
     async def letters(self, request: Request, limit: int = FIRST_LETTERS) -> Response:
         """Show dead letters, the oldest first."""
@@ -119,7 +123,7 @@ class Pages:
         dead_letters, options = self._subject.admin.dead_letters, wanted.options()
         found = await dead_letters.list(limit=limit, max_bytes=1, **options)
         count = await dead_letters.count(**options) if len(found) == limit else len(found)
-        return self._render(request, "letters", letters=found, count=count, limit=limit, wanted=wanted)
+        return await self._render(request, "letters", letters=found, count=count, limit=limit, wanted=wanted)
 
     async def letter(self, request: Request, id: str) -> Response:  # noqa: A002 - as the address says it
         """Show all of a dead letter."""
@@ -127,7 +131,7 @@ class Pages:
         found = await self._subject.admin.dead_letters.list(ids=[read_id(id)], limit=20, max_bytes=words.MOST_TEXT)
         if not found:
             raise Refused(404, f"there is no dead letter with the id {id[:20]}: it was replayed or discarded meanwhile")
-        return self._render(
+        return await self._render(
             request, "letter", id=id, letters=[(letter, words.of_body(letter.row.payload)) for letter in found]
         )
 
@@ -149,12 +153,14 @@ class Pages:
             lines = await self._subject.admin.audit(limit=AUDIT_LINES, before=before, action=action or None)
         except ConfigError as error:
             problem = str(error)
-        return self._render(request, "audit", lines=lines or (), problem=problem, action=action or "", most=AUDIT_LINES)
+        return await self._render(
+            request, "audit", lines=lines or (), problem=problem, action=action or "", most=AUDIT_LINES
+        )
 
     async def examine(self, request: Request) -> Response:
         """Look for what keeps messages from flowing."""
         findings = await self._subject.admin.examine()
-        return self._render(request, "examine", findings=findings)
+        return await self._render(request, "examine", findings=findings)
 
     async def static(self, name: str) -> Response:
         """Send a file that the pages need."""
@@ -168,6 +174,6 @@ def problem_page(renderer: Renderer) -> Any:
     """Return what shows a status and a text as a page."""
 
     def show(request: Request, status: int, text: str) -> Response:
-        return renderer.page(request, "problem", status=status, text=text, code=status)
+        return renderer.short_page(request, "problem", status=status, text=text, code=status)
 
     return show

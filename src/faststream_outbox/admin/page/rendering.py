@@ -1,5 +1,6 @@
 """Pages from templates. Texts are escaped by default: what a row has is text, never markup."""
 
+import asyncio
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -47,7 +48,11 @@ class Renderer:
             "version": hashlib.sha256(b"".join(asset(name) for name in ASSETS)).hexdigest()[:12],
         }
 
-    def page(self, request: Request, template: str, *, status: int = 200, **names: Any) -> HTMLResponse:
+    async def page(self, request: Request, template: str, **names: Any) -> HTMLResponse:
+        """Return a page, made in a thread: the loop that serves it also serves the application."""
+        return await asyncio.to_thread(self.short_page, request, template, **names)
+
+    def short_page(self, request: Request, template: str, *, status: int = 200, **names: Any) -> HTMLResponse:
         """Return a page, with what its forms need to be accepted."""
         token = form_token(request)
         here = request.url.path.rstrip("/").rpartition("/")[2]

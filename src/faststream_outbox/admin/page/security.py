@@ -6,7 +6,8 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 from urllib.parse import urlsplit
 
-from fastapi import HTTPException, Request, Response
+from fastapi import Request, Response
+from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -76,21 +77,29 @@ async def _answer(handle: Handler, request: Request, explain: Callable[[BaseExce
         refuse_other_sites(request)
         async with asyncio.timeout(SLOW_SECONDS if is_slow else LOOK_SECONDS):
             return await handle(request)
-    except Refused as refused:
-        return show(request, refused.status, refused.text)
-    except ConfigError as error:
-        return show(request, 400, str(error))
-    except TimeoutError:
-        return show(request, 503, "the database did not answer in time; Examine says whether a lock blocks it")
-    except (SQLAlchemyError, OSError) as error:
-        return show(request, 503, explain(error))
-    except HTTPException:
-        raise
     except Exception as error:
-        # asyncpg's own, while a connection is opened.
-        if type(error).__module__.partition(".")[0] != "asyncpg":
+        said = _in_words(error, explain)
+        if said is None:
             raise
-        return show(request, 503, explain(error))
+        return show(request, *said)
+
+
+def _in_words(error: Exception, explain: Callable[[BaseException], str]) -> tuple[int, str] | None:
+    """Return the status and the text that a person gets; None for what is the application's matter."""
+    match error:
+        case Refused():
+            return error.status, error.text
+        case ConfigError():
+            return 400, str(error)
+        case RequestValidationError():
+            wrong = (f"{'.'.join(map(str, each['loc'][1:]))}: {each['msg']}" for each in error.errors())
+            return 422, "; ".join(wrong)
+        case TimeoutError():
+            return 503, "the database did not answer in time; Examine says whether a lock blocks it"
+        case SQLAlchemyError() | OSError():
+            return 503, explain(error)
+    # asyncpg's own, while a connection is opened.
+    return (503, explain(error)) if type(error).__module__.partition(".")[0] == "asyncpg" else None
 
 
 def refuse_other_sites(request: Request) -> None:
