@@ -293,6 +293,43 @@ async def test_a_savepoint_that_the_commit_finds_open(stage: Stage, sync_engine:
     assert await bodies(table) == numbered(1, 2)
 
 
+@pytest.mark.parametrize("depth", [1, 2])
+@pytest.mark.parametrize("when", ["before_flush", "before_commit"])
+async def test_a_listener_stages_where_the_commit_finds_a_savepoint_open(
+    stage: Stage, sync_engine: Engine, table: Table, when: str, depth: int
+) -> None:
+    """The only flush is that of a savepoint, which the commit releases."""
+    with Session(sync_engine) as session:
+        outer = session.begin()
+        for _ in range(depth):
+            session.begin_nested()
+        session.add(Order(id=1))
+        with listening(session, when, lambda session, *_: stage(session)):
+            outer.commit()
+    # Each savepoint has this event.
+    assert await table.count() == (1 if when == "before_flush" else 1 + depth)
+
+
+async def test_after_a_savepoint_is_released_the_rest_waits_for_the_flush(
+    stage: Stage, sync_engine: Engine, table: Table
+) -> None:
+    """As in tests that roll back at the end."""
+    statements: list[str] = []
+    with sync_engine.connect() as connection, connection.begin(), Session(connection) as session:
+        with session.begin_nested():
+            stage(session, 1)
+        session.add(Order(id=1))
+        staged = [stage(session, n) for n in (2, 3)]
+        assert not any(message.is_written for message in staged)
+        with listening(connection, "before_cursor_execute", lambda *event: statements.append(event[2])):
+            session.flush()
+        assert all(message.is_written for message in staged)
+        session.commit()
+    inserts = [statement for statement in statements if "INSERT" in statement]
+    assert ["INTO orders" in statement for statement in inserts] == [True, False]
+    assert await bodies(table) == numbered(1, 2, 3)
+
+
 async def test_a_session_that_is_closed_without_commit_warns(
     make_broker: MakeBroker, engine: AsyncEngine, table: Table, log: LogLines
 ) -> None:

@@ -156,7 +156,7 @@ class _Staged:
     waiting: list[_StagedDraft] = field(default_factory=list)
     written: list[StagedMessage] = field(default_factory=list)
     is_committing: bool = False
-    """Whether ``before_commit`` has come, so that nothing but a flush or the COMMIT itself may follow."""
+    """Whether it commits: nothing but a flush or the COMMIT itself may follow. A savepoint is released then."""
     connections: dict[Stager, Connection] = field(default_factory=dict)
     """Those that write what waits before their COMMIT."""
 
@@ -228,8 +228,8 @@ def _watch_sessions() -> None:
 
 
 def _before_commit(session: Session) -> None:
+    _note_commit(session)
     root = _staged_in(session.get_transaction())
-    root.is_committing = True
     stagers = _stagers(each for staged in _levels(session) for each in staged.waiting)
     # A savepoint may be open when the transaction around it commits. Changes are flushed only now, and are to be
     # locked before the messages.
@@ -239,6 +239,20 @@ def _before_commit(session: Session) -> None:
             stager.write_before_commit(session, root)
         else:
             stager.write(session, root)
+
+
+def _note_commit(session: Session) -> None:
+    """Note what commits, which the event does not tell.
+
+    It is the innermost savepoint or the transaction. Where that is noted already, what is around it commits: it has
+    had this event first, and releases its savepoints, each of which has the event too.
+    """
+    transaction = session.get_nested_transaction() or session.get_transaction()
+    is_noted = True
+    while is_noted and transaction is not None:
+        staged = _staged_in(transaction)
+        is_noted, staged.is_committing = staged.is_committing, True
+        transaction = transaction.parent
 
 
 def _after_flush(session: Session, _context: Any) -> None:
