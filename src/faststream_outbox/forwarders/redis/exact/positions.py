@@ -103,12 +103,9 @@ class LaneMarkers:
         if not doubtful:
             return ()
         await self._take_up(doubtful, taken)
-        try:
-            async with asyncio.timeout(LOOK_SECONDS):
-                await self._look([shard for shard in doubtful if shard in self._in_hand])
-        except Exception as error:  # noqa: BLE001 - Redis's, or a time-out
-            for shard in doubtful:
-                self.give_up(shard, error)
+        there = await self._look([shard for shard in doubtful if shard in self._in_hand])
+        for shard, elements in there.items():
+            await self._learn(shard, elements)
         return [row.id for row in taken.rows if self.is_found(row)]
 
     async def _take_up(self, shards: Sequence[Shard], taken: HandOver) -> None:
@@ -134,17 +131,25 @@ class LaneMarkers:
                 name = name_of(self._markers.producers[shard].id)
                 self._in_hand[shard] = ShardMarker(name, token, taken.run)
 
-    async def _look(self, shards: Sequence[Shard]) -> None:
+    async def _look(self, shards: Sequence[Shard]) -> Mapping[Shard, Sequence[Element]]:
+        """Return what markers have that are not the expected ones. It asks Redis alone, so all errors here are its."""
         if not shards:
-            return
+            return {}
         answers: list[Any] = []
-        looking = [self._in_hand[shard] for shard in shards]
-        await self._asking().evaluate([look(marker) for marker in looking], answers)
-        for shard, answer in zip(shards, answers, strict=True):
-            if isinstance(answer, RedisAnswerError):
-                self.give_up(shard, answer)
-            elif isinstance(found := answer_of(answer), Contradicted):
-                await self._learn(shard, found.there)
+        there: dict[Shard, Sequence[Element]] = {}
+        try:
+            async with asyncio.timeout(LOOK_SECONDS):
+                await self._asking().evaluate([look(self._in_hand[shard]) for shard in shards], answers)
+            for shard, answer in zip(shards, answers, strict=True):
+                if isinstance(answer, RedisAnswerError):
+                    self.give_up(shard, answer)
+                elif isinstance(found := answer_of(answer), Contradicted):
+                    there[shard] = found.there
+        except Exception as error:  # noqa: BLE001 - or a time-out
+            for shard in shards:
+                self.give_up(shard, error)
+            return {}
+        return there
 
     async def _learn(self, shard: Shard, there: Sequence[Element]) -> None:
         """Take over what the marker of a shard says."""
