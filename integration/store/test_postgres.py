@@ -77,6 +77,21 @@ async def test_g4_a_row_that_a_stranger_has_locked_is_not_passed_by_later_ones_o
     assert await taking == [first, second]
 
 
+async def test_a_lock_on_the_table_is_told_as_one_where_outcomes_that_are_known_are_to_be_written(
+    engine: AsyncEngine, database_url: str, outbox_table: Table
+) -> None:
+    (known,) = await put(PostgresSubject(engine, outbox_table, None), draft())
+    impatient = create_async_engine(database_url, connect_args={"server_settings": {"lock_timeout": "100"}})
+    store = PostgresSubject(impatient, outbox_table, None).store
+    async with engine.connect() as stranger:
+        await stranger.execute(text("LOCK TABLE outbox IN EXCLUSIVE MODE"))
+        with pytest.raises(DBAPIError) as caught:
+            async with store.hand_over(shards(), limit=10, only=[known]):
+                pass
+    assert "holds a lock on the table" in store.explain(caught.value).text
+    await impatient.dispose()
+
+
 LATER = "UPDATE outbox SET next_attempt_at = now() + interval '1 hour', last_attempt_at = now() WHERE id = :id"
 
 

@@ -198,7 +198,8 @@ class HandingOver:
         try:
             records = await connection.run_sync(statement.execute, wanted)
         except DBAPIError as error:
-            if sqlstate(error) == LOCK_NOT_AVAILABLE:
+            # Rows that are known are not waited for: there, it is a lock on the table.
+            if sqlstate(error) == LOCK_NOT_AVAILABLE and statement is not self._statements.take_known:
                 raise RowLockedError from error
             raise
         if records:
