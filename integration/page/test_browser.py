@@ -4,6 +4,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
@@ -72,7 +73,9 @@ def test_figures_change_while_one_looks(chromium: Browser, address: str, errors:
     page = opened(chromium, address, errors)
     expect(page.get_by_text("live", exact=True)).to_be_visible()
     run_sql(database_url, "DELETE FROM outbox WHERE queue LIKE 'emails%'")
-    expect(page.get_by_role("heading", level=1)).to_have_text("Flowing")
+    httpx.post(f"{address}api/pauses", json={"forwarder": "emails"}).raise_for_status()
+    expect(page.get_by_role("heading", level=1)).to_have_text("Paused")
+    expect(page.get_by_role("heading", name="Paused", level=2)).to_be_visible()
     assert not errors
 
 

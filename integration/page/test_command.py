@@ -46,7 +46,7 @@ def test_with_a_password_and_a_name(database_url: str) -> None:
         assert "Only this machine reaches it." in said
         password = PASSWORD.search(said)
         assert password
-        for path in ("", "api/overview", "static/page.css", "letter?id=7"):
+        for path in ("", "api/overview", "api/openapi.json", "static/page.css", "letter?id=7"):
             answer = client.get(path)
             assert answer.status_code == 401, path
             assert "Basic" in answer.headers["www-authenticate"]
@@ -61,7 +61,10 @@ def test_with_a_password_and_a_name(database_url: str) -> None:
         assert done.json()["done"] == 3
         assert client.get("api/audit").json()[0]["who"] == "bob"
         assert "/dead-letters/replay" in client.get("api/openapi.json").text
-        assert client.get("", headers={"host": "other.example"}).status_code == 400, "a name that leads here"
+        for host in ("other.example", "127.0.0.1.other.example", "[::2]:80"):
+            assert client.get("", headers={"host": host}).status_code == 400, "a name that leads here"
+        for host in ("localhost", "[::1]:8077"):
+            assert client.get("", headers={"host": host}).status_code == 200
 
 
 def test_unguarded_and_read_only(database_url: str) -> None:

@@ -108,11 +108,13 @@ async def test_a_group_is_replayed_and_no_other_letter(client: httpx.AsyncClient
     fields = await form(client, f"change?action=replay&{html.unescape(which)}")
     answer = await client.post("change", data=fields | {"why": "billing is back"})
     assert answer.status_code == 303
-    assert answer.headers["location"] == "dead?did=replay&count=26&left=0"
+    assert answer.headers["location"] == "dead"
     assert await admin.dead_letters.count(queue="invoices") == 5, "ReadTimeoutError is another type"
     [line] = await admin.audit()
     assert (line.who, line.action, line.affected, line.why) == ("alice@shop.example", "replay", 26, "billing is back")
-    assert "Replayed 26 dead letters" in (await client.get(answer.headers["location"])).text
+    assert "Replayed 26 dead letters" in (await client.get("dead")).text
+    assert "Replayed" not in (await client.get("dead")).text, "it is said once"
+    assert "Discarded" not in (await client.get("dead?did=discard&count=9")).text, "an address says nothing"
     assert "billing is back" in (await client.get("audit")).text
 
 
@@ -128,7 +130,8 @@ async def test_what_fails_meanwhile_was_not_confirmed(
 async def test_pauses_are_made_and_ended(client: httpx.AsyncClient, admin: OutboxAdmin) -> None:
     fields = await form(client, "pauses?queue=orders")
     answer = await client.post("pauses", data=fields | {"queue": "orders", "seconds": "3600", "why": HOSTILE})
-    assert answer.headers["location"] == "pauses?did=paused"
+    assert answer.headers["location"] == "pauses"
+    assert "Paused for all processes." in (await client.get("pauses")).text
     [pause] = await admin.pauses()
     assert (pause.scope.queue, pause.who, pause.why) == ("orders", "alice@shop.example", HOSTILE)
     assert 3500 < (pause.seconds_left or 0) <= 3600
@@ -138,9 +141,10 @@ async def test_pauses_are_made_and_ended(client: httpx.AsyncClient, admin: Outbo
         assert "&lt;b&gt;bold" in page
         assert "<b>bold" not in page
     fields = await form(client, "pauses")
-    assert fields["queue"] == "orders"
+    assert fields["which"] == "queue=orders"
     answer = await client.post("resume", data=fields)
-    assert answer.headers["location"] == "pauses?did=resumed"
+    assert answer.headers["location"] == "pauses"
+    assert "Resumed." in (await client.get("pauses")).text
     assert not await admin.pauses()
     for seconds in ("1000000000000000", "-5", "x"):
         wrong = await client.post("pauses", data={"form": fields["form"], "queue": "orders", "seconds": seconds})
@@ -202,6 +206,15 @@ async def test_forms_without_their_token_are_refused(client: httpx.AsyncClient, 
     assert await admin.dead_letters.count() == 34
 
 
+async def test_a_key_may_have_line_breaks(client: httpx.AsyncClient, admin: OutboxAdmin, database_url: str) -> None:
+    run_sql(database_url, "UPDATE outbox_dlq SET key = E'a\\nb' WHERE id = 8")
+    key = "a\nb"
+    fields = await form(client, f"change?action=discard&{urlencode({'key': key})}")
+    assert "\n" not in "".join(fields.values()), "a browser would send another line break"
+    await client.post("change", data=fields)
+    assert [letter.row.id for letter in await admin.dead_letters.list(queue="imports")] == [7, 9]
+
+
 async def test_what_is_asked_wrongly_is_said_on_a_page(client: httpx.AsyncClient) -> None:
     for address in ("queue", "letters?limit=x", "audit?before=x", "queue?name=orders&state=x"):
         answer = await client.get(address)
@@ -230,6 +243,17 @@ async def test_a_page_has_a_bounded_number_of_queues(client: httpx.AsyncClient, 
         [address] = re.findall(r'href="\./(\?behind=[^"]+)"', page) or [""]
     assert len(shown) == len({*shown}) == 256
     assert "not plotted" in page
+
+
+async def test_zero_bytes_and_large_numbers_are_the_askers_fault(client: httpx.AsyncClient) -> None:
+    for address in ("queue?name=%00", "dead?key=a%00", "api/rows?queue=%00", "letter?id=99999999999999999999"):
+        assert (await client.get(address)).status_code == 400, address
+    for address in ("audit?before=99999999999999999999", "api/audit?before=99999999999999999999"):
+        assert (await client.get(address)).status_code == 422, address
+    token = client.cookies["outbox_form"]
+    answer = await client.post("pauses", data={"form": token, "queue": "\x00", "seconds": "900"})
+    assert answer.status_code == 400
+    assert (await client.post("api/pauses", json={"queue": "\x00"})).status_code == 422
 
 
 async def test_what_is_no_form_is_refused(client: httpx.AsyncClient) -> None:

@@ -1,5 +1,6 @@
 """Where the page may be, and for whom."""
 
+import asyncio
 from typing import Annotated, Any
 
 import httpx
@@ -7,6 +8,7 @@ import pytest
 from asgi_lifespan import LifespanManager
 from fastapi import APIRouter, Depends, FastAPI, Header
 from sqlalchemy import Table
+from sqlalchemy.exc import NoResultFound, OperationalError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from faststream_outbox import ConfigError
@@ -41,6 +43,53 @@ def test_it_refuses_to_be_made_without_a_guard(outbox: OutboxRouter) -> None:
         with pytest.raises(ConfigError, match="prefix: must begin"):
             make_admin_router(outbox.broker, dependencies=GUARD, prefix=prefix)
     assert isinstance(make_admin_router(outbox.broker, unguarded=True), APIRouter)
+
+
+async def test_errors_of_a_guard_are_the_applications(outbox: OutboxRouter) -> None:
+    """Their words may have what a stranger may not know."""
+    errors = {"sql": NoResultFound("no session with the token 123"), "os": ConnectionResetError("of the users")}
+
+    def guard(x_error: Annotated[str, Header()]) -> None:
+        raise errors[x_error]
+
+    app = FastAPI()
+    app.include_router(make_admin_router(outbox.broker, dependencies=[Depends(guard)]))
+    for name, error in errors.items():
+        with pytest.raises(type(error)):
+            await get(app, "/outbox/", **{"x-error": name})
+
+
+async def test_errors_show_no_statement(outbox: OutboxRouter, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def overview(self: OutboxAdmin) -> None:
+        raise OperationalError("SELECT secret", {"secret": 1}, RuntimeError("the driver has words"))
+
+    monkeypatch.setattr(OutboxAdmin, "overview", overview)
+    app = FastAPI()
+    app.include_router(make_admin_router(outbox.broker, dependencies=GUARD))
+    for path in ("/outbox/", "/outbox/api/overview"):
+        answer = await get(app, path)
+        assert answer.status_code == 503
+        assert "the driver has words" in answer.text
+        assert "secret" not in answer.text
+
+
+async def test_a_forwarder_that_does_not_answer_is_unknown(
+    outbox: OutboxRouter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    redis = pytest.importorskip("faststream.redis")
+    forwarder = outbox.forwarder("clicks", to=redis.RedisBroker().publisher(stream="clicks"), name="clicks-to-redis")
+
+    async def status() -> None:
+        await asyncio.sleep(60)
+
+    monkeypatch.setattr(forwarder, "status", status)
+    monkeypatch.setattr("faststream_outbox.admin.page.subject.STATUS_SECONDS", 0.05)
+    app = FastAPI()
+    app.include_router(make_admin_router(outbox.broker, dependencies=GUARD))
+    page = await get(app, "/outbox/")
+    assert "its state could not be asked for in time" in page.text
+    [found] = (await get(app, "/outbox/api/forwarders")).json()
+    assert (found["name"], found["state"], found["sent"]) == ("clicks-to-redis", "unknown", None)
 
 
 async def test_without_an_actor_it_is_read_only(outbox: OutboxRouter) -> None:
@@ -114,8 +163,6 @@ async def test_figures_are_kept_while_nobody_looks(admin: OutboxAdmin, monkeypat
         return await original(self, **options)
 
     monkeypatch.setattr(OutboxAdmin, "queues", queues)
-    import asyncio
-
     app = make_app(admin)
     async with LifespanManager(app):
         async with asyncio.timeout(20):

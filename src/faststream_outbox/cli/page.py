@@ -1,5 +1,6 @@
 """The command that serves the page and the REST API: ``page``."""
 
+import re
 import secrets
 from base64 import b64decode
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from faststream_outbox.cli.site import Site
 
 NEEDED = ("fastapi", "jinja2", "uvicorn")
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
+OWN_HOST = re.compile(r"(127\.0\.0\.1|localhost|\[::1\])(:\d+)?")
 SHORTEST_TOKEN = 16
 TOKEN_BYTES = 18
 
@@ -81,25 +83,37 @@ def _token(file: Path | None) -> str:
 def _make_app(admin: OutboxAdmin, token: str | None, host: str, *, read_only: bool) -> Any:
     # Not before: who only uses other commands does not need what this needs.
     from fastapi import Depends, FastAPI  # noqa: PLC0415
-    from starlette.middleware.trustedhost import TrustedHostMiddleware  # noqa: PLC0415
 
     from faststream_outbox.admin import make_admin_router  # noqa: PLC0415
 
     # FastAPI's own pages for the document load scripts from another host.
-    app = FastAPI(title="faststream-outbox", docs_url=None, redoc_url=None, openapi_url="/api/openapi.json")
+    app = FastAPI(title="faststream-outbox", docs_url=None, redoc_url=None, openapi_url=None)
     guard = _guard(token)
-    router = make_admin_router(
-        admin,
-        dependencies=[] if token is None else [Depends(guard)],
-        actor=None if read_only else guard,
-        prefix="",
-        unguarded=token is None,
+    dependencies = [Depends(_own_host())] if host in LOOPBACK else []
+    if token is not None:
+        dependencies.append(Depends(guard))
+
+    async def document() -> dict[str, Any]:
+        return app.openapi()
+
+    options: dict[str, Any] = {"dependencies": dependencies, "include_in_schema": False}
+    app.add_api_route("/api/openapi.json", document, **options)
+    actor = None if read_only else guard
+    app.include_router(
+        make_admin_router(admin, dependencies=dependencies, actor=actor, prefix="", unguarded=not dependencies)
     )
-    app.include_router(router)
-    if host in LOOPBACK[:2]:
-        # A page of another site could have its name lead to this machine.
-        app.add_middleware(TrustedHostMiddleware, allowed_hosts=[*LOOPBACK[:2]])
     return app
+
+
+def _own_host() -> Callable[..., None]:
+    """Return a dependency that refuses other names of this machine: a page of another site could have one lead here."""
+    from fastapi import HTTPException, Request  # noqa: PLC0415
+
+    def check(request: Request) -> None:
+        if not OWN_HOST.fullmatch(request.headers.get("host", "")):
+            raise HTTPException(400, "this page is at 127.0.0.1, localhost and [::1]")
+
+    return check
 
 
 def _guard(token: str | None) -> Callable[..., str]:

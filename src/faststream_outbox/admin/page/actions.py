@@ -2,8 +2,6 @@
 
 from dataclasses import replace
 from datetime import timedelta
-from typing import Any
-from urllib.parse import urlencode
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import RedirectResponse
@@ -11,7 +9,7 @@ from fastapi.responses import RedirectResponse
 from faststream_outbox.admin.page.changes import MOST, change
 from faststream_outbox.admin.page.history import History
 from faststream_outbox.admin.page.rendering import Renderer
-from faststream_outbox.admin.page.security import FIELD, Refused, check_token, require_actor
+from faststream_outbox.admin.page.security import FIELD, Refused, check_token, leave_notice, require_actor
 from faststream_outbox.admin.page.selection import Wanted, read_form
 from faststream_outbox.admin.page.subject import Subject
 from faststream_outbox.admin.pausing import ScopeOptions
@@ -66,13 +64,13 @@ class Actions:
             raise Refused(400, f"seconds: must be one of {', '.join(map(str, SPANS.values()))}")
         until = timedelta(seconds=seconds) if seconds else None
         await self._subject.admin.pause(until=until, by=who, why=form.get("why") or None, **_scope(form))
-        return self._done("pauses", did="paused")
+        return self._done(request, "pauses", "paused")
 
     async def resume(self, request: Request) -> Response:
         """End the pause that a form names."""
         who, form = await _read(request)
         was_paused = await self._subject.admin.resume(by=who, why=form.get("why") or None, **_scope(form))
-        return self._done("pauses", did="resumed" if was_paused else "was-not-paused")
+        return self._done(request, "pauses", "resumed" if was_paused else "was-not-paused")
 
     async def confirm(self, request: Request, action: str) -> Response:
         """Show what would be changed, and ask."""
@@ -85,10 +83,9 @@ class Actions:
         until = min(now, wanted.options().get("failed_before") or now)
         confirmed = replace(wanted, failed_before=until.isoformat())
         found = await dead_letters.groups(**confirmed.options())
-        count = await dead_letters.count(**confirmed.options())
-        fields = confirmed.given()
+        which = confirmed.query()
         return await self._render(
-            request, "confirm", action=action, found=found, count=count, fields=fields, wanted=wanted, most=MOST
+            request, "confirm", action=action, found=found, count=found.looked_at, which=which, wanted=wanted, most=MOST
         )
 
     async def change(self, request: Request) -> Response:
@@ -102,12 +99,14 @@ class Actions:
             done = await change(self._subject.admin.dead_letters, action, options, by=who, why=form.get("why"))
         finally:
             self._history.forget()
-        return self._done("dead", did=action, count=done.done, left="unknown" if done.left is None else done.left)
+        return self._done(request, "dead", action, done.done, "unknown" if done.left is None else done.left.rows)
 
-    def _done(self, where: str, **what: Any) -> Response:
+    def _done(self, request: Request, where: str, *words: object) -> Response:
         self._history.forget()
         # Relative, so that it is right behind every proxy.
-        return RedirectResponse(f"{where}?{urlencode(what)}", SEE_OTHER)
+        response = RedirectResponse(where, SEE_OTHER)
+        leave_notice(request, response, *words)
+        return response
 
 
 async def _read(request: Request) -> tuple[str, dict[str, str]]:

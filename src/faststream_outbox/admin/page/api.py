@@ -7,17 +7,21 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Query, Request
 
 from faststream_outbox._values.figures import RowState
+from faststream_outbox.admin.dead_letters import MAX_ID
 from faststream_outbox.admin.json_form import to_json
 from faststream_outbox.admin.page import models
-from faststream_outbox.admin.page.changes import Change, change
+from faststream_outbox.admin.page.changes import Change, change, counted
 from faststream_outbox.admin.page.history import History
+from faststream_outbox.admin.page.models import MOST_BYTES
 from faststream_outbox.admin.page.security import Refused, require_actor
 from faststream_outbox.admin.page.subject import Subject
 from faststream_outbox.admin.pausing import ScopeOptions
 
+TWINS = 20
+
 Limit = Annotated[int, Query(ge=1, le=1000)]
 Text = Annotated[str | None, Query()]
-Bytes = Annotated[int, Query(ge=1, le=2**31 - 1, description="How much of each body to read.")]
+Bytes = Annotated[int, Query(ge=1, le=MOST_BYTES, description="How much of each body to read.")]
 
 ERRORS: dict[int | str, dict[str, Any]] = {
     400: {"model": models.Problem, "description": "An argument cannot be."},
@@ -79,15 +83,17 @@ class Api:
         max_bytes: Bytes = 4096,
     ) -> Any:
         """Return the first rows of a queue that are in a state. Takes no lock."""
+        _check_size(limit, max_bytes)
         return to_json(await self._subject.admin.seen(queue, state=state, limit=limit, max_bytes=max_bytes))
 
     async def forwarders(self) -> Any:
         """Return the forwarders of the process that answers."""
         queues = {each.name: list(each.queues) for each in self._subject.forwarders}
-        names = [*models.ForwarderAnswer.model_fields]
+        figures = {*models.ForwarderAnswer.model_fields} - {"name", "queues"}
         return [
-            {name: queues[status.name] if name == "queues" else getattr(status, name) for name in names}
-            for status in await self._subject.statuses()
+            {"name": name, "queues": queues[name], "state": "unknown"}
+            | ({} if status is None else {figure: getattr(status, figure) for figure in figures})
+            for name, status in await self._subject.statuses()
         ]
 
     async def findings(self) -> Any:
@@ -117,7 +123,7 @@ class Api:
     async def audit(
         self,
         limit: Limit = 100,
-        before: Annotated[int | None, Query(description="Lines before the one of this id.")] = None,
+        before: Annotated[int | None, Query(ge=1, le=MAX_ID, description="Lines before the one of this id.")] = None,
         action: Annotated[str | None, Query(description="pause, resume, replay or discard.")] = None,
     ) -> Any:
         """Return who paused, resumed, replayed and discarded what, the last first."""
@@ -126,6 +132,7 @@ class Api:
 
     async def letters(self, asked: Annotated[models.LettersLooked, Query()]) -> Any:
         """Return dead letters, the oldest first, those that agree with all that is given."""
+        _check_size(asked.limit, asked.max_bytes)
         return to_json(
             await self._subject.admin.dead_letters.list(limit=asked.limit, max_bytes=asked.max_bytes, **asked.options())
         )
@@ -134,9 +141,11 @@ class Api:
         """Return dead letters by queue, reason and type of exception, the largest groups first."""
         return to_json(await self._subject.admin.dead_letters.groups(limit=limit, queue=queue, reason=reason))
 
-    async def letter(self, letter_id: Annotated[int, Path()], max_bytes: Bytes = 2**31 - 1) -> Any:
+    async def letter(self, letter_id: Annotated[int, Path()], max_bytes: Bytes = 2**20) -> Any:
         """Return the dead letter of an id; several, where ids began anew."""
-        found = await self._subject.admin.dead_letters.list(ids=[letter_id], max_bytes=max_bytes)
+        found = await self._subject.admin.dead_letters.list(
+            ids=[letter_id], limit=max(1, min(TWINS, MOST_BYTES // max_bytes)), max_bytes=max_bytes
+        )
         if not found:
             raise Refused(404, f"there is no dead letter with the id {letter_id}")
         return to_json(found)
@@ -155,7 +164,7 @@ class Api:
         if not options and not asked.all:
             raise Refused(400, f"{action} which dead letters? Say so (queue, ids, reason ...), or all")
         dead_letters = self._subject.admin.dead_letters
-        selected = await dead_letters.count(**options)
+        selected = await counted(dead_letters, options)
         done = Change(0, selected)
         if not asked.dry_run:
             try:
@@ -165,10 +174,15 @@ class Api:
         return {
             "action": action,
             "dry_run": asked.dry_run,
-            "selected": selected,
+            "selected": selected.rows,
             "done": done.done,
-            "left": done.left,
+            "left": None if done.left is None else done.left.rows,
         }
+
+
+def _check_size(limit: int, max_bytes: int) -> None:
+    if limit * max_bytes > MOST_BYTES:
+        raise Refused(400, f"limit, max_bytes: together they may be {MOST_BYTES} bytes")
 
 
 def _scope(asked: models.ScopeAsked) -> ScopeOptions:

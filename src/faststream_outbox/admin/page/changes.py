@@ -5,6 +5,7 @@ import time
 from contextlib import aclosing
 from typing import Any, NamedTuple
 
+from faststream_outbox._values.figures import Count
 from faststream_outbox.admin.dead_letters import DeadLetterOptions, DeadLetters
 
 MOST = 10_000
@@ -21,8 +22,14 @@ class Change(NamedTuple):
     """What was done."""
 
     done: int
-    left: int | None
-    """How many of those that were meant are still dead letters; None where the database did not answer any more."""
+    left: Count | None
+    """How many of those that were meant are still dead letters, up to 100,000. None where the database did not answer
+    any more."""
+
+
+async def counted(dead_letters: DeadLetters, options: DeadLetterOptions) -> Count:
+    """Return how many dead letters are meant; the look ends at 100,000."""
+    return (await dead_letters.groups(limit=1, **options)).looked_at
 
 
 async def change(
@@ -48,7 +55,7 @@ async def change(
                 async for done in changes:
                     if done + batch > most or time.monotonic() > until:
                         break
-            return Change(done, await dead_letters.count(**options))
+            return Change(done, await counted(dead_letters, options))
     except Exception:
         if not done:
             raise

@@ -3,9 +3,22 @@
 from datetime import datetime
 from typing import Annotated, Any, cast
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, PlainSerializer
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, PlainSerializer
 
 from faststream_outbox.admin.dead_letters import DeadLetterOptions
+
+MOST_BYTES = 64 * 2**20
+"""Of bodies in one answer."""
+
+
+def _has_no_zero(text: str) -> str:
+    if "\x00" in text:
+        msg = "PostgreSQL has no texts with zero bytes"
+        raise ValueError(msg)
+    return text
+
+
+Text = Annotated[str, AfterValidator(_has_no_zero)]
 
 Id = Annotated[
     int,
@@ -207,14 +220,14 @@ class ForwarderAnswer(Answer):
     """A forwarder of the process that answers; its counts are of this process."""
 
     name: str
-    state: str
+    state: str = Field(description="As of status(); unknown, with no figures, where it could not be asked in time.")
     queues: list[str]
-    lag_rows: int | None
-    lag_seconds: float | None
-    sent: int
-    refused: int
-    dead: int
-    last_error: str | None
+    lag_rows: int | None = None
+    lag_seconds: float | None = None
+    sent: int | None = None
+    refused: int | None = None
+    dead: int | None = None
+    last_error: str | None = None
 
 
 class ScopeAsked(BaseModel):
@@ -222,10 +235,10 @@ class ScopeAsked(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    forwarder: str | None = None
-    queue: str | None = None
-    key: str | None = None
-    why: str | None = Field(None, description="For the audit log.")
+    forwarder: Text | None = None
+    queue: Text | None = None
+    key: Text | None = None
+    why: Text | None = Field(None, description="For the audit log.")
 
 
 class PauseAsked(ScopeAsked):
@@ -246,11 +259,11 @@ class LettersAsked(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    queue: str | None = None
-    key: str | None = None
-    reason: str | None = None
-    kind: str | None = Field(None, description="Just this type of exception, as groups have it; empty: none.")
-    exception: str | None = Field(None, description="A part of the exception's text.")
+    queue: Text | None = None
+    key: Text | None = None
+    reason: Text | None = None
+    kind: Text | None = Field(None, description="Just this type of exception, as groups have it; empty: none.")
+    exception: Text | None = Field(None, description="A part of the exception's text.")
     failed_after: AwareDatetime | None = None
     failed_before: AwareDatetime | None = None
 
@@ -264,7 +277,7 @@ class LettersLooked(LettersAsked):
     """Which dead letters are shown, and how much of them."""
 
     limit: int = Field(100, ge=1, le=1000)
-    max_bytes: int = Field(4096, ge=1, le=2**31 - 1, description="How much of each body to read.")
+    max_bytes: int = Field(4096, ge=1, le=MOST_BYTES, description="How much of each body to read.")
 
 
 class ChangeAsked(LettersAsked):
@@ -274,7 +287,7 @@ class ChangeAsked(LettersAsked):
     all: bool = Field(default=False, description="All, where nothing else says which.")
     dry_run: bool = Field(default=True, description="Only say what would be done.")
     limit: int = Field(10_000, ge=1, le=10_000, description="The most to change; ask again while some are left.")
-    why: str | None = Field(None, description="For the audit log.")
+    why: Text | None = Field(None, description="For the audit log.")
 
 
 class ChangeAnswer(Answer):
@@ -282,6 +295,6 @@ class ChangeAnswer(Answer):
 
     action: str
     dry_run: bool
-    selected: int
+    selected: int = Field(description="Up to 100,000 are counted.")
     done: int
     left: int | None = Field(description="Null: the database did not answer any more.")

@@ -1,12 +1,14 @@
 """The pages that look."""
 
 import asyncio
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Query, Request, Response
 
-from faststream_outbox._values.figures import RowState
+from faststream_outbox._values.figures import Count, RowState
+from faststream_outbox.admin.dead_letters import MAX_ID
 from faststream_outbox.admin.page import words
+from faststream_outbox.admin.page.changes import counted
 from faststream_outbox.admin.page.history import BACKLOG, DEAD, MOST_QUEUES, OLDEST, History, first_queues
 from faststream_outbox.admin.page.rendering import ASSETS, Renderer, asset
 from faststream_outbox.admin.page.security import Refused
@@ -19,6 +21,10 @@ FIRST_LETTERS = 50
 PEEKED_ROWS = 20
 PEEKED_BYTES = 200
 AUDIT_LINES = 50
+TWINS = 20
+"""Letters of one id that are shown, where ids began anew."""
+
+LineId = Annotated[int | None, Query(ge=1, le=MAX_ID)]
 
 
 class Pages:
@@ -122,13 +128,13 @@ class Pages:
         limit = min(max(1, limit), MOST_LETTERS)
         dead_letters, options = self._subject.admin.dead_letters, wanted.options()
         found = await dead_letters.list(limit=limit, max_bytes=1, **options)
-        count = await dead_letters.count(**options) if len(found) == limit else len(found)
+        count = await counted(dead_letters, options) if len(found) == limit else Count(len(found))
         return await self._render(request, "letters", letters=found, count=count, limit=limit, wanted=wanted)
 
     async def letter(self, request: Request, id: str) -> Response:  # noqa: A002 - as the address says it
         """Show all of a dead letter."""
         # Where ids began anew, several letters have one.
-        found = await self._subject.admin.dead_letters.list(ids=[read_id(id)], limit=20, max_bytes=words.MOST_TEXT)
+        found = await self._subject.admin.dead_letters.list(ids=[read_id(id)], limit=TWINS, max_bytes=words.MOST_TEXT)
         if not found:
             raise Refused(404, f"there is no dead letter with the id {id[:20]}: it was replayed or discarded meanwhile")
         return await self._render(
@@ -137,16 +143,21 @@ class Pages:
 
     async def raw(self, id: str, number: int = 0) -> Response:  # noqa: A002 - as the address says it
         """Send the whole body of a dead letter as a file, which no browser shows as a page."""
-        found = await self._subject.admin.dead_letters.list(ids=[read_id(id)], limit=20)
-        if not 0 <= number < len(found):
+        dead_letters, ids = self._subject.admin.dead_letters, [read_id(id)]
+        known = await dead_letters.list(ids=ids, limit=TWINS, max_bytes=1)
+        if not 0 <= number < len(known):
+            raise Refused(404, "there is no such dead letter")
+        # The body of this one alone: those of its twins may be as large.
+        found = await dead_letters.list(ids=ids, failed_after=known[number].failed_at, limit=1)
+        if not found:
             raise Refused(404, "there is no such dead letter")
         headers = {
             "Content-Disposition": f'attachment; filename="dead-letter-{read_id(id)}.bin"',
             "Content-Security-Policy": "default-src 'none'; sandbox",
         }
-        return Response(found[number].row.payload, media_type="application/octet-stream", headers=headers)
+        return Response(found[0].row.payload, media_type="application/octet-stream", headers=headers)
 
-    async def audit(self, request: Request, before: int | None = None, action: str | None = None) -> Response:
+    async def audit(self, request: Request, before: LineId = None, action: str | None = None) -> Response:
         """Show who has done what."""
         problem, lines = None, None
         try:

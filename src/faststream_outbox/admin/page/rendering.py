@@ -12,7 +12,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from faststream_outbox.admin.page import words
 from faststream_outbox.admin.page.plots import plot
-from faststream_outbox.admin.page.security import actor_of, form_token, keep_token
+from faststream_outbox.admin.page.security import NOTICE, actor_of, form_token, keep_token, take_notice
 
 FOLDER = Path(__file__).parent
 ASSETS: Mapping[str, str] = {
@@ -21,6 +21,9 @@ ASSETS: Mapping[str, str] = {
     "icon.svg": "image/svg+xml",
 }
 """What is shipped beside the templates, with their types."""
+
+NOTICED = ("dead", "pauses")
+"""Pages to which one is led after something was done."""
 
 
 class Renderer:
@@ -57,10 +60,18 @@ class Renderer:
         token = form_token(request)
         here = request.url.path.rstrip("/").rpartition("/")[2]
         text = self._templates.get_template(f"{template}.html").render(
-            title=self._title, actor=actor_of(request), token=token, here=here, query=request.query_params, **names
+            title=self._title,
+            actor=actor_of(request),
+            token=token,
+            here=here,
+            query=request.query_params,
+            notice=request.cookies.get(NOTICE, "").split(":") if template in NOTICED else [],
+            **names,
         )
         response = HTMLResponse(text, status)
         keep_token(request, response, token)
+        if template in NOTICED:
+            take_notice(request, response)
         return response
 
 

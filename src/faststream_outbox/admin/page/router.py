@@ -5,6 +5,7 @@ from typing import Any
 
 from fastapi import APIRouter, Depends, Request, Response, params
 from fastapi.responses import JSONResponse, RedirectResponse
+from sqlalchemy.exc import DBAPIError
 
 from faststream_outbox.admin.admin import OutboxAdmin
 from faststream_outbox.admin.page.actions import Actions
@@ -59,7 +60,9 @@ def make_admin_router(
     subject = Subject(broker)
 
     def explain(error: BaseException) -> str:
-        return subject.admin.explain(error).text
+        said = subject.admin.explain(error)
+        # SQLAlchemy's words have the statement and its parameters; the driver's do not.
+        return said.text if said.is_whole or not isinstance(error, DBAPIError) else str(error.orig).partition("\n")[0]
 
     history = History(lambda: subject.admin)
     renderer = Renderer(title)

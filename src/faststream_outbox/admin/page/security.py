@@ -3,6 +3,7 @@
 import asyncio
 import secrets
 from collections.abc import Callable, Coroutine
+from functools import wraps
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -15,6 +16,7 @@ from faststream_outbox.exceptions import ConfigError
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 COOKIE = "outbox_form"
+NOTICE = "outbox_notice"
 FIELD = "form"
 
 HEADERS = {
@@ -37,6 +39,7 @@ SLOW_SECONDS = 90.0
 
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 Show = Callable[[Request, int, str], Response]
+Endpoint = Callable[..., Any]
 
 
 class Refused(Exception):  # noqa: N818 - what it means for the person
@@ -51,17 +54,24 @@ class Refused(Exception):  # noqa: N818 - what it means for the person
 def make_route_class(explain: Callable[[BaseException], str], show: Show) -> type[APIRoute]:
     """Return a class of routes that refuse what other sites send, and put errors into words.
 
+    Errors of the application's own dependencies are the application's matter: they are left as they are.
+
     Args:
         explain: Puts an error of the database into words.
         show: Makes the answer of a status and a text.
     """
 
     class Route(APIRoute):
+        def __init__(self, path: str, endpoint: Endpoint, **options: Any) -> None:
+            is_slow = "POST" in (options.get("methods") or ()) or path.endswith(("/examine", "/findings"))
+            seconds = SLOW_SECONDS if is_slow else LOOK_SECONDS
+            super().__init__(path, _in_time(endpoint, explain, seconds), **options)
+
         def get_route_handler(self) -> Handler:
             handle = super().get_route_handler()
 
             async def guarded(request: Request) -> Response:
-                response = await _answer(handle, request, explain, show)
+                response = await _answer(handle, request, show)
                 for name, value in HEADERS.items():
                     response.headers.setdefault(name, value)
                 return response
@@ -71,29 +81,46 @@ def make_route_class(explain: Callable[[BaseException], str], show: Show) -> typ
     return Route
 
 
-async def _answer(handle: Handler, request: Request, explain: Callable[[BaseException], str], show: Show) -> Response:
-    is_slow = request.method not in SAFE_METHODS or request.url.path.endswith(("/examine", "/findings"))
+def _in_time(endpoint: Endpoint, explain: Callable[[BaseException], str], seconds: float) -> Endpoint:
+    """Return an endpoint that ends within a time, and whose errors are ``Refused`` where they have words for people."""
+    if hasattr(endpoint, "is_in_time"):
+        # A router that includes another makes its routes anew.
+        return endpoint
+
+    @wraps(endpoint)
+    async def work(*arguments: Any, **options: Any) -> Any:
+        try:
+            async with asyncio.timeout(seconds):
+                return await endpoint(*arguments, **options)
+        except Exception as error:
+            said = _in_words(error, explain)
+            if said is None:
+                raise
+            raise Refused(*said) from error
+
+    work.is_in_time = True  # type: ignore[attr-defined]
+    return work
+
+
+async def _answer(handle: Handler, request: Request, show: Show) -> Response:
     try:
         refuse_other_sites(request)
-        async with asyncio.timeout(SLOW_SECONDS if is_slow else LOOK_SECONDS):
-            return await handle(request)
-    except Exception as error:
-        said = _in_words(error, explain)
-        if said is None:
-            raise
-        return show(request, *said)
+        refuse_zero_bytes(request.url.query)
+        return await handle(request)
+    except Refused as refused:
+        return show(request, refused.status, refused.text)
+    except RequestValidationError as error:
+        wrong = (f"{'.'.join(map(str, each['loc'][1:]))}: {each['msg']}" for each in error.errors())
+        return show(request, 422, "; ".join(wrong))
 
 
 def _in_words(error: Exception, explain: Callable[[BaseException], str]) -> tuple[int, str] | None:
-    """Return the status and the text that a person gets; None for what is the application's matter."""
+    """Return the status and the text that a person gets; None for what is a fault of the page."""
     match error:
         case Refused():
             return error.status, error.text
         case ConfigError():
             return 400, str(error)
-        case RequestValidationError():
-            wrong = (f"{'.'.join(map(str, each['loc'][1:]))}: {each['msg']}" for each in error.errors())
-            return 422, "; ".join(wrong)
         case TimeoutError():
             return 503, "the database did not answer in time; Examine says whether a lock blocks it"
         case SQLAlchemyError() | OSError():
@@ -119,7 +146,18 @@ def refuse_other_sites(request: Request) -> None:
     else:
         is_own = origin is None or urlsplit(origin).netloc == request.headers.get("host")
     if not is_own:
-        raise Refused(403, "this request comes from a page of another site, so nothing was done")
+        text = "this request comes from a page of another site, or a proxy has changed its Host; nothing was done"
+        raise Refused(403, text)
+
+
+def refuse_zero_bytes(text: str) -> None:
+    """Raise for what PostgreSQL cannot have in a text: a query as it is sent, or what a form has.
+
+    Raises:
+        Refused: There is a zero byte.
+    """
+    if "%00" in text or "\x00" in text:
+        raise Refused(400, "PostgreSQL has no texts with zero bytes")
 
 
 def form_token(request: Request) -> str:
@@ -131,6 +169,24 @@ def form_token(request: Request) -> str:
 def keep_token(request: Request, response: Response, token: str) -> None:
     """Have the browser keep what its forms carry along."""
     response.set_cookie(COOKIE, token, httponly=True, samesite="strict", secure=request.url.scheme == "https")
+
+
+def leave_notice(request: Request, response: Response, *words: object) -> None:
+    """Have the next page say once what was done. An address that says it could be anybody's."""
+    response.set_cookie(
+        NOTICE,
+        ":".join(map(str, words)),
+        max_age=60,
+        httponly=True,
+        samesite="strict",
+        secure=request.url.scheme == "https",
+    )
+
+
+def take_notice(request: Request, response: Response) -> None:
+    """Have the browser forget a notice that was shown."""
+    if NOTICE in request.cookies:
+        response.delete_cookie(NOTICE)
 
 
 def check_token(request: Request, token: str) -> None:

@@ -9,7 +9,7 @@ from urllib.parse import parse_qsl, urlencode
 from fastapi import Request
 
 from faststream_outbox.admin.dead_letters import DeadLetterOptions
-from faststream_outbox.admin.page.security import Refused
+from faststream_outbox.admin.page.security import Refused, refuse_zero_bytes
 
 MOST_FORM_BYTES = 65_536
 
@@ -98,4 +98,8 @@ async def read_form(request: Request) -> dict[str, Any]:
         body += part
         if len(body) > MOST_FORM_BYTES:
             raise Refused(413, "the form is too long")
-    return dict(parse_qsl(body.decode(errors="replace"), keep_blank_values=True))
+    form = dict(parse_qsl(body.decode(errors="replace"), keep_blank_values=True))
+    # In one field, since browsers change line breaks in what a form carries along.
+    form |= dict(parse_qsl(form.pop("which", "")))
+    refuse_zero_bytes("".join(form.values()).replace("%00", ""))
+    return form

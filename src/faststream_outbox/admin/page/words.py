@@ -83,6 +83,8 @@ _FORWARDERS = {
 
 def of_forwarder(status: Any) -> Said:
     """Return how a forwarder of this process does."""
+    if status is None:
+        return Said("warn", "Unknown", "its state could not be asked for in time")
     said = _FORWARDERS[str(status.state)]
     if status.pauses and said.word == "Paused":
         return said._replace(text=of_pause(status.pauses[0]))
