@@ -140,7 +140,7 @@ class HandOver(Protocol):
     ) -> Sequence[Unwritten]:
         """Write the outcomes; they become final when the context ends without an error.
 
-        The positions move with the rows that are delivered: both, or neither.
+        The positions move with the rows that are delivered: both, or neither. Where no row is, they move alone.
 
         Returns:
             Outcomes that the database refuses. Their rows stay as they are; all other outcomes are written.

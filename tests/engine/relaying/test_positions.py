@@ -9,7 +9,7 @@ from faststream_outbox._engine.relaying.lane import Lane
 from faststream_outbox._engine.relaying.team import Team
 from faststream_outbox._engine.runtime import Runtime
 from faststream_outbox._store.protocol import HandOver
-from faststream_outbox._values.outcome import Poison, Reason, Refused, Verdict
+from faststream_outbox._values.outcome import ACCEPTED, Dropped, Poison, Reason, Refused, Verdict
 from faststream_outbox._values.position import Move
 from faststream_outbox._values.row import OutboxRow
 from faststream_outbox._values.shard import Shard
@@ -24,6 +24,8 @@ class Notes:
     def __init__(self) -> None:
         self.calls: list[str] = []
         self.doubts: dict[int, Exception] = {}
+        self.kept: list[list[int]] = []
+        self.moves_written: list[Mapping[Shard, Move]] = []
 
     def begin(self) -> None:
         self.calls.append("begin")
@@ -39,8 +41,13 @@ class Notes:
         self.calls.append("moves")
         return {}
 
+    def stay_behind(self, moves: Mapping[Shard, Move], kept: Sequence[OutboxRow]) -> Mapping[Shard, Move]:
+        self.kept.append([row.id for row in kept])
+        return {Shard("orders", 1): Move(1, 2, {})}
+
     def written(self, moves: Mapping[Shard, Move]) -> None:
         self.calls.append("written")
+        self.moves_written.append(moves)
 
 
 async def test_each_hand_over_begins_before_it_looks(
@@ -91,6 +98,23 @@ async def test_what_a_failed_hand_over_has_heard_is_not_believed_later(
     await until(lambda: "written" in notes.calls)
     assert destination.sent == [[row_id], [row_id]]
     assert notes.calls.count("look") == 2
+
+
+async def test_positions_stay_behind_rows_that_are_there_and_that_the_table_keeps(
+    make: Callable[..., Lane], store: ScriptedStore, destination: ScriptedDestination, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    notes = Notes()
+    _, bad, dropped, failed = (store.publish(key=str(number)) for number in range(4))
+    store.script.refused |= dict.fromkeys([bad, dropped, failed], Trouble("a trigger says no"))
+    verdicts: dict[int, Verdict] = {dropped: Dropped(), failed: Refused(ValueError())}
+    destination.answer = lambda row: verdicts.get(row.id, ACCEPTED)
+    moved: list[Mapping[Shard, Move]] = []
+    monkeypatch.setattr(store.positions, "move", lambda _forwarder, moves: moved.append({**moves}))
+    await make(positions=notes).run_once()
+    assert [row.id for row in store.rows] == [bad, dropped, failed]
+    # The others are not there.
+    assert notes.kept == [[bad]]
+    assert moved == notes.moves_written == [{Shard("orders", 1): Move(1, 2, {})}]
 
 
 @pytest.mark.parametrize("is_exact", [True, False])

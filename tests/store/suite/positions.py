@@ -96,6 +96,17 @@ class Positions:
         held = await store.positions.take_over(FORWARDER, [Takeover(shard, 2, 3)])
         assert held[shard].positions == {ONE: Position(1, 100)}
 
+    async def test_positions_may_go_back_behind_rows_that_are_refused(self, store: Store, shard: Shard) -> None:
+        assert store.positions is not None
+        await begin(store, shard)
+        async with store.hand_over([shard], limit=1, forwarder=FORWARDER) as hand_over:
+            assert hand_over is not None
+            moves = {shard: Move(1, 2, {ONE: Position(1, 100)})}
+            await hand_over.settle([Settlement(row, DELIVERED) for row in hand_over.rows], moves)
+            assert not await hand_over.settle((), {shard: Move(2, 3, {ONE: Position(0, 99)})})
+        held = await store.positions.take_over(FORWARDER, [Takeover(shard, 3, 4)])
+        assert held[shard].positions == {ONE: Position(0, 99)}
+
     async def test_where_the_rows_stay_the_positions_do(self, store: Store, shard: Shard) -> None:
         assert store.positions is not None
         await begin(store, shard)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from faststream_outbox._engine.backoff import Backoff
 from faststream_outbox._engine.relaying.sender import Sent
 from faststream_outbox._store.protocol import HandOver
-from faststream_outbox._values.outcome import Dead, Deferred, Retry, Settlement, Unsent, Unwritten, Verdict
+from faststream_outbox._values.outcome import Accepted, Dead, Deferred, Retry, Settlement, Unsent, Unwritten, Verdict
 from faststream_outbox._values.row import OutboxRow
 from faststream_outbox._values.shard import Shard
 
@@ -142,6 +142,14 @@ class Account:
             return self.sent.verdicts, self.settlements
         final = self.final()
         return [answer.verdict for answer in final], [answer.settlement for answer in final]
+
+    def kept(self) -> Sequence[OutboxRow]:
+        """Return the rows that the destination has, and that the database refuses to delete."""
+        if not self.unwritten:
+            return ()
+        refused = {unwritten.settlement.row.id for unwritten in self.unwritten}
+        answers = [answer for answer in (*self.known, *self.answers()) if answer.row.id in refused]
+        return [answer.row for answer in answers if isinstance(answer.verdict, Accepted)]
 
     def final(self) -> Sequence[Answer]:
         """Return the answers whose outcomes have become final with the commit."""

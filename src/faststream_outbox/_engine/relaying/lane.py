@@ -282,9 +282,7 @@ class Lane(Service):
                     if self._positions is not None:
                         self._positions.begin()
                     await self._carry(account)
-                    settlements = account.to_write()
-                    moves = self._moves(settlements)
-                    account.unwritten = await taken.settle(settlements, moves)
+                    moves = await self._settle(account, taken)
         if self._positions is not None:
             self._positions.written(moves)
         self._count(account)
@@ -336,6 +334,17 @@ class Lane(Service):
             verdict if doubt is None else Unsent(doubt) for doubt, verdict in zip(doubts, sent.verdicts, strict=True)
         ]
         return sent._replace(verdicts=verdicts, trouble=sent.trouble or why)
+
+    async def _settle(self, account: Account, taken: HandOver) -> Mapping[Shard, Move]:
+        """Write the outcomes, and return what has moved at the destination."""
+        settlements = account.to_write()
+        moves = self._moves(settlements)
+        account.unwritten = await taken.settle(settlements, moves)
+        if self._positions is None or not (kept := account.kept()):
+            return moves
+        if behind := self._positions.stay_behind(moves, kept):
+            await taken.settle((), behind)
+        return {**moves, **behind}
 
     def _moves(self, settlements: Sequence[Settlement]) -> Mapping[Shard, Move]:
         """Return what moves at the destination with these outcomes."""

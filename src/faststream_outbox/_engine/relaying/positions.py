@@ -34,6 +34,14 @@ class Positions(Protocol):
     def moves(self, delivered: Sequence[OutboxRow]) -> Mapping[Shard, Move]:
         """Return what is to be written with these rows."""
 
+    def stay_behind(self, moves: Mapping[Shard, Move], kept: Sequence[OutboxRow]) -> Mapping[Shard, Move]:
+        """Return what is to be written after these moves, so that the next process finds rows that stay in the table.
+
+        Args:
+            moves: What was written with the rows that are delivered, and is not committed.
+            kept: Those of them that the database refuses to delete.
+        """
+
     def written(self, moves: Mapping[Shard, Move]) -> None:
         """Note that the hand-over is committed. Without this call, all of it stays in doubt."""
 

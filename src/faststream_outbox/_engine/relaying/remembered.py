@@ -192,7 +192,7 @@ class Remembered:
             self._say(
                 logging.WARNING,
                 f"it has stopped, and gives up {len(answers)} outcomes that could not be written: these rows are sent "
-                f"again: {_names(answers)}",
+                f"again, unless it sends exactly once: {_names(answers)}",
             )
         self._forget([*self._answers])
 

@@ -174,6 +174,8 @@ class Settler:
                 elif mover is not None:
                     mover.move(connection)
                 refused += writer.write(way, chosen)
+        if moving is not None and not by_kind[Delivered]:
+            moving.move(connection)
         if not refused:
             return refused
         if is_transaction:

@@ -143,6 +143,10 @@ class Play:
                 self.world.cut(process)
             self.world.pass_a_day()
 
+    def keep_a_key(self, chance: Chance) -> None:
+        """Let the table refuse to delete the rows of a key, or of none."""
+        self.world.kept_key = chance.waiting_key
+
     def route_anew(self, chance: Chance) -> None:
         """Add a partition while Kafka is well: nothing is on its way, and no process is about to send."""
         for process in self.processes:
@@ -218,7 +222,7 @@ class Play:
             assert there == {*range(1, self.world.published + 1)}, "lost"
 
     def _finish(self) -> None:
-        self.world.holder = None
+        self.world.holder = self.world.kept_key = None
         self.processes[0] = Process()
         for _ in range(TRIES):
             for partition in self.world.partitions.values():
@@ -252,6 +256,7 @@ ACTIONS: list[Action] = [
     Play.restart_the_server,
     Play.check_for_expired_producers,
     Play.pass_a_day,
+    Play.keep_a_key,
     Play.route_anew,
     Play.fail_over_the_database,
     Play.fail_over_behind_another,

@@ -84,6 +84,26 @@ def test_what_is_found_moves_only_when_its_rows_are_settled(book: ShardBook) -> 
     assert book.move(3, MARKS[1:]) == Move(2, 3, {ONE: Position(12, 101)})
 
 
+def test_a_position_goes_back_behind_rows_that_the_table_keeps(clear_book: ShardBook) -> None:
+    clear_book.sent(ONE, [1, 2])
+    clear_book.accepted(ONE, 200, 2)
+    move = clear_book.move(2, MARKS)
+    assert move == Move(TOKEN, 2, {ONE: Position(12, 201)})
+    behind = clear_book.stay_behind(move, MARKS[1:])
+    assert behind == Move(2, 2, {ONE: Position(10, 99)})
+    clear_book.moved(behind)
+    assert clear_book.found == clear_book.alive == {MARKS[1]}
+    assert clear_book.move(3, []) == Move(2, 3, {})
+    assert clear_book.move(3, MARKS[1:]) == Move(2, 3, {ONE: Position(12, 201)})
+
+
+def test_a_position_that_has_not_moved_needs_not_go_back(clear_book: ShardBook) -> None:
+    move = clear_book.move(2, [])
+    assert clear_book.stay_behind(move, MARKS) is None
+    clear_book.moved(move)
+    assert clear_book.alive == {*MARKS}
+
+
 def test_what_is_found_of_rows_that_are_gone_is_not_waited_for(book: ShardBook) -> None:
     book.cleared(ONE, Clear(Position(12, 101), MARKS), [])
     assert book.found == {*MARKS}, "this process may have taken them before they went"

@@ -74,6 +74,7 @@ CARELESS = {
     "a database that fails over is taken for the one before": Rules(heeds_the_run=False),
     "rows that are gone are not remembered": Rules(remembers_the_dead=False),
     "positions pass records whose rows are not settled": Rules(waits_for_found_rows=False),
+    "positions pass records whose rows the table keeps": Rules(stays_behind_kept_rows=False),
     "time stamps of the past": Rules(stamp=lambda _now, created: created),
     "rows without a partition of their own": Rules(
         part_of=lambda row_id, turn, _routing: PARTS[(key_of(row_id) + turn) % 2]

@@ -215,6 +215,28 @@ async def test_a_row_that_was_found_keeps_the_position_until_it_is_gone(is_gone:
     assert await position_of(lanes) == (Position(1, 100) if is_gone else Position(0, 99))
 
 
+async def test_the_next_process_finds_a_row_that_the_table_keeps() -> None:
+    logs = Logs(next_sequence=0)
+    lanes = Lanes(logs)
+    await lanes.has({ONE: Position(0, 99)})
+    kept, gone = row(1), row(2)
+    process = lanes.process()
+    await lanes.look(process, kept, gone)
+    book = process.book_of(SHARD)
+    assert book is not None
+    book.accepted(ONE, logs.append(kept, gone), 2)
+    lanes.alive = {mark_of(kept)}
+    moves = process.moves([kept, gone])
+    behind = process.stay_behind(moves, [kept])
+    lanes.store.move("f", moves)
+    lanes.store.move("f", behind)
+    process.written({**moves, **behind})
+    await lanes.look(process, row(3))
+    settle(lanes, process, row(3))
+    assert await position_of(lanes) == Position(0, 99)
+    assert await lanes.look(lanes.process(), kept) == [kept.id]
+
+
 async def test_while_rows_that_were_found_come_nothing_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     logs = Logs(next_sequence=0)
     lanes = Lanes(logs)

@@ -200,6 +200,7 @@ class Rules:
     heeds_the_run: bool = True
     remembers_the_dead: bool = True
     waits_for_found_rows: bool = True
+    stays_behind_kept_rows: bool = True
     stamp: Callable[[int, int], int] = lambda now, _created: now
     heeds_the_routing: bool = True
     keeps_the_routing: bool = True
@@ -238,6 +239,8 @@ class World:
         """What a reader has got, by generation and offset."""
         self.generation = 0
         self.published = self._last = 0
+        self.kept_key: int | None = None
+        """Of rows that the table refuses to delete."""
         self.is_damaged = False
         """Whether a log has lost or deleted records: what can be known then has limits."""
 
@@ -271,16 +274,20 @@ class World:
                 table.producer = producer
         return Held(self.table.token, producer, dict(self.table.positions))
 
-    def commit(self, process: Process, delivered: Sequence[int], move: Move) -> bool:
+    def commit(self, process: Process, delivered: Sequence[int], moves: Sequence[Move]) -> bool:
+        move = moves[0]
         if self.holder is not process or move.token != self.table.token:
             return False
         self.before.append(copy.deepcopy(self.table))
         visible = {mark for partition in self.partitions.values() for _, mark in partition.visible()}
         for row_id in delivered:
             assert self.is_damaged or mark_of(row_id) in visible | {*self.seen.values()}, f"{row_id} is in no log"
-            self.table.rows.pop(row_id, None)
-        self.table.token = move.new_token
-        self.table.positions.update(move.positions)
+            if key_of(row_id) != self.kept_key:
+                self.table.rows.pop(row_id, None)
+        for move in moves:
+            assert move.token == self.table.token
+            self.table.token = move.new_token
+            self.table.positions.update(move.positions)
         return True
 
     def fail_over(self, lost: int) -> None:
@@ -358,12 +365,17 @@ class World:
             if process.connection == connection and book.may_send(part, way):
                 accepted += yield from self._send(process, book, part, dict(sorted(share.items())))
         yield "about to commit"
-        marks = [mark_of(row_id) for row_id in accepted]
-        move = book.move(self._token(book.routing), marks)
-        if self.commit(process, accepted, move):
-            book.moved(move)
+        moves = self._moves(book, accepted)
+        if self.commit(process, accepted, moves):
+            book.moved(moves[-1])
             process.book = book
         self._let_go(process)
+
+    def _moves(self, book: ShardBook, accepted: Sequence[int]) -> Sequence[Move]:
+        move = book.move(self._token(book.routing), [mark_of(row_id) for row_id in accepted])
+        kept = [mark_of(row_id) for row_id in accepted if key_of(row_id) == self.kept_key]
+        behind = book.stay_behind(move, kept) if kept and self.rules.stays_behind_kept_rows else None
+        return [move] if behind is None else [move, behind]
 
     def _let_go(self, process: Process) -> None:
         if self.holder is process:

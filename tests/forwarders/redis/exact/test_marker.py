@@ -106,6 +106,38 @@ def test_what_waits_is_found_in_the_element_that_tells_of_it() -> None:
     assert judge(-token(4), [five]) == Finding(token(5), frozenset({D, B}), 1, token(5))
 
 
+def test_the_position_says_that_rows_wait_which_the_table_keeps() -> None:
+    one = marker(token(1))
+    one.taken(token(2))
+    one.taken(token(3))
+    assert one.moves_to([]) == token(3)
+    assert one.stays_behind(token(3)) == -token(2)
+    one.moved(-token(2))
+    assert not one.is_clear
+    # The next hand-over has not got the row, and tells of it anew.
+    assert judge(one.known, [ONE, TWO, THREE]).marks == {B, C, D}
+    one = marker(-token(2))
+    one.learned(judge(one.known, [ONE, TWO, THREE]), [], alive=[B])
+    one.taken(token(4))
+    assert one.moves_to([]) == -token(4)
+    one.moved(-token(4))
+    # It is refused once more.
+    one = marker(-token(4))
+    one.learned(judge(one.known, [THREE, Element(token(4), token(3), [B])]), in_hand=[B], alive=[])
+    assert one.moves_to([B]) == token(4)
+    assert one.stays_behind(token(4)) == -token(4)
+    assert one.stays_behind(-token(4)) is None
+
+
+def test_what_is_settled_later_waits_for_no_element_of_before() -> None:
+    one = marker(token(1))
+    one.taken(token(2))
+    one.moved(token(2))
+    assert one.stays_behind(token(2)) is None
+    one.taken(token(3))
+    assert one.stays_behind(token(3)) == -token(3)
+
+
 def test_nothing_waits_where_all_that_was_found_is_in_hand() -> None:
     one = marker(token(1))
     one.learned(judge(one.known, [ONE, TWO, THREE]), in_hand=[B, C, D], alive=[])

@@ -73,6 +73,7 @@ CARELESS = {
     "the marker is written behind the messages": Rules(one_step=False),
     "what was found is sent again": Rules(settles_found_rows=False),
     "the position passes what was found and is not settled": Rules(waits_for_found_rows=False),
+    "the position passes what the table keeps": Rules(stays_behind_kept_rows=False),
     "the marker keeps its last element alone": Rules(keeps_what_is_unknown=False),
     "the marker names what was not taken": Rules(names_only_what_was_taken=False),
     "the marker does not tell of what waits": Rules(tells_what_waits=False),

@@ -37,6 +37,7 @@ class Rules:
     one_step: bool = True
     settles_found_rows: bool = True
     waits_for_found_rows: bool = True
+    stays_behind_kept_rows: bool = True
     keeps_what_is_unknown: bool = True
     names_only_what_was_taken: bool = True
     tells_what_waits: bool = True
@@ -97,6 +98,8 @@ class World:
         self.processes = [Process() for _ in range(PROCESSES)]
         self.runs = self.published = self.losses = self.repeats = 0
         self.refused_key: int | None = None
+        self.kept_key: int | None = None
+        """Of rows that the table refuses to delete."""
 
     @property
     def run(self) -> Run:
@@ -202,8 +205,12 @@ class World:
             return
         self.before.append(copy.deepcopy(self.table))
         self.holder = None
-        self.table.rows = [row for row in self.table.rows if row not in accepted]
+        kept = [row for row in accepted if key_of(row) == self.kept_key]
+        self.table.rows = [row for row in self.table.rows if row not in accepted or row in kept]
         new = marker.moves_to([mark_of(row) for row in accepted])
+        if kept and self.rules.stays_behind_kept_rows:
+            behind = marker.stays_behind(marker.known if new is None else new)
+            new = new if behind is None else behind
         if new is not None and accepted:
             self.table.token = new
             marker.moved(new)
@@ -287,6 +294,10 @@ class Play:
     def refuse_a_key(self, chance: Chance) -> None:
         self.world.refused_key = chance.key if chance.key < KEYS else None
 
+    def keep_a_key(self, chance: Chance) -> None:
+        """Let the table refuse to delete the rows of a key, or of none."""
+        self.world.kept_key = chance.key
+
     def fail_over_the_database(self, chance: Chance) -> None:
         world = self.world
         world.runs += 1
@@ -323,7 +334,7 @@ class Play:
 
     def end(self) -> None:
         world = self.world
-        world.refused_key = None
+        world.refused_key = world.kept_key = None
         for number, process in enumerate(world.processes):
             for _ in range(TRIES):
                 process.answer = process.answer or CUT
@@ -362,10 +373,11 @@ ACTIONS: list[Action] = [
     Play.lose_the_connection,
     Play.refuse_a_key,
 ]
-KEEPING: list[Action] = [*ACTIONS, Play.fail_over_the_database]
+KEEPING: list[Action] = [*ACTIONS, Play.fail_over_the_database, Play.keep_a_key]
 """Redis loses nothing."""
 LOSING: list[Action] = [*ACTIONS, Play.fail_over_redis, Play.flush]
-"""The database loses nothing: of what both lose, nobody knows."""
+"""The database loses nothing: of what both lose, nobody knows. And it keeps no rows: until a shard's next step, what
+Redis loses of the one before is not seen then."""
 
 
 def walk(rules: Rules, seed: int, *, losses: bool = False) -> Play:

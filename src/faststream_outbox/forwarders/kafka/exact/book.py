@@ -219,6 +219,20 @@ class ShardBook:
         positions = {part: e.current for part, e in self.entries.items() if e.current != e.written} if is_free else {}
         return Move(self.token, new_token, positions)
 
+    def stay_behind(self, move: Move, kept: Iterable[Mark]) -> Move | None:
+        """Return what is to be written after a move, since the table keeps rows whose records are in a log.
+
+        Without it, the next process would look behind these records only, and send the rows again.
+
+        Args:
+            move: What was written, and is not committed.
+            kept: These rows.
+        """
+        self._rest = {*self._rest, *kept}
+        if not move.positions:
+            return None
+        return Move(move.new_token, move.new_token, {part: self.entries[part].written for part in move.positions})
+
     def moved(self, move: Move) -> None:
         """Note that this is written for good."""
         self.alive, self.found = self._rest, {*self._rest}

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from faststream_outbox._engine.health import Log
 from faststream_outbox._store.positions import NewParts, PositionStore, Takeover
 from faststream_outbox._store.protocol import HandOver
-from faststream_outbox._values.position import Move, Part, Producer
+from faststream_outbox._values.position import Mark, Move, Part, Producer
 from faststream_outbox._values.row import OutboxRow
 from faststream_outbox._values.shard import Shard
 from faststream_outbox.forwarders.doubt import LOOK_SECONDS, InDoubtError, mark_of, marks_of
@@ -329,6 +329,14 @@ class LanePositions:
             shard: book.move(new_token(book.routing), marks_of(rows[shard]) if book.alive else ())
             for shard, book in books.items()
         }
+
+    def stay_behind(self, moves: Mapping[Shard, Move], kept: Sequence[OutboxRow]) -> Mapping[Shard, Move]:
+        marks: defaultdict[Shard, list[Mark]] = defaultdict(list)
+        for row in kept:
+            if (shard := self._shards.get(row.id)) is not None and shard in moves:
+                marks[shard].append(mark_of(row))
+        behind = {shard: self._in_hand[shard].stay_behind(moves[shard], of_shard) for shard, of_shard in marks.items()}
+        return {shard: move for shard, move in behind.items() if move is not None}
 
     def written(self, moves: Mapping[Shard, Move]) -> None:
         for shard, move in moves.items():

@@ -158,7 +158,7 @@ class ShardMarker:
     has_sent: bool = False
     """Whether an element was added since."""
     first: int | None = None
-    """The token of the first element that names them."""
+    """The token of the first element that PostgreSQL does not know of, or that names a row which waits."""
     is_in_doubt: bool = False
     """Whether something was sent that has no answer."""
     is_last: bool = False
@@ -196,6 +196,8 @@ class ShardMarker:
         self.current = self.before = token
         self.behind += 1
         self.has_sent = True
+        if self.first is None:
+            self.first = token
 
     def next_token(self) -> int:
         """Return the token of the next element."""
@@ -219,9 +221,20 @@ class ShardMarker:
         since = self.current if is_told_anew else self.first
         return None if since is None or -since == self.known else -since
 
+    def stays_behind(self, known: int) -> int | None:
+        """Return the token that is to be written after another one, since the table keeps rows that are there.
+
+        It says that they wait, as for a row that was found and is not settled. None where that is written, or where no
+        element names them.
+
+        Args:
+            known: The token that was written, and is not committed.
+        """
+        return None if self.first is None or -self.first == known else -self.first
+
     def moved(self, known: int) -> None:
         """Note that this is written for good."""
-        self.known, self.behind = known, 0
+        self.known, self.behind, self.first = known, 0, None
         self.found, self.alive, self.waiting = set(), set(), ()
 
     @property

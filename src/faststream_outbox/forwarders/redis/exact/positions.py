@@ -254,6 +254,16 @@ class LaneMarkers:
                 moves[shard] = Move(marker.known, token, {})
         return moves
 
+    def stay_behind(self, moves: Mapping[Shard, Move], kept: Sequence[OutboxRow]) -> Mapping[Shard, Move]:
+        shards = {shard for row in kept if (shard := self._shards.get(row.id)) is not None}
+        behind = {}
+        for shard in shards & self._in_hand.keys():
+            marker = self._in_hand[shard]
+            known = moves[shard].new_token if shard in moves else marker.known
+            if (token := marker.stays_behind(known)) is not None:
+                behind[shard] = Move(known, token, {})
+        return behind
+
     def written(self, moves: Mapping[Shard, Move]) -> None:
         for shard, move in moves.items():
             self._in_hand[shard].moved(move.new_token)
