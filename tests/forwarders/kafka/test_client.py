@@ -8,27 +8,21 @@ from typing import Any, cast
 import pytest
 from aiokafka.errors import KafkaConnectionError, RequestTimedOutError
 from aiokafka.protocol.metadata import MetadataRequest, MetadataResponse_v1
+from aiokafka.protocol.offset import OffsetRequest
 from aiokafka.protocol.produce import ProduceRequest
 from aiokafka.structs import TopicPartition
 
+from faststream_outbox.forwarders.kafka import client as client_module
 from faststream_outbox.forwarders.kafka import lender as module
 from faststream_outbox.forwarders.kafka.client import KafkaClient
 from faststream_outbox.forwarders.kafka.verdicts import KafkaAnswerError
 from faststream_outbox.forwarders.suspects import ConnectionBrokenError
 
+from .connections import Connection
 from .rows import settings
 
 TOPIC = "topic"
 SERVERS = (7, 8)
-
-
-class Transport(asyncio.WriteTransport):
-    def __init__(self) -> None:
-        super().__init__()
-        self.was_reset = False
-
-    def abort(self) -> None:
-        self.was_reset = True
 
 
 class FakeKafka:
@@ -40,13 +34,23 @@ class FakeKafka:
         self.answer: Callable[[], int] = lambda: 0
         self.dead: set[int] = set()
         self.asked: list[int] = []
-        self.transport = Transport()
-        self._conns = {(SERVERS[0], 0): SimpleNamespace(_writer=SimpleNamespace(transport=self.transport))}
+        self._conns = {(SERVERS[0], 0): Connection(9092 + SERVERS[0])}
+        self.transport = self._conns[SERVERS[0], 0].transport
+        self.codes: dict[int, int] = {}
+        """What servers answer to a question about partitions; others do not answer."""
+        self.silent: set[int] = set()
 
     async def send(self, server: int, request: Any) -> Any:
         self.requests.append(request)
+        if server in self.silent:
+            answer = asyncio.get_running_loop().create_future()
+            self._conns[server, 0]._requests.append((0, None, answer))
+            return await answer
         if isinstance(request, MetadataRequest):
             return self._where(request._topics)
+        if isinstance(request, OffsetRequest):
+            [(topic, partitions)] = request._topics
+            return SimpleNamespace(topics=[(topic, [(number, self.codes[server], 0) for number, _ in partitions])])
         return SimpleNamespace(topics=[(TOPIC, [(0, self.answer(), 17)])])
 
     async def ready(self, server: int) -> bool:
@@ -198,3 +202,63 @@ async def test_a_topic_in_doubt_is_looked_up_again(client: KafkaClient, kafka: F
     client.doubt(TOPIC)
     await client.look_up([TOPIC])
     assert kafka.looked_up == [[TOPIC], [TOPIC]]
+
+
+async def test_a_connection_to_where_a_server_was_is_not_used(client: KafkaClient, kafka: FakeKafka) -> None:
+    stays, moved = Connection(9092 + SERVERS[0]), Connection(9093)
+    kafka._conns = {(SERVERS[0], 0): stays, (SERVERS[1], 0): moved}
+    await client.refresh()
+    assert [*kafka._conns] == [(SERVERS[0], 0)]
+    assert [stays.transport.was_reset, moved.transport.was_reset] == [False, True]
+
+
+async def test_nothing_waits_behind_a_question_that_was_given_up(
+    client: KafkaClient, kafka: FakeKafka, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client_module, "SERVER_SECONDS", 0.01)
+    connections = kafka._conns = {(server, 0): Connection(9092 + server) for server in SERVERS}
+    first = next(iter(client._cluster.brokers())).nodeId  # type: ignore[no-untyped-call]
+    kept = {**connections}
+    kafka.silent = {first}
+    await client.refresh()
+    assert first not in {server for server, _ in connections}
+    assert {server: each.transport.was_reset for (server, _), each in kept.items()} == {
+        server: server == first for server in SERVERS
+    }
+
+
+async def test_what_else_is_on_its_way_to_a_server_stays_when_a_question_is_given_up(
+    client: KafkaClient, kafka: FakeKafka
+) -> None:
+    batch = asyncio.get_running_loop().create_future()
+    connection = kafka._conns[SERVERS[0], 0] = Connection(9092 + SERVERS[0], batch)
+    kafka.silent = {SERVERS[0]}
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.01):
+            await client.ask_leader(SERVERS[0], MetadataRequest([]))
+    assert kafka._conns == {(SERVERS[0], 0): connection}
+    assert not connection.transport.was_reset
+    client.give_back()
+    assert not connection.transport.was_reset
+    batch.cancel()
+    client.borrow()
+    client.give_back()
+    assert connection.transport.was_reset
+
+
+@pytest.mark.parametrize(("code", "answers"), [(0, True), (6, True), (None, False)])
+async def test_any_answer_about_a_partition_is_one(
+    client: KafkaClient, kafka: FakeKafka, monkeypatch: pytest.MonkeyPatch, code: int | None, answers: bool
+) -> None:
+    monkeypatch.setattr(client_module, "REACH_SECONDS", 0.01)
+    if code is None:
+        kafka.silent = {SERVERS[0]}
+    else:
+        kafka.codes[SERVERS[0]] = code
+    partition = TopicPartition(TOPIC, 0)
+    assert await client.codes(SERVERS[0], [partition]) == ({partition: code} if answers else {})
+
+
+async def test_partitions_are_asked_about_by_their_leaders(client: KafkaClient) -> None:
+    zero, one, unknown = (TopicPartition(TOPIC, number) for number in range(3))
+    assert client.by_leader([zero, one, unknown]) == {SERVERS[0]: [zero], SERVERS[1]: [one]}

@@ -46,6 +46,9 @@ class Client:
 
     available_partitions = partitions
 
+    def leader(self, partition: Any) -> int:
+        return 10 + int(partition.partition)
+
     async def lost(self, partitions: Any) -> dict[Any, ConnectionError]:
         return {}
 
@@ -355,9 +358,15 @@ class Knocks:
     is_answering = False
     is_silent = True
 
-    def taken(self, partition: Any) -> None: ...
+    def __init__(self) -> None:
+        self.servers: set[int] = set()
+        """Those that have answered a batch."""
 
-    async def is_alone(self, partition: Any, others: Any, since: float) -> bool:
+    def taken(self, server: int) -> None:
+        self.servers.add(server)
+
+    async def is_alone(self, partition: Any, server: int, others: Any, since: float) -> bool:
+        assert server == 10 + partition.partition, "it has the batch, whatever leads the partition now"
         return self.is_silent
 
     def has_answered(self, partition: Any) -> bool:
@@ -413,6 +422,7 @@ async def test_a_partition_that_says_nothing_holds_no_lane_until_it_answers_a_qu
         assert part_of(verdicts[0]) == "topic[1]"
         assert verdicts[1] == Accepted()
     assert silent.cuts == [1, 1], "nothing more of it leaves this machine"
+    assert lanes.knocks.servers == {12}
     assert [one._client for one in lanes.both] == [silent, silent], "the other connections are kept"
     assert [part.name for part in lanes.outages.down()] == ["topic[1]"]
     silent.sent.clear()
@@ -464,6 +474,7 @@ async def test_a_try_whose_time_is_over_leaves_the_partition_to_the_next_one(
         silent.errors[1] = TimeoutError("no answer in 40 s")
         verdicts = await handed_over(one, KEYS[1], KEYS[2])
         assert part_of(verdicts[0]) == "topic[1]"
+        assert "no answer in 40 s" in str(verdicts[0])
         assert verdicts[1] == Accepted()
     assert silent.cuts == [1, 1, 1]
     clock.now += 10.0

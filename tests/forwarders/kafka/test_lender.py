@@ -1,16 +1,17 @@
 """Who has which connections, and which of them stay open."""
 
 import asyncio
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from aiokafka.structs import BrokerMetadata
 
 from faststream_outbox.forwarders.kafka import lender as module
 from faststream_outbox.forwarders.kafka.client import KafkaClient
 from faststream_outbox.forwarders.kafka.lender import COURTESY_SECONDS, MOST_IDLE, MOST_LOOKS, Lender
 from tests.engine.fakes import until
 
+from .connections import Connection
 from .rows import settings
 
 OPTIONS = {"bootstrap_servers": "localhost:9092"}
@@ -25,7 +26,7 @@ class Connections:
         self.options = options
         self.cluster: Any = None
         self.is_closed = False
-        self._conns = {1: SimpleNamespace(_writer=None)}
+        self._conns: dict[tuple[Any, int], Connection] = {}
         self.made.append(self)
 
     async def close(self) -> None:
@@ -167,3 +168,30 @@ async def test_looks_that_hang_keep_no_lane_from_its_own(
     async with asyncio.timeout(2.5), lender.look():
         assert lender._looks._value == MOST_LOOKS - 1
     await lender.leave()
+
+
+async def test_a_borrower_gets_no_connection_to_another_server_than_it_means(made: list[Connections]) -> None:
+    """Each borrower numbers those that it starts from anew, and a server may have moved."""
+    first, second = lane(), lane()
+    other, same, moved, unknown = Connection(9093), Connection(9092), Connection(9094), Connection(9095)
+    second._cluster._brokers = {1: BrokerMetadata(1, "localhost", 9099, None)}
+    first._client._conns = {("bootstrap-0", 0): other, ("bootstrap-0", 1): same, (1, 0): moved, (2, 0): unknown}
+    first.give_back()
+    assert [*second._client._conns] == [("bootstrap-0", 1), (2, 0)]
+    assert [each.transport.was_reset for each in (other, same, moved, unknown)] == [True, False, True, False]
+    await first.close()
+    await second.close()
+
+
+async def test_a_connection_whose_answer_nobody_waits_for_is_not_lent(made: list[Connections]) -> None:
+    """What is sent over it would have to wait for that answer."""
+    first, second = lane(), lane()
+    awaited, given_up = (asyncio.get_running_loop().create_future() for _ in range(2))
+    given_up.cancel()
+    silent, well, busy = Connection(1, given_up), Connection(2), Connection(3, given_up, awaited)
+    first._client._conns = {(1, 0): silent, (2, 0): well, (3, 0): busy}
+    first.give_back()
+    assert [*second._client._conns] == [(2, 0), (3, 0)]
+    assert [each.transport.was_reset for each in (silent, well, busy)] == [True, False, False]
+    await first.close()
+    await second.close()

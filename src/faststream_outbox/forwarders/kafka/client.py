@@ -18,7 +18,7 @@ from aiokafka.structs import TopicPartition
 
 from faststream_outbox.forwarders.kafka.answers import OF_A_TOPIC
 from faststream_outbox.forwarders.kafka.client_log import keep_lines_out_of_the_log
-from faststream_outbox.forwarders.kafka.lender import Lender, close, reset_connection, transports_to
+from faststream_outbox.forwarders.kafka.lender import Lender, close, drop, drop_given_up, transports_to
 from faststream_outbox.forwarders.kafka.settings import KafkaSettings
 from faststream_outbox.forwarders.kafka.verdicts import KafkaAnswerError, NotSentError
 from faststream_outbox.forwarders.socket_reset import reset
@@ -116,6 +116,7 @@ class KafkaClient:
     async def _locate(self, topics: Collection[str]) -> None:
         answer = await self._ask(MetadataRequest(list(topics)))
         self._cluster.update_metadata(answer)  # type: ignore[no-untyped-call]
+        drop(self._client, self._is_elsewhere)
         self._doubtful.clear()
         codes = {topic: code for code, topic, *_ in answer.topics}
         self._problems = {
@@ -135,7 +136,7 @@ class KafkaClient:
             seconds = None if server is servers[-1] else SERVER_SECONDS
             try:
                 async with asyncio.timeout(seconds):
-                    answer = await self._client.send(server.nodeId, request)  # type: ignore[no-untyped-call]
+                    answer = await self._question(server.nodeId, request)
             except (KafkaError, TimeoutError) as error:
                 problem = error
                 self._slow.add(server.nodeId)
@@ -145,6 +146,15 @@ class KafkaClient:
         # What aiokafka raises does not tell why it could not connect; what it would have logged does.
         msg = f"no server of the cluster answers: {self._last_line[-1] if self._last_line else problem}"
         raise ConnectionError(msg) from problem
+
+    async def _question(self, server: int | str, request: Any) -> Any:
+        """Ask a server; what is asked later does not have to wait for the answer to a question that was given up."""
+        try:
+            return await self._client.send(server, request)  # type: ignore[no-untyped-call]
+        except asyncio.CancelledError:
+            if self._borrowed is not None:
+                drop_given_up(self._borrowed)
+            raise
 
     def partitions(self, topic: str) -> list[int]:
         """Return all partitions of a topic, in order."""
@@ -159,7 +169,7 @@ class KafkaClient:
 
         aiokafka connects to one server at a time: a dead one would keep rows from all others for its whole time-out.
         """
-        leaders = {partition: self._leader(partition) for partition in partitions}
+        leaders = {partition: self.leader(partition) for partition in partitions}
         lost: set[int] = set()
         if len(nodes := {*leaders.values()} - {None}) > 1:
             lost = {node for node in nodes if node is not None and not await self.reaches(node, SERVER_SECONDS)}
@@ -169,7 +179,8 @@ class KafkaClient:
             if leader in lost
         }
 
-    def _leader(self, partition: TopicPartition) -> int | None:
+    def leader(self, partition: TopicPartition) -> int | None:
+        """Return the server that leads a partition, as far as is known; None if there is none."""
         leader: int | None = self._cluster.leader_for_partition(partition)  # type: ignore[no-untyped-call]
         return None if leader is None or leader < 0 else leader
 
@@ -181,7 +192,7 @@ class KafkaClient:
             Exception: It is not known whether Kafka has it.
         """
         about = f"partition {partition} of {topic!r}"
-        leader = self._leader(TopicPartition(topic, partition))
+        leader = self.leader(TopicPartition(topic, partition))
         if leader is None:
             raise NotSentError(LEADER_NOT_AVAILABLE, about)
         request = ProduceRequest(None, ALL_REPLICAS, self._timeout_ms, [(topic, [(partition, batch)])])
@@ -236,7 +247,7 @@ class KafkaClient:
             Exception: It does not.
         """
         try:
-            return await self._client.send(leader, request)  # type: ignore[no-untyped-call]
+            return await self._question(leader, request)
         except NodeNotReadyError as error:
             msg = f"server {leader}: {error}"
             raise LeaderUnreachableError(msg) from error
@@ -250,39 +261,33 @@ class KafkaClient:
         Raises:
             KafkaAnswerError: There is none now.
         """
-        leader = self._leader(TopicPartition(topic, partition))
+        leader = self.leader(TopicPartition(topic, partition))
         if leader is None:
             raise NotSentError(LEADER_NOT_AVAILABLE, f"partition {partition} of {topic!r}")
         return leader
 
-    async def answering(self, partitions: Collection[TopicPartition]) -> set[TopicPartition]:
-        """Return the partitions whose leaders answer a question about them."""
+    def by_leader(self, partitions: Collection[TopicPartition]) -> Mapping[int, Collection[TopicPartition]]:
+        """Return those of the partitions that have a leader, by the server that leads them."""
         leaders: defaultdict[int, list[TopicPartition]] = defaultdict(list)
         for partition in partitions:
-            if (leader := self._leader(partition)) is not None:
+            if (leader := self.leader(partition)) is not None:
                 leaders[leader].append(partition)
-        found: set[TopicPartition] = set()
-        # aiokafka connects to one server at a time.
-        for leader, led in leaders.items():
-            if await self.reaches(leader):
-                with contextlib.suppress(Exception):
-                    async with asyncio.timeout(REACH_SECONDS):
-                        found |= await self._ask_for_ends(leader, led)
-        return found
+        return leaders
 
-    async def _ask_for_ends(self, leader: int, partitions: Collection[TopicPartition]) -> set[TopicPartition]:
-        wanted = [(topic, [(partition, LATEST)]) for topic, partition in partitions]
-        answer = await self.ask_leader(leader, OffsetRequest(-1, 0, wanted))
-        return {TopicPartition(topic, number) for topic, led in answer.topics for number, code, *_ in led if code == 0}
+    async def codes(self, server: int, partitions: Collection[TopicPartition]) -> Mapping[TopicPartition, int]:
+        """Ask a server a question about partitions; return its error codes, 0 for none. Empty: it does not answer."""
+        if await self.reaches(server):
+            wanted = [(topic, [(partition, LATEST)]) for topic, partition in partitions]
+            with contextlib.suppress(Exception):
+                async with asyncio.timeout(REACH_SECONDS):
+                    answer = await self.ask_leader(server, OffsetRequest(-1, 0, wanted))
+                return {TopicPartition(topic, number): code for topic, led in answer.topics for number, code, *_ in led}
+        return {}
 
     def cut(self, partition: TopicPartition) -> None:
         """Reset the connection to the leader of a partition: what has not left this machine is not sent any more."""
-        leader = self._leader(partition)
-        connections = self._client._conns  # noqa: SLF001
-        for connection_id in [each for each in connections if each[0] == leader]:
-            connection = connections.pop(connection_id)
-            reset_connection(connection)
-            connection.close()
+        leader = self.leader(partition)
+        drop(self._client, lambda node, _connection: node == leader)
 
     async def reaches(self, node: int, seconds: float = REACH_SECONDS) -> bool:
         """Return whether a server of the cluster can be connected to, in so many seconds."""
@@ -294,7 +299,7 @@ class KafkaClient:
     async def reaches_others(self, partition: TopicPartition) -> bool:
         """Return whether a server can be connected to that does not lead this partition."""
         servers = self._cluster.brokers()  # type: ignore[no-untyped-call]
-        others = {server.nodeId for server in servers} - {self._leader(partition)}
+        others = {server.nodeId for server in servers} - {self.leader(partition)}
         return any([await self.reaches(node) for node in others])
 
     @property
@@ -315,7 +320,16 @@ class KafkaClient:
         self._is_new = anew
         # Where servers and partitions are, each borrower knows itself.
         self._borrowed.cluster = self._cluster
+        drop(self._borrowed, self._is_elsewhere)
         return self._borrowed
+
+    def _is_elsewhere(self, node: int | str, connection: Any) -> bool:
+        """Return whether a connection of an earlier borrower leads to another server than what this one calls so.
+
+        Servers move. And aiokafka shuffles those that it is to start from for each borrower, and then numbers them.
+        """
+        known = self._cluster.broker_metadata(node)  # type: ignore[no-untyped-call]
+        return known is not None and (known.host, known.port) != (connection.host, connection.port)
 
     def give_back(self) -> None:
         """Lend the connections to others: all that was sent has an answer."""

@@ -184,46 +184,55 @@ class KafkaDestination(ConnectedDestination[KafkaClient]):
         verdicts: Verdicts,
     ) -> None:
         """Send rows, and note whether the partition takes them."""
+        server = client.leader(partition)
         try:
             async with asyncio.timeout(None) as limit:
-                watch = Watch(limit, partial(self._is_silent, client, partition, time.monotonic()))
+                watch = Watch(limit, partial(self._is_silent, client, partition, server, time.monotonic()))
                 try:
                     await sender.send(rows)
                 finally:
                     watch.end()
         except TimeoutError:
-            self._give_up(client, partition, rows, verdicts)
+            self._give_up(client, partition, rows, SILENT_SECONDS, verdicts)
             return
         if sender.outage is None:
-            self._knocker.taken(partition)
+            if server is not None:
+                self._knocker.taken(server)
             if self._outages:
                 self._outages.over(name_of(partition))
             return
         part = self._part(client, partition)
         if part is not None and self._outages.is_held_by(self, part) and isinstance(sender.outage, TimeoutError):
-            self._give_up(client, partition, rows, verdicts)
+            self._give_up(client, partition, rows, self._settings.request_timeout, verdicts)
         elif part is not None and await is_of_a_partition_alone(client, partition, sender.outage):
             unsent = [row for row in rows if isinstance(verdicts[row.id], Unsent)]
             self._note_down(part, unsent, sender.outage, verdicts)
 
-    async def _is_silent(self, client: KafkaClient, partition: TopicPartition, since: float) -> bool:
+    async def _is_silent(
+        self, client: KafkaClient, partition: TopicPartition, server: int | None, since: float
+    ) -> bool:
         """Return whether it is in vain to wait for an answer, and keeps rows of other partitions waiting."""
         part = self._part(client, partition)
-        if part is None or self._outages.is_held_by(self, part):
+        if part is None or server is None or self._outages.is_held_by(self, part):
             # A lane that tries a partition waits as long as it takes: it has answered a question.
             return False
         topic = self._settings.topic
         others = {TopicPartition(topic, number) for number in client.available_partitions(topic)} - {partition}
-        return await self._knocker.is_alone(partition, [*others][:SOME], since)
+        return await self._knocker.is_alone(partition, server, [*others][:SOME], since)
 
     def _give_up(
-        self, client: KafkaClient, partition: TopicPartition, rows: Sequence[OutboxRow], verdicts: Verdicts
+        self,
+        client: KafkaClient,
+        partition: TopicPartition,
+        rows: Sequence[OutboxRow],
+        seconds: float,
+        verdicts: Verdicts,
     ) -> None:
-        """Note that rows get no answer; the batch on its way does not leave this machine any more."""
+        """Note that rows got no answer in so many seconds; the batch does not leave this machine any more."""
         self._unanswered.add(partition)
         self._knocker.gave_up(partition)
         unsent = [row for row in rows if isinstance(verdicts.get(row.id, Unsent()), Unsent)]
-        self._note_down(self._part(client, partition), unsent, SilentError(partition, SILENT_SECONDS), verdicts)
+        self._note_down(self._part(client, partition), unsent, SilentError(partition, seconds), verdicts)
 
     def _part(
         self, client: KafkaClient, partition: TopicPartition, lost: Collection[TopicPartition] = ()

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from typing import Any, ClassVar
 from weakref import WeakSet
 
@@ -75,7 +75,8 @@ class Lender:
         return client
 
     def take_back(self, client: AIOKafkaClient) -> None:
-        """Take a client to lend it again: all that was sent with it has an answer."""
+        """Take a client to lend it again: all that was sent with it has an answer, or was a question."""
+        drop_given_up(client)
         self._idle.append(client)
         if self._next_look is None and len(self._idle) > MOST_IDLE:
             self._look_later()
@@ -145,6 +146,29 @@ def reset_connection(connection: Any) -> None:
     """Reset one connection of a client, and drop what is buffered."""
     if (writer := connection._writer) is not None:  # noqa: SLF001
         reset(writer.transport)
+
+
+def drop(client: AIOKafkaClient, which: Callable[[Any, Any], bool]) -> None:
+    """Reset some connections of a client, and forget them.
+
+    Args:
+        client: It opens new ones when it needs them.
+        which: Told of a server, and of the connection to it; returns whether that is one of them.
+    """
+    connections = client._conns  # noqa: SLF001
+    for connection_id in [each for each, connection in connections.items() if which(each[0], connection)]:
+        connection = connections.pop(connection_id)
+        reset_connection(connection)
+        connection.close()
+
+
+def drop_given_up(client: AIOKafkaClient) -> None:
+    """Drop connections for whose answers nobody waits any more: Kafka answers nothing else there before."""
+    drop(client, lambda _server, connection: _is_given_up(connection._requests))  # noqa: SLF001
+
+
+def _is_given_up(requests: Collection[tuple[Any, Any, asyncio.Future[Any]]]) -> bool:
+    return bool(requests) and all(answer.done() for *_, answer in requests)
 
 
 async def close(client: AIOKafkaClient) -> None:

@@ -2,9 +2,12 @@
 
 import asyncio
 import contextlib
+import math
 import time
+from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 
 from aiokafka.structs import TopicPartition
 
@@ -16,7 +19,8 @@ SILENT_SECONDS = 10.0
 """After so long lanes wait no longer for the answer of a partition, if others answer.
 
 Kafka takes a server for gone after 9 s (``broker.session.timeout.ms``), and another one then leads the partition.
-Before that, a server that has only paused still answers, and a batch that is given up is repeated.
+A server that has only paused, be it for longer, has the batch when it goes on, and a batch that is given up is
+repeated.
 """
 
 KNOCK_SECONDS = 1.0
@@ -25,12 +29,24 @@ KNOCK_SECONDS = 1.0
 WANTED_SECONDS = 120.0
 """So long after a row wanted to be sent to a partition, it is asked no more."""
 
+WHERE_SECONDS = 6 * SERVER_SECONDS
+"""For the cluster to tell where partitions are: those of its servers that are asked first may be the silent ones."""
+
 
 class SilentError(Exception):
     """A partition has left a batch without an answer, and it is not known whether it has it."""
 
     def __init__(self, partition: TopicPartition, seconds: float) -> None:
         super().__init__(f"partition {partition.partition} of {partition.topic!r}: no answer in {seconds:g} s")
+
+
+@dataclass
+class _Question:
+    """What was found out about one server, for all that wait for it."""
+
+    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+    is_alone: bool = False
+    at: float = -math.inf
 
 
 class Knocker:
@@ -49,8 +65,9 @@ class Knocker:
         self._wanted: dict[TopicPartition, float] = {}
         """Partitions that are asked, and until when."""
         self._answered: set[TopicPartition] = set()
-        self._taken: dict[TopicPartition, float] = {}
-        """When a batch to a partition was answered last."""
+        self._taken: dict[int, float] = {}
+        """When a server has answered a batch last."""
+        self._questions: defaultdict[int, _Question] = defaultdict(_Question)
         self._task: asyncio.Task[None] | None = None
 
     def has_answered(self, partition: TopicPartition) -> bool:
@@ -62,25 +79,47 @@ class Knocker:
             self._task = asyncio.create_task(self._ask())
         return False
 
-    def taken(self, partition: TopicPartition) -> None:
-        """Note that a partition has taken a batch."""
-        self._taken[partition] = time.monotonic()
+    def taken(self, server: int) -> None:
+        """Note that a server has answered a batch."""
+        self._taken[server] = time.monotonic()
 
-    async def is_alone(self, partition: TopicPartition, others: Collection[TopicPartition], since: float) -> bool:
-        """Return whether a partition is silent while others are not.
+    async def is_alone(
+        self, partition: TopicPartition, server: int, others: Collection[TopicPartition], since: float
+    ) -> bool:
+        """Return whether the server that a batch was sent to is silent while others are not.
 
-        One has taken a batch, or answers a question that this one does not. Where none does, their server may only have
-        paused, and will answer.
+        It answers no question about the partition. Another one has taken a batch, or answers a question. Where none
+        does, they may only have paused, and will answer. A server that answers questions has the batch, and waits for
+        its replicas: given up, the batch would be repeated.
 
         Args:
             partition: It has left a batch without an answer.
-            others: Some of those that may answer.
+            server: Led it when the batch was sent. Another one may lead it by now.
+            others: Some of the partitions that may answer.
             since: When the batch was sent, by the monotonic clock.
         """
-        if any(at > since for other, at in self._taken.items() if other != partition):
-            return True
-        answering = await self._answering([partition, *others])
-        return bool(answering) and partition not in answering
+        question = self._questions[server]
+        async with question.turn:
+            # Batches to many partitions wait for a server, and it is asked once for all of them.
+            if time.monotonic() - question.at > KNOCK_SECONDS:
+                question.is_alone = await self._is_alone(partition, server, others, since)
+                question.at = time.monotonic()
+            return question.is_alone
+
+    async def _is_alone(
+        self, partition: TopicPartition, server: int, others: Collection[TopicPartition], since: float
+    ) -> bool:
+        # Whatever goes wrong, it is not known.
+        with contextlib.suppress(Exception):
+            async with self._client([partition, *others]) as client:
+                if await client.codes(server, [partition]):
+                    return False
+                if any(at > since for other, at in self._taken.items() if other != server):
+                    return True
+                for leader, led in client.by_leader(others).items():
+                    if leader != server and 0 in (await client.codes(leader, led)).values():
+                        return True
+        return False
 
     def gave_up(self, partition: TopicPartition) -> None:
         """Note that a partition has left a batch without an answer."""
@@ -95,31 +134,33 @@ class Knocker:
 
     async def _ask(self) -> None:
         while self._wanted:
-            answering = await self._answering([*self._wanted])
-            self._answered |= answering
-            for partition in answering:
-                self._on_answer(name_of(partition))
+            await self._ask_all()
             now = time.monotonic()
-            self._wanted = {one: until for one, until in self._wanted.items() if one not in answering and now < until}
+            answered = self._answered
+            self._wanted = {one: until for one, until in self._wanted.items() if one not in answered and now < until}
             await asyncio.sleep(KNOCK_SECONDS)
 
-    async def _answering(self, partitions: Collection[TopicPartition]) -> set[TopicPartition]:
-        # Whatever goes wrong, it is no answer.
+    async def _ask_all(self) -> None:
+        # Whatever goes wrong, it is no answer; those that came before it stay.
         with contextlib.suppress(Exception):
-            async with self._client() as client:
-                await client.look_up({partition.topic for partition in partitions})
-                return await client.answering(partitions)
-        return set()
+            async with self._client(self._wanted) as client:
+                for leader, led in client.by_leader(self._wanted).items():
+                    for partition, code in (await client.codes(leader, led)).items():
+                        if code == 0:
+                            self._answered.add(partition)
+                            self._on_answer(name_of(partition))
 
     @asynccontextmanager
-    async def _client(self) -> AsyncIterator[KafkaClient]:
+    async def _client(self, partitions: Collection[TopicPartition]) -> AsyncIterator[KafkaClient]:
+        """Return a client for a while, which knows who leads partitions now."""
         # The connections of the lanes may be the very ones that are dead.
         client = KafkaClient(self._settings)
         client.borrow(anew=True)
         try:
-            async with asyncio.timeout(2 * SERVER_SECONDS):
+            async with asyncio.timeout(WHERE_SECONDS):
                 await client.refresh()
-                yield client
+                await client.look_up({partition.topic for partition in partitions})
+            yield client
         finally:
             await client.close()
 
