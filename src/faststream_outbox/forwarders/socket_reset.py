@@ -12,12 +12,12 @@ LINGER_ZERO = struct.pack("ii", 1, 0)
 def reset(transport: asyncio.BaseTransport) -> None:
     """Reset a connection, and drop what is buffered."""
     if (sock := _socket_of(transport)) is not None:
-        with contextlib.suppress(OSError):
+        # Of one that is closed already. uvloop's says ValueError: its descriptor is negative then.
+        with contextlib.suppress(OSError, ValueError):
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_ZERO)
-    if isinstance(transport, asyncio.WriteTransport):
-        transport.abort()
-    else:
-        transport.close()
+    # By the method: uvloop's transports are of none of asyncio's classes. One that is closed sends on what is buffered.
+    abort = getattr(transport, "abort", transport.close)
+    abort()
 
 
 def _socket_of(transport: asyncio.BaseTransport) -> socket.socket | None:
