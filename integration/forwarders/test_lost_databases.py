@@ -63,10 +63,13 @@ class Relay:
             )
             self.lanes.append(lane)
             lane.start()
+        # It looks for lanes that rest.
+        self._runtime._lookout.start()
 
     async def stop(self) -> None:
         for lane in self.lanes:
             await lane.stop()
+        await self._runtime._lookout.stop()
 
     @property
     def copies(self) -> Counter[int]:
