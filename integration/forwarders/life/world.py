@@ -2,7 +2,8 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Coroutine, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from faststream.kafka import KafkaBroker
@@ -14,6 +15,7 @@ from tenacity.wait import wait_none
 from faststream_outbox import ConstantRetry, OutboxBroker
 from faststream_outbox._engine.failure import FailurePolicy
 from faststream_outbox._engine.health import Health
+from faststream_outbox._engine.lookout import Sleeper
 from faststream_outbox._engine.relaying.breaker import Breaker
 from faststream_outbox._engine.relaying.lane import Lane
 from faststream_outbox._engine.relaying.remembered import Remembered
@@ -105,6 +107,15 @@ class World:
 
     def store_of(self, relay: int, number: int, *, moves: bool) -> PostgresStore:
         return self._stores[(relay, number), moves]
+
+
+class Restless:
+    """Lets no lane rest: each hand-over is made when the life says so."""
+
+    @contextmanager
+    def beside(self, sleeper: Sleeper) -> Iterator[None]:
+        sleeper.unheard()
+        yield
 
 
 class DrivenLane:
@@ -246,7 +257,9 @@ class Relay:
         lost = self._lost[name]
         in_postgres = self._world.store_of(self.number, position, moves=model.moves)
         store: Any = StoppingStore(in_postgres, stops, destination, lost, model)
-        lane = Runtime(store, _no_log, listen=False).lane(
+        runtime = Runtime(store, _no_log, listen=False)
+        runtime._lookout = Restless()  # type: ignore[assignment]
+        lane = runtime.lane(
             f"{name}-{position}",
             QUEUES[name],
             destination,
