@@ -51,7 +51,7 @@ def with_broker(broker: OutboxBroker, mode: str, numbers: Iterator[int]) -> Publ
 
 
 def by_staging(broker: OutboxBroker, numbers: Iterator[int]) -> Publish:
-    """Give a transaction with ten messages that its commit writes."""
+    """Return a transaction that stages ten messages, which its commit writes."""
 
     async def ten(session: AsyncSession) -> None:
         for number in [next(numbers) for _ in range(10)]:
@@ -61,7 +61,7 @@ def by_staging(broker: OutboxBroker, numbers: Iterator[int]) -> Publish:
 
 
 def ten_times(publish: Publish) -> Publish:
-    """Give a transaction that publishes ten times."""
+    """Return a transaction that publishes ten times."""
 
     async def ten(session: AsyncSession) -> None:
         for _ in range(10):
@@ -100,7 +100,7 @@ def by_hand(table: Table, numbers: Iterator[int]) -> dict[str, Publish]:
 
 
 def besides(broker: OutboxBroker, mode: str, numbers: Iterator[int], table: Table) -> dict[str, Publish]:
-    """Give other ways to do the same, for ours alone."""
+    """Return other ways to publish the same messages; they are measured beside ours alone."""
     if mode == "one":
         return by_hand(table, numbers)
     if mode == "ten":

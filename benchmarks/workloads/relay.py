@@ -137,7 +137,7 @@ def relay_workload(kind: str, title: str, *, best: float, defaults: float, limit
 
 
 def exactly_once_workload(kind: str, title: str, *, at_least: float) -> Workload:
-    """Make the workload of a destination that can take each message once, from the first connection of a process on."""
+    """Return the workload of a destination with exactly_once, with and without it; connecting counts."""
 
     async def run(bench: Bench, contestant: str) -> Figures:
         return await run_relay(bench, contestant, kind)
